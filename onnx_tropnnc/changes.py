@@ -1,0 +1,80 @@
+"""What passes say they did: frozen values that the report is made of.
+
+Change
+├── Folded        a BatchNormalization went into the layer before it
+├── NotFolded     ... could not, with the reason
+├── Merged        a group became smaller
+├── Kept          a group stayed as it was, with the reason
+├── Verified      the result was compared with the original (or could not be, with the reason)
+└── Note          anything else a person should know
+"""
+
+from dataclasses import dataclass
+
+from onnx_tropnnc.merge_map import MergeMap
+from onnx_tropnnc.propositions import Bound
+from onnx_tropnnc.verification import Verification
+
+__all__ = ["Change", "Folded", "Kept", "Merged", "NotFolded", "Note", "Verified"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that a pass did, or refused to do."""
+
+
+@dataclass(frozen=True)
+class Note(Change):
+    """A line for a person."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Folded(Change):
+    """BatchNormalization `node` went into `into`."""
+
+    node: str
+    into: str
+
+
+@dataclass(frozen=True)
+class NotFolded(Change):
+    """BatchNormalization `node` stayed."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Merged(Change):
+    """A group went from `before` to `after` channels."""
+
+    group: str
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    before: int
+    after: int
+    parameters_saved: int
+    macs_saved: int
+    merge_map: MergeMap
+    bound: Bound | None = None
+
+
+@dataclass(frozen=True)
+class Kept(Change):
+    """A group stayed as it was."""
+
+    group: str
+    producers: tuple[str, ...]
+    channels: int
+    reason: str
+    pinned: bool = True
+    """Whether the graph forbids a change; else an option does."""
+
+
+@dataclass(frozen=True)
+class Verified(Change):
+    """The result beside the original."""
+
+    verification: Verification

@@ -1,0 +1,224 @@
+"""The command line: arguments in, report out, exit code.
+
+    0  done
+    1  verification is below what was asked; nothing written unless --keep
+    2  bad usage or bad input; nothing written
+
+Only click is imported before the arguments are understood: `--help` must not wait for onnx.
+"""
+
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from onnx_tropnnc.model import Model
+    from onnx_tropnnc.options import Options
+    from onnx_tropnnc.report import Report
+
+__all__ = ["command", "main"]
+
+_EPILOG = """\b
+Examples:
+  onnx-tropnnc in.onnx out.onnx --ratio 0.3
+  onnx-tropnnc in.onnx --inspect
+  onnx-tropnnc in.onnx out.onnx --ratio 0.5 --data samples.npz --min-agreement 98
+"""
+
+
+@click.command(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.argument("source", metavar="IN.onnx")
+@click.argument("target", metavar="[OUT.onnx]", required=False)
+@click.option("--ratio", type=float, help="Fraction of channels to remove from each group, in [0, 1).")
+@click.option("--threshold", type=float, help="Merge what is closer than this: non-uniform, clustering methods only.")
+@click.option("--variant", default="raw", show_default=True, help="What the threshold is scaled by: raw, 1 or 2.")
+@click.option("--method", default="auto", show_default=True, help="How channels are merged; see the README.")
+@click.option("--clustering", help="kmeans (the paper's) or ward; by default ward for --method auto.")
+@click.option("--iterations", type=int, default=3, show_default=True, help="Of --method tropnnc-iterative.")
+@click.option("--sign-fixed", is_flag=True, help="With tropnnc-iterative: the variant of the paper's Appendix A.6.")
+@click.option("--ratio-for", multiple=True, metavar="PATTERN=R", help="Another ratio for nodes of these names.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="Only groups made by nodes of these names.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="No groups made by nodes of these names.")
+@click.option("--ties", default="keep", show_default=True, help="Groups tied by residual connections: keep or merge.")
+@click.option("--data", metavar="PATH", help="Samples: X.npz (an array per input, `labels`) or a folder of .npy files.")
+@click.option("--input-shape", multiple=True, metavar="NAME:1,3,224,224", help="Shape of a dynamic input.")
+@click.option("--input-range", multiple=True, metavar="NAME:LOW,HIGH", help="Values that an input takes.")
+@click.option("--min-agreement", type=float, metavar="PERCENT", help="Top-1 agreement that the result must reach.")
+@click.option("--min-cosine", type=float, metavar="C", help="Cosine of the outputs that the result must reach.")
+@click.option("--no-verify", is_flag=True, help="Do not compare the result with the original.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
+@click.option("--external-data", is_flag=True, help="Write weights beside the model (always done over 1.8 GB).")
+@click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
+@click.option("--inspect", is_flag=True, help="Print the channel groups and why some cannot change; write nothing.")
+@click.option("--keep", is_flag=True, help="Write the result even where verification is below what was asked.")
+@click.option("--quiet", is_flag=True, help="Print errors and warnings only.")
+@click.version_option(importlib.metadata.version("onnx-tropnnc"), prog_name="onnx-tropnnc")
+def command(**arguments: Any) -> int:
+    """Make a trained ONNX model smaller and faster, without training code or data.
+
+    Channels that do nearly the same thing are merged (TropNNC), shapes are rewritten, and the result is compared with
+    the original through ONNX Runtime. IN.onnx is never changed; OUT.onnx appears whole or not at all.
+    """
+    from onnx_tropnnc.errors import TropnncError
+
+    try:
+        return _inspect(arguments) if arguments["inspect"] else _compress(arguments)
+    except TropnncError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def main() -> None:
+    """Entry point of `onnx-tropnnc`."""
+    try:
+        sys.exit(command.main(standalone_mode=False))
+    except click.exceptions.Abort:
+        click.echo("interrupted; nothing was written", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        click.echo(f"onnx-tropnnc: {' '.join(error.format_message().split())}", err=True)
+        sys.exit(2)
+
+
+def _compress(arguments: dict[str, Any]) -> int:
+    from onnx_tropnnc.errors import OptionError
+    from onnx_tropnnc.model_io import check_output, load, save
+    from onnx_tropnnc.pipeline import compress_model
+
+    if arguments["target"] is None:
+        raise OptionError("OUT.onnx is missing; say where to write, or use --inspect")
+    options = _options(arguments)
+    target = check_output(arguments["target"], arguments["source"])
+    report_path = _report_path(arguments["report"])
+    model = load(arguments["source"], input_shapes=options.input_shape)
+    with _Progress(arguments["quiet"]) as progress:
+        report = compress_model(model, options, progress.step)
+        if report.passed or arguments["keep"]:
+            progress.step(f"write {target}")
+            save(model, target, external_data=arguments["external_data"])
+    if report_path is not None:
+        report_path.write_text(report.to_json())
+    _tell(report, target, model, arguments)
+    return 0 if report.passed else 1
+
+
+def _options(arguments: dict[str, Any]) -> "Options":
+    from onnx_tropnnc.errors import OptionError
+    from onnx_tropnnc.inputs import parse_input_range, parse_input_shape
+    from onnx_tropnnc.options import Options
+
+    ratios = []
+    for text in arguments["ratio_for"]:
+        pattern, _, ratio = text.rpartition("=")
+        try:
+            ratios.append((pattern, float(ratio)))
+        except ValueError:
+            raise OptionError(f"--ratio-for {text}: must be PATTERN=R, as in --ratio-for '/layer1/*=0.2'") from None
+    plain = ("ratio", "threshold", "variant", "method", "clustering", "iterations", "sign_fixed", "include", "exclude")
+    more = ("ties", "data", "min_agreement", "min_cosine", "device", "seed")
+    return Options(
+        **{name: arguments[name] for name in plain + more},
+        ratio_for=tuple(ratios),
+        input_shape=dict(parse_input_shape(text) for text in arguments["input_shape"]),
+        input_range=dict(parse_input_range(text) for text in arguments["input_range"]),
+        verify=not arguments["no_verify"],
+    )
+
+
+def _report_path(text: str | None) -> Path | None:
+    """Where the report goes, refused before any work where it cannot."""
+    from onnx_tropnnc.errors import OptionError, OutputPathError
+
+    if text is None:
+        return None
+    path = Path(text)
+    if path.suffix != ".json":
+        raise OptionError(f"--report {path}: must end in .json")
+    if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise OutputPathError(f"{path}: its folder does not exist or may not be written")
+    return path
+
+
+def _inspect(arguments: dict[str, Any]) -> int:
+    from dataclasses import replace
+
+    from onnx_tropnnc.channels import find_channel_groups
+    from onnx_tropnnc.model_io import load
+    from onnx_tropnnc.pass_manager import PassManager
+    from onnx_tropnnc.passes import FoldBatchNorm, PlainConstants, Selection
+    from onnx_tropnnc.shapes import shapes_of
+    from onnx_tropnnc.terminal import print_groups
+
+    ratio = 0.0 if arguments["ratio"] is None and arguments["threshold"] is None else arguments["ratio"]
+    options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
+    model = load(arguments["source"], input_shapes=options.input_shape)
+    PassManager([PlainConstants(), FoldBatchNorm()])(model)
+    groups = find_channel_groups(model, shapes_of(model))
+    selection = Selection(options.include, options.exclude, options.ties)
+    print_groups(groups, [selection.refusal(group) for group in groups], _console())
+    if options.ratio or options.threshold is not None:
+        from onnx_tropnnc.pipeline import compress_model
+
+        report = compress_model(model, replace(options, verify=False))
+        _tell(report, None, model, arguments | {"quiet": False})
+    return 0
+
+
+def _console() -> "Console":
+    """Standard output; in a pipe as wide as it likes, without colour."""
+    from rich.console import Console
+
+    return Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=200, color_system=None)
+
+
+def _tell(report: "Report", target: Path | None, model: "Model", arguments: dict[str, Any]) -> None:
+    """The report on standard output; warnings and failures on standard error too when quiet."""
+    from onnx_tropnnc.changes import Note
+    from onnx_tropnnc.sessions import runtime_conflict
+    from onnx_tropnnc.terminal import print_report
+
+    if conflict := runtime_conflict():
+        click.echo(f"warning: {conflict}", err=True)
+    if arguments["quiet"]:
+        for note in report.of(Note):
+            click.echo(note.text, err=True)
+        for shortfall in report.verification.shortfalls if report.verification else ():
+            click.echo(f"FAILED: {shortfall}", err=True)
+        return
+    print_report(report, _console())
+    if target is not None:
+        written = report.passed or arguments["keep"]
+        click.echo(f"wrote {target}" if written else f"nothing written to {target}; --keep writes it all the same")
+
+
+class _Progress:
+    """What is being done: a spinner on a terminal, plain lines in a pipe, nothing when quiet; on standard error."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.status: Any = None
+
+    def __enter__(self) -> "_Progress":
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+
+            self.status = Console(stderr=True).status("reading")
+            self.status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.status is not None:
+            self.status.stop()
+
+    def step(self, text: str) -> None:
+        """Say what comes next."""
+        if self.status is not None:
+            self.status.update(text)
+        elif not self.quiet:
+            click.echo(text, err=True)

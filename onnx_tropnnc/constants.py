@@ -1,0 +1,142 @@
+"""Constant tensors wherever they stand: an initializer or the output of a Constant node.
+
+Exporters write weights in both places; every other room reads and writes them through these functions.
+"""
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.errors import InputModelError
+
+__all__ = [
+    "add_initializer",
+    "array_of",
+    "constant_tensor",
+    "dims_of",
+    "is_floating",
+    "name_of",
+    "own_input",
+    "remove_unread",
+    "set_array",
+    "shape_of",
+]
+
+
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor that `value` always holds, or None where it is computed at run time (or absent)."""
+    if value is None:
+        return None
+    if value.is_initializer():
+        return value.const_value
+    node = value.producer()
+    if node is None or node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        return None
+    return ir.convenience.get_const_tensor(value)
+
+
+def array_of(value: ir.Value | None) -> NDArray[np.generic] | None:
+    """The constant's elements, read-only, or None where `value` is no constant.
+
+    Raises:
+        InputModelError: the tensor's data does not have the size that its shape promises.
+    """
+    tensor = constant_tensor(value)
+    if tensor is None:
+        return None
+    try:
+        return tensor.numpy()
+    except (ValueError, OSError) as error:
+        name = value.name if value is not None else ""
+        raise InputModelError(f"{name}: its data cannot be read ({error}); export the model again") from error
+
+
+def dims_of(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The constant's shape without reading its data, or None where `value` is no constant."""
+    tensor = constant_tensor(value)
+    return None if tensor is None else shape_of(tensor)
+
+
+def shape_of(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    """A tensor's dimensions as plain integers."""
+    return tuple(int(d) for d in tensor.shape.numpy())
+
+
+def name_of(value: ir.Value) -> str:
+    """A value's name; onnx-ir leaves it open whether there is one, a model on disk always has it."""
+    return value.name or ""
+
+
+def is_floating(tensor: ir.TensorProtocol) -> bool:
+    """Whether the tensor holds floating-point numbers: what "parameters" counts."""
+    return tensor.dtype.is_floating_point()
+
+
+def set_array(value: ir.Value, array: NDArray[np.generic]) -> None:
+    """Write the constant where it stands, keeping its name and element type."""
+    old = constant_tensor(value)
+    if old is None:
+        raise TypeError(f"{value.name} is no constant")
+    array = np.ascontiguousarray(array.astype(old.dtype.numpy(), copy=False)).reshape(array.shape)
+    tensor = ir.Tensor(array, dtype=old.dtype, name=old.name, doc_string=old.doc_string)
+    value.shape, value.type = ir.Shape(array.shape), ir.TensorType(old.dtype)
+    node = value.producer()
+    if node is None:
+        value.const_value = tensor
+        return
+    node.attributes.clear()
+    node.attributes["value"] = ir.AttrTensor("value", tensor)
+    value.const_value = None
+
+
+def own_input(node: ir.Node, slot: int, readers: int) -> ir.Value:
+    """The constant at input `slot`, copied to a new initializer first where more than `readers` inputs read it."""
+    value = node.inputs[slot]
+    tensor = constant_tensor(value)
+    if value is None or tensor is None:
+        raise TypeError(f"{node.name}: input {slot} is no constant")
+    if len(value.uses()) <= readers and not value.is_graph_output():
+        return value
+    copy = add_initializer(node, f"{value.name}_{node.name or node.op_type}", tensor.numpy())
+    node.replace_input_with(slot, copy)
+    return copy
+
+
+def add_initializer(node: ir.Node, wanted: str, array: NDArray[np.generic]) -> ir.Value:
+    """A new initializer of the graph in which `node` stands, named `wanted` where that is free."""
+    graph = node.graph
+    if not isinstance(graph, ir.Graph):
+        raise TypeError(f"{node.name} stands in no graph")
+    name = _free_name(graph, wanted)
+    tensor = ir.Tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    # before IR version 4 every initializer had to be listed as an input too
+    listed = bool(graph.initializers) and all(v.is_graph_input() for v in graph.initializers.values())
+    graph.register_initializer(value)
+    if listed:
+        graph.inputs.append(value)
+    return value
+
+
+def remove_unread(value: ir.Value | None) -> None:
+    """Take a constant out of the graph where nothing reads it any more."""
+    if value is None or value.uses() or value.is_graph_output():
+        return
+    node, graph = value.producer(), value.graph
+    if node is not None:
+        if constant_tensor(value) is not None and isinstance(node.graph, ir.Graph):
+            node.graph.remove(node, safe=True)
+    elif graph is not None and value.is_initializer():
+        if value.is_graph_input():
+            graph.inputs.remove(value)
+        del graph.initializers[name_of(value)]
+
+
+def _free_name(graph: ir.Graph, wanted: str) -> str:
+    """`wanted`, or it with a number where a value of that name exists."""
+    taken = {v.name for n in graph for v in n.outputs} | set(graph.initializers) | {v.name for v in graph.inputs}
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    return name

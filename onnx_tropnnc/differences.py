@@ -1,0 +1,122 @@
+"""How far an output z of the result is from the original's y, counted batch by batch in float64.
+
+    relative L2    |y - z| / |y|           0 where both are 0
+    cosine         <y, z> / (|y| |z|)      1 where both are 0
+    largest        max |y - z|
+    agreement      percent of rows with the same argmax, where an output is a row of scores: floating, [N, C] or
+                   [N, C, 1, 1], C >= 2; with labels (all in 0 .. C - 1) also the percent of rows right before and after
+
+NaN or infinity in the same place, and of the same kind, is no difference; anywhere else the relative L2 error and the
+largest difference are infinite and the cosine is 0. Rows in which the original is not finite do not count for
+agreement; rows in which only the result is not finite do not agree.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["OutputDifference", "Tally"]
+
+
+@dataclass(frozen=True)
+class OutputDifference:
+    """How far one output of the result is from the original's."""
+
+    name: str
+    relative_l2: float
+    cosine: float
+    largest: float
+    agreement: float | None = None
+    """Percent of rows whose largest score is at the same place; None where the output is no row of scores."""
+    top1_before: float | None = None
+    top1_after: float | None = None
+    nonfinite_before: int = 0
+    nonfinite_after: int = 0
+
+
+@dataclass
+class Tally:
+    """Running sums over the batches of one output."""
+
+    square_before: float = 0.0
+    square_after: float = 0.0
+    square_difference: float = 0.0
+    product: float = 0.0
+    largest: float = 0.0
+    nonfinite: list[int] = field(default_factory=lambda: [0, 0])
+    rows: int = 0
+    agreeing: int = 0
+    labelled: int = 0
+    right: list[int] = field(default_factory=lambda: [0, 0])
+    scored: bool = True
+    labels_fit: bool = True
+
+    def add(self, before: NDArray[Any], after: NDArray[Any], labels: NDArray[np.int64] | None) -> None:
+        """Count one batch."""
+        self._add_differences(before.astype(np.float64).ravel(), after.astype(np.float64).ravel())
+        rows = _rows_of_scores(before)
+        self.scored = self.scored and rows is not None
+        if rows is not None:
+            self._add_rows(rows, after.reshape(rows.shape), labels)
+
+    def _add_differences(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> None:
+        finite = np.isfinite(before) & np.isfinite(after)
+        self.nonfinite[0] += int(np.count_nonzero(~np.isfinite(before)))
+        self.nonfinite[1] += int(np.count_nonzero(~np.isfinite(after)))
+        odd = ~finite
+        if odd.any() and not np.array_equal(before[odd], after[odd], equal_nan=True):
+            self.largest = math.inf
+        y, z = before[finite], after[finite]
+        difference = y - z
+        self.square_before += float(y @ y)
+        self.square_after += float(z @ z)
+        self.square_difference += float(difference @ difference)
+        self.product += float(y @ z)
+        self.largest = max(self.largest, float(np.abs(difference).max(initial=0.0)))
+
+    def _add_rows(self, before: NDArray[Any], after: NDArray[Any], labels: NDArray[np.int64] | None) -> None:
+        sound = np.isfinite(before).all(axis=1)
+        whole = np.isfinite(after).all(axis=1)
+        guess_before, guess_after = before.argmax(axis=1), after.argmax(axis=1)
+        self.rows += int(sound.sum())
+        self.agreeing += int((sound & whole & (guess_before == guess_after)).sum())
+        if labels is not None and len(labels) == len(before):
+            self.labels_fit = self.labels_fit and bool(((labels >= 0) & (labels < before.shape[1])).all())
+            self.labelled += len(labels)
+            self.right[0] += int((sound & (guess_before == labels)).sum())
+            self.right[1] += int((whole & (guess_after == labels)).sum())
+
+    def difference(self, name: str) -> OutputDifference:
+        """The sums as the figures that they stand for."""
+        relative = _ratio(math.sqrt(self.square_difference), math.sqrt(self.square_before))
+        norms = math.sqrt(self.square_before) * math.sqrt(self.square_after)
+        cosine = max(-1.0, min(1.0, self.product / norms)) if norms else float(self.square_before == self.square_after)
+        broken = math.isinf(self.largest)
+        labelled = self.labelled if self.scored and self.labels_fit else 0
+        top1 = [100 * right / labelled if labelled else None for right in self.right]
+        return OutputDifference(
+            name,
+            math.inf if broken else relative,
+            0.0 if broken else cosine,
+            self.largest,
+            100 * self.agreeing / self.rows if self.scored and self.rows else None,
+            top1[0],
+            top1[1],
+            self.nonfinite[0],
+            self.nonfinite[1],
+        )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else (math.inf if part else 0.0)
+
+
+def _rows_of_scores(values: NDArray[Any]) -> NDArray[Any] | None:
+    """(N, C) where the output is a row of scores for each sample."""
+    tail_is_flat = values.ndim == 2 or (values.ndim == 4 and values.shape[2:] == (1, 1))
+    if not tail_is_flat or values.shape[1] < 2 or values.dtype.kind in "iub":
+        return None
+    return values.reshape(values.shape[:2])

@@ -1,0 +1,257 @@
+"""The shape of one sample of each input, where the model leaves dimensions open.
+
+A model's input is `InputSpec`: as declared, dimensions may be symbols or absent. `resolve_shapes` turns it into
+`ResolvedInput`, where every number is known:
+
+    declared        [N, 3, H, W]   [1, 784, 1]   [4, 3, 32, 32]   [2, None, 128]   []
+    one sample      (3, 224, 224)  (784, 1)      (3, 32, 32)      (2, 1, 128)      ()
+    samples a run   any            1             4                1, unstacked     1, unstacked
+
+An input is *stacked* where its own axis 0 counts samples, so that a run takes several at once; else (states, sample
+rates) a run takes the input of one sample as it is, and the model runs one sample at a time.
+
+A dynamic dimension gets its size from, in this order: `--input-shape` of this input; `--input-shape` of another input
+with the same symbol; a default where the kind of input is plain (pictures 224 x 224, sequences 64, waveforms 8192, or
+512 beside a sample rate); else it is refused, with the remedy. `--input-shape` of a free axis 0 fixes how many samples
+a run takes.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnx_tropnnc.errors import SampleError
+
+__all__ = [
+    "IMAGE_CHANNELS",
+    "Dimension",
+    "InputSpec",
+    "ResolvedInput",
+    "fits",
+    "resolve_shapes",
+    "resolve_to",
+    "run_size",
+    "samples_per_run",
+    "stacked_inputs",
+]
+
+Dimension = int | str | None
+
+IMAGE_CHANNELS = (1, 3, 4)
+"""Channel counts of a picture: grey, colour, colour with transparency."""
+
+IMAGE_SIDE = 224
+"""Default side of a picture; a multiple of 32, so that five halvings leave whole numbers."""
+
+SEQUENCE_LENGTH = 64
+WAVEFORM_LENGTH = 8192
+CHUNK_LENGTH = 512
+"""Waveforms beside a sample rate: streaming models read chunks of 32 ms at 16 kHz."""
+
+_BATCH_SYMBOL = re.compile(r"batch", re.IGNORECASE)
+_LENGTH_SYMBOL = re.compile(r"seq|time|len|frame", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input as the model declares it: a dimension is a number, a symbol, or None where nothing is said."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[Dimension, ...]
+
+    @property
+    def text(self) -> str:
+        """As in `x float32 [N, 3, 224, 224]`."""
+        return f"{self.name} {self.dtype} [{', '.join('?' if d is None else str(d) for d in self.shape)}]"
+
+
+@dataclass(frozen=True)
+class ResolvedInput:
+    """One input with every dimension known; `shape` is that of one sample, without the sample axis."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    stacked: bool = True
+    """Whether axis 0 of the model's input is the sample axis."""
+    batch: int | None = None
+    """How many samples a run takes: None where the model leaves it free; None too where not stacked."""
+    elastic: bool = False
+    """Whether the model leaves another dimension free: sequences, waveforms and pictures of any size."""
+
+
+def run_size(inputs: Iterable[ResolvedInput]) -> int | None:
+    """How many samples one run takes, None where any number will do."""
+    entries = tuple(inputs)
+    batch = next((entry.batch for entry in entries if entry.batch is not None), None)
+    return 1 if batch is None and not all(entry.stacked for entry in entries) else batch
+
+
+def resolve_shapes(
+    specs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[ResolvedInput, ...]:
+    """Every input with its dimensions filled, by the rules in this module's docstring."""
+    shapes = given or {}
+    _check_given(specs, shapes)
+    stacked = stacked_inputs(specs)
+    symbols = _bound_symbols(specs, shapes, stacked)
+    whole = {s.name: _whole_shape(s, shapes.get(s.name), specs, symbols, s.name in stacked) for s in specs}
+    return _with_samples(specs, {n: w[1:] if n in stacked else w for n, w in whole.items()}, shapes, stacked)
+
+
+def resolve_to(
+    specs: Sequence[InputSpec],
+    sample_shapes: Mapping[str, tuple[int, ...]],
+    given: Mapping[str, tuple[int, ...]] | None = None,
+) -> tuple[ResolvedInput, ...]:
+    """Every input with the dimensions that one sample of each has; SampleError where they do not fit the model."""
+    shapes = given or {}
+    _check_given(specs, shapes)
+    stacked = stacked_inputs(specs)
+    bound: dict[Dimension, int] = {}
+    for spec in specs:
+        declared = shapes.get(spec.name, spec.shape)
+        own, sample = declared[1:] if spec.name in stacked else declared, sample_shapes[spec.name]
+        if not fits(sample, own):
+            raise SampleError(f"a sample of {list(sample)} does not fit the model's input {spec.text}")
+        for dimension, size in zip(own, sample, strict=True):
+            if isinstance(dimension, str) and bound.setdefault(dimension, size) != size:
+                raise SampleError(
+                    f"input {spec.text}: dimension {dimension} is {size} here and {bound[dimension]} elsewhere"
+                )
+    return _with_samples(specs, sample_shapes, shapes, stacked)
+
+
+def fits(shape: Sequence[int], declared: Sequence[Dimension]) -> bool:
+    """Whether numbers fit declared dimensions: as many, all above 0, and equal where a number is declared."""
+    return len(shape) == len(declared) and all(
+        size > 0 and (size == own or not isinstance(own, int)) for size, own in zip(shape, declared, strict=True)
+    )
+
+
+def _with_samples(
+    specs: Sequence[InputSpec],
+    sample_shapes: Mapping[str, tuple[int, ...]],
+    given: Mapping[str, tuple[int, ...]],
+    stacked: frozenset[str],
+) -> tuple[ResolvedInput, ...]:
+    run = _samples_per_run(specs, given, stacked)
+    return tuple(
+        ResolvedInput(
+            s.name, s.dtype, sample_shapes[s.name], True, run, not all(isinstance(d, int) for d in s.shape[1:])
+        )
+        if s.name in stacked
+        else ResolvedInput(s.name, s.dtype, sample_shapes[s.name], False)
+        for s in specs
+    )
+
+
+def samples_per_run(specs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]] | None = None) -> int | None:
+    """How many samples one run takes, None where any number will do."""
+    return _samples_per_run(specs, given or {}, stacked_inputs(specs))
+
+
+def stacked_inputs(specs: Sequence[InputSpec]) -> frozenset[str]:
+    """The inputs whose axis 0 counts samples.
+
+    A dynamic axis 0 does, unless its symbol is another input's later axis or a length by its name; a fixed one does
+    where it is 1, or the same for all inputs that have axes.
+    """
+    shaped = [spec for spec in specs if spec.shape]
+    later = {d for spec in shaped for d in spec.shape[1:] if isinstance(d, str)}
+    free = {spec.name for spec in shaped if _counts_samples(spec.shape[0], later)}
+    single = {spec.name for spec in shaped if spec.shape[0] == 1 and len(spec.shape) > 1}
+    alike = len({spec.shape[0] for spec in shaped}) == 1 and isinstance(shaped[0].shape[0], int)
+    everything = {spec.name for spec in shaped if alike and len(spec.shape) > 1}
+    return frozenset(free | single | everything)
+
+
+def _samples_per_run(
+    specs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]], stacked: frozenset[str]
+) -> int | None:
+    """What the stacked inputs must agree on; where all are free, 1 beside an input without a sample axis, else None."""
+    firsts = {s.name: given.get(s.name, s.shape)[0] for s in specs if s.name in stacked}
+    fixed = {first for first in firsts.values() if isinstance(first, int)}
+    if len(fixed) > 1:
+        counts = ", ".join(f"{name}: {first}" for name, first in firsts.items() if isinstance(first, int))
+        raise SampleError(f"the inputs disagree on how many samples one run takes ({counts}); change --input-shape")
+    if fixed:
+        return fixed.pop()
+    return None if len(stacked) == len(specs) else 1
+
+
+def _counts_samples(first: Dimension, later: set[str]) -> bool:
+    if isinstance(first, str):
+        return first not in later and not _LENGTH_SYMBOL.search(first)
+    return first is None
+
+
+def _check_given(specs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]]) -> None:
+    known = {spec.name: spec for spec in specs}
+    for name, shape in given.items():
+        text = f"--input-shape {name}:{','.join(map(str, shape))}"
+        if name not in known:
+            raise SampleError(f"{text}: the model has no input {name}; it has {', '.join(known) or 'none'}")
+        spec = known[name]
+        if not fits(shape, spec.shape):
+            raise SampleError(f"{text} does not fit the model's input {spec.text}")
+
+
+def _bound_symbols(
+    specs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]], stacked: frozenset[str]
+) -> dict[str, int]:
+    """Sizes of symbols: what `--input-shape` says holds for every input; symbols that count samples are 1 elsewhere."""
+    firsts = {s.shape[0] for s in specs if s.name in stacked}
+    symbols = {d for s in specs for d in s.shape if isinstance(d, str)}
+    counting = {d: 1 for d in symbols if d in firsts or _BATCH_SYMBOL.search(d)}
+    bound: dict[str, int] = {}
+    for spec in specs:
+        for own, size in zip(spec.shape, given.get(spec.name, ()), strict=False):
+            if isinstance(own, str) and bound.setdefault(own, size) != size:
+                raise SampleError(f"--input-shape gives dimension {own} two sizes, {bound[own]} and {size}")
+    return counting | bound
+
+
+def _whole_shape(
+    spec: InputSpec,
+    given: tuple[int, ...] | None,
+    specs: Sequence[InputSpec],
+    symbols: Mapping[str, int],
+    stacked: bool,
+) -> tuple[int, ...]:
+    """Every dimension as a number; axis 0 of a stacked input is 1 where it is free."""
+    if given is not None:
+        return given
+    known = tuple(symbols.get(d) if isinstance(d, str) else d for d in spec.shape)
+    known = (known[0] or 1, *known[1:]) if stacked else known
+    size = _default_size(spec, known[1:] if stacked else known, specs, stacked) if None in known else 0
+    if size is None:
+        example = ",".join(str(d or SEQUENCE_LENGTH) for d in known)
+        raise SampleError(
+            f"input {spec.text}: its size is not known; give it, as in --input-shape {spec.name}:{example}"
+        )
+    return tuple(size if d is None else d for d in known)
+
+
+def _default_size(
+    spec: InputSpec, shape: tuple[int | None, ...], specs: Sequence[InputSpec], stacked: bool
+) -> int | None:
+    """The size that stands for each unknown dimension of a sample, None where no guess is sensible."""
+    known = [d for d in shape if d is not None]
+    floating = np.issubdtype(spec.dtype, np.floating)
+    if not stacked:  # a recurrent state, [layers, batch, width]: what is unknown is the sample axis
+        return 1 if len(known) == len(shape) - 1 and len(known) >= 1 and shape[0] is not None else _length(spec, shape)
+    if len(shape) == 3 and (shape[0] in IMAGE_CHANNELS or shape[2] in IMAGE_CHANNELS):
+        return IMAGE_SIDE
+    if floating and known in ([], [1]) and len(known) == len(shape) - 1:  # [N, T], [N, 1, T], [N, T, 1]
+        rated = any(not other.shape and np.issubdtype(other.dtype, np.integer) for other in specs)
+        return CHUNK_LENGTH if rated else WAVEFORM_LENGTH
+    return SEQUENCE_LENGTH if len(known) == len(shape) - 1 <= 1 else None
+
+
+def _length(spec: InputSpec, shape: tuple[int | None, ...]) -> int | None:
+    return SEQUENCE_LENGTH if shape.count(None) == 1 and len(shape) <= 3 else None

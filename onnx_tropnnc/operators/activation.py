@@ -1,0 +1,67 @@
+"""Activations and other operators of one tensor, element by element: channels pass, in place.
+
+Positively homogeneous ones, phi(s x) = s phi(x) for s > 0, let a channel be rescaled; the others are noted as bent.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_tropnnc.constants import array_of
+from onnx_tropnnc.trace import Trace, label
+
+__all__ = ["RULES"]
+
+
+def homogeneous(node: ir.Node, trace: Trace) -> None:
+    """Relu, LeakyRelu, Abs, Neg, Identity, Dropout: phi(s x) = s phi(x) for s > 0."""
+    for output in node.outputs:
+        trace.carry(output, trace.tracked(node.inputs[0]))
+
+
+def bent(node: ir.Node, trace: Trace) -> None:
+    """Sigmoid, Tanh, Gelu ...: one value in, one out, any curve."""
+    trace.bend(trace.tracked(node.inputs[0]))
+    homogeneous(node, trace)
+
+
+def clip(node: ir.Node, trace: Trace) -> None:
+    """Clip; only [0, inf) is Relu."""
+    if len(node.inputs) > 1:
+        low, high = (array_of(v) if v is not None else None for v in (*node.inputs[1:3], None)[:2])
+    else:
+        low, high = (np.asarray(node.attributes[n].value) if n in node.attributes else None for n in ("min", "max"))
+    is_relu = low is not None and float(low) == 0.0 and (high is None or float(high) > 1e30)
+    (homogeneous if is_relu else bent)(node, trace)
+
+
+def cast(node: ir.Node, trace: Trace) -> None:
+    """Cast between floating-point types; to integers it counts as any other curve."""
+    to = ir.DataType(node.attributes.get_int("to", 1)) if "to" in node.attributes else ir.DataType.FLOAT
+    (homogeneous if to.is_floating_point() else bent)(node, trace)
+
+
+def prelu(node: ir.Node, trace: Trace) -> None:
+    """PRelu: the slope, broadcast to the input, is a carrier's parameter; negative ones are homogeneous too."""
+    axes, slope = trace.tracked(node.inputs[0]), trace.shape(node.inputs[1])
+    rank = trace.rank(node.inputs[0])
+    if not trace.is_constant(node.inputs[1]) or slope is None or rank is None:
+        trace.pin(axes, f"the slope of {label(node)} is computed at run time")
+        return
+    for axis, labels in axes.items():
+        own = axis - (rank - len(slope))
+        if own >= 0 and slope[own] == len(labels) and len(labels) > 1:
+            trace.use("carrier", node, 1, own, labels)
+    homogeneous(node, trace)
+
+
+_HOMOGENEOUS = ("Abs", "Dropout", "Identity", "LeakyRelu", "Neg", "Relu")
+_BENT = (
+    ("Atan", "Ceil", "Celu", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsNaN")
+    + ("Log", "Mish", "Not", "Reciprocal", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus")
+    + ("Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu")
+)
+RULES = (
+    dict.fromkeys(_HOMOGENEOUS, homogeneous)
+    | dict.fromkeys(_BENT, bent)
+    | {"Cast": cast, "CastLike": homogeneous, "Clip": clip, "PRelu": prelu}
+)

@@ -1,0 +1,111 @@
+"""Add, Sub, Mul, Div and their like, on an activation and a constant or on two activations.
+
+activation + constant     one entry a channel: a carrier's parameter, or, right behind a producer, its bias
+activation + activation   a tie, unless both sides carry the same channels already (x * sigmoid(x))
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_tropnnc.constants import array_of, name_of
+from onnx_tropnnc.trace import Labels, Trace, label
+
+__all__ = ["RULES"]
+
+_PRODUCERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def binary(node: ir.Node, trace: Trace) -> None:
+    """Add, Sub, Mul, Div, Pow, Max, Min, Mean, Sum, Mod: element by element with broadcasting."""
+    ranks = [trace.rank(v) for v in node.inputs]
+    if None in ranks:
+        for value in node.inputs:
+            trace.pin(trace.tracked(value), f"{label(node)} broadcasts tensors whose ranks are not known")
+        return
+    rank = max(r for r in ranks if r is not None)
+    result: dict[int, Labels] = {}
+    for slot, value in enumerate(node.inputs):
+        offset = rank - (ranks[slot] or 0)
+        for axis, labels in trace.tracked(value).items():
+            _combine(node, result, axis + offset, labels, trace)
+    kept = {axis: labels for axis, labels in result.items() if _meets_others(node, axis, labels, rank, trace)}
+    if not _is_linear(node, trace):
+        trace.bend(kept)
+    trace.carry(node.outputs[0], kept)
+
+
+def _combine(node: ir.Node, result: dict[int, Labels], axis: int, labels: Labels, trace: Trace) -> None:
+    """Add one input's channels to the result; other channels already there are tied to them."""
+    other = result.get(axis)
+    if other is not None and len(other) != len(labels):
+        narrow, wide = sorted((other, labels), key=len)
+        if len(narrow) > 1:
+            trace.pin([narrow, wide], f"{label(node)} combines {len(narrow)} with {len(wide)} channels")
+        result[axis] = wide
+        return
+    if other is not None and not np.array_equal(other, labels):
+        trace.tie(node, other, labels)
+    result[axis] = labels
+
+
+def _meets_others(node: ir.Node, axis: int, labels: Labels, rank: int, trace: Trace) -> bool:
+    """Note how every input without tracked channels at `axis` stands to `labels`; False where that pins them."""
+    for slot, value in enumerate(node.inputs):
+        shape = trace.shape(value) or ()
+        own = axis - (rank - len(shape))
+        if own < 0 or own in trace.tracked(value) or shape[own] == 1:
+            continue
+        if not trace.is_constant(value):
+            name = name_of(value) if value is not None else "nothing"
+            trace.pin([labels], f"{label(node)} combines them with {name}, whose channels are not known")
+            return False
+        if shape[own] != len(labels):
+            trace.pin([labels], f"{label(node)} broadcasts one channel to {shape[own]}")
+            return False
+        trace.use("bias" if _is_bias(node, slot, shape, own, trace) else "carrier", node, slot, own, labels)
+    return True
+
+
+def _is_bias(node: ir.Node, slot: int, shape: tuple[int | None, ...], axis: int, trace: Trace) -> bool:
+    """Whether the constant is added right behind a producer, whose bias it then is in all but place."""
+    if node.op_type != "Add" or len(node.inputs) != 2 or any(d != 1 for i, d in enumerate(shape) if i != axis):
+        return False
+    other = node.inputs[1 - slot]
+    maker = other.producer() if other is not None else None
+    return (
+        other is not None
+        and maker is not None
+        and maker.op_type in _PRODUCERS
+        and maker.attributes.get_int("group", 1) == 1
+        and len(other.uses()) == 1
+        and bool(trace.tracked(other))
+    )
+
+
+def _is_linear(node: ir.Node, trace: Trace) -> bool:
+    """Whether scaling every channel of the activations scales the result alike (constants stay)."""
+    constants = [trace.is_constant(v) for v in node.inputs]
+    if node.op_type in ("Add", "Sub", "Sum", "Mean"):
+        shapes = [trace.shape(v) for v in node.inputs]
+        return all(
+            (not trace.tracked(v) and trace.is_zero(v))
+            or bool(trace.tracked(v))
+            or _is_bias_slot(node, i, shapes, trace)
+            for i, v in enumerate(node.inputs)
+        )
+    if node.op_type == "Mul":
+        return sum(not c for c in constants) == 1 or sum(bool(trace.tracked(v)) for v in node.inputs) == 1
+    if node.op_type == "Div":
+        return bool(trace.tracked(node.inputs[0])) and not trace.tracked(node.inputs[1])
+    if node.op_type in ("Max", "Min"):
+        return all(trace.tracked(v) or (trace.is_constant(v) and not np.any(array_of(v))) for v in node.inputs)
+    return False
+
+
+def _is_bias_slot(node: ir.Node, slot: int, shapes: list[tuple[int | None, ...] | None], trace: Trace) -> bool:
+    shape = shapes[slot] or ()
+    wide = [axis for axis, d in enumerate(shape) if d != 1]
+    return len(wide) == 1 and trace.is_constant(node.inputs[slot]) and _is_bias(node, slot, shape, wide[0], trace)
+
+
+RULES = dict.fromkeys(("Add", "Div", "Max", "Mean", "Min", "Mul", "Pow", "Sub", "Sum"), binary)

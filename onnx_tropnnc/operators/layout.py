@@ -1,0 +1,196 @@
+"""Operators that move values without computing: channels keep their identity, and change places.
+
+Flatten, Reshape   (C, H, W) -> C*H*W: every channel owns H*W positions, and the other way round
+Transpose, Squeeze, Unsqueeze   axes renumbered
+Resize, Upsample   over space only
+"""
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_tropnnc.constants import array_of
+from onnx_tropnnc.shapes import BATCH
+from onnx_tropnnc.trace import Axes, Labels, Trace, label, shifted
+
+__all__ = ["RULES", "regroup"]
+
+Dims = tuple[int, ...]
+
+
+def flatten(node: ir.Node, trace: Trace) -> None:
+    """Flatten: rank 2 from any rank."""
+    shape = trace.shape(node.inputs[0])
+    axis = node.attributes.get_int("axis", 1)
+    if shape is None or None in shape:
+        _unknown_shape(node, trace)
+        return
+    dims = tuple(int(d or 0) for d in shape)
+    axis %= len(dims) + 1
+    _regroup(node, dims, (math.prod(dims[:axis]), math.prod(dims[axis:])), trace)
+
+
+def reshape(node: ir.Node, trace: Trace) -> None:
+    """Reshape: each tracked axis must come out as one axis, its number in the target rewritten where it is literal."""
+    axes = trace.tracked(node.inputs[0])
+    if not axes:
+        return
+    before, after = trace.shape(node.inputs[0]), trace.shape(node.outputs[0])
+    if before is None or after is None or None in before or None in after:
+        _unknown_shape(node, trace)
+        return
+    kept = _regroup(node, tuple(int(d or 0) for d in before), tuple(int(d or 0) for d in after), trace)
+    for axis, labels in kept.items():
+        _retarget(node, axis, labels, axes, trace)
+
+
+def _retarget(node: ir.Node, axis: int, labels: Labels, axes: Axes, trace: Trace) -> None:
+    """Note the literal of the target that counts `labels`: 0 copies the input's, -1 is left to the runtime."""
+    place = trace.literal(node.inputs[1], axis, (node, 1))
+    if place is None:
+        return
+    reader, slot, index = place
+    entries = trace.integers(reader.inputs[slot])
+    entry = entries[index] if entries else -1
+    if entry > 0:
+        trace.count(reader, slot, index, labels)
+    elif entry == 0 and not (axis in axes and np.array_equal(axes[axis], labels)):
+        trace.pin([labels], f"{label(node)} copies a dimension that is not theirs")
+
+
+def _regroup(node: ir.Node, before: Dims, after: Dims, trace: Trace) -> Axes:
+    kept: dict[int, Labels] = {}
+    for axis, labels in trace.tracked(node.inputs[0]).items():
+        found = regroup(labels, axis, before, after)
+        if found is None:
+            trace.pin([labels], f"{label(node)} splits or mixes the axis of the channels")
+        else:
+            kept[found[0]] = found[1]
+    trace.carry(node.outputs[0], kept)
+    return kept
+
+
+def regroup(labels: Labels, axis: int, before: Dims, after: Dims) -> tuple[int, Labels] | None:
+    """Where `axis` of a tensor of dimensions `before` lies after reshaping it to `after`.
+
+    Returns:
+        The axis of the result that alone tells the channel, and the channels along it; None where there is none.
+
+    >>> regroup(np.array([0, 1]), 1, (7, 2, 3), (7, 6))
+    (1, array([0, 0, 0, 1, 1, 1]))
+    """
+    block = _block(axis, before, after)
+    if block is None:
+        return None
+    (first, last), (start, stop) = block
+    inside = before[first:last]
+    if len(inside) > 1 and any(d == BATCH for i, d in enumerate(inside) if first + i != axis):
+        return None
+    grid = np.broadcast_to(labels.reshape([-1 if first + i == axis else 1 for i in range(len(inside))]), inside)
+    grid = grid.reshape(after[start:stop])
+    for place in sorted(range(stop - start), key=lambda i: -after[start + i]):
+        lines = np.moveaxis(grid, place, 0).reshape(after[start + place], -1)
+        if (lines == lines[:, :1]).all():
+            return start + place, np.ascontiguousarray(lines[:, 0])
+    return None
+
+
+def _block(axis: int, before: Dims, after: Dims) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """The smallest runs of axes around `axis`, one on each side, that hold the same number of elements."""
+    i = j = 0
+    while i < len(before) and j < len(after):
+        first, start, left, right = i, j, before[i], after[j]
+        i, j = i + 1, j + 1
+        while left != right:
+            if left < right and i < len(before):
+                left, i = left * before[i], i + 1
+            elif right < left and j < len(after):
+                right, j = right * after[j], j + 1
+            else:
+                return None
+        if first <= axis < i:
+            return (first, i), (start, j)
+    return None
+
+
+def _unknown_shape(node: ir.Node, trace: Trace) -> None:
+    trace.pin(trace.tracked(node.inputs[0]), f"the shape of what {label(node)} reads is not known; give --input-shape")
+
+
+def transpose(node: ir.Node, trace: Trace) -> None:
+    """Transpose: axes in another order."""
+    axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
+    if rank is None:
+        trace.pin(axes, f"the rank of what {label(node)} reads is not known")
+        return
+    order = node.attributes.get_ints("perm", tuple(range(rank))[::-1])
+    trace.carry(node.outputs[0], shifted(axes, list(order)))
+
+
+def squeeze(node: ir.Node, trace: Trace) -> None:
+    """Squeeze and Unsqueeze: axes of one element taken away or put in."""
+    axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
+    if not axes:
+        return
+    named = _named_axes(node, trace)
+    if rank is None or named is None:
+        trace.pin(axes, f"the axes of {label(node)} are not known")
+        return
+    if node.op_type == "Unsqueeze":
+        wide = rank + len(named)
+        old = iter(range(rank))
+        put = {a % wide for a in named}
+        trace.carry(node.outputs[0], shifted(axes, [-1 if a in put else next(old) for a in range(wide)]))
+        return
+    shape = trace.shape(node.inputs[0]) or ()
+    gone = {a % rank for a in named} if named else {a for a, d in enumerate(shape) if d == 1}
+    trace.pin([labels for a, labels in axes.items() if a in gone], f"{label(node)} drops the axis of the channels")
+    trace.carry(node.outputs[0], shifted(axes, [a for a in range(rank) if a not in gone]))
+
+
+def _named_axes(node: ir.Node, trace: Trace) -> tuple[int, ...] | None:
+    if "axes" in node.attributes:
+        return tuple(node.attributes.get_ints("axes", ()))
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        return trace.integers(node.inputs[1])
+    return ()
+
+
+def resize(node: ir.Node, trace: Trace) -> None:
+    """Resize and Upsample: channels pass where their axis keeps its size; a literal size is rewritten."""
+    axes = trace.tracked(node.inputs[0])
+    shape = trace.shape(node.outputs[0])
+    kept: dict[int, Labels] = {}
+    for axis, labels in axes.items():
+        if shape is None or shape[axis] != len(labels) or not _passes(node, axis, trace):
+            trace.pin([labels], f"{label(node)} resizes the axis of the channels, or its sizes are not known")
+            continue
+        kept[axis] = labels
+        sizes = node.inputs[3] if len(node.inputs) > 3 else None
+        place = trace.literal(sizes, axis, (node, 3))
+        if place is not None:
+            trace.count(place[0], place[1], place[2], labels)
+    trace.carry(node.outputs[0], kept)
+
+
+def _passes(node: ir.Node, axis: int, trace: Trace) -> bool:
+    """Whether the scale along `axis` is 1, or sizes are given instead of scales."""
+    if "scales" in node.attributes:
+        return node.attributes.get_floats("scales", ())[axis] == 1.0
+    value = node.inputs[min(2, len(node.inputs) - 1)] if len(node.inputs) > 1 else None
+    scales = array_of(value)
+    if scales is None or not scales.size:
+        return len(node.inputs) > 3
+    return "axes" in node.attributes or float(scales[axis]) == 1.0
+
+
+RULES = {
+    "Flatten": flatten,
+    "Reshape": reshape,
+    "Resize": resize,
+    "Squeeze": squeeze,
+    "Transpose": transpose,
+    "Unsqueeze": squeeze,
+    "Upsample": resize,
+}

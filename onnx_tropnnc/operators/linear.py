@@ -1,0 +1,116 @@
+"""Gemm and MatMul: consumers of what they read, producers of what they return.
+
+Gemm    y = alpha x W + beta b       W: columns of x along axis 0 (1 with transB), channels of y along the other
+MatMul  y = x W                      W of rank 2; every other axis of x passes
+"""
+
+import onnx_ir as ir
+
+from onnx_tropnnc.trace import Labels, Trace, label
+
+__all__ = ["RULES", "refusal"]
+
+
+def refusal(node: ir.Node, slot: int, trace: Trace) -> str | None:
+    """Why the weight at `slot` cannot be rewritten, or None where it can."""
+    value = node.inputs[slot]
+    if trace.is_constant(value):
+        return None
+    maker = value.producer() if value is not None else None
+    if maker is not None and maker.op_type == "DequantizeLinear":
+        return f"the weight of {label(node)} is quantized; compress the float model before quantizing it"
+    return f"the weight of {label(node)} is computed at run time, not an initializer"
+
+
+def gemm(node: ir.Node, trace: Trace) -> None:
+    """y = alpha x W + beta b with x of rank 2."""
+    x, weight = node.inputs[0], node.inputs[1]
+    axes = dict(trace.tracked(x))
+    reason = refusal(node, 1, trace)
+    if reason is None and node.attributes.get_int("transA", 0) == 1:
+        reason = f"{label(node)} transposes its input (transA)"
+    if reason is not None:
+        trace.pin(axes, reason)
+        trace.pin(trace.tracked(weight), reason)
+        return
+    if 0 in axes:
+        trace.pin([axes.pop(0)], f"{label(node)} reads them along the batch axis")
+    rows = 1 if node.attributes.get_int("transB", 0) else 0
+    alpha, beta = node.attributes.get_float("alpha", 1.0), node.attributes.get_float("beta", 1.0)
+    if 1 in axes:
+        trace.use("consumer", node, 1, rows, axes[1], alpha)
+    shape = trace.shape(weight)
+    assert shape is not None
+    made = trace.fresh(node, int(shape[1 - rows] or 0))
+    trace.use("producer", node, 1, 1 - rows, made, alpha)
+    _bias(node, made, beta, trace)
+    trace.carry(node.outputs[0], {1: made})
+
+
+def _bias(node: ir.Node, made: Labels, beta: float, trace: Trace) -> None:
+    """Gemm's third input: one entry a channel; a scalar for all of them does not scale with a channel."""
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is None or beta == 0.0:
+        return
+    shape = trace.shape(bias)
+    if shape is None or not trace.is_constant(bias):
+        trace.pin([made], f"the bias of {label(node)} is computed at run time")
+    elif shape and shape[-1] == len(made) and all(d == 1 for d in shape[:-1]):
+        trace.use("bias", node, 2, len(shape) - 1, made, beta)
+    elif shape and shape[-1] == len(made):
+        trace.use("carrier", node, 2, len(shape) - 1, made, beta)
+        trace.bend({1: made})
+    elif not trace.is_zero(bias):
+        trace.bend({1: made})
+
+
+def matmul(node: ir.Node, trace: Trace) -> None:
+    """y = x W, W x, or the product of two activations (attention)."""
+    left, right = node.inputs[0], node.inputs[1]
+    if trace.is_constant(right) and trace.rank(right) == 2:
+        _with_weight(node, 0, 1, trace)
+    elif trace.is_constant(left) and trace.rank(left) == 2:
+        _with_weight(node, 1, 0, trace)
+    else:
+        _of_activations(node, trace)
+
+
+def _with_weight(node: ir.Node, data: int, slot: int, trace: Trace) -> None:
+    """x W contracts x's last axis, W x its last but one; the weight's other axis makes the channels."""
+    x = node.inputs[data]
+    axes, rank, shape = dict(trace.tracked(x)), trace.rank(x), trace.shape(node.inputs[slot])
+    if rank is None or shape is None or rank < 2:
+        trace.pin(axes, f"the rank of what {label(node)} reads is not known or below 2")
+        return
+    contracted, inner = (rank - 1, 0) if slot == 1 else (rank - 2, 1)
+    if contracted in axes:
+        trace.use("consumer", node, slot, inner, axes.pop(contracted))
+    made = trace.fresh(node, int(shape[1 - inner] or 0))
+    trace.use("producer", node, slot, 1 - inner, made)
+    trace.carry(node.outputs[0], axes | {contracted: made})
+
+
+def _of_activations(node: ir.Node, trace: Trace) -> None:
+    """Both sides computed: the contracted channels stay, all others pass."""
+    left, right = node.inputs[0], node.inputs[1]
+    ranks = trace.rank(left), trace.rank(right)
+    sides = dict(trace.tracked(left)), dict(trace.tracked(right))
+    if ranks[0] is None or ranks[1] is None or min(ranks[0], ranks[1]) < 2:
+        for axes in sides:
+            trace.pin(axes, f"the ranks of what {label(node)} multiplies are not known or below 2")
+        return
+    quantized = [r for slot in (0, 1) if (r := refusal(node, slot, trace)) and "quantized" in r]
+    reason = quantized[0] if quantized else f"{label(node)} contracts them with another activation"
+    trace.pin([s.pop(axis) for s, axis in zip(sides, (ranks[0] - 1, ranks[1] - 2), strict=True) if axis in s], reason)
+    rank = max(ranks[0], ranks[1])
+    result: dict[int, Labels] = {}
+    for axes, offset in zip(sides, (rank - ranks[0], rank - ranks[1]), strict=True):
+        for axis, labels in axes.items():
+            place = axis + offset
+            if place in result:
+                trace.tie(node, result[place], labels)
+            result[place] = labels
+    trace.carry(node.outputs[0], result)
+
+
+RULES = {"Gemm": gemm, "MatMul": matmul}

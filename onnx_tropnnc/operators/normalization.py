@@ -1,0 +1,74 @@
+"""Normalizations: over space channels pass with their parameters, over the channels themselves they stay.
+
+BatchNormalization      could not be folded: scale, shift, mean and variance are a carrier's
+InstanceNormalization   scale and shift are a carrier's
+Softmax, LayerNormalization, LRN ...   mix channels: pinned where they run over them
+"""
+
+import onnx_ir as ir
+
+from onnx_tropnnc.trace import Labels, Trace, label
+
+__all__ = ["RULES"]
+
+
+def batch_normalization(node: ir.Node, trace: Trace) -> None:
+    """Four parameters a channel; in training mode a channel depends on the batch, so it stays."""
+    axes = dict(trace.tracked(node.inputs[0]))
+    labels = axes.pop(1, None)
+    trace.pin(axes, f"{label(node)} averages over them")
+    if labels is None:
+        return
+    if node.attributes.get_int("training_mode", 0) or not node.attributes.get_int("spatial", 1):
+        trace.pin([labels], f"{label(node)} is in training mode or not spatial")
+        return
+    _with_parameters(node, 5, labels, trace)
+
+
+def instance_normalization(node: ir.Node, trace: Trace) -> None:
+    """Every channel is normalised by its own mean and variance over space."""
+    axes = dict(trace.tracked(node.inputs[0]))
+    labels = axes.pop(1, None)
+    trace.pin(axes, f"{label(node)} averages over them")
+    if labels is not None:
+        _with_parameters(node, 3, labels, trace)
+
+
+def _with_parameters(node: ir.Node, stop: int, labels: Labels, trace: Trace) -> None:
+    for slot in range(1, stop):
+        if not trace.is_constant(node.inputs[slot]):
+            trace.pin([labels], f"parameters of {label(node)} are computed at run time")
+            return
+    for slot in range(1, stop):
+        trace.use("carrier", node, slot, 0, labels)
+    trace.bend({1: labels})
+    trace.carry(node.outputs[0], {1: labels})
+
+
+def along_axis(node: ir.Node, trace: Trace) -> None:
+    """Softmax and LayerNormalization: what they normalise over stays, other axes pass."""
+    axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
+    if not axes:
+        return
+    if rank is None:
+        trace.pin(axes, f"the rank of what {label(node)} normalises is not known")
+        return
+    flat = node.op_type not in ("Softmax", "LogSoftmax", "Hardmax") or trace.model.opset < 13
+    start = node.attributes.get_int("axis", 1 if flat and node.op_type != "LayerNormalization" else -1) % rank
+    mixed = set(range(start, rank)) if flat else {start}
+    trace.pin([labels for a, labels in axes.items() if a in mixed], f"{label(node)} normalises over the channels")
+    kept = {a: labels for a, labels in axes.items() if a not in mixed}
+    trace.bend(kept)
+    trace.carry(node.outputs[0], kept)
+
+
+def over_channels(node: ir.Node, trace: Trace) -> None:
+    """LRN, GroupNormalization, LpNormalization: a channel's output depends on its neighbours."""
+    trace.pin(trace.tracked(node.inputs[0]), f"{label(node)} ({node.op_type}) normalises over the channels")
+
+
+RULES = (
+    {"BatchNormalization": batch_normalization, "InstanceNormalization": instance_normalization}
+    | dict.fromkeys(("Hardmax", "LayerNormalization", "LogSoftmax", "RMSNormalization", "Softmax"), along_axis)
+    | dict.fromkeys(("GroupNormalization", "LRN", "LpNormalization", "MeanVarianceNormalization"), over_channels)
+)

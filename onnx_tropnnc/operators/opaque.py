@@ -1,0 +1,88 @@
+"""Operators that end a channel's way: unknown ones, shape logic, recurrent layers, quantization, control flow.
+
+What they read is pinned, with the reason in words a person can act on.
+"""
+
+import onnx_ir as ir
+
+from onnx_tropnnc.trace import Axes, Trace, label
+
+__all__ = ["RULES", "unknown"]
+
+
+def unknown(node: ir.Node, trace: Trace) -> None:
+    """Nothing is known of how channels go through it."""
+    kind = f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+    _pin_all(node, f"{label(node)} ({kind}) is not an operator whose channels are known", trace)
+
+
+def quantization(node: ir.Node, trace: Trace) -> None:
+    """QuantizeLinear, QLinearConv ...: integers have no room for merged weights."""
+    _pin_all(node, f"{label(node)} ({node.op_type}) is quantized; compress the float model before quantizing it", trace)
+
+
+def recurrent(node: ir.Node, trace: Trace) -> None:
+    """LSTM, GRU, RNN: gates and recurrence share the hidden size."""
+    _pin_all(node, f"{label(node)} ({node.op_type}) is recurrent: its gates and state share one size", trace)
+
+
+def control_flow(node: ir.Node, trace: Trace) -> None:
+    """If, Loop, Scan: what goes in and out is fixed by the bodies."""
+    _pin_all(node, f"{label(node)} ({node.op_type}) hands it to a subgraph", trace)
+
+
+def shape(node: ir.Node, trace: Trace) -> None:
+    """Shape: harmless where only other axes than the channels' are read off it."""
+    for axis, labels in trace.tracked(node.inputs[0]).items():
+        if not all(_reads_other(use.node, use.idx, axis, node, trace) for use in node.outputs[0].uses()):
+            trace.pin([labels], f"the number of channels is computed with ({label(node)})")
+
+
+def _reads_other(reader: ir.Node, slot: int, axis: int, node: ir.Node, trace: Trace) -> bool:
+    """Whether `reader` takes from the shape only entries other than `axis`."""
+    rank = trace.rank(node.inputs[0])
+    start = node.attributes.get_int("start", 0)
+    if rank is None or slot != 0:
+        return False
+    place, length = axis - start % rank, rank - start % rank
+    if reader.op_type == "Gather":
+        indices = trace.integers(reader.inputs[1])
+        return indices is not None and all(i % length != place for i in indices)
+    if reader.op_type == "Slice":
+        bounds = _slice_bounds(reader, trace)
+        return bounds is not None and place not in range(length)[slice(*bounds)]
+    return False
+
+
+def _slice_bounds(node: ir.Node, trace: Trace) -> tuple[int, int, int] | None:
+    """Start, end and step of a Slice of a vector, where they are constants."""
+    if "starts" in node.attributes:
+        return node.attributes.get_ints("starts", ())[0], node.attributes.get_ints("ends", ())[0], 1
+    found = [trace.integers(v) for v in node.inputs[1:3]]
+    step = trace.integers(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else (1,)
+    if None in found or not step or not found[0] or not found[1]:
+        return None
+    return found[0][0], found[1][0], step[0]
+
+
+def _pin_all(node: ir.Node, reason: str, trace: Trace) -> None:
+    for value in node.inputs:
+        axes: Axes = trace.tracked(value)
+        trace.pin(axes, reason)
+
+
+def nothing(node: ir.Node, trace: Trace) -> None:
+    """Constant and its like: no channels in, none out."""
+
+
+RULES = (
+    {"Shape": shape}
+    | dict.fromkeys(("Constant", "ConstantOfShape", "RandomNormal", "RandomUniform", "Range"), nothing)
+    | dict.fromkeys(("GRU", "LSTM", "RNN"), recurrent)
+    | dict.fromkeys(("If", "Loop", "Scan"), control_flow)
+    | dict.fromkeys(
+        ("ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul")
+        + ("QuantizeLinear",),
+        quantization,
+    )
+)

@@ -1,0 +1,55 @@
+"""Pools and reductions over space: every channel by itself."""
+
+import onnx_ir as ir
+
+from onnx_tropnnc.trace import Trace, label, shifted
+
+__all__ = ["RULES"]
+
+
+def pool(node: ir.Node, trace: Trace) -> None:
+    """MaxPool, AveragePool, LpPool and the global ones: channels lie on axis 1."""
+    axes = dict(trace.tracked(node.inputs[0]))
+    labels = axes.pop(1, None)
+    trace.pin(axes, f"{label(node)} pools over them as over space")
+    if labels is None:
+        return
+    if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
+        trace.pin([labels], f"the indices of {label(node)} count channels too")
+    trace.carry(node.outputs[0], {1: labels})
+
+
+def reduce(node: ir.Node, trace: Trace) -> None:
+    """ReduceMean, ReduceMax ...: over space only; over the channels themselves they stay as they are."""
+    axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
+    if not axes:
+        return
+    reduced = _axes(node, trace)
+    if rank is None or reduced is None:
+        trace.pin(axes, f"the axes that {label(node)} reduces are not known")
+        return
+    gone = {a % rank for a in reduced} or (
+        set() if node.attributes.get_int("noop_with_empty_axes", 0) else set(range(rank))
+    )
+    trace.pin([labels for a, labels in axes.items() if a in gone], f"{label(node)} reduces over the channels")
+    kept = {a: labels for a, labels in axes.items() if a not in gone}
+    if node.op_type not in _HOMOGENEOUS:
+        trace.bend(kept)
+    if not node.attributes.get_int("keepdims", 1):
+        kept = shifted(kept, [a for a in range(rank) if a not in gone])
+    trace.carry(node.outputs[0], kept)
+
+
+def _axes(node: ir.Node, trace: Trace) -> tuple[int, ...] | None:
+    """The axes named by the attribute, or by the second input since opset 13 or 18; () where none are."""
+    if "axes" in node.attributes:
+        return tuple(node.attributes.get_ints("axes", ()))
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        return trace.integers(node.inputs[1])
+    return ()
+
+
+_HOMOGENEOUS = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
+_POOLS = ("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool")
+_REDUCTIONS = (*_HOMOGENEOUS, "ReduceLogSum", "ReduceLogSumExp", "ReduceProd", "ReduceSumSquare")
+RULES = dict.fromkeys(_POOLS, pool) | dict.fromkeys(_REDUCTIONS, reduce)

@@ -1,0 +1,183 @@
+"""Concat, Split, Slice and Pad along the channels: they move whole channels, and their integers count them.
+
+Concat   the channels of all inputs, one after the other
+Pad      with zeros: new channels without a producer, which a residual Add ties to others (option-A shortcuts)
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_tropnnc.trace import Labels, Trace, label
+
+__all__ = ["RULES"]
+
+
+def concat(node: ir.Node, trace: Trace) -> None:
+    """Concat: along the channels their lists are joined; along another axis all inputs are tied."""
+    rank = next((r for v in node.inputs if (r := trace.rank(v)) is not None), None)
+    if rank is None:
+        for value in node.inputs:
+            trace.pin(trace.tracked(value), f"the rank of what {label(node)} joins is not known")
+        return
+    joined = node.attributes.get_int("axis", 1) % rank
+    result: dict[int, Labels] = {}
+    for axis in {a for v in node.inputs for a in trace.tracked(v)}:
+        found = _joined(node, joined, trace) if axis == joined else _beside(node, axis, trace)
+        if found is not None:
+            result[axis] = found
+    trace.carry(node.outputs[0], result)
+
+
+def _joined(node: ir.Node, axis: int, trace: Trace) -> Labels | None:
+    pieces = []
+    for value in node.inputs:
+        labels = trace.tracked(value).get(axis)
+        shape = trace.shape(value)
+        size = None if shape is None else shape[axis]
+        if labels is None and size is None:
+            found = [t[axis] for v in node.inputs if axis in (t := trace.tracked(v))]
+            trace.pin(found, f"the number of channels that {label(node)} joins them with is not known")
+            return None
+        if labels is None:
+            labels = trace.fresh(node, int(size or 0))
+            trace.pin([labels], f"{label(node)} joins channels without a producer")
+        pieces.append(labels)
+    return np.concatenate(pieces)
+
+
+def _beside(node: ir.Node, axis: int, trace: Trace) -> Labels | None:
+    """Joined along space: every input must have the same channels."""
+    found = [trace.tracked(v).get(axis) for v in node.inputs]
+    known = [labels for labels in found if labels is not None]
+    if len(known) < len(found):
+        trace.pin(known, f"{label(node)} joins them with channels that are not known")
+        return None
+    for labels in known[1:]:
+        if not np.array_equal(labels, known[0]):
+            trace.tie(node, known[0], labels)
+    return known[0]
+
+
+def split(node: ir.Node, trace: Trace) -> None:
+    """Split: along the channels by sizes that are written down; along another axis channels pass."""
+    axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
+    if not axes or rank is None:
+        trace.pin(axes, f"the rank of what {label(node)} splits is not known")
+        return
+    along = node.attributes.get_int("axis", 0) % rank
+    others = {axis: labels for axis, labels in axes.items() if axis != along}
+    sizes, where = _split_sizes(node, trace)
+    if along in axes and sizes is None:
+        trace.pin([axes[along]], f"{label(node)} splits the channels without written sizes")
+    starts = np.cumsum((0, *(sizes or ())))
+    for i, output in enumerate(node.outputs):
+        part: dict[int, Labels] = {}
+        if along in axes and sizes is not None:
+            part[along] = axes[along][starts[i] : starts[i + 1]]
+            trace.count(node, where, i, part[along])
+        trace.carry(output, others | part)
+
+
+def _split_sizes(node: ir.Node, trace: Trace) -> tuple[tuple[int, ...] | None, int | str]:
+    if "split" in node.attributes:
+        return tuple(node.attributes.get_ints("split", ())), "split"
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        return trace.integers(node.inputs[1]), 1
+    return None, "split"
+
+
+def slice_(node: ir.Node, trace: Trace) -> None:
+    """Slice: along the channels a run of them; along other axes they pass."""
+    axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
+    if not axes:
+        return
+    cut = _cut_axes(node, rank, trace)
+    if rank is None or cut is None:
+        trace.pin(axes, f"the axes that {label(node)} cuts are not known")
+        return
+    kept = {axis: labels for axis, labels in axes.items() if axis not in cut}
+    for axis in set(axes) & set(cut):
+        found = _run(node, cut.index(axis), axes[axis], trace)
+        if found is None:
+            trace.pin([axes[axis]], f"{label(node)} cuts the channels by steps or by bounds computed at run time")
+        else:
+            kept[axis] = found
+    trace.carry(node.outputs[0], kept)
+
+
+def _cut_axes(node: ir.Node, rank: int | None, trace: Trace) -> list[int] | None:
+    """The axes cut, in the order of `starts`."""
+    if rank is None:
+        return None
+    if "starts" in node.attributes:
+        starts = node.attributes.get_ints("starts", ())
+        return [a % rank for a in node.attributes.get_ints("axes", tuple(range(len(starts))))]
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        named = trace.integers(node.inputs[3])
+        return None if named is None else [a % rank for a in named]
+    shape = trace.shape(node.inputs[1])
+    return list(range(shape[0])) if shape and shape[0] is not None else None
+
+
+def _run(node: ir.Node, index: int, labels: Labels, trace: Trace) -> Labels | None:
+    """The channels from start to end, both of them noted as counts; None where they are no run of known bounds."""
+    by_attribute = "starts" in node.attributes
+    steps = trace.integers(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else None
+    if steps is not None and steps[index] != 1:
+        return None
+    bounds = []
+    for name, slot in (("starts", 1), ("ends", 2)):
+        entries = node.attributes.get_ints(name, ()) if by_attribute else trace.integers(node.inputs[slot])
+        if entries is None:
+            return None
+        bounds.append(
+            range(len(labels))[slice(entries[index], None)].start if entries[index] < len(labels) else len(labels)
+        )
+        if entries[index] < len(labels):
+            trace.count(node, name if by_attribute else slot, index, labels[: bounds[-1]])
+    return labels[bounds[0] : bounds[1]]
+
+
+def pad(node: ir.Node, trace: Trace) -> None:
+    """Pad: over space channels pass; along the channels zeros become channels of their own."""
+    axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
+    if not axes:
+        return
+    named = trace.integers(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else None
+    amounts, where = _amounts(node, trace)
+    if rank is None or amounts is None:
+        trace.pin(axes, f"how much {label(node)} pads is not known")
+        return
+    order = list(range(rank)) if named is None else [a % rank for a in named]
+    zero = node.attributes.get_string("mode", "constant") == "constant" and _pads_with_zero(node, trace)
+    if not zero:
+        trace.bend(axes)
+    kept: dict[int, Labels] = {}
+    for axis, labels in axes.items():
+        place = order.index(axis) if axis in order else None
+        before, after = (0, 0) if place is None else (amounts[place], amounts[place + len(order)])
+        if place is None or (before == 0 and after == 0):
+            kept[axis] = labels
+        elif min(before, after) < 0 or not zero:
+            trace.pin([labels], f"{label(node)} pads the channels with something else than zeros")
+        else:
+            low, high = trace.fresh(node, before), trace.fresh(node, after)
+            trace.count(node, where, place, low)
+            trace.count(node, where, place + len(order), high)
+            kept[axis] = np.concatenate([low, labels, high])
+    trace.carry(node.outputs[0], kept)
+
+
+def _amounts(node: ir.Node, trace: Trace) -> tuple[tuple[int, ...] | None, int | str]:
+    for name in ("pads", "paddings"):
+        if name in node.attributes:
+            return tuple(node.attributes.get_ints(name, ())), name
+    return (trace.integers(node.inputs[1]), 1) if len(node.inputs) > 1 else (None, 1)
+
+
+def _pads_with_zero(node: ir.Node, trace: Trace) -> bool:
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    return trace.is_zero(value) and node.attributes.get_float("value", 0.0) == 0.0
+
+
+RULES = {"Concat": concat, "Pad": pad, "Slice": slice_, "Split": split}

@@ -1,0 +1,143 @@
+"""Running models with onnxruntime: imported only when asked for, silent, and with its errors turned into one line.
+
+    NotRunnable   onnxruntime is missing, or cannot load or run a model: `str(error)` is the reason, for a person
+
+Models of over 2 GB, or with external data, are given by path; smaller ones as bytes or ModelProto too.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_tropnnc.errors import TropnncError
+
+__all__ = ["NotRunnable", "Runner", "available_cores", "runtime_conflict", "runtime_missing"]
+
+ModelSource = onnx.ModelProto | bytes | str | Path
+
+CPU: tuple[str, ...] = ("CPUExecutionProvider",)
+SILENT = 4
+"""onnxruntime's severity "fatal": it reports failures by exception, and need not print them too."""
+
+LARGEST_MESSAGE = 2**31 - 1
+"""Bytes that protobuf can serialise."""
+
+
+class NotRunnable(TropnncError):
+    """onnxruntime is missing, or cannot load or run this model; the text is the reason."""
+
+
+def runtime_missing() -> str | None:
+    """How to get onnxruntime, None where it is there."""
+    if importlib.util.find_spec("onnxruntime") is not None:
+        return None
+    return "onnxruntime is not installed; pip install onnx-tropnnc[cpu]"
+
+
+def runtime_conflict(installed: Iterable[importlib.metadata.Distribution] | None = None) -> str | None:
+    """One line where both distributions of onnxruntime are installed: they overwrite each other's files."""
+    found = importlib.metadata.distributions() if installed is None else installed
+    names = {(d.metadata["Name"] or "").lower().replace("_", "-") for d in found}
+    if not {"onnxruntime", "onnxruntime-gpu"} <= names:
+        return None
+    return (
+        "both onnxruntime and onnxruntime-gpu are installed and overwrite each other's files; "
+        "pip uninstall both, then install onnx-tropnnc[cpu] or onnx-tropnnc[gpu]"
+    )
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A loaded model; `outputs` are the names of its numeric outputs."""
+
+    session: Any
+    outputs: tuple[str, ...]
+    silence: Any
+    """Run options: runs are as silent as loading."""
+
+    @staticmethod
+    def load(source: ModelSource, threads: int | None = None, providers: Sequence[str] | None = None) -> "Runner":
+        """The model, ready to run on `threads` threads (default: all cores); NotRunnable where that fails."""
+        if missing := runtime_missing():
+            raise NotRunnable(missing)
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = SILENT
+        options.intra_op_num_threads = threads or available_cores()
+        # Two sessions share the cores here: one that goes on spinning after its run would slow the other one down.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            session = onnxruntime.InferenceSession(
+                _loadable(source), options, providers=_provider_options(onnxruntime, providers or CPU)
+            )
+        except _failures() as error:
+            raise NotRunnable(_reason(error)) from error
+        numeric = tuple(
+            o.name for o in session.get_outputs() if o.type.startswith("tensor(") and "string" not in o.type
+        )
+        if not numeric:
+            raise NotRunnable("the model has no numeric output to compare")
+        silence = onnxruntime.RunOptions()
+        silence.log_severity_level = SILENT
+        return Runner(session, numeric, silence)
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs, in order; NotRunnable where onnxruntime fails."""
+        try:
+            values = self.session.run(list(self.outputs), dict(feed), self.silence)
+        except _failures() as error:
+            raise NotRunnable(_reason(error)) from error
+        return [np.asarray(value) for value in values]
+
+
+def _loadable(source: ModelSource) -> str | bytes:
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, (str, Path)):
+        return str(source)
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in source.graph.initializer):
+        raise NotRunnable("the model's weights lie in external files; give its path")
+    if source.ByteSize() > LARGEST_MESSAGE:
+        raise NotRunnable("the model is over 2 GB in memory; give its path")
+    return bytes(source.SerializeToString())
+
+
+def _provider_options(onnxruntime: Any, providers: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    there = onnxruntime.get_available_providers()
+    if absent := [name for name in providers if name not in there]:
+        raise NotRunnable(f"onnxruntime has no {', '.join(absent)} here, only {', '.join(there)}")
+    # TensorFloat-32 rounds to 10 bits: more than the differences to be measured.
+    return [(name, {"use_tf32": "0"} if name == "CUDAExecutionProvider" else {}) for name in providers]
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """The exceptions of onnxruntime: they share no base class but Exception."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = ("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoadCanceled")
+    more = ("ModelRequiresCompilation", "NoModel", "NoSuchFile", "NotFound", "NotImplemented", "RuntimeException")
+    found = (getattr(state, name, None) for name in (*names, *more))
+    return (*(kind for kind in found if kind is not None), RuntimeError, ValueError, TypeError)
+
+
+def _reason(error: Exception) -> str:
+    """onnxruntime's message in one line, without its codes."""
+    text = " ".join(str(error).split())
+    marker = "[ONNXRuntimeError] : "
+    if text.startswith(marker):
+        text = text[len(marker) :].split(" : ", 2)[-1]
+    return text if len(text) <= 400 else f"{text[:397]}..."

@@ -1,0 +1,150 @@
+"""Pictures made from nothing: arrays in [0, 1], channels first, a third each of
+
+    dead leaves   discs and rectangles that cover each other, radii with density r^-3, colours and textures of their own
+    photographs   crops at random places, scales and flips of the two that scikit-learn ships (china, flower)
+    noise         amplitude falling with frequency as f^-1.5, colours correlated
+
+Together they excite a network's filters much as natural pictures do: edges, textures and colours at all scales.
+Picture i depends on the seed and i only.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["coloured_noise", "dead_leaves", "photograph_crop", "synthetic_images"]
+
+Floats = NDArray[np.float32]
+
+GREY = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of red, green and blue in brightness."""
+
+NOISE_EXPONENT = 1.5
+SMALLEST_LEAF, SMALLEST_SHARE, LARGEST_SHARE = 3, 0.02, 0.5
+"""Radii of leaves: at least so many pixels, and these shares of a picture's shorter side."""
+
+
+def synthetic_images(count: int, shape: tuple[int, int, int], seed: int) -> Floats:
+    """(count, channels, height, width) in [0, 1]; the three kinds take turns. Channels: 1 grey, 3 colours, 4 both."""
+    channels, height, width = shape
+    photographs = _photographs()
+    kinds: tuple[Callable[[np.random.Generator], Floats], ...] = (
+        lambda rng: dead_leaves(rng, height, width),
+        lambda rng: photograph_crop(rng, height, width, photographs),
+        lambda rng: noise_picture(rng, height, width),
+    )
+    pictures = np.empty((count, channels, height, width), np.float32)
+    for i in range(count):
+        rng = np.random.default_rng((seed, i))
+        pictures[i] = _with_channels(kinds[i % len(kinds)](rng), channels)
+    return pictures
+
+
+def _with_channels(picture: Floats, channels: int) -> Floats:
+    if channels == 3:
+        return picture
+    grey = np.tensordot(GREY, picture, axes=1)[None]
+    return grey if channels == 1 else np.concatenate([picture, grey])
+
+
+def _photographs() -> tuple[NDArray[np.uint8], ...]:
+    from sklearn.datasets import load_sample_images  # slow to import, and not needed for other inputs
+
+    return tuple(np.asarray(image, np.uint8) for image in load_sample_images().images)
+
+
+def photograph_crop(
+    rng: np.random.Generator, height: int, width: int, photographs: Sequence[NDArray[np.uint8]]
+) -> Floats:
+    """A crop of one of the photographs, from its own resolution up to all of it, resampled to height x width."""
+    source = photographs[int(rng.integers(len(photographs)))]
+    largest = min(source.shape[0] / height, source.shape[1] / width)
+    zoom = math.exp(rng.uniform(math.log(min(1, largest)), math.log(largest)))
+    tall, wide = height * zoom, width * zoom
+    top, left = rng.uniform(0, source.shape[0] - tall), rng.uniform(0, source.shape[1] - wide)
+    box = (left, top, left + wide, top + tall)
+    crop = Image.fromarray(source).resize((width, height), Image.Resampling.BICUBIC, box=box)
+    pixels = np.asarray(crop, np.float32).transpose(2, 0, 1) / np.float32(255)
+    return pixels[:, :, ::-1] if rng.random() < 0.5 else pixels
+
+
+def noise_picture(rng: np.random.Generator, height: int, width: int) -> Floats:
+    """Noise with correlated colours around a random brightness."""
+    shared = math.sqrt(rng.uniform(0.5, 0.95))
+    fields = coloured_noise(rng, (4, height, width), NOISE_EXPONENT)
+    mixed = shared * fields[:1] + math.sqrt(1 - shared**2) * fields[1:]
+    brightness, contrast = rng.normal(0.5, 0.12), 0.2 * math.exp(rng.normal(0, 0.4))
+    return np.clip(brightness + contrast * mixed, 0, 1).astype(np.float32)
+
+
+def coloured_noise(rng: np.random.Generator, shape: Sequence[int], exponent: float, axes: int = 2) -> Floats:
+    """Gaussian noise, amplitude falling as frequency^-exponent over the last `axes` axes; a field has mean 0, std 1."""
+    over = tuple(range(len(shape) - axes, len(shape)))
+    sizes = [shape[axis] for axis in over]
+    grids = np.meshgrid(*(np.fft.fftfreq(n) for n in sizes[:-1]), np.fft.rfftfreq(sizes[-1]), indexing="ij")
+    frequency = np.sqrt(sum(grid**2 for grid in grids))
+    frequency.flat[0] = np.inf  # the mean of a field is set below
+    spectrum = np.fft.rfftn(rng.standard_normal(shape), axes=over) * frequency**-exponent
+    fields = np.fft.irfftn(spectrum, s=sizes, axes=over)
+    spread = fields.std(axis=over, keepdims=True)
+    scaled: Floats = (fields / np.where(spread > 0, spread, 1)).astype(np.float32)
+    return scaled
+
+
+def dead_leaves(rng: np.random.Generator, height: int, width: int) -> Floats:
+    """Discs and rectangles thrown on each other until they cover the picture about four times."""
+    fine = 2 if min(height, width) <= 128 else 1  # small pictures are drawn at twice the size: soft edges
+    tall, wide = height * fine, width * fine
+    side = min(tall, wide)
+    smallest, largest = min(max(SMALLEST_LEAF * fine, SMALLEST_SHARE * side), side / 4), LARGEST_SHARE * side
+    mean_square = 2 * math.log(largest / smallest) / (smallest**-2 - largest**-2)
+    leaves = math.ceil(4 * tall * wide / (math.pi * mean_square))
+    uniform = rng.random(leaves)
+    radii = (smallest**-2 - uniform * (smallest**-2 - largest**-2)) ** -0.5
+    palette = _palette(rng, leaves + 1)
+    texture = coloured_noise(rng, (tall, wide), 1.0)
+    canvas = np.clip(palette[0][:, None, None] + 0.1 * texture, 0, 1).astype(np.float32)
+    for radius, colour in zip(radii, palette[1:], strict=True):
+        _throw_leaf(rng, canvas, texture, float(radius), colour)
+    shrunk: Floats = canvas.reshape(3, height, fine, width, fine).mean(axis=(2, 4), dtype=np.float32)
+    return shrunk
+
+
+def _palette(rng: np.random.Generator, count: int) -> Floats:
+    """Colours that differ more in brightness than in hue, around a middle that is the picture's own."""
+    middle = rng.normal(0.45, 0.12)
+    brightness = rng.normal(middle, 0.22, (count, 1))
+    return np.clip(brightness + rng.normal(0, 0.1, (count, 3)), 0, 1).astype(np.float32)
+
+
+def _throw_leaf(rng: np.random.Generator, canvas: Floats, texture: Floats, radius: float, colour: Floats) -> None:
+    """Draw one textured leaf at a random place onto the canvas."""
+    tall, wide = texture.shape
+    y, x = rng.uniform(0, tall), rng.uniform(0, wide)
+    rows = slice(max(0, math.floor(y - radius)), min(tall, math.ceil(y + radius) + 1))
+    columns = slice(max(0, math.floor(x - radius)), min(wide, math.ceil(x + radius) + 1))
+    dy = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(y)
+    dx = np.arange(columns.start, columns.stop, dtype=np.float32)[None] - np.float32(x)
+    inside, along = _outline(rng, dy, dx, radius)
+    relief = rng.exponential(0.06) * texture[rows, columns]
+    if rng.random() < 0.3:
+        relief = relief + rng.uniform(0.03, 0.15) * np.sin(along * np.float32(2 * math.pi / rng.uniform(3, 12)))
+    surface = np.clip(colour[:, None, None] + relief, 0, 1)
+    np.copyto(canvas[:, rows, columns], surface, where=inside)
+
+
+def _outline(
+    rng: np.random.Generator, dy: Floats, dx: Floats, radius: float
+) -> tuple[NDArray[np.bool_], NDArray[np.floating[Any]]]:
+    """Which pixels the leaf covers, and their coordinate along its axis."""
+    angle = rng.uniform(0, math.pi)
+    along = dx * np.float32(math.cos(angle)) + dy * np.float32(math.sin(angle))
+    if rng.random() < 0.5:
+        return dy**2 + dx**2 <= radius**2, along
+    across = dy * np.float32(math.cos(angle)) - dx * np.float32(math.sin(angle))
+    corner = rng.uniform(0.2, math.pi / 2 - 0.2)
+    return (np.abs(along) <= radius * math.cos(corner)) & (np.abs(across) <= radius * math.sin(corner)), along

@@ -1,0 +1,99 @@
+"""A report, and the groups of a model, as text for a terminal or a pipe."""
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded
+from onnx_tropnnc.channels import ChannelGroup
+from onnx_tropnnc.report import Report
+from onnx_tropnnc.verification import Verification
+
+__all__ = ["print_groups", "print_report"]
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Sizes before and after, what was merged, what verification found."""
+    table = Table("", "before", "after", "saved", title=escape(report.model), title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    before, after = report.before, report.after
+    _row(table, "parameters", before.parameters, after.parameters)
+    if before.macs and after.macs is not None:
+        _row(table, "multiply-accumulates", before.macs, after.macs)
+    _row(table, "bytes of weights", before.weight_bytes, after.weight_bytes)
+    latency = report.verification.latency if report.verification else None
+    if latency is not None:
+        speed = f"{latency.before_ms / latency.after_ms:.2f} x faster" if latency.after_ms else ""
+        table.add_row("latency (median)", f"{latency.before_ms:.3g} ms", f"{latency.after_ms:.3g} ms", speed)
+    console.print(table)
+    for line in _lines(report):
+        console.print(escape(line), highlight=False)
+
+
+def _row(table: Table, name: str, before: int, after: int) -> None:
+    saved = f"{100 * (before - after) / before:.1f} %" if before else ""
+    table.add_row(name, f"{before:,}", f"{after:,}", saved)
+
+
+def _lines(report: Report) -> Iterable[str]:
+    merged, kept = report.of(Merged), report.of(Kept)
+    folded, stayed = report.of(Folded), report.of(NotFolded)
+    if folded or stayed:
+        yield f"folded {len(folded)} of {len(folded) + len(stayed)} BatchNormalization nodes"
+        for change in stayed:
+            yield f"  {change.node} stays: {change.reason}"
+    before, after = sum(m.before for m in merged), sum(m.after for m in merged)
+    yield f"merged {len(merged)} of {len(merged) + len(kept)} channel groups: {before} channels became {after}"
+    pinned = sum(k.pinned for k in kept)
+    if kept:
+        yield f"  {pinned} pinned by the graph, {len(kept) - pinned} left by options; --inspect says why"
+    if report.verification is not None:
+        yield from _verified(report.verification)
+    for note in report.of(Note):
+        yield note.text
+
+
+def _verified(found: Verification) -> Iterable[str]:
+    if found.not_verified is not None:
+        yield f"not verified: {found.not_verified}"
+    for output in found.outputs:
+        agreement = "" if output.agreement is None else f", top-1 agreement {output.agreement:.1f} %"
+        yield (
+            f"output {output.name}: relative L2 error {output.relative_l2:.3g}, cosine {output.cosine:.4f}, "
+            f"largest difference {output.largest:.3g}{agreement}"
+        )
+        if output.top1_before is not None and output.top1_after is not None:
+            yield f"  top-1 with the labels given: {output.top1_before:.2f} % before, {output.top1_after:.2f} % after"
+    if found.outputs:
+        yield f"verified on {found.samples} samples: {found.source}"
+    if found.latency is not None:
+        threads = f"{found.latency.threads} thread{'s' if found.latency.threads != 1 else ''}"
+        yield f"latency: {found.latency.runs} runs of each model in turn, batch {found.latency.batch}, {threads}"
+    yield from found.notes
+    for shortfall in found.shortfalls:
+        yield f"FAILED: {shortfall}"
+
+
+def print_groups(groups: Iterable[ChannelGroup], refusals: Iterable[str | None], console: Console) -> None:
+    """Every group with its nodes, and why those that stay do."""
+    for group, refusal in zip(groups, refusals, strict=True):
+        reason = group.pinned or refusal
+        state = "pinned" if group.pinned is not None else "kept" if refusal else "free"
+        console.print(escape(f"{group.name}: {group.channels} channels, {state}"), highlight=False, soft_wrap=True)
+        for kind, nodes in _nodes(group):
+            if nodes:
+                console.print(escape(f"    {kind}: {', '.join(nodes)}"), highlight=False, soft_wrap=True)
+        for text in filter(None, (reason, *(group.reasons if group.pinned is None else ()))):
+            console.print(escape(f"    why: {text}"), highlight=False, soft_wrap=True)
+
+
+def _nodes(group: ChannelGroup) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return (
+        ("made by", group.nodes("producer")),
+        ("passed by", group.nodes("carrier")),
+        ("tied by", group.ties),
+        ("read by", group.nodes("consumer")),
+    )

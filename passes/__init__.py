@@ -1,0 +1,22 @@
+"""Passes over a model, one a file; imported as `onnx_tropnnc.passes`, never as `passes`."""
+
+if __name__ != "onnx_tropnnc.passes":
+    raise ImportError(f"import onnx_tropnnc.passes instead of {__name__}: a second copy of its classes would not match")
+
+from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
+from onnx_tropnnc.passes.graph_surgeon import EditWithGraphSurgeon
+from onnx_tropnnc.passes.merge_channels import MergeChannels, Selection
+from onnx_tropnnc.passes.plain_constants import PlainConstants
+from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
+from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
+
+__all__ = [
+    "CheckExactness",
+    "EditWithGraphSurgeon",
+    "FoldBatchNorm",
+    "MergeChannels",
+    "PlainConstants",
+    "RefreshShapes",
+    "Selection",
+    "VerifyOutputs",
+]

@@ -1,0 +1,41 @@
+"""Let a user's function edit the graph with onnx-graphsurgeon.
+
+before  a model
+after   what `edit` made of its graphsurgeon.Graph, cleaned up and sorted; what graphsurgeon does not keep (metadata
+        and doc strings of the model) is put back
+needs   a model whose tensors fit in memory
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_graphsurgeon
+import onnx_ir as ir
+
+from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.model import Model
+from onnx_tropnnc.model_io import to_proto
+
+__all__ = ["EditWithGraphSurgeon"]
+
+
+@dataclass(frozen=True)
+class EditWithGraphSurgeon:
+    """Run `edit(graph)` on the model's graph as an onnx_graphsurgeon.Graph."""
+
+    edit: Callable[["onnx_graphsurgeon.Graph"], None]
+    name: str = "edit with onnx-graphsurgeon"
+
+    def __call__(self, model: Model) -> tuple[Change, ...]:
+        """The edited graph replaces the model's."""
+        before = to_proto(model)
+        graph = onnx_graphsurgeon.import_onnx(before)
+        self.edit(graph)
+        after = onnx_graphsurgeon.export_onnx(graph.cleanup().toposort(), do_type_check=False)
+        after.ir_version = before.ir_version
+        after.doc_string = before.doc_string
+        for entry in before.metadata_props:
+            after.metadata_props.add(key=entry.key, value=entry.value)
+        after.producer_name, after.producer_version = before.producer_name, before.producer_version
+        model.ir = ir.from_proto(after)
+        return (Note(f"{self.name}: {len(before.graph.node)} nodes became {len(after.graph.node)}"),)

@@ -1,0 +1,95 @@
+"""Compare the model under work with its original, through onnxruntime.
+
+before  a claim
+after   relative L2 error, cosine, largest difference, top-1 agreement, latency of both; or `not verified: REASON`
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from onnx_tropnnc.changes import Change, Verified
+from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.inputs import Samples
+from onnx_tropnnc.model import Model
+from onnx_tropnnc.model_io import EXTERNAL_BYTES, save, to_proto, weight_bytes
+from onnx_tropnnc.samples import samples_for
+from onnx_tropnnc.verification import Verification, assert_same, verify
+
+__all__ = ["CheckExactness", "VerifyOutputs"]
+
+_FEW = 8
+"""Samples that show whether a step was exact."""
+
+
+@dataclass(frozen=True)
+class VerifyOutputs:
+    """Measure how far the result is from the original; `samples` are made up where none are given."""
+
+    samples: Samples | None = None
+    min_agreement: float | None = None
+    min_cosine: float | None = None
+    timing_seconds: float = 2.0
+    seed: int = 0
+    name: str = "verify outputs"
+
+    def __call__(self, model: Model) -> tuple[Change, ...]:
+        """Both models run on the same samples."""
+        return (Verified(self.compare(model)),)
+
+    def compare(self, model: Model) -> Verification:
+        """The comparison alone."""
+        try:
+            samples = self.samples or samples_for(model, seed=self.seed).split()[1]
+        except SampleError as error:
+            demands = self.min_agreement is not None or self.min_cosine is not None
+            return Verification(not_verified=str(error), shortfalls=("nothing could be verified",) if demands else ())
+        with _runnable(model) as result:
+            return verify(
+                model.source,
+                result,
+                samples,
+                min_agreement=self.min_agreement,
+                min_cosine=self.min_cosine,
+                timing_seconds=self.timing_seconds,
+            )
+
+
+@dataclass(frozen=True)
+class CheckExactness:
+    """Everything up to here must not have changed an output: to `tolerance`, relative L2.
+
+    Raises:
+        BrokenPromiseError: it has; that is a defect of this package, and nothing is written.
+    """
+
+    samples: Samples | None = None
+    tolerance: float = 1e-4
+    seed: int = 0
+    name: str = "check that folding was exact"
+
+    def __call__(self, model: Model) -> tuple[Change, ...]:
+        """Silent where it holds, or where onnxruntime cannot run the original (verification says so)."""
+        try:
+            samples = self.samples or samples_for(model, seed=self.seed).split()[1]
+        except SampleError:
+            return ()
+        with _runnable(model) as result:
+            assert_same(model.source, result, samples.take(range(min(_FEW, samples.count))), self.tolerance)
+        return ()
+
+
+@contextmanager
+def _runnable(model: Model) -> Iterator[onnx.ModelProto | Path]:
+    """The model in a form that onnxruntime loads: in memory, or over 1.8 GB a file that goes away again."""
+    if weight_bytes(model) <= EXTERNAL_BYTES:
+        yield to_proto(model)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.onnx"
+        save(model, path)
+        yield path

@@ -1,0 +1,55 @@
+"""What the first convolution tells about its pictures."""
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.testing import assert_allclose
+
+from onnx_tropnnc.first_convolution import picture_moments, reads_bytes
+from onnx_tropnnc.synthetic_images import synthetic_images
+
+
+def statistics(kernels: np.ndarray, bias: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of the convolution of the pictures, without padding."""
+    height, width = kernels.shape[2:]
+    windows = sliding_window_view(pictures.astype(np.float64), (height, width), axis=(2, 3))
+    outputs = np.einsum("nchwij,kcij->nhwk", windows, kernels) + bias
+    return outputs.mean(axis=(0, 1, 2)), outputs.var(axis=(0, 1, 2))
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.4, 0.5, 0.6), 0.25), ((120, 110, 100), 60), ((0, 0, 0), 1)])
+def test_moments_of_the_pictures_are_found(mean, std):
+    rng = np.random.default_rng(0)
+    kernels, bias = rng.standard_normal((24, 3, 3, 3)), rng.standard_normal(24)
+    pictures = synthetic_images(30, (3, 32, 32), seed=9)
+    pictures = (pictures - pictures.mean(axis=(0, 2, 3), keepdims=True)) / pictures.std(axis=(0, 2, 3), keepdims=True)
+    moved = pictures * std + np.reshape(mean, (1, 3, 1, 1))
+    found, spread = picture_moments(kernels, bias, *statistics(kernels, bias, moved))
+    assert_allclose(found, mean, atol=0.2 * std)
+    assert_allclose(spread, [std] * 3, rtol=0.1)
+
+
+def test_dead_filters_are_left_out():
+    rng = np.random.default_rng(0)
+    kernels, bias = rng.standard_normal((8, 1, 3, 3)), np.zeros(8)
+    pictures = synthetic_images(9, (1, 32, 32), seed=1)
+    mean, variance = statistics(kernels, bias, pictures)
+    wanted = picture_moments(kernels, bias, mean, variance)
+    kernels, bias = np.concatenate([kernels, kernels[:1], kernels[:1] * 0]), np.zeros(10)
+    found = picture_moments(kernels, bias, np.append(mean, [5, 5]), np.append(variance, [0, 1]))
+    assert_allclose(found, wanted)
+
+
+def test_statistics_that_say_too_little_give_none():
+    kernels = np.random.default_rng(0).standard_normal((3, 3, 3, 3))
+    assert picture_moments(kernels, np.zeros(3), np.zeros(3), np.ones(3)) is None
+    edges = np.zeros((8, 1, 1, 2))
+    edges[:, 0, 0] = [1, -1]  # no filter sees the mean
+    assert picture_moments(edges, np.zeros(8), np.zeros(8), np.ones(8)) is None
+
+
+def test_kernels_that_biases_would_drown_read_bytes():
+    kernels = np.random.default_rng(0).standard_normal((16, 3, 3, 3))
+    assert not reads_bytes(kernels, np.ones(16))
+    assert reads_bytes(kernels / 255, np.ones(16))
+    assert not reads_bytes(kernels * 0, np.ones(16))

@@ -1,0 +1,93 @@
+"""The package as a user gets it: one copy of passes/, typed, with its command."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def run_python(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter that finds modules in `path` and in the installed packages only."""
+    program = f"import sys; sys.path[:0] = {[str(folder) for folder in path]!r}; {code}"
+    return subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the sources with the installed setuptools: no network, nothing left in the tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("onnx_tropnnc", "passes"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    subprocess.run([*command, str(source)], check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_passes_are_importable_from_the_package() -> None:
+    import onnx_tropnnc.passes
+
+    assert onnx_tropnnc.passes.__name__ == "onnx_tropnnc.passes"
+
+
+def test_top_level_passes_are_refused_with_the_right_name() -> None:
+    result = run_python("import passes", ROOT)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        "ImportError: import onnx_tropnnc.passes instead of passes: a second copy of its classes would not match"
+    )
+
+
+def test_the_link_in_the_checkout_points_to_passes() -> None:
+    link = ROOT / "onnx_tropnnc" / "passes"
+    assert link.is_symlink()
+    assert link.readlink() == Path("../passes")
+
+
+def test_the_command_is_installed() -> None:
+    (script,) = entry_points(group="console_scripts", name="onnx-tropnnc")
+    assert script.value == "onnx_tropnnc.cli:main"
+
+
+def test_version_is_written_once() -> None:
+    assert version("onnx-tropnnc") == PROJECT["project"]["version"]
+
+
+def test_wheel_holds_every_module_once(wheel: Path) -> None:
+    rooms = {"onnx_tropnnc": ROOT / "onnx_tropnnc", "onnx_tropnnc/operators": ROOT / "onnx_tropnnc" / "operators"}
+    rooms["onnx_tropnnc/passes"] = ROOT / "passes"
+    sources = [f"{room}/{file.name}" for room, folder in rooms.items() for file in folder.glob("*.py")]
+    with zipfile.ZipFile(wheel) as archive:
+        held = [name for name in archive.namelist() if ".dist-info/" not in name]
+    assert sorted(held) == sorted([*sources, "onnx_tropnnc/py.typed"])
+
+
+def test_every_package_folder_is_declared() -> None:
+    folders = [path.parent for path in (ROOT / "onnx_tropnnc").rglob("__init__.py")]
+    names = {".".join(folder.relative_to(ROOT).parts) for folder in folders} | {"onnx_tropnnc.passes"}
+    assert names == set(PROJECT["tool"]["setuptools"]["packages"])
+
+
+def test_unpacked_wheel_imports_its_own_passes(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    result = run_python("import onnx_tropnnc.passes as passes; print(passes.__file__)", tmp_path)
+    assert result.stderr == ""
+    assert Path(result.stdout.strip()) == tmp_path / "onnx_tropnnc" / "passes" / "__init__.py"
+
+
+def test_gpu_extra_is_of_one_cuda_major() -> None:
+    gpu = PROJECT["project"]["optional-dependencies"]["gpu"]
+    assert gpu == ["onnxruntime-gpu[cuda,cudnn]>=1.31", "cupy-cuda13x[ctk]>=14.0,<15"]

@@ -1,0 +1,53 @@
+"""Pictures made from nothing."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from onnx_tropnnc.synthetic_images import coloured_noise, synthetic_images
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (4, 16, 24), (1, 49, 10), (3, 130, 8)])
+def test_pictures_lie_in_0_1_and_are_not_flat(shape):
+    pictures = synthetic_images(6, shape, seed=1)
+    assert pictures.shape == (6, *shape)
+    assert pictures.dtype == np.float32
+    assert pictures.min() >= 0
+    assert pictures.max() <= 1
+    assert (pictures.std(axis=(1, 2, 3)) > 0.02).all()
+
+
+def test_a_picture_depends_on_the_seed_and_its_place_only():
+    few, many = synthetic_images(4, (3, 16, 16), seed=5), synthetic_images(7, (3, 16, 16), seed=5)
+    assert_array_equal(few, many[:4])
+    assert not np.array_equal(few, synthetic_images(4, (3, 16, 16), seed=6))
+
+
+def test_pictures_larger_than_the_photographs_are_made():
+    assert synthetic_images(2, (1, 500, 20), seed=0).shape == (2, 1, 500, 20)
+
+
+def test_grey_is_the_brightness_of_the_colours():
+    colours, grey = synthetic_images(3, (3, 16, 16), seed=2), synthetic_images(3, (1, 16, 16), seed=2)
+    assert_allclose(grey[:, 0], np.einsum("c,nchw->nhw", [0.299, 0.587, 0.114], colours), atol=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.5])
+def test_the_spectrum_of_noise_falls_as_asked(exponent):
+    fields = coloured_noise(np.random.default_rng(0), (400, 256), exponent, axes=1)
+    amplitude = np.sqrt((np.abs(np.fft.rfft(fields, axis=1)) ** 2).mean(axis=0))[1:128]
+    slope = np.polyfit(np.log(np.arange(1, 128)), np.log(amplitude), 1)[0]
+    assert slope == pytest.approx(-exponent, abs=0.05)
+
+
+def test_noise_has_mean_0_and_standard_deviation_1():
+    fields = coloured_noise(np.random.default_rng(0), (2, 3, 16, 9), 1.0)
+    assert_allclose(fields.mean(axis=(2, 3)), 0, atol=1e-6)
+    assert_allclose(fields.std(axis=(2, 3)), 1, atol=1e-5)
+    assert coloured_noise(np.random.default_rng(0), (2, 1), 1.0, axes=1).tolist() == [[0], [0]]
+
+
+def test_colours_of_a_picture_are_correlated():
+    pictures = synthetic_images(30, (3, 16, 16), seed=3)
+    red, green = pictures[:, 0].ravel(), pictures[:, 1].ravel()
+    assert 0.6 < np.corrcoef(red, green)[0, 1] < 0.98

@@ -1,0 +1,246 @@
+"""A compressed model against its original."""
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from numpy.testing import assert_allclose
+from onnx import numpy_helper
+
+from onnx_tropnnc.errors import BrokenPromiseError
+from onnx_tropnnc.inputs import InputSpec, Samples, input_specs, resolve_shapes
+from onnx_tropnnc.sessions import NotRunnable, Runner, available_cores
+from onnx_tropnnc.synthetic import synthetic_samples
+from onnx_tropnnc.verification import Verification, assert_same, measure_latency, verify
+
+OPSETS = '<ir_version: 8, opset_import: ["" : 17]>'
+
+
+def linear(weight: np.ndarray, batch: str | int = "N", tail: str = "") -> onnx.ModelProto:
+    """y = x W, from 4 values to 3 scores."""
+    model = onnx.parser.parse_model(
+        f"{OPSETS} g (float[{batch}, 4] x) => (float[{batch}, 3] y) {{ {tail or 'y = MatMul(x, w)'} }}"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), "w"))
+    return model
+
+
+@pytest.fixture
+def weight():
+    return np.random.default_rng(0).standard_normal((4, 3))
+
+
+def samples(model: onnx.ModelProto, count: int = 10) -> Samples:
+    return synthetic_samples(resolve_shapes(input_specs(model)), count, 0)
+
+
+def quick(original, result, given=None, **options) -> Verification:
+    return verify(original, result, given or samples(original), timing_seconds=0, **options)
+
+
+def test_a_model_agrees_with_itself(weight):
+    model = linear(weight)
+    found = quick(model, model)
+    (output,) = found.outputs
+    assert (output.name, output.relative_l2, output.largest, output.agreement) == ("y", 0, 0, 100)
+    assert output.cosine == pytest.approx(1)
+    assert (found.samples, found.source, found.not_verified) == (10, "synthetic (x: vector)", None)
+    assert found.passed
+
+
+def test_the_figures_are_those_of_numpy(weight):
+    other = weight + 0.3 * np.random.default_rng(1).standard_normal((4, 3))
+    given = samples(linear(weight), 50)
+    labelled = Samples(given.inputs, given.arrays, (given.arrays["x"] @ weight).argmax(1), "file.npz")
+    found = quick(linear(weight), linear(other), labelled)
+    y, z = given.arrays["x"] @ weight, given.arrays["x"] @ other
+    (output,) = found.outputs
+    assert_allclose(output.relative_l2, np.linalg.norm(y - z) / np.linalg.norm(y), rtol=1e-5)
+    assert_allclose(output.cosine, (y * z).sum() / np.linalg.norm(y) / np.linalg.norm(z), rtol=1e-5)
+    assert_allclose(output.largest, np.abs(y - z).max(), rtol=1e-5)
+    same = 100 * (y.argmax(1) == z.argmax(1)).mean()
+    assert (output.agreement, output.top1_before, output.top1_after) == (same, 100, same)
+    assert (found.agreement, found.cosine, found.relative_l2) == (output.agreement, output.cosine, output.relative_l2)
+    assert same < 100
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 5])
+def test_batches_do_not_change_the_figures(weight, batch):
+    original, other = linear(weight, batch), linear(0.9 * weight, batch)
+    found = quick(original, other, samples(original, 40))
+    assert found.samples == 40
+    assert_allclose(found.relative_l2, 0.1, rtol=1e-5)
+
+
+def test_a_batch_that_is_baked_in_is_met_one_sample_at_a_time(weight):
+    body = "s = Constant<value = int64[2] {1, 4}> () r = Reshape(x, s) y = MatMul(r, w)"
+    found = quick(linear(weight, tail=body), linear(weight, tail=body))
+    assert (found.not_verified, found.agreement) == (None, 100)
+
+
+def test_paths_bytes_and_protos_are_all_models(weight, tmp_path):
+    model = linear(weight)
+    onnx.save(model, tmp_path / "m.onnx")
+    for source in (tmp_path / "m.onnx", str(tmp_path / "m.onnx"), model.SerializeToString(), model):
+        assert quick(model, source).relative_l2 == 0
+        assert verify(source, model, samples(model), timing_seconds=0).relative_l2 == 0
+
+
+def test_external_data_is_read_beside_the_path(weight, tmp_path):
+    model = linear(weight)
+    path = tmp_path / "m.onnx"
+    onnx.save(linear(weight), path, save_as_external_data=True, location="m.data", size_threshold=0)
+    assert quick(model, path).relative_l2 == 0
+    shallow = onnx.load(path, load_external_data=False)
+    assert "give its path" in quick(shallow, model, samples(model)).not_verified
+
+
+def test_demands_that_are_not_met_are_named(weight):
+    given = samples(linear(weight))
+    strict = quick(linear(weight), linear(-weight), given, min_agreement=90, min_cosine=0.99)
+    assert not strict.passed
+    assert strict.shortfalls == (
+        f"output y: agreement {strict.agreement:.2f} % is below 90 %",
+        "output y: cosine -1.000000 is below 0.99",
+    )
+    assert quick(linear(weight), linear(weight), given, min_agreement=100, min_cosine=0.999).passed
+
+
+def test_agreement_cannot_be_demanded_without_scores(weight):
+    body = "a = MatMul(x, w) s = Constant<value = int64[1] {-1}> () y = Reshape(a, s)"
+    model = linear(weight, tail=body)
+    found = quick(model, model, min_agreement=90)
+    assert found.agreement is None
+    assert found.shortfalls == ("agreement cannot be measured: no output is a row of scores",)
+
+
+def unknown_operator() -> onnx.ModelProto:
+    return onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17, "made.up" : 1]> '
+        "g (float[N, 4] x) => (float[N, 3] y) { y = made.up.Nothing(x) }"
+    )
+
+
+def test_an_original_that_cannot_be_loaded_is_not_verified(weight, capfd):
+    given = samples(linear(weight))
+    found = quick(unknown_operator(), linear(weight), given)
+    assert "Nothing" in found.not_verified
+    assert "\n" not in found.not_verified
+    assert "ONNXRuntimeError" not in found.not_verified
+    assert found.outputs == ()
+    assert found.passed
+    assert not quick(unknown_operator(), linear(weight), given, min_cosine=0.5).passed
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_original_that_cannot_run_is_not_verified(weight, capfd):
+    wrong = Samples(
+        resolve_shapes([InputSpec("x", np.dtype(np.float32), ("N", 5))]),
+        {"x": np.zeros((3, 5), np.float32)},
+        None,
+        "here",
+    )
+    found = quick(linear(weight), linear(weight), wrong)
+    assert "Got invalid dimensions" in found.not_verified
+    assert found.source == "here"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_result_that_cannot_be_loaded_breaks_the_promise(weight):
+    with pytest.raises(BrokenPromiseError, match=r"loads the original but not the result: .*Nothing"):
+        quick(linear(weight), unknown_operator(), samples(linear(weight)))
+
+
+def test_a_result_that_cannot_run_breaks_the_promise(weight, capfd):
+    baked = "s = Constant<value = int64[2] {1, 4}> () r = Reshape(x, s) y = MatMul(r, w)"
+    with pytest.raises(BrokenPromiseError, match="runs the original but not the result"):
+        quick(linear(weight), linear(weight, tail=baked))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_outputs_of_other_names_or_shapes_break_the_promise(weight):
+    renamed = linear(weight)
+    renamed.graph.output[0].name = renamed.graph.node[0].output[0] = "z"
+    with pytest.raises(BrokenPromiseError, match="the result's outputs are"):
+        quick(linear(weight), renamed)
+    narrow = linear(weight[:, :2])
+    narrow.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
+    with pytest.raises(BrokenPromiseError, match=r"output y is \[10, 3\] in the original, \[10, 2\] in the result"):
+        quick(linear(weight), narrow)
+
+
+def test_models_without_numeric_outputs_or_inputs_are_not_verified(weight):
+    text = onnx.parser.parse_model(f"{OPSETS} g (float[N, 4] x) => (string[N, 4] y) {{ y = Cast<to = 8>(x) }}")
+    assert quick(text, text, samples(linear(weight))).not_verified == "the model has no numeric output to compare"
+    fixed = onnx.parser.parse_model(f"{OPSETS} g () => (float[1] y) {{ y = Constant<value = float[1] {{1}}>() }}")
+    assert quick(fixed, fixed).not_verified == "there are no samples: the model has no inputs"
+
+
+def test_a_missing_onnxruntime_says_how_to_get_it(weight, monkeypatch):
+    model = linear(weight)
+    given = samples(model)
+    monkeypatch.setattr(sys, "path", [])
+    for name in [name for name in sys.modules if name.split(".")[0] == "onnxruntime"]:
+        monkeypatch.delitem(sys.modules, name)
+    found = verify(model, model, given)
+    assert found.not_verified == "onnxruntime is not installed; pip install onnx-tropnnc[cpu]"
+
+
+def test_an_absent_provider_is_named(weight):
+    with pytest.raises(NotRunnable, match="onnxruntime has no NoSuchExecutionProvider here, only"):
+        Runner.load(linear(weight), providers=["NoSuchExecutionProvider"])
+
+
+def test_exact_steps_are_held_to_their_tolerance(weight):
+    model = linear(weight)
+    assert assert_same(model, linear(weight * (1 + 1e-6)), samples(model)).relative_l2 < 1e-5
+    with pytest.raises(
+        BrokenPromiseError, match=r"output y changed by 0\.001 \(relative L2\) in a step that must be exact to 0\.0001"
+    ):
+        assert_same(model, linear(weight * 1.001), samples(model))
+    assert assert_same(model, linear(weight * 1.001), samples(model), tolerance=0.01).passed
+
+
+def test_nan_is_not_the_same(weight):
+    model = linear(weight)
+    with pytest.raises(BrokenPromiseError, match="changed by inf"):
+        assert_same(model, linear(weight * np.nan), samples(model))
+
+
+def test_labels_that_fit_no_output_are_noted(weight):
+    model = linear(weight)
+    given = samples(model)
+    found = quick(model, model, Samples(given.inputs, given.arrays, np.full(10, 3), "here"))
+    assert found.notes == ("the labels fit no output: no row of scores has one for each label",)
+    assert found.outputs[0].top1_before is None
+    fitting = quick(model, model, Samples(given.inputs, given.arrays, np.full(10, 2), "here"))
+    assert fitting.notes == ()
+    assert fitting.outputs[0].top1_before is not None
+
+
+def test_values_that_are_not_finite_are_noted(weight):
+    model = linear(weight, tail="a = MatMul(x, w) y = Log(a)")
+    found = quick(model, model)
+    count = found.outputs[0].nonfinite_before
+    assert count > 0
+    assert found.notes == (f"output y holds NaN or infinite values: {count} before, {count} after",)
+    assert found.relative_l2 == 0
+
+
+def test_outputs_without_axes_are_compared(weight):
+    model = linear(weight, tail="a = MatMul(x, w) y = ReduceSum<keepdims = 0>(a)")
+    model.graph.output[0].type.tensor_type.shape.Clear()
+    (output,) = quick(model, model, samples(model, 40)).outputs
+    assert (output.relative_l2, output.agreement) == (0, None)
+
+
+def test_latency_is_measured_for_both(weight):
+    model = linear(weight, batch=2)
+    found = verify(model, model, samples(model), threads=1, timing_seconds=0.05).latency
+    assert found.before_ms > 0
+    assert found.after_ms > 0
+    assert found.before_spread_ms >= 0
+    assert (found.threads, found.batch) == (1, 2)
+    assert found.runs >= 3
+    assert measure_latency(model, model, samples(model), timing_seconds=0.01).threads == available_cores()
