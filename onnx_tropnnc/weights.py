@@ -5,6 +5,7 @@ while groups are merged one after the other; `Workspace` keeps, for every weight
 are still there.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,13 +36,14 @@ class Workspace:
         """The weights around `channels` (their numbers in the group), which must be one block of it."""
         rows = list(self._blocks(group.of_kind("producer", "bias"), channels))
         columns = list(self._blocks(group.of_kind("consumer"), channels))
-        carriers = [block for block, _ in self._blocks(group.of_kind("carrier"), channels)]
         return ChannelVectors(
-            rows=tuple(block for block, _ in rows),
-            columns=tuple(block for block, _ in columns),
-            carriers=tuple(carriers),
+            rows=tuple(block.now for block in rows),
+            columns=tuple(block.now for block in columns),
+            carriers=tuple(block.now for block in self._blocks(group.of_kind("carrier"), channels)),
             cluster_rows=_unless_same(rows),
             cluster_columns=_unless_same(columns),
+            row_kernels=tuple(block.kernel for block in rows),
+            column_kernels=tuple(block.kernel for block in columns),
             homogeneous=group.homogeneous,
         )
 
@@ -61,8 +63,8 @@ class Workspace:
         for counted in group.counts:
             _recount(counted, keep)
 
-    def _blocks(self, places: Sequence[Place], channels: Labels) -> Iterator[tuple[Array, Array | None]]:
-        """Per weight (once, however many nodes read it) its block (n, d), and its pre-fusion block where it has one."""
+    def _blocks(self, places: Sequence[Place], channels: Labels) -> Iterator["_Block"]:
+        """Per weight its block, once, however many nodes read it."""
         seen: set[tuple[ir.Value, int]] = set()
         for place in places:
             use = place.use
@@ -76,7 +78,9 @@ class Workspace:
             block = _as_block(array, use.axis, positions, len(channels))
             scale = self.model.row_scales.get(name_of(use.value))
             before = None if scale is None else _as_block(_pre_fusion(array, scale), use.axis, positions, len(channels))
-            yield (block, before) if use.scale == 1.0 else (block * _like(use.scale, block), before)
+            yield _Block(
+                block if use.scale == 1.0 else block * _like(use.scale, block), before, _kernel_size(use, array)
+            )
 
     def _members(self, place: Place) -> Labels:
         alive = self.alive.get((place.use.node, place.use.slot, place.use.axis))
@@ -115,6 +119,22 @@ class Workspace:
         alive = self.alive.get(key, np.arange(len(place.members)))
         members = place.members[alive]
         self.alive[key] = alive[(members < 0) | keep[members]]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One weight, channels first: (n, d) as it is now, before fusion where that is known, and the size of a kernel."""
+
+    now: Array
+    before: Array | None
+    kernel: int
+
+
+def _kernel_size(use: Use, array: Array) -> int:
+    """Elements of one kernel: kh * kw of a convolution, 1 of a linear layer, 0 of a bias (CUP leaves biases out)."""
+    if use.kind == "bias":
+        return 0
+    return math.prod(array.shape[2:]) if use.node.op_type in ("Conv", "ConvTranspose") else 1
 
 
 _APPLY = {"producer": apply_rows, "bias": apply_rows, "consumer": apply_columns, "carrier": apply_carriers}
@@ -164,11 +184,11 @@ def _pre_fusion(array: Array, scale: RowScale) -> Array:
     return divided
 
 
-def _unless_same(blocks: list[tuple[Array, Array | None]]) -> tuple[Array, ...] | None:
+def _unless_same(blocks: list[_Block]) -> tuple[Array, ...] | None:
     """The pre-fusion blocks, fused ones filling in; None where there is no pre-fusion block at all."""
-    if all(before is None for _, before in blocks):
+    if all(block.before is None for block in blocks):
         return None
-    return tuple(block if before is None else before for block, before in blocks)
+    return tuple(block.now if block.before is None else block.before for block in blocks)
 
 
 def _carried(use: Use) -> Array | None:
