@@ -31,6 +31,10 @@ EXTERNAL_BYTES = 1_800_000_000
 """Results with more bytes of weights than this get external data: protobuf ends at 2 GiB."""
 
 _CHUNK = 1 << 22
+_PLAIN = (
+    (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL)
+    + (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.INT64)
+)
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
 
 
@@ -50,7 +54,7 @@ def load(source: Source, *, input_shapes: Mapping[str, tuple[int, ...]] | None =
         graph = _deserialize(parsed, name)
     else:
         name, path = str(source), Path(source)
-        origin, graph = path, _deserialize(_parse(_read(path), name), name)
+        origin, graph = path, _detached(_deserialize(_parse(_read(path), name), name), name)
         ir.external_data.set_base_dir(graph.graph, path.absolute().parent)
     return _checked(Model(graph, name, origin, input_shapes=input_shapes or {}))
 
@@ -155,6 +159,21 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
         raise InputModelError(f"{name}: is not a valid ONNX model ({reason})") from error
 
 
+def _detached(model: ir.Model, name: str) -> ir.Model:
+    """Tensors as arrays of their own: each can go when it is replaced, where a proto keeps all of them to the end."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype in _PLAIN:
+                _check_stored(value, name)
+                value.const_value = _in_memory(tensor)
+        for node in graph:
+            tensor = node.attributes.get_tensor("value", None) if node.op_type == "Constant" else None
+            if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype in _PLAIN:
+                node.attributes["value"] = ir.AttrTensor("value", _in_memory(tensor))
+    return model
+
+
 def _checked(model: Model) -> Model:
     for graph in model.ir.graphs():
         for value in graph.initializers.values():
@@ -245,5 +264,5 @@ def weight_bytes(model: Model) -> int:
     return sum(tensor.nbytes for tensor in _tensors(model.ir))
 
 
-def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+def _in_memory(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)

@@ -20,7 +20,8 @@ from onnx_tropnnc.model import Model
 
 __all__ = ["BATCH", "Shapes", "evaluate", "infer_shapes", "inferred_model", "input_specs_of", "shapes_of", "structure"]
 
-BATCH = 7
+BATCH = 997
+"""A prime that no picture, kernel or layer has as its size."""
 _LARGE = 1000
 _HUGE = 1_000_000
 _SHAPE_LOGIC = frozenset(
