@@ -5,6 +5,8 @@ Change
 ├── NotFolded     ... could not, with the reason
 ├── Merged        a group became smaller
 ├── Kept          a group stayed as it was, with the reason
+├── Unreached     a layer that begins no group stayed as it was, with the reason
+├── Reconstructed a layer was solved for what it now reads, or kept its merged weights, with the reason
 ├── Verified      the result was compared with the original (or could not be, with the reason)
 └── Note          anything else a person should know
 """
@@ -15,7 +17,7 @@ from onnx_tropnnc.merge_map import MergeMap
 from onnx_tropnnc.propositions import Bound
 from onnx_tropnnc.verification import Verification
 
-__all__ = ["Change", "Folded", "Kept", "Merged", "NotFolded", "Note", "Verified"]
+__all__ = ["Change", "Folded", "Kept", "Merged", "NotFolded", "Note", "Reconstructed", "Unreached", "Verified"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,28 @@ class Kept(Change):
 
 
 @dataclass(frozen=True)
+class Unreached(Change):
+    """A layer with weights whose channels are in no group stayed as it was."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Verified(Change):
     """The result beside the original."""
 
     verification: Verification
+
+
+@dataclass(frozen=True)
+class Reconstructed(Change):
+    """The layer `node` was solved for what it reads now; errors are relative, on samples held out of the fit."""
+
+    node: str
+    error_before: float | None = None
+    error_after: float | None = None
+    ridge: float | None = None
+    """The lambda that was chosen."""
+    reason: str | None = None
+    """Why it keeps its merged weights; None where it does not."""

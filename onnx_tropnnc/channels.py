@@ -21,11 +21,11 @@ from scipy.sparse.csgraph import connected_components
 
 from onnx_tropnnc.constants import name_of
 from onnx_tropnnc.model import Model
-from onnx_tropnnc.operators import rule_for
+from onnx_tropnnc.operators import apply_rule
 from onnx_tropnnc.shapes import Shapes
 from onnx_tropnnc.trace import Count, Kind, Labels, Trace, Use, label
 
-__all__ = ["ChannelGroup", "CountPlace", "Place", "find_channel_groups"]
+__all__ = ["ChannelGroup", "CountPlace", "Passage", "Place", "find_channel_groups"]
 
 T = TypeVar("T")
 
@@ -47,6 +47,21 @@ class CountPlace:
     members: Labels
 
 
+@dataclass(frozen=True)
+class Passage:
+    """What stands between producers and consumers, as a function of a channel.
+
+    Attributes:
+        homogeneous: f(s x) = s f(x) for s > 0, so that a channel may be rescaled.
+        lipschitz: |f(x) - f(y)| <= |x - y|, as error bounds need it.
+        fixes_zero: f(0) = 0.
+    """
+
+    homogeneous: bool = True
+    lipschitz: bool = True
+    fixes_zero: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
     """All tensor axes that must keep the same channels in the same order: the unit that is compressed.
@@ -57,7 +72,7 @@ class ChannelGroup:
         places: the weights of producers, consumers and carriers.
         counts: integers of the graph that count the channels.
         ties: nodes that combine two activations of the group (residual Add, gating Mul).
-        homogeneous: whether a channel may be rescaled: every carrier is positively homogeneous.
+        passage: what the carriers between producers and consumers are, as functions.
         blocks: (n,) per channel the number of its block; -1 where it is pinned.
         reasons: why channels are pinned, in words; empty where none is.
     """
@@ -67,7 +82,7 @@ class ChannelGroup:
     places: tuple[Place, ...]
     counts: tuple[CountPlace, ...]
     ties: tuple[str, ...]
-    homogeneous: bool
+    passage: Passage
     blocks: Labels
     reasons: tuple[str, ...]
 
@@ -78,6 +93,11 @@ class ChannelGroup:
     def nodes(self, *kinds: Kind) -> tuple[str, ...]:
         """The names of the nodes that hold such places, each once."""
         return tuple(dict.fromkeys(label(place.use.node) for place in self.of_kind(*kinds)))
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether a channel may be rescaled: every carrier is positively homogeneous."""
+        return self.passage.homogeneous
 
     @cached_property
     def pinned(self) -> str | None:
@@ -100,7 +120,7 @@ def find_channel_groups(model: Model, shapes: Shapes) -> tuple[ChannelGroup, ...
 def _walk(model: Model, shapes: Shapes) -> Trace:
     trace = Trace(model, shapes)
     for node in model.graph:
-        rule_for(node)(node, trace)
+        apply_rule(node, trace)
         for value in node.outputs:
             axes = trace.tracked(value)
             if value.is_graph_output():
@@ -161,14 +181,20 @@ class _Resolution:
         counts = self._split((count.labels, count) for count in self.trace.counts)
         ties = self._split((tie.left, tie) for tie in self.trace.ties)
         pins = self._split((pin.labels, pin) for pin in self.trace.pins)
-        bent = set(self._split((labels, None) for labels in self.trace.bent))
+        trace = self.trace
+        bent, stretched, lifted = (self._touched(labels) for labels in (trace.bent, trace.stretched, trace.lifted))
         for number in sorted(places, key=lambda g: int(self.first[self.members[g][0]])):
             found = tuple(Place(use, members) for members, use in places[number])
             if any(place.use.kind == "producer" for place in found):
                 counted = tuple(CountPlace(count, members) for members, count in counts.get(number, ()))
                 reasons = [(members, pin.reason) for members, pin in pins.get(number, ())]
                 tied = tuple(dict.fromkeys(label(tie.node) for _, tie in ties.get(number, ())))
-                yield self._group(number, found, counted, reasons, tied, number not in bent)
+                passage = Passage(number not in bent, number not in stretched, number not in lifted)
+                yield self._group(number, found, counted, reasons, tied, passage)
+
+    def _touched(self, labelled: Iterable[Labels]) -> set[int]:
+        """The groups that any of the labels belong to."""
+        return set(self._split((labels, None) for labels in labelled))
 
     def _split(self, labelled: Iterable[tuple[Labels, T]]) -> dict[int, list[tuple[Labels, T]]]:
         """Per group the things whose labels touch it, with the labels as numbers within the group (-1: another's)."""
@@ -187,7 +213,7 @@ class _Resolution:
         counts: tuple[CountPlace, ...],
         reasons: list[tuple[Labels, str]],
         ties: tuple[str, ...],
-        homogeneous: bool,
+        passage: Passage,
     ) -> ChannelGroup:
         size = len(self.members[number])
         pinned = np.zeros(size, bool)
@@ -204,7 +230,7 @@ class _Resolution:
                 texts[text] = None
         blocks = _blocks(_occurrences(places, size), pinned)
         first = next(place.use.node for place in places if place.use.kind == "producer")
-        return ChannelGroup(label(first), size, places, counts, ties, homogeneous, blocks, tuple(texts))
+        return ChannelGroup(label(first), size, places, counts, ties, passage, blocks, tuple(texts))
 
 
 def _components(count: int, pairs: Iterable[tuple[Labels, Labels]]) -> Labels:

@@ -40,6 +40,8 @@ Examples:
 @click.option("--variant", default="raw", show_default=True, help="What the threshold is scaled by: raw, 1 or 2.")
 @click.option("--method", default="auto", show_default=True, help="How channels are merged; see the README.")
 @click.option("--clustering", help="kmeans (the paper's) or ward; by default ward for --method auto.")
+@click.option("--features", help="What the clustering looks at: weights, cosine, shifted or cup.")
+@click.option("--linkage", default="ward", show_default=True, help="Of --threshold: ward, complete or average.")
 @click.option("--iterations", type=int, default=3, show_default=True, help="Of --method tropnnc-iterative.")
 @click.option("--sign-fixed", is_flag=True, help="With tropnnc-iterative: the variant of the paper's Appendix A.6.")
 @click.option("--ratio-for", multiple=True, metavar="PATTERN=R", help="Another ratio for nodes of these names.")
@@ -56,6 +58,7 @@ Examples:
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--external-data", is_flag=True, help="Write weights beside the model (always done over 1.8 GB).")
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
+@click.option("--bound-radius", type=float, metavar="R", help="State error bounds for inputs of up to this length.")
 @click.option("--inspect", is_flag=True, help="Print the channel groups and why some cannot change; write nothing.")
 @click.option("--keep", is_flag=True, help="Write the result even where verification is below what was asked.")
 @click.option("--quiet", is_flag=True, help="Print errors and warnings only.")
@@ -121,7 +124,7 @@ def _options(arguments: dict[str, Any]) -> "Options":
         except ValueError:
             raise OptionError(f"--ratio-for {text}: must be PATTERN=R, as in --ratio-for '/layer1/*=0.2'") from None
     plain = ("ratio", "threshold", "variant", "method", "clustering", "iterations", "sign_fixed", "include", "exclude")
-    more = ("ties", "data", "min_agreement", "min_cosine", "device", "seed")
+    more = ("bound_radius", "features", "linkage", "ties", "data", "min_agreement", "min_cosine", "device", "seed")
     return Options(
         **{name: arguments[name] for name in plain + more},
         ratio_for=tuple(ratios),
@@ -154,6 +157,7 @@ def _inspect(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.passes import FoldBatchNorm, PlainConstants, Selection
     from onnx_tropnnc.shapes import shapes_of
     from onnx_tropnnc.terminal import print_groups
+    from onnx_tropnnc.unreached import unreached_layers
 
     ratio = 0.0 if arguments["ratio"] is None and arguments["threshold"] is None else arguments["ratio"]
     options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
@@ -161,7 +165,7 @@ def _inspect(arguments: dict[str, Any]) -> int:
     PassManager([PlainConstants(), FoldBatchNorm()])(model)
     groups = find_channel_groups(model, shapes_of(model))
     selection = Selection(options.include, options.exclude, options.ties)
-    print_groups(groups, [selection.refusal(group) for group in groups], _console())
+    print_groups(groups, [selection.refusal(group) for group in groups], unreached_layers(model), _console())
     if options.ratio or options.threshold is not None:
         from onnx_tropnnc.pipeline import compress_model
 

@@ -108,6 +108,17 @@ class MergeMap:
         contracted = first.labels if self.sign_fixed and first.changes else None
         return MergeMap(labels, alpha, gamma, self.sign_fixed, contracted)
 
+    def over(self, channels: NDArray[np.int64]) -> "MergeMap":
+        """The map over some of the channels: whole clusters of it, numbered anew."""
+        labels = self.labels[channels]
+        kept = labels >= 0
+        numbered = np.full(len(labels), -1)
+        numbered[kept] = np.unique(labels[kept], return_inverse=True)[1].reshape(-1)
+        contracted = None if self.contracted is None else self.contracted[channels]
+        if contracted is not None:
+            contracted = np.unique(contracted, return_inverse=True)[1].reshape(-1)
+        return MergeMap(numbered, self.alpha[channels], self.gamma[channels], self.sign_fixed, contracted)
+
     @staticmethod
     def identity(count: int) -> "MergeMap":
         """The map that changes nothing."""

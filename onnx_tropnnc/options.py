@@ -4,11 +4,14 @@ Names are those of the command line in snake_case; the README says what each one
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
-from onnx_tropnnc.clustering import Clustering, Extent, Threshold, Variant
+from onnx_tropnnc.baselines import Cup, NeuralPath
+from onnx_tropnnc.clustering import Clustering, Extent, Linkage, Threshold, Variant
 from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.features import Features
 from onnx_tropnnc.representatives import METHODS, Iterative, Method, TropNNC
 
 __all__ = ["Options"]
@@ -23,6 +26,8 @@ class Options:
     variant: Variant = "raw"
     method: str = "auto"
     clustering: Clustering | None = None
+    features: Features | None = None
+    linkage: Linkage = "ward"
     iterations: int = 3
     sign_fixed: bool = False
     ratio_for: tuple[tuple[str, float], ...] = ()
@@ -35,6 +40,7 @@ class Options:
     min_agreement: float | None = None
     min_cosine: float | None = None
     verify: bool = True
+    bound_radius: float | None = None
     device: str = "auto"
     seed: int = 0
 
@@ -54,7 +60,7 @@ class Options:
     @property
     def extent(self) -> Extent | None:
         """Where the clustering stops, or None for a ratio."""
-        return None if self.threshold is None else Threshold(self.threshold, self.variant)
+        return None if self.threshold is None else Threshold(self.threshold, self.variant, self.linkage)
 
     @property
     def demanding(self) -> bool:
@@ -68,6 +74,17 @@ class Options:
         `auto` is what measures best without data: Algorithm 2's representative on Ward's clusters. On ResNet56 at half
         the channels that keeps 43 % where k-means keeps 23 %.
         """
+        method = self._named_method
+        if self.features is None:
+            return method
+        if self.features not in get_args(Features):
+            raise OptionError(f"--features {self.features}: unknown; choose {', '.join(get_args(Features))}")
+        if not isinstance(method, TropNNC | Iterative | NeuralPath | Cup):
+            raise OptionError(f"--features: {method.name} looks at no clustering vectors of its own choice")
+        return replace(method, features=self.features)
+
+    @property
+    def _named_method(self) -> Method:
         if self.method == "auto":
             return TropNNC(clustering=self.clustering or "ward")
         if self.method == "tropnnc":

@@ -104,6 +104,7 @@ def _merge_pass(options: Options) -> MergeChannels:
         extent=options.extent,
         method=options.merging_method,
         selection=Selection(options.include, options.exclude, options.ties),
+        bound_radius=options.bound_radius,
         seed=options.seed,
         device=options.device,
     )

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from onnx_tropnnc.changes import Change, Folded, Kept, Merged, Note, NotFolded, Verified
+from onnx_tropnnc.changes import Change, Folded, Kept, Merged, Note, NotFolded, Unreached, Verified
 from onnx_tropnnc.sizes import Size
 from onnx_tropnnc.verification import Verification
 
@@ -83,6 +83,7 @@ class Report:
             },
             "groups": [_merged(change) for change in self.of(Merged)],
             "kept": [_plain(change) for change in self.of(Kept)],
+            "unreached": [_plain(change) for change in self.of(Unreached)],
             "folded": [_plain(change) for change in self.of(Folded)],
             "not_folded": [_plain(change) for change in self.of(NotFolded)],
             "notes": [change.text for change in self.of(Note)],

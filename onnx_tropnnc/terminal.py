@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded
+from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded, Unreached
 from onnx_tropnnc.channels import ChannelGroup
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.verification import Verification
@@ -50,6 +50,8 @@ def _lines(report: Report) -> Iterable[str]:
     pinned = sum(k.pinned for k in kept)
     if kept:
         yield f"  {pinned} pinned by the graph, {len(kept) - pinned} left by options; --inspect says why"
+    for layer in report.of(Unreached):
+        yield f"  {layer.node} stays: {layer.reason}"
     if report.verification is not None:
         yield from _verified(report.verification)
     for note in report.of(Note):
@@ -77,8 +79,10 @@ def _verified(found: Verification) -> Iterable[str]:
         yield f"FAILED: {shortfall}"
 
 
-def print_groups(groups: Iterable[ChannelGroup], refusals: Iterable[str | None], console: Console) -> None:
-    """Every group with its nodes, and why those that stay do."""
+def print_groups(
+    groups: Iterable[ChannelGroup], refusals: Iterable[str | None], others: Iterable[Unreached], console: Console
+) -> None:
+    """Every group with its nodes, and why those that stay do; then the layers that are in none."""
     for group, refusal in zip(groups, refusals, strict=True):
         reason = group.pinned or refusal
         state = "pinned" if group.pinned is not None else "kept" if refusal else "free"
@@ -88,6 +92,10 @@ def print_groups(groups: Iterable[ChannelGroup], refusals: Iterable[str | None],
                 console.print(escape(f"    {kind}: {', '.join(nodes)}"), highlight=False, soft_wrap=True)
         for text in filter(None, (reason, *(group.reasons if group.pinned is None else ()))):
             console.print(escape(f"    why: {text}"), highlight=False, soft_wrap=True)
+
+    for layer in others:
+        console.print(escape(f"{layer.node}: in no group"), highlight=False, soft_wrap=True)
+        console.print(escape(f"    why: {layer.reason}"), highlight=False, soft_wrap=True)
 
 
 def _nodes(group: ChannelGroup) -> tuple[tuple[str, tuple[str, ...]], ...]:

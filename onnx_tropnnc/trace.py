@@ -52,7 +52,10 @@ class Use:
 
 @dataclass(frozen=True, eq=False)
 class Count:
-    """An integer of `node` that is the number of channels in `labels`: a Reshape's target, a Conv's group."""
+    """An integer of `node` that is the number of channels in `labels`: a Reshape's target, a Conv's group.
+
+    Negative ones (a Slice's start) count as well, from the end.
+    """
 
     node: ir.Node
     where: int | str
@@ -106,6 +109,8 @@ class Trace:
     pins: list[Pin] = field(default_factory=list)
     same: list[tuple[Labels, Labels]] = field(default_factory=list)
     bent: list[Labels] = field(default_factory=list)
+    stretched: list[Labels] = field(default_factory=list)
+    lifted: list[Labels] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
 
     # -- what rules ask ------------------------------------------------------------------------------------------
@@ -177,6 +182,14 @@ class Trace:
     def bend(self, axes: Axes) -> None:
         """A channel may not be rescaled through this: it is not positively homogeneous."""
         self.bent.extend(axes.values())
+
+    def stretch(self, axes: Axes) -> None:
+        """This may move two values further apart: it is not 1-Lipschitz, so error bounds end here."""
+        self.stretched.extend(axes.values())
+
+    def lift(self, axes: Axes) -> None:
+        """This does not take 0 to 0."""
+        self.lifted.extend(axes.values())
 
     def literal(
         self, value: ir.Value | None, index: int, reader: tuple[ir.Node, int]

@@ -105,7 +105,7 @@ class Workspace:
         kept = members[stays]
         for channels in _by_occurrence(members):
             block = _as_block(array, axis, _positions(members, channels), len(channels))
-            part = _restricted(merge_map, channels)
+            part = merge_map.over(channels)
             merged = _APPLY[place.use.kind]([block], part)[0]
             targets = _positions(kept, channels[part.leaders])
             result[targets] = merged.reshape(len(targets), *moved.shape[1:])
@@ -154,18 +154,6 @@ def _by_occurrence(members: Labels) -> Iterator[Labels]:
     counts = np.bincount(members[members >= 0])
     for times in np.unique(counts[counts > 0]):
         yield np.flatnonzero(counts == times)
-
-
-def _restricted(merge_map: MergeMap, channels: Labels) -> MergeMap:
-    """The map over some of the channels: whole clusters of it."""
-    labels = merge_map.labels[channels]
-    kept = labels >= 0
-    numbered = np.full(len(labels), -1)
-    numbered[kept] = np.unique(labels[kept], return_inverse=True)[1].reshape(-1)
-    contracted = None if merge_map.contracted is None else merge_map.contracted[channels]
-    if contracted is not None:
-        contracted = np.unique(contracted, return_inverse=True)[1].reshape(-1)
-    return MergeMap(numbered, merge_map.alpha[channels], merge_map.gamma[channels], merge_map.sign_fixed, contracted)
 
 
 def _as_block(array: Array, axis: int, positions: Labels, count: int) -> Array:
@@ -223,8 +211,13 @@ def _recount(counted: CountPlace, keep: NDArray[np.bool_]) -> None:
     array = array_of(value)
     assert array is not None
     entries = np.array(array)
-    entries.reshape(-1)[count.index or 0] -= dropped
+    entries.reshape(-1)[count.index or 0] = _shrunk(entries.reshape(-1)[count.index or 0], dropped)
     set_array(value, entries)
+
+
+def _shrunk(entry: int, dropped: int) -> int:
+    """A number that counts channels from the front, or, negative, from the end."""
+    return entry - dropped if entry >= 0 else entry + dropped
 
 
 def _recount_attribute(node: ir.Node, name: str, index: int | None, dropped: int) -> None:
@@ -232,7 +225,7 @@ def _recount_attribute(node: ir.Node, name: str, index: int | None, dropped: int
         node.attributes[name] = ir.AttrInt64(name, node.attributes.get_int(name, 1) - dropped)
         return
     entries = list(node.attributes.get_ints(name, ()))
-    entries[index] -= dropped
+    entries[index] = _shrunk(entries[index], dropped)
     node.attributes[name] = ir.AttrInt64s(name, entries)
 
 

@@ -74,11 +74,13 @@ def _fold(node: ir.Node, model: Model, shapes: Shapes) -> Change:
     gamma, beta, mean, variance = (np.asarray(array_of(v), np.float64) for v in parameters)
     scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
     shift = beta - scale * mean
-    folded = _folded_weight(found, scale)
-    if not np.isfinite(folded.astype(_dtype(found.weighted.inputs[1]))).all():
-        return NotFolded(name, f"the folded weight of {label(found.weighted)} would overflow its type")
-    _write_weight(found, folded, scale, model)
-    _write_bias(found, scale, shift, node)
+    weight, bias = _folded_weight(found, scale), _folded_bias(found, scale, shift)
+    for what, array in (("weight", weight), ("bias", bias)):
+        if _overflows(array, found.weighted.inputs[1]):
+            return NotFolded(name, f"the folded {what} of {label(found.weighted)} would overflow its type")
+    _write_weight(found, weight, scale, model)
+    _write_inner_bias(found, scale)
+    _write_bias(found, bias, node)
     output = _bypass(node)
     model.statistics[name_of(output)] = ChannelStatistics(beta, np.abs(gamma))
     for value in parameters:
@@ -129,35 +131,57 @@ def _weight_refusal(layer: _Layer, node: ir.Node, shapes: Shapes) -> str | None:
     weighted, output = layer.weighted, layer.last.outputs[0]
     if len(output.uses()) > 1 or output.is_graph_output():
         return f"{name_of(output)} has other readers"
-    weight = dims_of(weighted.inputs[1])
-    if weight is None:
+    value = weighted.inputs[1]
+    weight = dims_of(value)
+    if value is None or weight is None:
         return f"the weight of {label(weighted)} is computed at run time"
-    if weighted.inputs[1] is not None and len(weighted.inputs[1].uses()) > 1:
+    if len(value.uses()) > 1 or value.is_graph_output():
         return f"another node reads the weight of {label(weighted)} too"
-    rank = len(shapes.get(name_of(weighted.outputs[0]), ()))
+    rank = len(shapes.get(name_of(weighted.outputs[0]), ())) if weighted.op_type == "MatMul" else len(weight)
     if weighted.op_type == "MatMul" and (len(weight) != 2 or rank != 2):
         return f"{label(weighted)} is not of rank 2"
-    bias = _bias_value(layer)
-    if bias is not None and constant_tensor(bias) is None:
-        return f"the bias of {label(layer.last)} is computed at run time"
-    channels = (dims_of(node.inputs[1]) or (0,))[0]
-    if bias is not None and not _per_channel(dims_of(bias) or (), channels, layer.last, rank):
-        return f"the bias of {label(layer.last)} is not one number a channel"
+    groups = weighted.attributes.get_int("group", 1) if weighted.op_type == "ConvTranspose" else 1
+    channels = weight[layer.axis] * groups
+    if any(dims_of(parameter) != (channels,) for parameter in node.inputs[1:5]):
+        return f"it does not have one parameter for each of the {channels} channels of {label(weighted)}"
+    return _bias_refusal(layer, channels, rank)
+
+
+def _bias_refusal(layer: _Layer, channels: int, rank: int) -> str | None:
+    for node, bias in ((layer.last, _bias_value(layer)), (layer.weighted, _inner_bias(layer))):
+        if bias is not None and constant_tensor(bias) is None:
+            return f"the bias of {label(node)} is computed at run time"
+        if bias is not None and not _per_channel(dims_of(bias) or (), channels, node, rank):
+            return f"the bias of {label(node)} is not one number a channel"
     return None
 
 
 def _per_channel(dims: tuple[int, ...], channels: int, node: ir.Node, rank: int) -> bool:
     """Whether a bias is one number for all channels, or one each, along axis 1 of the output."""
-    if math.prod(dims) == 1 or node.op_type in ("Conv", "ConvTranspose"):
-        return True
+    if node.op_type in ("Conv", "ConvTranspose"):
+        return dims == (channels,)
     own = 1 - (rank - len(dims))
-    return math.prod(dims) == channels and own >= 0 and dims[own] == channels
+    one_each = math.prod(dims) == channels and own >= 0 and dims[own] == channels
+    return len(dims) <= rank and (math.prod(dims) == 1 or one_each)
 
 
 def _bias_value(layer: _Layer) -> ir.Value | None:
+    """The constant that is added last."""
     if layer.last.op_type == "Add":
         return next(v for v in layer.last.inputs if constant_tensor(v) is not None)
     return layer.last.inputs[2] if len(layer.last.inputs) > 2 else None
+
+
+def _inner_bias(layer: _Layer) -> ir.Value | None:
+    """The layer's own bias where an Add comes behind it."""
+    weighted = layer.weighted
+    return weighted.inputs[2] if layer.last is not weighted and len(weighted.inputs) > 2 else None
+
+
+def _overflows(array: NDArray[np.float64], stored: ir.Value | None) -> bool:
+    """Whether finite numbers become infinite in the type that `stored` has."""
+    with np.errstate(over="ignore"):
+        return not np.isfinite(array.astype(_dtype(stored)).astype(np.float64)).all()
 
 
 def _dtype(value: ir.Value | None) -> np.dtype[np.generic]:
@@ -187,27 +211,43 @@ def _write_weight(layer: _Layer, folded: NDArray[np.float64], scale: Vector, mod
         model.row_scales[name_of(value)] = RowScale(layer.axis, factors)
 
 
-def _write_bias(layer: _Layer, scale: Vector, shift: Vector, batch_norm: ir.Node) -> None:
-    """b' = s b + shift, where the bias stands or in a new initializer; Gemm's beta multiplies what is stored."""
+def _beta(node: ir.Node) -> float:
+    """What multiplies the bias where it is stored: Gemm's beta."""
+    return node.attributes.get_float("beta", 1.0) if node.op_type == "Gemm" else 1.0
+
+
+def _folded_bias(layer: _Layer, scale: Vector, shift: Vector) -> Vector:
+    """b' = s b + shift as it is to be stored; a Gemm whose beta is 0 gets a beta of 1."""
+    bias, beta = _bias_value(layer), _beta(layer.last)
+    old = np.zeros(1) if bias is None or beta == 0.0 else np.asarray(array_of(bias), np.float64).reshape(-1)
+    return scale * old + shift / (beta or 1.0)
+
+
+def _write_inner_bias(layer: _Layer, scale: Vector) -> None:
+    """The layer's own bias where an Add comes behind it: scaled, the shift goes to the Add."""
+    inner = _inner_bias(layer)
+    if inner is None:
+        return
+    value = own_input(layer.weighted, 2, 1)
+    old = np.asarray(array_of(value), np.float64)
+    set_array(value, (old.reshape(-1) * scale).reshape(old.shape if old.size == scale.size else (-1,)))
+
+
+def _write_bias(layer: _Layer, new: Vector, batch_norm: ir.Node) -> None:
+    """Where the bias stands, or in a new initializer."""
     last, bias = layer.last, _bias_value(layer)
-    beta = last.attributes.get_float("beta", 1.0) if last.op_type == "Gemm" else 1.0
-    if beta == 0.0:
-        last.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
-        bias, beta = None, 1.0
-    old = np.zeros(1) if bias is None else np.asarray(array_of(bias), np.float64).reshape(-1)
-    new = scale * old + shift / beta
     if bias is not None and last.op_type != "Gemm":
-        slot = list(last.inputs).index(bias)
-        kept = own_input(last, slot, 1)
+        kept = own_input(last, list(last.inputs).index(bias), 1)
         dims = dims_of(kept) or ()
         spatial = len(dims_of(layer.weighted.inputs[1]) or ()) - 2 if last.op_type == "Add" else 0
         set_array(kept, new.reshape(dims if math.prod(dims) == len(new) else (-1, *[1] * spatial)))
         return
-    typed = new.astype(_dtype(layer.weighted.inputs[1]))
-    value = add_initializer(last, f"{label(last)}_bias", typed)
+    value = add_initializer(last, f"{label(last)}_bias", new.astype(_dtype(layer.weighted.inputs[1])))
     if last.op_type == "MatMul":
         _add_behind(last, value, batch_norm)
         return
+    if _beta(last) == 0.0:
+        last.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
     last.resize_inputs(3)
     last.replace_input_with(2, value)
     remove_unread(bias)

@@ -8,13 +8,14 @@ Groups are taken in topological order; each one sees the weights as the groups b
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import array_module
+from onnx_tropnnc.bounds import Bound, bound_for
 from onnx_tropnnc.changes import Change, Kept, Merged
 from onnx_tropnnc.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.errors import OptionError
@@ -23,6 +24,7 @@ from onnx_tropnnc.model import Model
 from onnx_tropnnc.representatives import Extent, Keep, Method, TropNNC, merge
 from onnx_tropnnc.shapes import Shapes, shapes_of
 from onnx_tropnnc.sizes import size_of
+from onnx_tropnnc.unreached import unreached_layers
 from onnx_tropnnc.weights import Workspace
 
 __all__ = ["MergeChannels", "Selection"]
@@ -73,6 +75,8 @@ class MergeChannels:
         method: what makes the merge maps.
         selection: which groups may change.
         plan: merge maps by group name, replayed instead of made; groups that are not in it stay.
+        bound_radius: state error bounds for inputs in a ball of this radius; None: none, they cost a pass over the
+            weights.
         seed: of the clustering; the same seed gives the same result.
         device: `cpu`, `cuda` or `auto`.
     """
@@ -83,6 +87,7 @@ class MergeChannels:
     method: Method = field(default_factory=TropNNC)
     selection: Selection = field(default_factory=Selection)
     plan: Mapping[str, MergeMap] | None = None
+    bound_radius: float | None = None
     seed: int = 0
     device: str = "cpu"
     name: str = "merge channels"
@@ -96,7 +101,8 @@ class MergeChannels:
         """Merge group after group."""
         shapes = shapes_of(model)
         workspace = Workspace(model)
-        return tuple(self._treat(group, workspace, shapes) for group in find_channel_groups(model, shapes))
+        treated = [self._treat(group, workspace, shapes) for group in find_channel_groups(model, shapes)]
+        return (*treated, *unreached_layers(model))
 
     def _treat(self, group: ChannelGroup, workspace: Workspace, shapes: Shapes) -> Change:
         producers = group.nodes("producer")
@@ -108,7 +114,8 @@ class MergeChannels:
         if reason is None:
             merge_map = self._decide(group, workspace) if self.plan is None else _fitting(self.plan[group.name], group)
             if merge_map.changes:
-                return _apply(group, merge_map, workspace, shapes)
+                bound = self._bound(group, merge_map, workspace)
+                return replace(_apply(group, merge_map, workspace, shapes), bound=bound)
             reason = "; ".join(("nothing to merge at this size", *group.reasons))
         return Kept(group.name, producers, group.channels, reason, pinned=False)
 
@@ -123,6 +130,26 @@ class MergeChannels:
     def _decide_block(self, group: ChannelGroup, vectors: ChannelVectors) -> MergeMap:
         extent = self.extent or Keep(max(1, round(vectors.count * (1.0 - self._ratio(group)))))
         return merge(vectors, extent, self.method, seed=self.seed, xp=array_module(self.device))
+
+    def _bound(self, group: ChannelGroup, merge_map: MergeMap, workspace: Workspace) -> Bound | None:
+        """The error bound of the group before it is merged: the sum of its blocks'."""
+        if self.bound_radius is None:
+            return None
+        bounds = []
+        for number in range(int(group.blocks.max(initial=-1)) + 1):
+            channels = np.flatnonzero(group.blocks == number)
+            found = bound_for(
+                workspace.vectors(group, channels),
+                merge_map.over(channels),
+                radius=self.bound_radius,
+                method=self.method.name,
+                lipschitz=group.passage.lipschitz,
+                fixes_zero=group.passage.fixes_zero,
+                producers=len(group.of_kind("producer")),
+            )
+            bounds.append(found)
+        weakest = next((bound for bound in bounds if not bound.holds), bounds[0])
+        return replace(weakest, value=sum(bound.value for bound in bounds))
 
     def _ratio(self, group: ChannelGroup) -> float:
         ratios = [ratio for pattern, ratio in self.ratio_for if _matches(group, (pattern,))]

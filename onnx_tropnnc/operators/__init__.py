@@ -20,9 +20,9 @@ from onnx_tropnnc.operators import (
     pooling,
     reorder,
 )
-from onnx_tropnnc.trace import Trace
+from onnx_tropnnc.trace import Trace, label
 
-__all__ = ["RULES", "Rule", "rule_for"]
+__all__ = ["RULES", "Rule", "apply_rule", "rule_for"]
 
 Rule = Callable[[ir.Node, Trace], None]
 
@@ -43,3 +43,14 @@ RULES: Mapping[str, Rule] = (
 def rule_for(node: ir.Node) -> Rule:
     """The rule of a node's operator; `opaque.unknown` where it has none."""
     return RULES.get(node.op_type, opaque.unknown) if node.domain in ("", "ai.onnx") else opaque.unknown
+
+
+_ONE_INPUT = frozenset(RULES) - frozenset((*elementwise.RULES, *opaque.RULES, "Concat", "Gemm", "MatMul"))
+"""Operators whose rules look at the channels of their first input only."""
+
+
+def apply_rule(node: ir.Node, trace: Trace) -> None:
+    """Note how channels go through the node; channels that come in as anything but its data stay as they are."""
+    rule_for(node)(node, trace)
+    for value in node.inputs[2:] if node.op_type == "Gemm" else node.inputs[1:] if node.op_type in _ONE_INPUT else ():
+        trace.pin(trace.tracked(value), f"{label(node)} ({node.op_type}) takes them for a parameter")

@@ -14,13 +14,20 @@ __all__ = ["RULES"]
 
 def homogeneous(node: ir.Node, trace: Trace) -> None:
     """Relu, LeakyRelu, Abs, Neg, Identity, Dropout: phi(s x) = s phi(x) for s > 0."""
+    if node.op_type == "LeakyRelu" and abs(node.attributes.get_float("alpha", 0.01)) > 1.0:
+        trace.stretch(trace.tracked(node.inputs[0]))
     for output in node.outputs:
         trace.carry(output, trace.tracked(node.inputs[0]))
 
 
 def bent(node: ir.Node, trace: Trace) -> None:
     """Sigmoid, Tanh, Gelu ...: one value in, one out, any curve."""
-    trace.bend(trace.tracked(node.inputs[0]))
+    axes = trace.tracked(node.inputs[0])
+    trace.bend(axes)
+    if node.op_type not in _LIPSCHITZ:
+        trace.stretch(axes)
+    if node.op_type not in _FIXES_ZERO:
+        trace.lift(axes)
     homogeneous(node, trace)
 
 
@@ -60,6 +67,22 @@ _BENT = (
     + ("Log", "Mish", "Not", "Reciprocal", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus")
     + ("Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu")
 )
+_LIPSCHITZ = ("Atan", "Clip", "Elu", "HardSigmoid", "Sigmoid", "Sin", "Cos", "Softplus", "Softsign", "Tanh")
+_FIXES_ZERO = (
+    "Atan",
+    "Ceil",
+    "Celu",
+    "Clip",
+    "Elu",
+    "Erf",
+    "Floor",
+    "Gelu",
+    "HardSwish",
+    "Mish",
+    "Round",
+    "Selu",
+    "Shrink",
+) + ("Sign", "Sin", "Sinh", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu")
 RULES = (
     dict.fromkeys(_HOMOGENEOUS, homogeneous)
     | dict.fromkeys(_BENT, bent)

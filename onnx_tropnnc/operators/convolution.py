@@ -7,7 +7,7 @@ depthwise      g = C_in = C_out            carrier along axis 0: it passes chann
 
 import onnx_ir as ir
 
-from onnx_tropnnc.operators.linear import refusal
+from onnx_tropnnc.operators.linear import weight_refusal
 from onnx_tropnnc.trace import Labels, Trace, label
 
 __all__ = ["RULES"]
@@ -17,7 +17,7 @@ def conv(node: ir.Node, trace: Trace) -> None:
     """Conv: dense, or depthwise as a carrier."""
     labels = _read(node, trace)
     shape = trace.shape(node.inputs[1])
-    if refusal(node, 1, trace) or shape is None:
+    if weight_refusal(node, 1) or shape is None:
         return
     groups = node.attributes.get_int("group", 1)
     if groups == 1:
@@ -34,7 +34,7 @@ def conv_transpose(node: ir.Node, trace: Trace) -> None:
     """ConvTranspose: as Conv with the weight's first two axes exchanged."""
     labels = _read(node, trace)
     shape = trace.shape(node.inputs[1])
-    if refusal(node, 1, trace) or shape is None:
+    if weight_refusal(node, 1) or shape is None:
         return
     groups = node.attributes.get_int("group", 1)
     if groups == 1:
@@ -52,7 +52,7 @@ def _read(node: ir.Node, trace: Trace) -> Labels | None:
     axes = dict(trace.tracked(node.inputs[0]))
     labels = axes.pop(1, None)
     trace.pin(axes, f"{label(node)} slides over them as over space")
-    reason = refusal(node, 1, trace)
+    reason = weight_refusal(node, 1)
     if reason is not None and labels is not None:
         trace.pin([labels], reason)
     return labels
@@ -80,7 +80,9 @@ def _depthwise(node: ir.Node, labels: Labels | None, trace: Trace) -> None:
         trace.use("carrier", node, 2, 0, labels)
         if not trace.is_zero(bias):
             trace.bend({1: labels})
+            trace.lift({1: labels})
     trace.use("carrier", node, 1, 0, labels)
+    trace.stretch({1: labels})
     trace.count(node, "group", None, labels)
     trace.carry(node.outputs[0], {1: labels})
 

@@ -31,6 +31,9 @@ def binary(node: ir.Node, trace: Trace) -> None:
     kept = {axis: labels for axis, labels in result.items() if _meets_others(node, axis, labels, rank, trace)}
     if not _is_linear(node, trace):
         trace.bend(kept)
+        trace.lift(kept)
+    if node.op_type not in ("Add", "Sub", "Max", "Min"):
+        trace.stretch(kept)
     trace.carry(node.outputs[0], kept)
 
 

@@ -27,7 +27,7 @@ def flatten(node: ir.Node, trace: Trace) -> None:
         _unknown_shape(node, trace)
         return
     dims = tuple(int(d or 0) for d in shape)
-    axis %= len(dims) + 1
+    axis += len(dims) if axis < 0 else 0
     _regroup(node, dims, (math.prod(dims[:axis]), math.prod(dims[axis:])), trace)
 
 
@@ -167,11 +167,18 @@ def resize(node: ir.Node, trace: Trace) -> None:
             trace.pin([labels], f"{label(node)} resizes the axis of the channels, or its sizes are not known")
             continue
         kept[axis] = labels
-        sizes = node.inputs[3] if len(node.inputs) > 3 else None
-        place = trace.literal(sizes, axis, (node, 3))
+        place = _written_size(node, axis, len(shape), trace)
         if place is not None:
-            trace.count(place[0], place[1], place[2], labels)
+            trace.count(*place, labels)
     trace.carry(node.outputs[0], kept)
+
+
+def _written_size(node: ir.Node, axis: int, rank: int, trace: Trace) -> tuple[ir.Node, int, int] | None:
+    """Where the size of `axis` is written as a number; None where it is computed or not given."""
+    named = [a % rank for a in node.attributes.get_ints("axes", tuple(range(rank)))]
+    if len(node.inputs) < 4 or axis not in named:
+        return None
+    return trace.literal(node.inputs[3], named.index(axis), (node, 3))
 
 
 def _passes(node: ir.Node, axis: int, trace: Trace) -> bool:

@@ -6,15 +6,16 @@ MatMul  y = x W                      W of rank 2; every other axis of x passes
 
 import onnx_ir as ir
 
+from onnx_tropnnc.constants import constant_tensor
 from onnx_tropnnc.trace import Labels, Trace, label
 
-__all__ = ["RULES", "refusal"]
+__all__ = ["RULES", "weight_refusal"]
 
 
-def refusal(node: ir.Node, slot: int, trace: Trace) -> str | None:
+def weight_refusal(node: ir.Node, slot: int) -> str | None:
     """Why the weight at `slot` cannot be rewritten, or None where it can."""
     value = node.inputs[slot]
-    if trace.is_constant(value):
+    if constant_tensor(value) is not None:
         return None
     maker = value.producer() if value is not None else None
     if maker is not None and maker.op_type == "DequantizeLinear":
@@ -26,7 +27,7 @@ def gemm(node: ir.Node, trace: Trace) -> None:
     """y = alpha x W + beta b with x of rank 2."""
     x, weight = node.inputs[0], node.inputs[1]
     axes = dict(trace.tracked(x))
-    reason = refusal(node, 1, trace)
+    reason = weight_refusal(node, 1)
     if reason is None and node.attributes.get_int("transA", 0) == 1:
         reason = f"{label(node)} transposes its input (transA)"
     if reason is not None:
@@ -99,7 +100,7 @@ def _of_activations(node: ir.Node, trace: Trace) -> None:
         for axes in sides:
             trace.pin(axes, f"the ranks of what {label(node)} multiplies are not known or below 2")
         return
-    quantized = [r for slot in (0, 1) if (r := refusal(node, slot, trace)) and "quantized" in r]
+    quantized = [r for slot in (0, 1) if (r := weight_refusal(node, slot)) and "quantized" in r]
     reason = quantized[0] if quantized else f"{label(node)} contracts them with another activation"
     trace.pin([s.pop(axis) for s, axis in zip(sides, (ranks[0] - 1, ranks[1] - 2), strict=True) if axis in s], reason)
     rank = max(ranks[0], ranks[1])

@@ -19,7 +19,7 @@ def batch_normalization(node: ir.Node, trace: Trace) -> None:
     trace.pin(axes, f"{label(node)} averages over them")
     if labels is None:
         return
-    if node.attributes.get_int("training_mode", 0) or not node.attributes.get_int("spatial", 1):
+    if node.attributes.get_int("training_mode", 0) or node.outputs[1:] or not node.attributes.get_int("spatial", 1):
         trace.pin([labels], f"{label(node)} is in training mode or not spatial")
         return
     _with_parameters(node, 5, labels, trace)
@@ -42,6 +42,8 @@ def _with_parameters(node: ir.Node, stop: int, labels: Labels, trace: Trace) -> 
     for slot in range(1, stop):
         trace.use("carrier", node, slot, 0, labels)
     trace.bend({1: labels})
+    trace.stretch({1: labels})
+    trace.lift({1: labels})
     trace.carry(node.outputs[0], {1: labels})
 
 
@@ -54,8 +56,11 @@ def along_axis(node: ir.Node, trace: Trace) -> None:
         trace.pin(axes, f"the rank of what {label(node)} normalises is not known")
         return
     flat = node.op_type not in ("Softmax", "LogSoftmax", "Hardmax") or trace.model.opset < 13
-    start = node.attributes.get_int("axis", 1 if flat and node.op_type != "LayerNormalization" else -1) % rank
+    last = not flat or node.op_type in ("LayerNormalization", "RMSNormalization")
+    start = node.attributes.get_int("axis", -1 if last else 1) % rank
     mixed = set(range(start, rank)) if flat else {start}
+    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+        trace.pin(axes, f"the mean or deviation of {label(node)} is read too")
     trace.pin([labels for a, labels in axes.items() if a in mixed], f"{label(node)} normalises over the channels")
     kept = {a: labels for a, labels in axes.items() if a not in mixed}
     trace.bend(kept)

@@ -34,7 +34,8 @@ def control_flow(node: ir.Node, trace: Trace) -> None:
 def shape(node: ir.Node, trace: Trace) -> None:
     """Shape: harmless where only other axes than the channels' are read off it."""
     for axis, labels in trace.tracked(node.inputs[0]).items():
-        if not all(_reads_other(use.node, use.idx, axis, node, trace) for use in node.outputs[0].uses()):
+        harmless = all(_reads_other(use.node, use.idx, axis, node, trace) for use in node.outputs[0].uses())
+        if node.outputs[0].is_graph_output() or not harmless:
             trace.pin([labels], f"the number of channels is computed with ({label(node)})")
 
 

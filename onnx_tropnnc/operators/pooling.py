@@ -33,6 +33,8 @@ def reduce(node: ir.Node, trace: Trace) -> None:
     )
     trace.pin([labels for a, labels in axes.items() if a in gone], f"{label(node)} reduces over the channels")
     kept = {a: labels for a, labels in axes.items() if a not in gone}
+    if node.op_type not in ("ReduceMax", "ReduceMean", "ReduceMin"):
+        trace.stretch(kept)
     if node.op_type not in _HOMOGENEOUS:
         trace.bend(kept)
     if not node.attributes.get_int("keepdims", 1):

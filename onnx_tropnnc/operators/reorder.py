@@ -130,11 +130,12 @@ def _run(node: ir.Node, index: int, labels: Labels, trace: Trace) -> Labels | No
         entries = node.attributes.get_ints(name, ()) if by_attribute else trace.integers(node.inputs[slot])
         if entries is None:
             return None
-        bounds.append(
-            range(len(labels))[slice(entries[index], None)].start if entries[index] < len(labels) else len(labels)
-        )
-        if entries[index] < len(labels):
-            trace.count(node, name if by_attribute else slot, index, labels[: bounds[-1]])
+        entry = entries[index]
+        bounds.append(range(len(labels))[slice(entry, None)].start if entry < len(labels) else len(labels))
+        if entry < len(labels):
+            # from the front an entry counts the channels before it, from the end those behind it
+            counted = labels[: bounds[-1]] if entry >= 0 else labels[bounds[-1] :]
+            trace.count(node, name if by_attribute else slot, index, counted)
     return labels[bounds[0] : bounds[1]]
 
 

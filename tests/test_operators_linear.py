@@ -1,0 +1,162 @@
+"""Gemm and MatMul."""
+
+import numpy as np
+import pytest
+from graphs import assert_halves, assert_same_outputs, dims, graph, groups_of, merged, pinned, random_weights, twice
+
+
+def doubled(axis: int = 1, **shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Random weights; w stands twice along `axis`, k along its last."""
+    weights = random_weights(**shapes)
+    weights["w"] = twice(weights["w"], axis)
+    if "k" in weights:
+        weights["k"] = twice(weights["k"], -1)
+    return weights
+
+
+GEMMS = {
+    "plain": ("Gemm(x, w, k)", 1, (4, 3), (3,), "Gemm(r, u)", (6, 3)),
+    "without bias": ("Gemm(x, w)", 1, (4, 3), (3,), "Gemm(r, u)", (6, 3)),
+    "transB": ("Gemm <transB = 1> (x, w, k)", 0, (3, 4), (3,), "Gemm <transB = 1> (r, u)", (3, 6)),
+    "alpha and beta": (
+        "Gemm <alpha = 0.5, beta = 2.0> (x, w, k)",
+        1,
+        (4, 3),
+        (3,),
+        "Gemm <alpha = 3.0> (r, u)",
+        (6, 3),
+    ),
+    "a bias with a leading 1": ("Gemm(x, w, k)", 1, (4, 3), (1, 3), "Gemm(r, u)", (6, 3)),
+    "beta is 0": ("Gemm <beta = 0.0> (x, w)", 1, (4, 3), (3,), "Gemm(r, u)", (6, 3)),
+}
+
+
+@pytest.mark.parametrize("case", GEMMS)
+def test_gemm_makes_and_reads_channels(case: str) -> None:
+    first, axis, shape, bias, second, other = GEMMS[case]
+    model = graph(f"c = {first} r = Relu(c) y = {second}", doubled(axis, w=shape, k=bias, u=other))
+    if "k" not in first:
+        del model.graph.initializer[[t.name for t in model.graph.initializer].index("k")]
+    assert groups_of(model)["Gemm_0"].passage.homogeneous
+    result = assert_halves(model, {"Gemm_0": 6})
+    assert sorted(dims(result)["w"]) == [3, 4]
+
+
+@pytest.mark.parametrize("alpha", [0.5, 2.0])
+def test_alpha_and_beta_count_in_the_clustering(alpha: float) -> None:
+    """A Gemm with factors is clustered as the one whose weights were multiplied by them."""
+    weights = random_weights(w=(4, 8), k=(8,), u=(8, 3))
+    plain = {"w": weights["w"] * alpha, "k": weights["k"] * 3, "u": weights["u"]}
+    factors = merged(
+        graph(f"c = Gemm <alpha = {alpha}, beta = 3.0> (x, w, k) r = Relu(c) y = Gemm(r, u)", weights), 0.5
+    )
+    same = merged(graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", plain), 0.5)
+    assert_same_outputs(same, factors)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_one_bias_for_all_channels_is_not_homogeneous(shape: tuple[int, ...]) -> None:
+    weights = doubled(w=(4, 3), u=(6, 3)) | {"k": np.full(shape, 0.5, np.float32)}
+    model = graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", weights)
+    assert not groups_of(model)["Gemm_0"].passage.homogeneous
+    assert dims(assert_halves(model, {"Gemm_0": 6}))["k"] == shape
+
+
+def test_a_bias_for_every_row_is_a_carrier() -> None:
+    weights = doubled(w=(4, 3), u=(6, 3)) | {"k": twice(random_weights(k=(5, 3))["k"], 1)}
+    model = graph(
+        "c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", weights, inputs="float[5, 4] x", outputs="float[5, 3] y"
+    )
+    group = groups_of(model)["Gemm_0"]
+    assert (group.nodes("carrier"), group.passage.homogeneous) == (("Gemm_0",), False)
+    assert dims(assert_halves(model, {"Gemm_0": 6}))["k"] == (5, 3)
+
+
+def test_trans_a_pins() -> None:
+    io = {"inputs": "float[3, 4] x", "outputs": "float[6, 2] y"}
+    model = graph("c = Gemm(x, w) y = Gemm <transA = 1> (c, u)", random_weights(w=(4, 6), u=(3, 2)), **io)
+    assert pinned(model, "Gemm_0") == "Gemm_1 transposes its input (transA)"
+
+
+def test_what_a_gemm_computes_with_is_pinned() -> None:
+    io = {"inputs": "float[3, 4] x", "outputs": "float[3, 3] y"}
+    weights = random_weights(w=(4, 6), q=(2, 3), u=(6, 3))
+    model = graph("c = Gemm(x, w) d = Gemm(q, c) y = Gemm(c, u)", weights, **io)
+    assert "the weight of Gemm_1 is computed at run time" in pinned(model, "Gemm_0")
+
+
+def test_a_bias_computed_at_run_time_pins_both_sides() -> None:
+    io = {"inputs": "float[3, 4] x", "outputs": "float[3, 3] y"}
+    weights = random_weights(w=(4, 6), q=(4, 6), u=(6, 3), p=(6, 3))
+    body = "c = Gemm(x, w) d = Gemm(x, q, c) e = Relu(d) f = Gemm(c, u) g = Gemm(e, p) y = Add(f, g)"
+    model = graph(body, weights, **io)
+    assert "Gemm_1 (Gemm) takes them for a parameter" in pinned(model, "Gemm_0")
+    assert "the bias of Gemm_1 is computed at run time" in pinned(model, "Gemm_1")
+
+
+def test_channels_on_the_batch_axis_are_pinned() -> None:
+    io = {"inputs": "float[3, 4] x", "outputs": "float[6, 2] y"}
+    model = graph("c = Gemm(x, w) t = Transpose(c) y = Gemm(t, u)", random_weights(w=(4, 6), u=(3, 2)), **io)
+    assert "Gemm_2 reads them along the batch axis" in pinned(model, "Gemm_0")
+
+
+@pytest.mark.parametrize("shape", ["N", "N, 5", "N, 2, 5"])
+def test_matmul_with_the_weight_on_the_right(shape: str) -> None:
+    io = {"inputs": f"float[{shape}, 4] x", "outputs": f"float[{shape}, 3] y"}
+    model = graph("c = MatMul(x, w) r = Relu(c) y = MatMul(r, u)", doubled(w=(4, 3), u=(6, 3)), **io)
+    assert groups_of(model)["MatMul_0"].passage.homogeneous
+    assert dims(assert_halves(model, {"MatMul_0": 6})) == {"w": (4, 3), "u": (3, 3)}
+
+
+@pytest.mark.parametrize("shape", ["", "N, "])
+def test_matmul_with_the_weight_on_the_left(shape: str) -> None:
+    io = {"inputs": f"float[{shape}4, 7] x", "outputs": f"float[{shape}3, 7] y"}
+    model = graph("c = MatMul(w, x) r = Relu(c) y = MatMul(u, r)", doubled(0, w=(3, 4), u=(3, 6)), **io)
+    assert dims(assert_halves(model, {"MatMul_0": 6})) == {"w": (3, 4), "u": (3, 3)}
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (1, 1, 3)])
+@pytest.mark.parametrize("order", ["m, k", "k, m"])
+def test_an_add_behind_matmul_is_its_bias(shape: tuple[int, ...], order: str) -> None:
+    weights = doubled(w=(4, 3), k=shape, u=(6, 3))
+    io = {"inputs": "float[N, 5, 4] x", "outputs": "float[N, 5, 3] y"}
+    model = graph(f"m = MatMul(x, w) c = Add({order}) r = Relu(c) y = MatMul(r, u)", weights, **io)
+    group = groups_of(model)["MatMul_0"]
+    assert (group.nodes("bias"), group.nodes("carrier"), group.passage.homogeneous) == (("Add_1",), (), True)
+    assert dims(assert_halves(model, {"MatMul_0": 6}))["k"] == shape
+
+
+def test_stacks_of_weights_pin() -> None:
+    io = {"inputs": "float[2, 5, 4] x", "outputs": "float[2, 5, 3] y"}
+    model = graph("c = MatMul(x, w) y = MatMul(c, u)", random_weights(w=(4, 6), u=(2, 6, 3)), **io)
+    assert pinned(model, "MatMul_0") == "MatMul_1 contracts them with another activation"
+
+
+def test_attention_contracts_two_activations() -> None:
+    """q k' contracts the channels of both; those of v pass on, to the projection behind."""
+    weights = random_weights(q=(4, 6), k=(4, 6), v=(4, 3), p=(6, 3))
+    weights["v"] = twice(weights["v"], 1)
+    body = (
+        "a = MatMul(x, q) b = MatMul(x, k) t = Transpose <perm = [0, 2, 1]> (b) s = MatMul(a, t)"
+        "o = Softmax(s) c = MatMul(x, v) d = MatMul(o, c) y = MatMul(d, p)"
+    )
+    model = graph(body, weights, inputs="float[N, 5, 4] x", outputs="float[N, 5, 3] y")
+    assert pinned(model, "MatMul_0") == "MatMul_3 contracts them with another activation"
+    assert pinned(model, "MatMul_1") == "MatMul_3 contracts them with another activation"
+    assert_halves(model, {"MatMul_5": 6})
+
+
+def test_a_vector_is_pinned() -> None:
+    body = "c = MatMul(x, w) s = Constant <value_ints = [6]> () r = Reshape(c, s) y = MatMul(r, u)"
+    model = graph(body, random_weights(w=(4, 6), u=(6, 3)), inputs="float[1, 4] x", outputs="float[3] y")
+    assert "MatMul_3" in pinned(model, "MatMul_0")
+
+
+def test_computed_weights_pin() -> None:
+    model = graph("c = MatMul(x, w) u = Exp(z) y = MatMul(c, u)", random_weights(w=(4, 6), z=(6, 3)))
+    assert pinned(model, "MatMul_0") == "MatMul_2 contracts them with another activation"
+    weights = random_weights(w=(4, 6)) | {"q": np.ones((6, 3), np.int8), "s": np.float32(0.1), "z": np.int8(0)}
+    model = graph("c = MatMul(x, w) u = DequantizeLinear(q, s, z) y = MatMul(c, u)", weights)
+    assert pinned(model, "MatMul_0") == (
+        "the weight of MatMul_2 is quantized; compress the float model before quantizing it"
+    )

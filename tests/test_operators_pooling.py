@@ -1,0 +1,93 @@
+"""Pools and reductions over space pass channels; over the channels themselves they pin."""
+
+import pytest
+from graphs import assert_halves, graph, groups_of, pinned, random_weights, twice
+
+IMAGE = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
+
+
+def weights(**more: tuple[int, ...]):
+    found = random_weights(w=(3, 2, 3, 3), k=(3,), **more)
+    return found | {"w": twice(found["w"]), "k": twice(found["k"])}
+
+
+POOLS = {
+    "max": "d = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (c)",
+    "average": "d = AveragePool <kernel_shape = [2, 2], pads = [1, 1, 1, 1]> (c)",
+    "lp": "d = LpPool <kernel_shape = [2, 2]> (c)",
+    "global average": "d = GlobalAveragePool(c)",
+    "global max": "d = GlobalMaxPool(c)",
+    "global lp": "d = GlobalLpPool(c)",
+    "mean over space": "d = ReduceMean <axes = [2, 3]> (c)",
+    "mean over space, counted from the end": "d = ReduceMean <axes = [-1, -2]> (c)",
+    "max over a row": "d = ReduceMax <axes = [3]> (c)",
+    "sum by an input": "a = Constant <value_ints = [2, 3]> () d = ReduceSum(c, a)",
+    "nothing to reduce": "d = ReduceSum <noop_with_empty_axes = 1> (c)",
+    "l1": "d = ReduceL1 <axes = [2, 3]> (c)",
+    "l2": "d = ReduceL2 <axes = [2, 3]> (c)",
+}
+
+
+@pytest.mark.parametrize("case", POOLS)
+def test_space_is_pooled_channel_by_channel(case: str) -> None:
+    model = graph(f"c = Conv(x, w, k) {POOLS[case]} y = Conv(d, u)", weights(u=(3, 6, 1, 1)), **IMAGE)
+    assert groups_of(model)["Conv_0"].passage.homogeneous
+    assert_halves(model, {"Conv_0": 6})
+
+
+@pytest.mark.parametrize("operator", ["ReduceSumSquare", "ReduceLogSumExp", "ReduceProd"])
+def test_curved_reductions_forbid_rescaling(operator: str) -> None:
+    model = graph(
+        f"c = Conv(x, w, k) d = {operator} <axes = [2, 3]> (c) y = Conv(d, u)", weights(u=(3, 6, 1, 1)), **IMAGE
+    )
+    assert not groups_of(model)["Conv_0"].passage.homogeneous
+    assert_halves(model, {"Conv_0": 6})
+
+
+@pytest.mark.parametrize("axes", ["[2, 3]", "[-2, -1]"])
+def test_a_spatial_mean_without_its_axes_feeds_a_gemm(axes: str) -> None:
+    body = f"c = Conv(x, w, k) d = ReduceMean <axes = {axes}, keepdims = 0> (c) y = Gemm(d, u)"
+    assert_halves(graph(body, weights(u=(6, 3)), inputs=IMAGE["inputs"]), {"Conv_0": 6})
+
+
+def test_axes_are_an_input_since_opset_18() -> None:
+    body = "a = Constant <value_ints = [2, 3]> () c = Conv(x, w, k) d = ReduceMean <keepdims = 0> (c, a) y = Gemm(d, u)"
+    assert_halves(graph(body, weights(u=(6, 3)), inputs=IMAGE["inputs"], opset=18), {"Conv_1": 6})
+
+
+def test_a_mean_of_a_sequence() -> None:
+    found = random_weights(w=(4, 3), u=(6, 3))
+    body = "c = MatMul(x, w) r = Relu(c) d = ReduceMean <axes = [1], keepdims = 0> (r) y = MatMul(d, u)"
+    assert_halves(graph(body, found | {"w": twice(found["w"], 1)}, inputs="float[N, 5, 4] x"), {"MatMul_0": 6})
+
+
+@pytest.mark.parametrize("axes", ["<axes = [1]>", "<axes = [1, 2, 3]>", ""])
+def test_over_the_channels_it_pins(axes: str) -> None:
+    body = f"c = Conv(x, w, k) e = Conv(c, u) d = ReduceMean {axes} (c) y = Add(e, d)"
+    model = graph(body, weights(u=(3, 6, 1, 1)), **IMAGE)
+    assert pinned(model, "Conv_0") == "ReduceMean_2 reduces over the channels"
+
+
+def test_axes_computed_at_run_time_pin() -> None:
+    io = {"inputs": "float[N, 2, 6, 6] x, int64[2] a", "outputs": "float[N, 6, P, Q] y, float[N, 3, P, Q] z"}
+    model = graph("c = Conv(x, w, k) y = ReduceSum(c, a) z = Conv(c, u)", weights(u=(3, 6, 1, 1)), **io)
+    assert "the axes that ReduceSum_1 reduces are not known" in pinned(model, "Conv_0")
+
+
+def test_indices_of_a_max_pool_pin() -> None:
+    io = {"inputs": IMAGE["inputs"], "outputs": "float[N, 3, P, Q] y, int64[N, 6, P, Q] i"}
+    model = graph(
+        "c = Conv(x, w, k) d, i = MaxPool <kernel_shape = [2, 2]> (c) y = Conv(d, u)", weights(u=(3, 6, 1, 1)), **io
+    )
+    assert pinned(model, "Conv_0") == "the indices of MaxPool_1 count channels too"
+
+
+def test_unread_indices_do_not() -> None:
+    body = "c = Conv(x, w, k) d, i = MaxPool <kernel_shape = [2, 2]> (c) y = Conv(d, u)"
+    assert_halves(graph(body, weights(u=(3, 6, 1, 1)), **IMAGE), {"Conv_0": 6})
+
+
+def test_channels_on_a_spatial_axis_pin() -> None:
+    body = "c = Conv(x, w, k) t = Transpose <perm = [0, 2, 1, 3]> (c) d = GlobalMaxPool(t) y = Conv(d, u)"
+    model = graph(body, weights(u=(3, 4, 1, 1)), **IMAGE)
+    assert "GlobalMaxPool_2 pools over them as over space" in pinned(model, "Conv_0")
