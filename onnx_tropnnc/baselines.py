@@ -73,8 +73,12 @@ class L1:
     name: ClassVar[str] = "l1"
 
     def __call__(self, vectors: ChannelVectors, extent: Extent, *, seed: int, xp: Namespace) -> MergeMap:
-        scores = np.sum([np.abs(block.astype(np.float64)).sum(axis=1) for block in vectors.rows], axis=0)
-        return _selection(scores, extent, self.name)
+        return _selection(self.scores(vectors, seed=seed), extent, self.name)
+
+    def scores(self, vectors: ChannelVectors, *, seed: int) -> NDArray[np.float64]:
+        """(n,) the L1 norms of the rows."""
+        sums: NDArray[np.float64] = np.sum([np.abs(b.astype(np.float64)).sum(axis=1) for b in vectors.rows], axis=0)
+        return sums
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,11 @@ class Random:
     name: ClassVar[str] = "random"
 
     def __call__(self, vectors: ChannelVectors, extent: Extent, *, seed: int, xp: Namespace) -> MergeMap:
-        return _selection(np.random.default_rng(seed).random(vectors.count), extent, self.name)
+        return _selection(self.scores(vectors, seed=seed), extent, self.name)
+
+    def scores(self, vectors: ChannelVectors, *, seed: int) -> NDArray[np.float64]:
+        """(n,) numbers drawn at random."""
+        return np.random.default_rng(seed).random(vectors.count)
 
 
 def _selection(scores: NDArray[np.float64], extent: Extent, name: str) -> MergeMap:

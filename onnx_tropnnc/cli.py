@@ -36,6 +36,8 @@ Examples:
 @click.argument("source", metavar="IN.onnx")
 @click.argument("target", metavar="[OUT.onnx]", required=False)
 @click.option("--ratio", type=float, help="Fraction of channels to remove from each group, in [0, 1).")
+@click.option("--target-params", type=float, metavar="F", help="Keep this fraction of the parameters.")
+@click.option("--target-macs", type=float, metavar="F", help="Keep this fraction of the multiply-accumulates.")
 @click.option("--threshold", type=float, help="Merge what is closer than this: non-uniform, clustering methods only.")
 @click.option("--variant", default="raw", show_default=True, help="What the threshold is scaled by: raw, 1 or 2.")
 @click.option("--method", default="auto", show_default=True, help="How channels are merged; see the README.")
@@ -48,6 +50,10 @@ Examples:
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only groups made by nodes of these names.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No groups made by nodes of these names.")
 @click.option("--ties", default="keep", show_default=True, help="Groups tied by residual connections: keep or merge.")
+@click.option(
+    "--round-to", type=int, default=1, show_default=True, help="Targets keep multiples of this many channels."
+)
+@click.option("--reconstruct", default="auto", show_default=True, help="auto, off, synthetic or data.")
 @click.option("--data", metavar="PATH", help="Samples: X.npz (an array per input, `labels`) or a folder of .npy files.")
 @click.option("--input-shape", multiple=True, metavar="NAME:1,3,224,224", help="Shape of a dynamic input.")
 @click.option("--input-range", multiple=True, metavar="NAME:LOW,HIGH", help="Values that an input takes.")
@@ -123,7 +129,21 @@ def _options(arguments: dict[str, Any]) -> "Options":
             ratios.append((pattern, float(ratio)))
         except ValueError:
             raise OptionError(f"--ratio-for {text}: must be PATTERN=R, as in --ratio-for '/layer1/*=0.2'") from None
-    plain = ("ratio", "threshold", "variant", "method", "clustering", "iterations", "sign_fixed", "include", "exclude")
+    plain = (
+        "target_params",
+        "target_macs",
+        "round_to",
+        "reconstruct",
+        "ratio",
+        "threshold",
+        "variant",
+        "method",
+        "clustering",
+        "iterations",
+        "sign_fixed",
+        "include",
+        "exclude",
+    )
     more = ("bound_radius", "features", "linkage", "ties", "data", "min_agreement", "min_cosine", "device", "seed")
     return Options(
         **{name: arguments[name] for name in plain + more},
@@ -159,14 +179,15 @@ def _inspect(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.terminal import print_groups
     from onnx_tropnnc.unreached import unreached_layers
 
-    ratio = 0.0 if arguments["ratio"] is None and arguments["threshold"] is None else arguments["ratio"]
+    amounts = [arguments[name] for name in ("ratio", "threshold", "target_params", "target_macs")]
+    ratio = 0.0 if amounts == [None] * 4 else arguments["ratio"]
     options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
     model = load(arguments["source"], input_shapes=options.input_shape)
     PassManager([PlainConstants(), FoldBatchNorm()])(model)
     groups = find_channel_groups(model, shapes_of(model))
     selection = Selection(options.include, options.exclude, options.ties)
     print_groups(groups, [selection.refusal(group) for group in groups], unreached_layers(model), _console())
-    if options.ratio or options.threshold is not None:
+    if options.ratio != 0.0:
         from onnx_tropnnc.pipeline import compress_model
 
         report = compress_model(model, replace(options, verify=False))

@@ -77,6 +77,14 @@ class Samples:
         solving = ~held if last else held
         return self.take(np.flatnonzero(solving)), self.take(np.flatnonzero(held))
 
+    def thinned(self, most: int) -> "Samples":
+        """At most so many samples, evenly spaced."""
+        if self.count <= most:
+            return self
+        run = run_size(self.inputs) or 1
+        size = max(run, most - most % run)
+        return self.take(np.arange(size) * self.count // size)
+
     def feeds(self, size: int = 32) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
         """What each run reads, with the samples it covers; `size` is how many where the model leaves that free."""
         run = run_size(self.inputs)

@@ -18,7 +18,7 @@ with s_jk the sign of sum_{i in I_k} C_ji,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ class MergeMap:
     sign_fixed: bool = False
     """Only elements of C whose sign is that of their cluster's plain sum are summed (Appendix A.6)."""
     contracted: NDArray[np.int64] | None = None
-    """Labels of exact duplicates, whose columns are summed before a sign-fixed map looks at signs."""
+    """Labels of exact duplicates: they count as one channel, in a carrier's mean and for a sign-fixed map's signs."""
 
     @property
     def size(self) -> int:
@@ -105,7 +105,9 @@ class MergeMap:
         labels[kept] = self.labels[middle]
         alpha[kept] = first.alpha[kept] * self.alpha[middle]
         gamma[kept] = first.gamma[kept] * self.gamma[middle]
-        contracted = first.labels if self.sign_fixed and first.changes else None
+        contracted = self.contracted
+        if first.changes and kept.all():
+            contracted = first.labels if contracted is None else contracted[first.labels]
         return MergeMap(labels, alpha, gamma, self.sign_fixed, contracted)
 
     def over(self, channels: NDArray[np.int64]) -> "MergeMap":
@@ -140,8 +142,16 @@ def apply_rows(blocks: Sequence[NDArray[Any]], merge_map: MergeMap) -> tuple[NDA
 
 def apply_carriers(blocks: Sequence[NDArray[Any]], merge_map: MergeMap) -> tuple[NDArray[Any], ...]:
     """Carriers' parameters: (n, p) blocks become (K, p), each cluster's mean."""
-    mean = MergeMap.mean_in_sum_out(merge_map.labels)
-    return apply_rows(blocks, mean)
+    labels = merge_map.labels
+    share = np.ones(len(labels))
+    if merge_map.contracted is not None:
+        _, classes, copies = np.unique(merge_map.contracted, return_inverse=True, return_counts=True)
+        share = 1.0 / copies[classes.reshape(-1)]
+    mean = MergeMap.mean_in_sum_out(labels)
+    kept = np.flatnonzero(labels >= 0)
+    alpha = np.zeros(len(labels))
+    alpha[kept] = share[kept] / np.bincount(labels[kept], share[kept])[labels[kept]]
+    return apply_rows(blocks, replace(mean, alpha=alpha))
 
 
 def apply_columns(columns: Sequence[NDArray[Any]], merge_map: MergeMap) -> tuple[NDArray[Any], ...]:

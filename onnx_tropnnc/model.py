@@ -43,6 +43,7 @@ class Model:
         row_scales: per weight (name of its value), how to get back to the kernel before fusion.
         statistics: per tensor (name), what a folded BatchNormalization promised of it.
         input_shapes: shapes that the user gave for dynamic inputs.
+        files: what the original consists of: its own file and those of its external data; never written to.
     """
 
     ir: onnx_ir.Model
@@ -51,6 +52,7 @@ class Model:
     row_scales: dict[str, RowScale] = field(default_factory=dict)
     statistics: dict[str, ChannelStatistics] = field(default_factory=dict)
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    files: frozenset[Path] = frozenset()
 
     @property
     def graph(self) -> onnx_ir.Graph:

@@ -10,18 +10,17 @@ doc strings and reads no external data outside the working directory; it is the 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import google.protobuf.message
-import numpy as np
 import onnx
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from onnx_tropnnc.constants import constant_tensor
 from onnx_tropnnc.errors import InputModelError, OutputPathError
 from onnx_tropnnc.model import Model
+from onnx_tropnnc.model_checks import check_graph, check_stored
+from onnx_tropnnc.proto_checks import check_proto
 
 __all__ = ["EXTERNAL_BYTES", "Source", "check_output", "load", "save", "to_proto", "weight_bytes"]
 
@@ -30,12 +29,12 @@ Source = onnx.ModelProto | bytes | str | os.PathLike[str]
 EXTERNAL_BYTES = 1_800_000_000
 """Results with more bytes of weights than this get external data: protobuf ends at 2 GiB."""
 
-_CHUNK = 1 << 22
-_PLAIN = (
-    (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL)
-    + (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.INT64)
+_PLAIN = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL) + (
+    ir.DataType.INT8,
+    ir.DataType.UINT8,
+    ir.DataType.INT32,
+    ir.DataType.INT64,
 )
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
 
 
 def load(source: Source, *, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Model:
@@ -45,6 +44,7 @@ def load(source: Source, *, input_shapes: Mapping[str, tuple[int, ...]] | None =
         InputModelError: the file is missing, is not ONNX or is truncated; its external data is missing, too short or
             outside the model's folder; NaN or Inf stands in a weight.
     """
+    files: set[Path] = set()
     if isinstance(source, onnx.ModelProto):
         name, graph = "the given model", _deserialize(source, "the given model")
         origin: Path | onnx.ModelProto = source
@@ -56,7 +56,9 @@ def load(source: Source, *, input_shapes: Mapping[str, tuple[int, ...]] | None =
         name, path = str(source), Path(source)
         origin, graph = path, _detached(_deserialize(_parse(_read(path), name), name), name)
         ir.external_data.set_base_dir(graph.graph, path.absolute().parent)
-    return _checked(Model(graph, name, origin, input_shapes=input_shapes or {}))
+        files = {path, *(Path(t.path) for t in _tensors(graph) if isinstance(t, ir.ExternalTensor))}
+    check_graph(graph, name)
+    return Model(graph, name, origin, input_shapes=input_shapes or {}, files=frozenset(files))
 
 
 def check_output(target: str | os.PathLike[str], source: Source) -> Path:
@@ -66,6 +68,17 @@ def check_output(target: str | os.PathLike[str], source: Source) -> Path:
         OutputPathError: the folder does not exist or may not be written, or the target is a folder or the input.
     """
     path = Path(target)
+    try:
+        return _writable(path, source)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OutputPathError):
+            raise
+        raise OutputPathError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _writable(path: Path, source: Source) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a null character in its name")
     if path.is_dir():
         raise OutputPathError(f"{path}: is a folder; name a file to write, such as {path / 'out.onnx'}")
     if not path.absolute().parent.is_dir():
@@ -88,9 +101,13 @@ def save(model: Model, target: str | os.PathLike[str], *, external_data: bool = 
         OutputPathError: the file system refuses (no space, no permission).
     """
     path = check_output(target, model.source if isinstance(model.source, Path) else model.name)
+    external = external_data or weight_bytes(model) > EXTERNAL_BYTES
+    for written in (path, _data_file(path)) if external else (path,):
+        if written.exists() and any(written.samefile(file) for file in model.files if file.exists()):
+            raise OutputPathError(f"{written}: belongs to the input, which is never overwritten; name another file")
     try:
-        with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}.") as folder:
-            _write(model, path, Path(folder), external_data or weight_bytes(model) > EXTERNAL_BYTES)
+        with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name[:100]}.") as folder:
+            _write(model, path, Path(folder), external)
     except OSError as error:
         raise OutputPathError(f"{path}: cannot be written ({error.strerror or error})") from error
 
@@ -103,12 +120,26 @@ def to_proto(model: Model) -> onnx.ModelProto:
             for value in graph.initializers.values():
                 if isinstance(value.const_value, ir.ExternalTensor):
                     value.const_value = _in_memory(value.const_value)
-        return ir.to_proto(inner)
-    return ir.to_proto(model.ir)
+        return _without_stored_shapes(ir.to_proto(inner))
+    return _without_stored_shapes(ir.to_proto(model.ir))
+
+
+def _without_stored_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """onnx-ir also lists initializers in value_info, where their own dimensions say all."""
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    kept = [info for info in proto.graph.value_info if info.name not in stored]
+    if len(kept) < len(proto.graph.value_info):
+        del proto.graph.value_info[:]
+        proto.graph.value_info.extend(kept)
+    return proto
+
+
+def _data_file(path: Path) -> Path:
+    return path.with_name(path.name + ".data")
 
 
 def _write(model: Model, path: Path, folder: Path, external: bool) -> None:
-    data = path.with_name(path.name + ".data")
+    data = _data_file(path)
     draft = folder / path.name
     if external:
         ir.save(model.ir, draft, external_data=data.name)
@@ -152,11 +183,24 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
         raise InputModelError(f"{name}: holds no graph; it is not an ONNX model, or is truncated")
     if not proto.opset_import or not proto.ir_version or not proto.graph.output:
         raise InputModelError(f"{name}: has no opset, IR version or outputs; it is truncated, export it again")
+    check_proto(proto, name)
     try:
-        return ir.from_proto(proto)
+        return _sorted(ir.from_proto(proto))
     except (ValueError, TypeError, KeyError, AttributeError, ir.serde.SerdeError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise InputModelError(f"{name}: is not a valid ONNX model ({reason})") from error
+
+
+def _sorted(model: ir.Model) -> ir.Model:
+    """Nodes behind those whose outputs they read, as onnx demands and onnxruntime does not; ValueError for a cycle."""
+    seen: set[ir.Node] = set()
+    for node in model.graph:
+        makers = (value.producer() for value in node.inputs if value is not None)
+        if any(maker is not None and maker.graph is model.graph and maker not in seen for maker in makers):
+            model.graph.sort()
+            break
+        seen.add(node)
+    return model
 
 
 def _detached(model: ir.Model, name: str) -> ir.Model:
@@ -165,94 +209,13 @@ def _detached(model: ir.Model, name: str) -> ir.Model:
         for value in graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype in _PLAIN:
-                _check_stored(value, name)
+                check_stored(value, name)
                 value.const_value = _in_memory(tensor)
         for node in graph:
             tensor = node.attributes.get_tensor("value", None) if node.op_type == "Constant" else None
             if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype in _PLAIN:
                 node.attributes["value"] = ir.AttrTensor("value", _in_memory(tensor))
     return model
-
-
-def _checked(model: Model) -> Model:
-    for graph in model.ir.graphs():
-        for value in graph.initializers.values():
-            _check_stored(value, model.name)
-    for graph in model.ir.graphs():
-        for node in graph:
-            _check_node(node, model.name)
-    return model
-
-
-def _check_stored(value: ir.Value, name: str) -> None:
-    """That an initializer's bytes are there: all of them, inside the model's folder."""
-    tensor = value.const_value
-    if tensor is None:
-        raise InputModelError(f"{name}: initializer {value.name} has no data; it is truncated, export it again")
-    if isinstance(tensor, ir.ExternalTensor):
-        _check_external(tensor, name)
-    elif isinstance(tensor, ir.TensorProtoTensor) and tensor.raw is not None:
-        held = tensor.raw.raw_data
-        if tensor.raw.HasField("raw_data") and len(held) != tensor.nbytes:
-            raise InputModelError(
-                f"{name}: initializer {value.name} holds {len(held)} bytes where its shape needs {tensor.nbytes}; "
-                "the file is truncated, export it again"
-            )
-
-
-def _check_external(tensor: ir.ExternalTensor, name: str) -> None:
-    base, path = Path(tensor.base_dir).resolve(), Path(tensor.path)
-    if not tensor.base_dir:
-        raise InputModelError(f"{name}: {tensor.name} lies in external data; give the model by its path instead")
-    if not path.resolve().is_relative_to(base) or Path(tensor.location).is_absolute():
-        raise InputModelError(f"{name}: the external data of {tensor.name} lies outside the model's folder; refused")
-    if not path.is_file():
-        raise InputModelError(f"{name}: the external data file {tensor.location} is missing")
-    if path.stat().st_size < (tensor.offset or 0) + tensor.nbytes:
-        raise InputModelError(f"{name}: the external data file {tensor.location} is too short for {tensor.name}")
-
-
-def _check_node(node: ir.Node, name: str) -> None:
-    """That every input comes from somewhere, and no weight holds NaN or Inf."""
-    for value in node.inputs:
-        if value is None or value.name == "" or value.is_graph_input() or value.is_initializer():
-            continue
-        if value.producer() is None:
-            raise InputModelError(
-                f"{name}: {node.name or node.op_type} reads {value.name}, which nothing computes; "
-                "the file is truncated or broken, export it again"
-            )
-    if node.op_type in _WEIGHTED and node.domain in ("", "ai.onnx"):
-        for value in node.inputs:
-            _check_finite(value, node, name)
-
-
-def _check_finite(value: ir.Value | None, node: ir.Node, name: str) -> None:
-    tensor = constant_tensor(value)
-    if value is None or tensor is None or not tensor.dtype.is_floating_point():
-        return
-    for chunk in _chunks(tensor):
-        # a finite sum has finite terms: one pass without a temporary, for all but hopeless weights
-        if not np.isfinite(chunk.sum(dtype=np.float64)) and not np.isfinite(chunk).all():
-            what = "NaN" if np.isnan(chunk).any() else "Inf"
-            raise InputModelError(
-                f"{name}: {node.name or node.op_type}: {what} in {value.name}; train or export the model again"
-            )
-
-
-def _chunks(tensor: ir.TensorProtocol) -> Iterator[NDArray[np.floating]]:
-    """The tensor's elements, flat, in pieces; external data is read, not mapped, so that memory stays small."""
-    if isinstance(tensor, ir.ExternalTensor) and tensor.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
-        dtype = tensor.dtype.numpy()
-        with open(tensor.path, "rb") as file:
-            file.seek(tensor.offset or 0)
-            for start in range(0, tensor.size, _CHUNK):
-                yield np.fromfile(file, dtype, min(_CHUNK, tensor.size - start))
-        return
-    array = tensor.numpy().reshape(-1)
-    for start in range(0, array.size, _CHUNK):
-        chunk = array[start : start + _CHUNK]
-        yield chunk if chunk.dtype in (np.float32, np.float64) else chunk.astype(np.float32)
 
 
 def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import get_args
 
 from onnx_tropnnc.baselines import Cup, NeuralPath
+from onnx_tropnnc.channels import ChannelGroup
 from onnx_tropnnc.clustering import Clustering, Extent, Linkage, Threshold, Variant
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.features import Features
+from onnx_tropnnc.group_selection import Selection, ratio_for
 from onnx_tropnnc.representatives import METHODS, Iterative, Method, TropNNC
 
 __all__ = ["Options"]
@@ -19,10 +21,12 @@ __all__ = ["Options"]
 
 @dataclass(frozen=True)
 class Options:
-    """Exactly one of `ratio` and `threshold` says how much to remove."""
+    """Exactly one of `ratio`, `threshold`, `target_params` and `target_macs` says how much to remove."""
 
     ratio: float | None = None
     threshold: float | None = None
+    target_params: float | None = None
+    target_macs: float | None = None
     variant: Variant = "raw"
     method: str = "auto"
     clustering: Clustering | None = None
@@ -34,6 +38,8 @@ class Options:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     ties: str = "keep"
+    round_to: int = 1
+    reconstruct: str = "auto"
     data: str | Path | None = None
     input_shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     input_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -45,22 +51,54 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (self.ratio is None) == (self.threshold is None):
-            raise OptionError("give exactly one of --ratio and --threshold")
+        amounts = (self.ratio, self.threshold, self.target_params, self.target_macs)
+        if sum(amount is not None for amount in amounts) != 1:
+            raise OptionError("give exactly one of --ratio, --threshold, --target-params and --target-macs")
+        for ratio in (self.ratio or 0.0, *(other for _, other in self.ratio_for)):
+            if not 0.0 <= ratio < 1.0:
+                raise OptionError(f"ratio {ratio:g} is outside [0, 1): it is the fraction of channels to remove")
+        for name, target in (("--target-params", self.target_params), ("--target-macs", self.target_macs)):
+            if target is not None and not 0.0 < target <= 1.0:
+                raise OptionError(f"{name} {target:g} is outside (0, 1]: it is the fraction to keep")
+        if self.round_to < 1:
+            raise OptionError(f"--round-to {self.round_to}: must be 1 or more")
         demands = ("--min-agreement", self.min_agreement, 100.0), ("--min-cosine", self.min_cosine, 1.0)
         for name, value, high in demands:
             if value is not None and not 0.0 <= value <= high:
                 raise OptionError(f"{name} {value:g} is outside [0, {high:g}]")
             if value is not None and not self.verify:
                 raise OptionError(f"{name} needs verification; leave out --no-verify")
+        if self.clustering not in (None, *get_args(Clustering)):
+            raise OptionError(f"--clustering {self.clustering}: unknown; choose {', '.join(get_args(Clustering))}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise OptionError(f"--device {self.device}: unknown; choose auto, cpu or cuda")
-        _ = self.merging_method  # an unknown one is refused before any work
+        if self.reconstruct not in ("auto", "off", "synthetic", "data"):
+            raise OptionError(f"--reconstruct {self.reconstruct}: unknown; choose auto, off, synthetic or data")
+        if self.reconstruct == "data" and self.data is None:
+            raise OptionError("--reconstruct data needs samples; give --data")
+        if self.method == "select" and self.threshold is not None:
+            raise OptionError("--threshold is for clustering methods; give --ratio or a target with --method select")
+        _ = self.merging_method, self.selection  # unknown ones are refused before any work
 
     @property
     def extent(self) -> Extent | None:
         """Where the clustering stops, or None for a ratio."""
         return None if self.threshold is None else Threshold(self.threshold, self.variant, self.linkage)
+
+    @property
+    def selection(self) -> Selection:
+        """Which groups may change."""
+        return Selection(self.include, self.exclude, self.ties)
+
+    @property
+    def selects(self) -> bool:
+        """Whether channels are selected by their activations; `auto` does where consumers are solved afterwards."""
+        automatic = self.method == "auto" and self.threshold is None and self.reconstruct != "off"
+        return automatic or self.method == "select"
+
+    def ratio_of(self, group: ChannelGroup) -> float:
+        """The fraction of a group's channels to remove."""
+        return ratio_for(group, self.ratio or 0.0, self.ratio_for)
 
     @property
     def demanding(self) -> bool:
@@ -71,8 +109,8 @@ class Options:
     def merging_method(self) -> Method:
         """What makes the merge maps.
 
-        `auto` is what measures best without data: Algorithm 2's representative on Ward's clusters. On ResNet56 at half
-        the channels that keeps 43 % where k-means keeps 23 %.
+        `auto`, where nothing can be run or reconstructed, is what measures best then: Algorithm 2's representative on
+        Ward's clusters. On ResNet56 at half the channels that keeps 43 % where k-means keeps 23 %.
         """
         method = self._named_method
         if self.features is None:
@@ -85,12 +123,12 @@ class Options:
 
     @property
     def _named_method(self) -> Method:
-        if self.method == "auto":
+        if self.method in ("auto", "select"):
             return TropNNC(clustering=self.clustering or "ward")
         if self.method == "tropnnc":
             return TropNNC(clustering=self.clustering or "kmeans")
         if self.method == "tropnnc-iterative":
             return Iterative(self.iterations, self.sign_fixed, clustering=self.clustering or "kmeans")
         if self.method not in METHODS:
-            raise OptionError(f"method {self.method} is unknown; choose auto, {', '.join(METHODS)}")
+            raise OptionError(f"method {self.method} is unknown; choose auto, select, {', '.join(METHODS)}")
         return METHODS[self.method]()

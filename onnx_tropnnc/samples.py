@@ -6,6 +6,7 @@ Fewer are made for models that take long to run; verification gets every fifth o
 from collections.abc import Mapping
 from pathlib import Path
 
+from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.input_hints import input_hints
 from onnx_tropnnc.inputs import Samples, resolve_shapes
 from onnx_tropnnc.model import Model
@@ -14,7 +15,7 @@ from onnx_tropnnc.sizes import size_of
 from onnx_tropnnc.synthetic import synthetic_samples
 from onnx_tropnnc.user_samples import load_samples
 
-__all__ = ["samples_for"]
+__all__ = ["samples_for", "samples_wanted"]
 
 MACS_PER_SAMPLE = ((50e6, 640), (200e6, 320), (1e9, 160), (float("inf"), 80))
 """How many samples to make for a model of up to so many multiply-accumulates."""
@@ -36,9 +37,16 @@ def samples_for(
     specs = input_specs_of(model)
     if data is not None:
         return load_samples(data, specs, count, model.input_shapes)
-    if count is None:
-        macs = size_of(model, shapes_of(model)).macs or 0
-        count = next(number for limit, number in MACS_PER_SAMPLE if macs <= limit)
-    return synthetic_samples(
-        resolve_shapes(specs, model.input_shapes), count, seed, ranges, input_hints(structure(model))
-    )
+    for name in set(ranges or {}) - {spec.name for spec in specs}:
+        raise SampleError(
+            f"--input-range {name}: the model has no such input, it has {', '.join(s.name for s in specs)}"
+        )
+    wanted = count or samples_wanted(model)
+    hints = input_hints(structure(model))
+    return synthetic_samples(resolve_shapes(specs, model.input_shapes), wanted, seed, ranges, hints)
+
+
+def samples_wanted(model: Model) -> int:
+    """How many samples are worth their time: fewer for models that take long to run."""
+    macs = size_of(model, shapes_of(model)).macs or 0
+    return next(number for limit, number in MACS_PER_SAMPLE if macs <= limit)

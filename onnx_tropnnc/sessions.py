@@ -69,8 +69,17 @@ class Runner:
     """Run options: runs are as silent as loading."""
 
     @staticmethod
-    def load(source: ModelSource, threads: int | None = None, providers: Sequence[str] | None = None) -> "Runner":
-        """The model, ready to run on `threads` threads (default: all cores); NotRunnable where that fails."""
+    def load(
+        source: ModelSource,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+        *,
+        optimized: bool = True,
+    ) -> "Runner":
+        """The model, ready to run on `threads` threads (default: all cores); NotRunnable where that fails.
+
+        Without `optimized` every node is run as it stands.
+        """
         if missing := runtime_missing():
             raise NotRunnable(missing)
         import onnxruntime
@@ -78,6 +87,8 @@ class Runner:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = SILENT
         options.intra_op_num_threads = threads or available_cores()
+        if not optimized:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Two sessions share the cores here: one that goes on spinning after its run would slow the other one down.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:

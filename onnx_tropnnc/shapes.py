@@ -4,6 +4,7 @@ Shape inference is onnx's own, on a copy without its large tensors. Analysis wan
 dimensions are given values first; a batch of BATCH samples, a prime, cannot be mistaken for anything else.
 """
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,7 +19,17 @@ from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.inputs import InputSpec, input_specs, resolve_shapes
 from onnx_tropnnc.model import Model
 
-__all__ = ["BATCH", "Shapes", "evaluate", "infer_shapes", "inferred_model", "input_specs_of", "shapes_of", "structure"]
+__all__ = [
+    "BATCH",
+    "Shapes",
+    "evaluate",
+    "infer_shapes",
+    "inference_error",
+    "inferred_model",
+    "input_specs_of",
+    "shapes_of",
+    "structure",
+]
 
 BATCH = 997
 """A prime that no picture, kernel or layer has as its size."""
@@ -28,6 +39,8 @@ _SHAPE_LOGIC = frozenset(
     ("Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Identity", "Max", "Min", "Mod")
     + ("Mul", "Neg", "Range", "ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where")
 )
+
+_INFERENCE_ERROR = re.compile(r"^.*?\(op_type:(\w+)(?:, node name: ([^)]*))?\): \[\w+InferenceError\] (.*)")
 
 Shapes = Mapping[str, tuple[int | None, ...]]
 """Per tensor name its dimensions, None where unknown; tensors of unknown rank are absent."""
@@ -67,6 +80,19 @@ def infer_shapes(model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> S
 def inferred_model(model: ir.Model) -> onnx.ModelProto:
     """A proto of the model's structure with every shape inferred afresh, symbols kept; large tensors are left out."""
     return _inferred(_skeleton(model))
+
+
+def inference_error(model: ir.Model) -> str | None:
+    """What onnx finds wrong with a node of the default operators (ranks, axes, sizes), or None."""
+    try:
+        onnx.shape_inference.infer_shapes(ir.to_proto(_skeleton(model)), strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        # operators that onnx expands to functions fail there for reasons of onnx's own: without this mark
+        found = _INFERENCE_ERROR.search(str(error))
+        if found is not None:
+            operator, node, reason = found.groups()
+            return f"{node or operator} ({operator}): {reason.strip()}"
+    return None
 
 
 def structure(model: Model) -> onnx.ModelProto:

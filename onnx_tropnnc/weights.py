@@ -31,6 +31,8 @@ class Workspace:
 
     model: Model
     alive: dict[tuple[ir.Node, int, int], Labels] = field(default_factory=dict)
+    left: dict[ChannelGroup, NDArray[np.bool_]] = field(default_factory=dict)
+    """Per group that was merged already which of its channels are still there."""
 
     def vectors(self, group: ChannelGroup, channels: Labels) -> ChannelVectors:
         """The weights around `channels` (their numbers in the group), which must be one block of it."""
@@ -48,8 +50,9 @@ class Workspace:
         )
 
     def apply(self, group: ChannelGroup, merge_map: MergeMap) -> None:
-        """Rewrite every weight and count of the group; `merge_map` is over all of its channels."""
+        """Rewrite every weight and count of the group; `merge_map` is over all of its channels, those gone are -1."""
         canonical_batch_norms(group)
+        before = self.left.get(group, np.ones(group.channels, bool))
         keep = np.zeros(group.channels, bool)
         keep[merge_map.leaders] = True
         inputs = [self._own(group, place) for place in group.places]
@@ -61,7 +64,8 @@ class Workspace:
         for place in group.places:
             self._drop_positions(place, keep)
         for counted in group.counts:
-            _recount(counted, keep)
+            _recount(counted, before & ~keep)
+        self.left[group] = keep
 
     def _blocks(self, places: Sequence[Place], channels: Labels) -> Iterator["_Block"]:
         """Per weight its block, once, however many nodes read it."""
@@ -198,10 +202,10 @@ def _like(number: float, array: Array) -> Array:
     return np.asarray(number, array.dtype)
 
 
-def _recount(counted: CountPlace, keep: NDArray[np.bool_]) -> None:
-    """Take the dropped channels off an integer of the graph."""
+def _recount(counted: CountPlace, gone: NDArray[np.bool_]) -> None:
+    """Take the channels that go off an integer of the graph."""
     members, count = counted.members, counted.count
-    dropped = int((~keep[members[members >= 0]]).sum())
+    dropped = int(gone[members[members >= 0]].sum())
     if not dropped:
         return
     if isinstance(count.where, str):

@@ -3,19 +3,24 @@
 if __name__ != "onnx_tropnnc.passes":
     raise ImportError(f"import onnx_tropnnc.passes instead of {__name__}: a second copy of its classes would not match")
 
+from onnx_tropnnc.group_selection import Selection
+from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.graph_surgeon import EditWithGraphSurgeon
-from onnx_tropnnc.passes.merge_channels import MergeChannels, Selection
+from onnx_tropnnc.passes.merge_channels import MergeChannels
 from onnx_tropnnc.passes.plain_constants import PlainConstants
+from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 
 __all__ = [
     "CheckExactness",
+    "CompressChannels",
     "EditWithGraphSurgeon",
     "FoldBatchNorm",
     "MergeChannels",
     "PlainConstants",
+    "ReconstructConsumers",
     "RefreshShapes",
     "Selection",
     "VerifyOutputs",

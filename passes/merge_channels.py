@@ -4,22 +4,25 @@ before  y = C phi(A x + b)        n channels
 after   y = C~ phi(A~ x + b~)     K channels: similar rows of A become one, their columns of C are summed
 needs   a channel group that is not pinned; see channels.py for what pins, representatives.py for how to merge
 
-Groups are taken in topological order; each one sees the weights as the groups before it left them.
+Exact duplicates go first, in all groups. Then groups are taken in topological order; each one sees the weights as the
+groups before it left them. K always counts from the channels that the model came with.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_tropnnc.allocation import uniform_count
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.bounds import Bound, bound_for
 from onnx_tropnnc.changes import Change, Kept, Merged
 from onnx_tropnnc.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.contraction import contract_everywhere, decided_blocks, expanded
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.merge_map import ChannelVectors, MergeMap
+from onnx_tropnnc.group_selection import Selection, ratio_for
+from onnx_tropnnc.merge_map import MergeMap
 from onnx_tropnnc.model import Model
 from onnx_tropnnc.representatives import Extent, Keep, Method, TropNNC, merge
 from onnx_tropnnc.shapes import Shapes, shapes_of
@@ -27,41 +30,7 @@ from onnx_tropnnc.sizes import size_of
 from onnx_tropnnc.unreached import unreached_layers
 from onnx_tropnnc.weights import Workspace
 
-__all__ = ["MergeChannels", "Selection"]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which groups may change, by the names of their nodes.
-
-    Attributes:
-        include: patterns (as in a shell) of which one must match a node of the group; empty: every group.
-        exclude: patterns of which none may match.
-        ties: `keep` leaves groups with a residual tie alone, as in the paper; `merge` takes them too.
-    """
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    ties: str = "keep"
-
-    def __post_init__(self) -> None:
-        if self.ties not in ("keep", "merge"):
-            raise OptionError(f"--ties {self.ties}: unknown; choose keep or merge")
-
-    def refusal(self, group: ChannelGroup) -> str | None:
-        """Why an option keeps the group as it is, or None."""
-        if group.ties and self.ties == "keep":
-            more = f" and {len(group.ties) - 1} more" if len(group.ties) > 1 else ""
-            return f"{group.ties[0]}{more} ties it to another activation (--ties keep)"
-        if self.include and not _matches(group, self.include):
-            return "not included (--include)"
-        if self.exclude and _matches(group, self.exclude):
-            return "excluded (--exclude)"
-        return None
-
-
-def _matches(group: ChannelGroup, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(node, pattern) for node in group.nodes("producer") for pattern in patterns)
+__all__ = ["MergeChannels"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +43,7 @@ class MergeChannels:
         extent: where to stop instead of at a ratio: a threshold of the clustering.
         method: what makes the merge maps.
         selection: which groups may change.
+        sizes: channels to keep by group name and block, instead of a ratio.
         plan: merge maps by group name, replayed instead of made; groups that are not in it stay.
         bound_radius: state error bounds for inputs in a ball of this radius; None: none, they cost a pass over the
             weights.
@@ -86,6 +56,7 @@ class MergeChannels:
     extent: Extent | None = None
     method: Method = field(default_factory=TropNNC)
     selection: Selection = field(default_factory=Selection)
+    sizes: Mapping[str, tuple[int, ...]] | None = None
     plan: Mapping[str, MergeMap] | None = None
     bound_radius: float | None = None
     seed: int = 0
@@ -99,47 +70,54 @@ class MergeChannels:
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Merge group after group."""
-        shapes = shapes_of(model)
-        workspace = Workspace(model)
-        treated = [self._treat(group, workspace, shapes) for group in find_channel_groups(model, shapes)]
-        return (*treated, *unreached_layers(model))
+        work = _Work(Workspace(model), shapes_of(model))
+        groups = find_channel_groups(model, work.shapes)
+        if self.plan is None:
+            work.contract([group for group in groups if group.pinned is None and self._refusal(group) is None])
+        return (*(self._treat(group, work) for group in groups), *unreached_layers(model))
 
-    def _treat(self, group: ChannelGroup, workspace: Workspace, shapes: Shapes) -> Change:
+    def _refusal(self, group: ChannelGroup) -> str | None:
+        reason = self.selection.refusal(group)
+        missing = self.plan is not None and group.name not in self.plan
+        return "not in the plan" if reason is None and missing else reason
+
+    def _treat(self, group: ChannelGroup, work: "_Work") -> Change:
         producers = group.nodes("producer")
         if group.pinned is not None:
             return Kept(group.name, producers, group.channels, group.pinned)
-        reason = self.selection.refusal(group)
-        if reason is None and self.plan is not None and group.name not in self.plan:
-            reason = "not in the plan"
+        reason = self._refusal(group)
         if reason is None:
-            merge_map = self._decide(group, workspace) if self.plan is None else _fitting(self.plan[group.name], group)
+            before = work.contracted.get(group, MergeMap.identity(group.channels))
+            step = self._decide(group, before, work) if self.plan is None else _fitting(self.plan[group.name], group)
+            merge_map = step.after(before)
             if merge_map.changes:
-                bound = self._bound(group, merge_map, workspace)
-                return replace(_apply(group, merge_map, workspace, shapes), bound=bound)
+                bound = self._bound(group, before, step, work)
+                if step.changes:
+                    work.apply(group, expanded(step, before))
+                return work.merged(group, merge_map, bound)
             reason = "; ".join(("nothing to merge at this size", *group.reasons))
         return Kept(group.name, producers, group.channels, reason, pinned=False)
 
-    def _decide(self, group: ChannelGroup, workspace: Workspace) -> MergeMap:
-        """One merge map over all channels, made block by block; pinned channels stay."""
-        parts = {
-            number: self._decide_block(group, workspace.vectors(group, np.flatnonzero(group.blocks == number)))
-            for number in range(int(group.blocks.max(initial=-1)) + 1)
-        }
-        return _joined(group.blocks, parts)
+    def _decide(self, group: ChannelGroup, before: MergeMap, work: "_Work") -> MergeMap:
+        """The map over the channels that are left."""
 
-    def _decide_block(self, group: ChannelGroup, vectors: ChannelVectors) -> MergeMap:
-        extent = self.extent or Keep(max(1, round(vectors.count * (1.0 - self._ratio(group)))))
-        return merge(vectors, extent, self.method, seed=self.seed, xp=array_module(self.device))
+        def decide(count: int, channels: NDArray[np.int64]) -> MergeMap:
+            extent = self.extent or Keep(self._count(group, int(group.blocks[channels[0]]), count))
+            vectors = work.workspace.vectors(group, channels)
+            return merge(vectors, extent, self.method, seed=self.seed, xp=array_module(self.device))
 
-    def _bound(self, group: ChannelGroup, merge_map: MergeMap, workspace: Workspace) -> Bound | None:
-        """The error bound of the group before it is merged: the sum of its blocks'."""
+        return decided_blocks(group, before, decide)
+
+    def _bound(self, group: ChannelGroup, before: MergeMap, step: MergeMap, work: "_Work") -> Bound | None:
+        """The error bound of the group before it is merged: the sum of its blocks'; contraction costs nothing."""
         if self.bound_radius is None:
             return None
         bounds = []
+        merge_map, left = expanded(step, before), before.leaders
         for number in range(int(group.blocks.max(initial=-1)) + 1):
-            channels = np.flatnonzero(group.blocks == number)
+            channels = left[group.blocks[left] == number]
             found = bound_for(
-                workspace.vectors(group, channels),
+                work.workspace.vectors(group, channels),
                 merge_map.over(channels),
                 radius=self.bound_radius,
                 method=self.method.name,
@@ -151,43 +129,48 @@ class MergeChannels:
         weakest = next((bound for bound in bounds if not bound.holds), bounds[0])
         return replace(weakest, value=sum(bound.value for bound in bounds))
 
-    def _ratio(self, group: ChannelGroup) -> float:
-        ratios = [ratio for pattern, ratio in self.ratio_for if _matches(group, (pattern,))]
-        return ratios[-1] if ratios else self.ratio
+    def _count(self, group: ChannelGroup, block: int, channels: int) -> int:
+        """How many of a block's channels stay."""
+        if self.sizes is not None:
+            return self.sizes[group.name][block] if group.name in self.sizes else channels
+        return uniform_count(channels, ratio_for(group, self.ratio, self.ratio_for))
 
 
-def _joined(blocks: NDArray[np.int64], parts: Mapping[int, MergeMap]) -> MergeMap:
-    """The blocks' maps as one over the whole group."""
-    labels, alpha, gamma = np.full(len(blocks), -1), np.ones(len(blocks)), np.ones(len(blocks))
-    contracted = np.arange(len(blocks))
-    size = 0
-    for number, part in parts.items():
-        channels = np.flatnonzero(blocks == number)
-        labels[channels] = np.where(part.labels >= 0, part.labels + size, -1)
-        alpha[channels], gamma[channels] = part.alpha, part.gamma
-        if part.contracted is not None:
-            contracted[channels] = channels[part.contracted]
-        size += part.size
-    pinned = np.flatnonzero(blocks < 0)
-    labels[pinned] = size + np.arange(len(pinned))
-    sign_fixed = any(part.sign_fixed for part in parts.values())
-    return MergeMap(labels, alpha, gamma, sign_fixed, contracted if sign_fixed else None)
+@dataclass
+class _Work:
+    """The model's weights under work, what was contracted, and what each group has saved so far."""
 
+    workspace: Workspace
+    shapes: Shapes
+    contracted: Mapping[ChannelGroup, MergeMap] = field(default_factory=dict)
+    saved: dict[ChannelGroup, tuple[int, int]] = field(default_factory=dict)
 
-def _apply(group: ChannelGroup, merge_map: MergeMap, workspace: Workspace, shapes: Shapes) -> Merged:
-    before = size_of(workspace.model, shapes)
-    workspace.apply(group, merge_map)
-    after = size_of(workspace.model, shapes)
-    return Merged(
-        group=group.name,
-        producers=group.nodes("producer"),
-        consumers=group.nodes("consumer"),
-        before=group.channels,
-        after=merge_map.size,
-        parameters_saved=before.parameters - after.parameters,
-        macs_saved=(before.macs or 0) - (after.macs or 0),
-        merge_map=merge_map,
-    )
+    def contract(self, groups: list[ChannelGroup]) -> None:
+        self.contracted = contract_everywhere(groups, self.workspace, self.apply)
+
+    def apply(self, group: ChannelGroup, merge_map: MergeMap) -> None:
+        before = size_of(self.workspace.model, self.shapes)
+        self.workspace.apply(group, merge_map)
+        after = size_of(self.workspace.model, self.shapes)
+        parameters, macs = self.saved.get(group, (0, 0))
+        self.saved[group] = (
+            parameters + before.parameters - after.parameters,
+            macs + (before.macs or 0) - (after.macs or 0),
+        )
+
+    def merged(self, group: ChannelGroup, merge_map: MergeMap, bound: Bound | None) -> Merged:
+        parameters, macs = self.saved[group]
+        return Merged(
+            group=group.name,
+            producers=group.nodes("producer"),
+            consumers=group.nodes("consumer"),
+            before=group.channels,
+            after=merge_map.size,
+            parameters_saved=parameters,
+            macs_saved=macs,
+            merge_map=merge_map,
+            bound=bound,
+        )
 
 
 def _fitting(merge_map: MergeMap, group: ChannelGroup) -> MergeMap:

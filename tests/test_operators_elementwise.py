@@ -181,7 +181,10 @@ def test_a_tie_with_the_model_input_pins() -> None:
 def test_a_squeeze_and_excitation_gate_is_a_tie() -> None:
     weights = random_weights(w=(6, 2, 3, 3), p=(6, 3, 1, 1), q=(3, 6, 1, 1), u=(3, 6, 1, 1))
     doubled = weights | {"w": twice(weights["w"][:3]), "p": twice(weights["p"][:3])}
-    body = "c = Conv(x, w) g = GlobalAveragePool(c) h = Conv(g, q) i = Relu(h) j = Conv(i, p) k = Sigmoid(j) d = Mul(c, k) y = Conv(d, u)"
+    body = (
+        "c = Conv(x, w) g = GlobalAveragePool(c) h = Conv(g, q) i = Relu(h) j = Conv(i, p) k = Sigmoid(j) d = "
+        "Mul(c, k) y = Conv(d, u)"
+    )
     model = graph(body, doubled, **IMAGE)
     group = groups_of(model)["Conv_0"]
     assert (group.ties, group.nodes("producer")) == (("Mul_6",), ("Conv_0", "Conv_4"))

@@ -77,7 +77,10 @@ def test_the_literal_of_a_reshape_is_rewritten() -> None:
 
 
 def test_a_literal_of_two_groups_is_copied() -> None:
-    body = "c = Conv(x, w, k) d = Reshape(c, s) e = Conv(x, v) f = Reshape(e, s) g = Gemm(d, u) h = Gemm(f, p) y = Add(g, h)"
+    body = (
+        "c = Conv(x, w, k) d = Reshape(c, s) e = Conv(x, v) f = Reshape(e, s) g = Gemm(d, u) h = Gemm(f, p) y = "
+        "Add(g, h)"
+    )
     model = graph(body, weights(u=(96, 3), v=(6, 2, 3, 3), p=(96, 3)) | shape(-1, 96), **IMAGE)
     result = merged(model, 0.5, ratio_for=(("Conv_2", 0.0),))
     assert_sound(result)
@@ -143,7 +146,10 @@ def test_merging_space_keeps_the_channels_axis() -> None:
 
 
 def test_channel_shuffles_pin() -> None:
-    body = "c = Conv(x, w, k) d = Reshape(c, s) e = Transpose <perm = [0, 2, 1, 3, 4]> (d) f = Reshape(e, q) y = Conv(f, u)"
+    body = (
+        "c = Conv(x, w, k) d = Reshape(c, s) e = Transpose <perm = [0, 2, 1, 3, 4]> (d) f = Reshape(e, q) y = "
+        "Conv(f, u)"
+    )
     model = graph(body, weights(u=(3, 6, 1, 1)) | shape(0, 2, 3, 4, 4) | {"q": np.array([0, 6, 4, 4])}, **SPATIAL)
     assert pinned(model, "Conv_0") == "Reshape_1 splits or mixes the axis of the channels"
 
@@ -200,7 +206,10 @@ def test_sizes_of_a_resize_are_rewritten() -> None:
 
 def test_sizes_put_together_at_run_time_are_rewritten() -> None:
     more = {"z": np.array([8, 8], np.int64), "a": np.array([0]), "b": np.array([1]), "e": np.array([6])}
-    body = "c = Conv(x, w, k) h = Shape(x) i = Slice(h, a, b) j = Concat <axis = 0> (i, e, z) d = Resize(c, , , j) y = Conv(d, u)"
+    body = (
+        "c = Conv(x, w, k) h = Shape(x) i = Slice(h, a, b) j = Concat <axis = 0> (i, e, z) d = Resize(c, , , j) "
+        "y = Conv(d, u)"
+    )
     model = graph(body, weights(u=(3, 6, 1, 1)) | more, **SPATIAL)
     assert initializers(assert_halves(model, {"Conv_0": 6}))["e"].tolist() == [3]
 

@@ -62,10 +62,14 @@ def test_captures_by_subgraphs() -> None:
 
 
 def test_captures_by_subgraphs_of_subgraphs() -> None:
-    inner = "i = If (t) <then_branch = a () => (float[N, 6] m) { m = Relu(c) }, else_branch = b () => (float[N, 6] n) { n = Neg(c) }>"
+    inner = (
+        "i = If (t) <then_branch = a () => (float[N, 6] m) { m = Relu(c) }, else_branch = b () => (float[N, 6] "
+        "n) { n = Neg(c) }>"
+    )
     body = (
         f"t = Constant <value = bool[1] {{1}}> () e = If (t) <then_branch = yes () => (float[N, 6] i) {{ {inner} }},"
-        " else_branch = no () => (float[N, 6] q) { o = Constant <value_float = 1.0> () q = Expand(o, h) }> d = Add(c, e)"
+        " else_branch = no () => (float[N, 6] q) { o = Constant <value_float = 1.0> () q = Expand(o, h) }> d "
+        "= Add(c, e)"
     )
     assert "captured by a subgraph" in pinned(between(body, h=np.array([1, 6])), "MatMul_0")
 
@@ -83,7 +87,8 @@ def test_weights_captured_by_subgraphs() -> None:
     [
         ("h = Shape(c) i = Constant <value_ints = [0]> () b = Gather(h, i)", True),
         (
-            "h = Shape(c) i = Constant <value_int = 0> () j = Gather(h, i) a = Constant <value_ints = [0]> () b = Unsqueeze(j, a)",
+            "h = Shape(c) i = Constant <value_int = 0> () j = Gather(h, i) a = Constant <value_ints = [0]> "
+            "() b = Unsqueeze(j, a)",
             True,
         ),
         ("h = Shape(c) i = Constant <value_ints = [-2]> () b = Gather(h, i)", True),
@@ -120,6 +125,7 @@ def test_shape_captured_by_a_subgraph_pins() -> None:
     body = (
         "h = Shape(c) t = Constant <value = bool[1] {1}> ()"
         "e = If (t) <then_branch = yes () => (int64[P] p) { p = Identity(h) },"
-        " else_branch = no () => (int64[Q] q) { q = Neg(h) }> z = ReduceSum <keepdims = 0> (e) f = Cast <to = 1> (z) d = Add(c, f)"
+        " else_branch = no () => (int64[Q] q) { q = Neg(h) }> z = ReduceSum <keepdims = 0> (e) f = Cast <to "
+        "= 1> (z) d = Add(c, f)"
     )
     assert "the number of channels is computed with" in pinned(between(body), "MatMul_0")

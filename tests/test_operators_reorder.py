@@ -42,7 +42,8 @@ def test_concat_with_the_model_input(axis: int) -> None:
 def test_a_dense_block() -> None:
     body = (
         "a = Conv <pads = [1, 1, 1, 1]> (x, w) b = Relu(a) c = Concat <axis = 1> (x, b)"
-        "d = Conv(c, v) e = Relu(d) f = Conv <kernel_shape = [1, 1]> (c, p) g = Relu(f) h = Conv(g, q) i = Concat <axis = 1> (e, h) y = Conv(i, u)"
+        "d = Conv(c, v) e = Relu(d) f = Conv <kernel_shape = [1, 1]> (c, p) g = Relu(f) h = Conv(g, q) i = "
+        "Concat <axis = 1> (e, h) y = Conv(i, u)"
     )
     found = weights("w", v=(3, 8, 1, 1), p=(3, 8, 1, 1), q=(3, 6, 1, 1), u=(3, 12, 1, 1))
     doubled = found | {name: twice(found[name]) for name in ("v", "p", "q")}
@@ -172,7 +173,10 @@ def test_slice_over_space_passes() -> None:
 
 
 def test_slice_by_attributes() -> None:
-    body = "c = Conv(x, w) d = Slice <axes = [1], starts = [0], ends = [3]> (c) e = Conv(d, u) f = Conv(c, v) y = Add(e, f)"
+    body = (
+        "c = Conv(x, w) d = Slice <axes = [1], starts = [0], ends = [3]> (c) e = Conv(d, u) f = Conv(c, v) y = "
+        "Add(e, f)"
+    )
     model = graph(body, random_weights(w=(6, 2, 3, 3), u=(3, 3, 1, 1), v=(3, 6, 1, 1)), opset=9, **SPATIAL)
     assert_sound(merged(model, 0.5))
 

@@ -10,6 +10,8 @@ from onnx import numpy_helper
 
 from onnx_tropnnc.errors import BrokenPromiseError
 from onnx_tropnnc.inputs import InputSpec, Samples, input_specs, resolve_shapes
+from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.passes import FoldBatchNorm
 from onnx_tropnnc.sessions import NotRunnable, Runner, available_cores
 from onnx_tropnnc.synthetic import synthetic_samples
 from onnx_tropnnc.verification import Verification, assert_same, measure_latency, verify
@@ -200,6 +202,31 @@ def test_exact_steps_are_held_to_their_tolerance(weight):
     ):
         assert_same(model, linear(weight * 1.001), samples(model))
     assert assert_same(model, linear(weight * 1.001), samples(model), tolerance=0.01).passed
+
+
+def nearly_nothing(factor: float = 1.0) -> onnx.ModelProto:
+    """Scores of about 1e-5 behind a Sigmoid, whose runtime rounds them to 1e-3 of themselves."""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((4, 2, 3, 3)), "g": rng.standard_normal(4) * 0.1, "b": np.full(4, -12.0)}
+    weights |= {"m": rng.standard_normal(4), "v": rng.uniform(0.5, 2, 4)}
+    model = onnx.parser.parse_model(
+        f"{OPSETS} g (float[N, 2, 6, 6] x) => (float[N, 4, 4, 4] y)"
+        "{ c = Conv(x, w) d = BatchNormalization(c, g, b, m, v) y = Sigmoid(d) }"
+    )
+    weights["b"] = weights["b"] * factor
+    model.graph.initializer.extend(numpy_helper.from_array(a.astype(np.float32), n) for n, a in weights.items())
+    return model
+
+
+def test_outputs_that_are_nearly_nothing_are_measured_by_their_rounding():
+    model = nearly_nothing()
+    folded = load(model)
+    FoldBatchNorm()(folded)
+    given = samples(model, 40)
+    found = assert_same(model, to_proto(folded), given)
+    assert 1e-4 < found.relative_l2 < 1e-2
+    with pytest.raises(BrokenPromiseError, match="output y changed by"):
+        assert_same(model, nearly_nothing(1.02), given)
 
 
 def test_nan_is_not_the_same(weight):

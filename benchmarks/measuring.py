@@ -1,0 +1,158 @@
+"""Compress a model in many ways and measure each: what all tables of the paper have in common.
+
+    subject = Subject.load("model.onnx")                      BatchNormalization folded, once
+    model = subject.merged(Cup(), extent=Threshold(0.5))      the subject stays as it is
+    size(model), top_1(model, data)
+
+Nothing is verified or reconstructed: merge maps as the paper has them. Accuracies are kept under build/, named by what
+the compressed model's bytes and the images hash to, so a second run computes the models again, but runs none of them.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from onnx_tropnnc.clustering import Extent
+from onnx_tropnnc.model import Model
+from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.passes import FoldBatchNorm, MergeChannels, PlainConstants, RefreshShapes, Selection
+from onnx_tropnnc.representatives import Method, TropNNC
+from onnx_tropnnc.shapes import shapes_of
+from onnx_tropnnc.sizes import Size, size_of
+
+__all__ = ["CACHE", "LabelledImages", "Subject", "nearest_threshold", "size", "top_1"]
+
+CACHE = Path(__file__).parent.parent / "build" / "paper"
+THREADS = 1
+LINEAR = ("Gemm", "MatMul")
+CONVOLUTIONAL = ("Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images as a model reads them, and their labels."""
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    @staticmethod
+    def load(
+        path: Path,
+        *,
+        limit: int | None = None,
+        mean: Sequence[float] | None = None,
+        deviation: Sequence[float] | None = None,
+    ) -> "LabelledImages":
+        """From X.npz with uint8 `images`, `labels`, `mean` and `std`; the last two can be replaced."""
+        with np.load(path) as stored:
+            images, labels = stored["images"][:limit], stored["labels"][:limit]
+            centre = np.asarray(stored["mean"] if mean is None else mean, np.float32).reshape(1, -1, 1, 1)
+            scale = np.asarray(stored["std"] if deviation is None else deviation, np.float32).reshape(1, -1, 1, 1)
+        return LabelledImages((images.astype(np.float32) / 255 - centre) / scale, labels)
+
+    def only(self, *classes: int) -> "LabelledImages":
+        """Some classes, numbered as they stand here."""
+        chosen = np.isin(self.labels, classes)
+        return LabelledImages(self.images[chosen], np.searchsorted(classes, self.labels[chosen]))
+
+    @cached_property
+    def digest(self) -> str:
+        """What the images and labels hash to."""
+        found = hashlib.sha256(self.images.tobytes())
+        found.update(self.labels.astype(np.int64).tobytes())
+        return found.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model with BatchNormalization folded, to be compressed again and again."""
+
+    folded: Model
+
+    @staticmethod
+    def load(path: Path, *, fused: bool = False) -> "Subject":
+        """`fused`: forget the kernels from before BatchNormalization was folded, so that clustering cannot see them."""
+        model = load(path)
+        PlainConstants()(model)
+        FoldBatchNorm()(model)
+        if fused:
+            model.row_scales.clear()
+        return Subject(model)
+
+    def merged(
+        self,
+        method: Method | None = None,
+        *,
+        extent: Extent | None = None,
+        ratio: float = 0.0,
+        include: tuple[str, ...] = (),
+        seed: int = 0,
+    ) -> Model:
+        """A compressed copy; groups with a residual tie stay as they are, as in the paper."""
+        model = self.folded.clone()
+        selection = Selection(include)
+        MergeChannels(ratio=ratio, extent=extent, method=method or TropNNC(), selection=selection, seed=seed)(model)
+        RefreshShapes()(model)
+        return model
+
+    def linear_layers(self) -> tuple[str, ...]:
+        """The names of the linear layers."""
+        return self._layers(LINEAR)
+
+    def convolutions(self) -> tuple[str, ...]:
+        """The names of the convolutions."""
+        return self._layers(CONVOLUTIONAL)
+
+    def _layers(self, operators: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(node.name for node in self.folded.graph if node.op_type in operators and node.name)
+
+
+def size(model: Model) -> Size:
+    """Parameters and multiply-accumulates."""
+    return size_of(model, shapes_of(model))
+
+
+def nearest_threshold(
+    parameters_at: Callable[[float], int], target: int, *, high: float = 1.0, steps: int = 16
+) -> float:
+    """The threshold that brings a parameter count nearest to `target`, by bisection; counts fall as it grows."""
+    low, seen = 0.0, {0.0: parameters_at(0.0)}
+    while (count := seen.setdefault(high, parameters_at(high))) > target and high < 1e6:
+        low, high = high, 2 * high
+    for _ in range(steps):
+        middle = (low + high) / 2
+        count = seen[middle] = parameters_at(middle)
+        low, high = (middle, high) if count > target else (low, middle)
+    return min(seen, key=lambda threshold: (abs(seen[threshold] - target), threshold))
+
+
+def top_1(model: Model, data: LabelledImages) -> float:
+    """Percent of the images that get the right label; of a single output, its sign says which."""
+    stored = to_proto(model).SerializeToString(deterministic=True)
+    key = hashlib.sha256(stored + data.digest.encode()).hexdigest()
+    path = CACHE / "accuracy" / key
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(repr(100 * float(np.mean(_guesses(stored, data.images) == data.labels))))
+    return float(path.read_text())
+
+
+def _guesses(stored: bytes, images: NDArray[np.float32], batch: int = 100) -> NDArray[np.int64]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(stored, options, providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    if isinstance(entry.shape[0], int):
+        batch = entry.shape[0]
+    starts = range(0, len(images), batch)
+    scores = np.concatenate([session.run(None, {entry.name: images[at : at + batch]})[0] for at in starts])
+    flat = scores.reshape(len(images), -1)
+    guesses: NDArray[np.int64] = (flat[:, 0] > 0).astype(np.int64) if flat.shape[1] == 1 else flat.argmax(axis=1)
+    return guesses

@@ -1,0 +1,224 @@
+"""Every table and figure of the TropNNC paper, our figures beside the published ones, as Markdown.
+
+    python benchmarks/paper.py table6                    ResNet56 on CIFAR-10
+    python benchmarks/paper.py table1 table2 table3      trains their networks first (see paper_networks.py)
+    python benchmarks/paper.py table7 --model resnet18.onnx --data imagenet.npz
+    python benchmarks/paper.py --list
+
+Trained tables read MNIST's and Fashion-MNIST's test parts from FOLDER/mnist_test.npz and FOLDER/fashion_mnist_test.npz
+(--folder). The others take --model and --data X.npz with uint8 `images` (N x C x H x W), `labels`, and the `mean` and
+`std` by which the model wants them normalised; --mean and --std replace those. Trained networks and measured accuracies
+are kept under build/, so that a second run is quick. Nothing is fine-tuned or reconstructed.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from measuring import LabelledImages, Subject
+from paper_non_uniform import ablation_lines, equal_size_lines, rules_of, threshold_lines
+from paper_tables import FIGURES, NON_UNIFORM, TABLE_1, TABLE_2, TABLE_3, SizeTable
+from paper_uniform import curve_lines, size_table_lines
+
+SHARED = Path("../shared")
+RESNET56 = SHARED / "zoo" / "cifar10_resnet56_bn.onnx"
+VGG = SHARED / "zoo" / "cifar10_vgg16_bn.onnx"
+CIFAR10 = SHARED / "data" / "cifar10_dev.npz"
+MODELS = Path(__file__).parent.parent / "models"
+
+Lines = Iterator[str]
+Command = Callable[[argparse.Namespace], Lines]
+
+
+def _network(name: str, fashion: Path | None, seed: int = 0) -> Path:
+    """A network of paper_networks.py; that room imports PyTorch, which the tables of given models do without."""
+    from paper_networks import make_network
+
+    return make_network(name, seed, fashion)
+
+
+def _test_part(arguments: argparse.Namespace, name: str) -> LabelledImages:
+    return LabelledImages.load(arguments.folder / f"{name}_test.npz", limit=arguments.limit)
+
+
+# -- tables 1 to 3 ----------------------------------------------------------------------------------------------------
+
+
+def pair(table: SizeTable, name: str, classes: tuple[int, int], arguments: argparse.Namespace) -> Lines:
+    """Table 1 or 2."""
+
+    def networks(single: bool, seed: int) -> Path:
+        return _network(f"{name}_{'single' if single else 'multi'}", arguments.fashion, seed=seed)
+
+    yield f"## {table.title}\n"
+    data = _test_part(arguments, "mnist").only(*classes)
+    yield from size_table_lines(table, networks, data, arguments.seeds)
+
+
+def table_3(arguments: argparse.Namespace) -> Lines:
+    """Table 3, both data sets."""
+    for name, table in TABLE_3.items():
+
+        def networks(single: bool, seed: int, name: str = name) -> Path:
+            return _network(f"{name}_cnn", arguments.fashion, seed=seed)
+
+        yield f"## {table.title}\n"
+        yield from size_table_lines(table, networks, _test_part(arguments, name), arguments.seeds)
+        yield ""
+
+
+# -- non-uniform ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a command reads where nothing else is given; None where it must be."""
+
+    model: Path | None = None
+    data: Path | None = None
+    fractions: tuple[float, ...] = (0.9, 0.8, 0.7)
+
+
+def _files(given: Given, arguments: argparse.Namespace) -> tuple[Path, Path]:
+    """The model and its data: those of the command line before the table's own."""
+    model, data = arguments.model or given.model, arguments.data or given.data
+    if model is None or data is None:
+        raise SystemExit("give --model MODEL.onnx and --data DATA.npz; the head of this file says what DATA.npz holds")
+    for path in (model, data):
+        if not path.is_file():
+            raise SystemExit(f"{path} is missing; give --model MODEL.onnx and --data DATA.npz")
+    return model, data
+
+
+def _subject(given: Given, arguments: argparse.Namespace, *, fused: bool = False) -> tuple[Subject, LabelledImages]:
+    model, data = _files(given, arguments)
+    images = LabelledImages.load(data, limit=arguments.limit, mean=arguments.mean, deviation=arguments.std)
+    return Subject.load(model, fused=fused), images
+
+
+def non_uniform(name: str, given: Given, arguments: argparse.Namespace) -> Lines:
+    """A table of non-uniform compression: the paper's thresholds, then equal sizes."""
+    table = NON_UNIFORM[name]
+    subject, data = _subject(given, arguments, fused=table.fused)
+    yield f"## {table.title}\n"
+    yield from _about(given, arguments, data)
+    yield from threshold_lines(subject, table, data)
+    yield "\nAt equal numbers of parameters:\n"
+    rules = tuple(rules_of(table).values())
+    yield from equal_size_lines(subject, rules, data, arguments.fractions or given.fractions)
+
+
+def ablation(given: Given, arguments: argparse.Namespace) -> Lines:
+    """CUP's three steps, one by one."""
+    subject, data = _subject(given, arguments)
+    for fraction in arguments.fractions or given.fractions:
+        yield f"## CUP's three steps, at {100 * fraction:.1f} % of the parameters\n"
+        yield from _about(given, arguments, data)
+        yield from ablation_lines(subject, data, fraction)
+        yield ""
+
+
+def _about(given: Given, arguments: argparse.Namespace, data: LabelledImages) -> Lines:
+    model, source = _files(given, arguments)
+    yield f"{model.name}, {len(data.labels)} images of {source.name}.\n"
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+def curve(name: str, title: str, layers: str, given: Given, arguments: argparse.Namespace) -> Lines:
+    """A curve over a given model."""
+    subject, data = _subject(given, arguments)
+    yield f"## Figure {name.removeprefix('figure')}: {title}\n"
+    yield from _about(given, arguments, data)
+    yield from _curve(name, subject, layers, data, arguments)
+
+
+def trained_curve(name: str, network: str, data_name: str, layers: str, arguments: argparse.Namespace) -> Lines:
+    """A curve over a small network: of models/ for MNIST, trained for Fashion-MNIST."""
+    known = MODELS / f"{data_name}_{network}.onnx"
+    path = known if known.exists() else _network(f"{data_name}_{network}", arguments.fashion)
+    yield f"## Figure {name.removeprefix('figure')}: {network}, {data_name}, {layers} layers\n"
+    yield from _curve(name, Subject.load(path), layers, _test_part(arguments, data_name), arguments)
+
+
+def _curve(name: str, subject: Subject, layers: str, data: LabelledImages, arguments: argparse.Namespace) -> Lines:
+    chosen = subject.linear_layers() if layers == "linear" else subject.convolutions()
+    yield from curve_lines(subject, chosen, data, arguments.seeds)
+    yield f"\nThe paper: {FIGURES[name]}."
+
+
+_VGG_SIZES = Given(VGG, CIFAR10, (0.99, 0.95, 0.9, 0.8, 0.7))
+_RESNET56_SIZES = Given(RESNET56, CIFAR10, (0.847, 0.741, 0.635))
+
+COMMANDS: Mapping[str, Command] = MappingProxyType(
+    {
+        "table1": partial(pair, TABLE_1, "mnist_3_5", (3, 5)),
+        "table2": partial(pair, TABLE_2, "mnist_4_9", (4, 9)),
+        "table3": table_3,
+        "table4-vgg": partial(non_uniform, "table4-vgg", _VGG_SIZES),
+        "table4-resnet56": partial(non_uniform, "table4-resnet56", _RESNET56_SIZES),
+        "table4-resnet18": partial(non_uniform, "table4-resnet18", Given()),
+        "table5": partial(non_uniform, "table5", _VGG_SIZES),
+        "table6": partial(non_uniform, "table6", _RESNET56_SIZES),
+        "table7": partial(non_uniform, "table7", Given()),
+        "first-table4": partial(non_uniform, "first-table4", _VGG_SIZES),
+        "first-table5": partial(non_uniform, "first-table5", _RESNET56_SIZES),
+        "first-table6": partial(non_uniform, "first-table6", Given()),
+        "ablation": partial(ablation, Given(RESNET56, CIFAR10, (0.847,))),
+        "figure7a": partial(trained_curve, "figure7a", "deepnn", "mnist", "linear"),
+        "figure7b": partial(trained_curve, "figure7b", "deepnn", "fashion_mnist", "linear"),
+        "figure7c": partial(trained_curve, "figure7c", "deepcnn2d", "mnist", "convolutional"),
+        "figure7d": partial(trained_curve, "figure7d", "deepcnn2d", "fashion_mnist", "convolutional"),
+        "figure8a": partial(curve, "figure8a", "AlexNet, linear layers, CIFAR-10", "linear", Given()),
+        "figure8b": partial(curve, "figure8b", "AlexNet, linear layers, CIFAR-100", "linear", Given()),
+        "figure8c": partial(curve, "figure8c", "VGG, convolutional, CIFAR-10", "convolutional", Given(VGG, CIFAR10)),
+        "figure8d": partial(curve, "figure8d", "VGG, convolutional, CIFAR-100", "convolutional", Given()),
+        "figure9a": partial(trained_curve, "figure9a", "lenet", "mnist", "linear"),
+        "figure9b": partial(trained_curve, "figure9b", "lenet", "fashion_mnist", "linear"),
+        "figure9c": partial(trained_curve, "figure9c", "lenet", "mnist", "convolutional"),
+        "figure9d": partial(trained_curve, "figure9d", "lenet", "fashion_mnist", "convolutional"),
+    }
+)
+"""One a table or figure."""
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="The tables and figures of the TropNNC paper, ours beside them.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(COMMANDS)}")
+    parser.add_argument("--list", action="store_true", help="print the names and stop")
+    parser.add_argument("--folder", type=Path, default=SHARED / "data", help="MNIST's and Fashion-MNIST's test parts")
+    parser.add_argument("--fashion", type=Path, help="Fashion-MNIST's training part; default: Debian's package")
+    parser.add_argument("--seeds", type=int, default=5, help="trained networks, or draws of `random` (5)")
+    parser.add_argument("--model", type=Path, help="the model of tables 4 to 7 and figure 8")
+    parser.add_argument("--data", type=Path, help="its test images and labels, .npz")
+    parser.add_argument("--limit", type=int, help="use the first N images only")
+    parser.add_argument("--mean", type=float, nargs="+", help="instead of the data's")
+    parser.add_argument("--std", type=float, nargs="+", help="instead of the data's")
+    parser.add_argument("--fractions", type=float, nargs="+", help="shares of the parameters for equal sizes")
+    arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.names) - set(COMMANDS)):
+        parser.error(f"unknown table {unknown[0]}; there are {', '.join(COMMANDS)}")
+    if not arguments.names and not arguments.list:
+        parser.error("name a table or figure; --list prints them")
+    return arguments
+
+
+def main() -> None:
+    """Print what was asked for, line by line as it is measured."""
+    arguments = parsed()
+    if arguments.list:
+        print("\n".join(COMMANDS))
+        return
+    for name in arguments.names:
+        for line in COMMANDS[name](arguments):
+            print(line, flush=True)
+        print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Tables 1 to 3 and Figures 7 to 9: the same share of neurons or channels kept in every layer that is compressed.
+
+Tables 1 to 3 compress the last hidden layer of five trained networks and give mean and standard deviation over them.
+The figures are curves over one network; what the paper prints of them is pictures, so its statement stands beside ours.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from types import MappingProxyType
+
+from measuring import LabelledImages, Subject, top_1
+from paper_tables import SizeTable, Spread
+
+from onnx_tropnnc.representatives import L1, Iterative, Method, NeuralPath, Random, SingleOutput, TropNNC, Zonotope
+
+__all__ = ["CURVE_METHODS", "LAST_HIDDEN", "REMAINING", "curve_lines", "size_table_lines", "spread"]
+
+LAST_HIDDEN = ("/fc1/Gemm",)
+"""The layer of 1000 neurons in the CNN of Tables 1 to 3."""
+
+SINGLE_OUTPUT = ("zonotope", "tropnnc-single")
+"""The methods for networks of one output."""
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {"zonotope": Zonotope(), "tropnnc-single": SingleOutput(), "neural-path": NeuralPath(), "tropnnc": TropNNC()}
+)
+
+CURVE_METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "random": Random(),
+        "l1": L1(),
+        "neural-path": NeuralPath(),
+        "tropnnc": TropNNC(),
+        "tropnnc-iterative": Iterative(3),
+    }
+)
+
+REMAINING = (100.0, 90.0, 75.0, 50.0, 35.0, 25.0, 15.0, 10.0, 5.0)
+"""Percentages of remaining neurons or channels on the curves."""
+
+Networks = Callable[[bool, int], Path]
+"""(whether it has a single output, seed) to a trained network."""
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation (0 of a single value)."""
+    return Spread(fmean(values), stdev(values) if len(values) > 1 else 0.0)
+
+
+def size_table_lines(table: SizeTable, networks: Networks, data: LabelledImages, seeds: int) -> Iterator[str]:
+    """A table of the paper, ours and its figures side by side."""
+    subjects = {
+        single: [Subject.load(networks(single, seed)) for seed in range(seeds)]
+        for single in {method in SINGLE_OUTPUT for method in table.methods}
+    }
+    yield "| remaining % | " + " | ".join(f"{method} | paper" for method in table.methods) + " |"
+    yield "| --- |" + " --- | --- |" * len(table.methods)
+    for percent, published in table.rows.items():
+        cells = []
+        for method, paper in zip(table.methods, published, strict=True):
+            found = [_kept(subject, method, percent, data) for subject in subjects[method in SINGLE_OUTPUT]]
+            cells += [_text(spread(found)), _text(paper)]
+        yield f"| {percent:g} | {' | '.join(cells)} |"
+
+
+def _kept(subject: Subject, method: str, percent: float, data: LabelledImages) -> float:
+    """Accuracy with that share of the last hidden layer, as the network was where it is all of it."""
+    if percent == 100.0:
+        return top_1(subject.folded, data)
+    return top_1(subject.merged(METHODS[method], ratio=1 - percent / 100, include=LAST_HIDDEN), data)
+
+
+def _text(value: Spread) -> str:
+    return f"{value.mean:.2f} ± {value.deviation:.2f}"
+
+
+def curve_lines(subject: Subject, layers: tuple[str, ...], data: LabelledImages, seeds: int) -> Iterator[str]:
+    """Accuracy of every method by the percentage that remains; `random` is the mean over `seeds` seeds."""
+    yield "| remaining % | " + " | ".join(CURVE_METHODS) + " |"
+    yield "| --- |" + " --- |" * len(CURVE_METHODS)
+    for percent in REMAINING:
+        accuracies = [_on_curve(subject, method, percent, layers, data, seeds) for method in CURVE_METHODS.values()]
+        yield f"| {percent:g} | {' | '.join(f'{accuracy:.2f}' for accuracy in accuracies)} |"
+
+
+def _on_curve(
+    subject: Subject, method: Method, percent: float, layers: tuple[str, ...], data: LabelledImages, seeds: int
+) -> float:
+    if percent == 100.0:
+        return top_1(subject.folded, data)
+    drawn = range(seeds if isinstance(method, Random) else 1)
+    found = (subject.merged(method, ratio=1 - percent / 100, include=layers, seed=seed) for seed in drawn)
+    return fmean(top_1(model, data) for model in found)

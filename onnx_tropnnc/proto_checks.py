@@ -1,0 +1,148 @@
+"""What must hold of a parsed model before anything is built on it, so that no later step meets half a node.
+
+    names     one tensor, one name, made once
+    tensors   an element type, dimensions of 0 or more, as much data as they need
+    nodes     an operator, the inputs and outputs that it needs, attributes of the types that it has
+
+Operators, as onnx knows them in the model's operator set; those it does not know are left to the runtime.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import onnx
+import onnx.defs
+
+from onnx_tropnnc.errors import InputModelError
+
+__all__ = ["check_proto"]
+
+_FIELDS: Mapping[str, tuple[str, int]] = {
+    "FLOAT": ("float_data", 4),
+    "DOUBLE": ("double_data", 8),
+    "INT64": ("int64_data", 8),
+    "UINT64": ("uint64_data", 8),
+    "UINT32": ("uint64_data", 4),
+    "INT32": ("int32_data", 4),
+    "INT16": ("int32_data", 2),
+    "UINT16": ("int32_data", 2),
+    "FLOAT16": ("int32_data", 2),
+    "BFLOAT16": ("int32_data", 2),
+    "INT8": ("int32_data", 1),
+    "UINT8": ("int32_data", 1),
+    "BOOL": ("int32_data", 1),
+}
+"""Per element type where elements lie that are not bytes, one a number, and how many bytes they are otherwise."""
+
+
+def check_proto(proto: onnx.ModelProto, name: str) -> None:
+    """Raise InputModelError for the first thing that does not hold; `name` is how the model is called."""
+    versions = {entry.domain: entry.version for entry in proto.opset_import}
+    local = {(function.domain, function.name) for function in proto.functions}
+    for graph in _graphs(proto.graph):
+        reason = _about_names(graph)
+        for tensor in graph.initializer:
+            reason = reason or _about_tensor(tensor)
+        for node in graph.node:
+            if reason is None and (node.domain, node.op_type) not in local:
+                reason = _about_node(node, versions)
+        if reason is not None:
+            raise InputModelError(f"{name}: {reason}; the file is truncated or broken, export it again")
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _graphs(attribute.g)
+            for inner in attribute.graphs:
+                yield from _graphs(inner)
+
+
+def _about_names(graph: onnx.GraphProto) -> str | None:
+    stored = [tensor.name for tensor in graph.initializer]
+    made = [output for node in graph.node for output in node.output if output]
+    if "" in stored:
+        return "an initializer has no name"
+    if len(set(stored)) < len(stored):
+        return f"two initializers are called {_twice(stored)}"
+    read = {value.name for value in graph.input} | set(stored)
+    if len(set(made)) < len(made) or read & set(made):
+        return f"{_twice([*made, *(read & set(made))])} is made twice"
+    return None
+
+
+def _twice(names: list[str]) -> str:
+    seen: set[str] = set()
+    return next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+
+
+def _about_tensor(tensor: onnx.TensorProto) -> str | None:
+    called = f"tensor {tensor.name}" if tensor.name else "a tensor"
+    kinds = onnx.TensorProto.DataType
+    if tensor.data_type not in kinds.values() or tensor.data_type == onnx.TensorProto.UNDEFINED:
+        return f"{called} has no element type that is known ({tensor.data_type})"
+    if any(d < 0 for d in tensor.dims):
+        return f"{called} has a negative dimension"
+    kind = kinds.Name(tensor.data_type)
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or kind not in _FIELDS:
+        return None
+    (field, width), size = _FIELDS[kind], math.prod(tensor.dims)
+    if tensor.HasField("raw_data"):
+        held, needed, unit = len(tensor.raw_data), size * width, "bytes"
+    else:
+        held, needed, unit = len(getattr(tensor, field)), size, "numbers"
+    return f"{called} holds {held} {unit} where its shape needs {needed}" if held != needed else None
+
+
+def _about_node(node: onnx.NodeProto, versions: Mapping[str, int]) -> str | None:
+    called = node.name or f"{node.op_type} of {next(iter(node.output), 'nothing')}"
+    if not node.op_type:
+        return f"node {called} has no operator"
+    for attribute in node.attribute:
+        tensors = (attribute.t,) if attribute.type == onnx.AttributeProto.TENSOR else attribute.tensors
+        for tensor in tensors:
+            if reason := _about_tensor(tensor):
+                return f"{called}: {reason}"
+    schema = _schema(node, versions)
+    if schema is None:
+        return None
+    reason = _about_inputs(node, schema) or _about_attributes(node, schema)
+    return None if reason is None else f"{called} ({node.op_type}) {reason}"
+
+
+def _schema(node: onnx.NodeProto, versions: Mapping[str, int]) -> onnx.defs.OpSchema | None:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    version = versions.get(domain, versions.get("ai.onnx", 0) if domain == "" else 0)
+    if not version or not onnx.defs.has(node.op_type, domain=domain, max_inclusive_version=version):
+        return None
+    return onnx.defs.get_schema(node.op_type, version, domain)
+
+
+def _about_inputs(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> str | None:
+    if not schema.min_input <= len(node.input) <= schema.max_input:
+        few = len(node.input) < schema.min_input
+        allowed = f"at least {schema.min_input} are needed" if few else f"at most {schema.max_input} are read"
+        return f"has {len(node.input)} inputs where {allowed}"
+    single = onnx.defs.OpSchema.FormalParameterOption.Single
+    for given, formal in zip(node.input, schema.inputs, strict=False):
+        if not given and formal.option == single:
+            return f"lacks its input {formal.name}"
+    if not schema.min_output <= len(node.output) <= schema.max_output or not any(node.output):
+        return f"has {sum(map(bool, node.output))} outputs"
+    return None
+
+
+def _about_attributes(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> str | None:
+    given = {attribute.name: attribute for attribute in node.attribute}
+    for name, formal in schema.attributes.items():
+        if name not in given:
+            if formal.required:
+                return f"lacks its attribute {name}"
+            continue
+        found, wanted = given[name], formal.type.name
+        held = onnx.AttributeProto.AttributeType.Name(found.type)
+        if not found.ref_attr_name and held != wanted:
+            return f"has an attribute {name} of type {held} instead of {wanted}"
+    return None

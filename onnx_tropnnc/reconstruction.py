@@ -1,0 +1,202 @@
+"""Least squares for a layer that reads something else than it was trained on. Arrays only.
+
+With U (s x d) what the layer reads now, T (s x m) what it should return, W0 and b0 its weights now, and the residual
+R = T - U W0 - b0:
+
+    W = W0 + (V'V/s + lambda tr(U'U/s)/d I)^-1 V'R/s        V = U minus its mean row
+    b = b0 + mean(R) - mean(U) (W - W0)
+
+Rows come in blocks; only their moments are kept: U'U, U'R, the sums of U and R, and |R|^2. A share of the rows is held
+out: it chooses lambda, and whether there is any gain at all. Products run in the rows' own precision, sums and the
+solve in float64.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import array_api_compat
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from onnx_tropnnc.backend import Array, Namespace
+
+__all__ = ["Moments", "NormalEquations", "Solution", "Unsolved", "solve"]
+
+EXACT = 1e-5
+"""Relative error that rounding alone makes."""
+
+SMALLEST_PIVOT = 1e-7
+"""Of Cholesky's largest pivot: its square is about what float64 can still tell from zero."""
+
+
+@dataclass
+class Moments:
+    """Sums over rows of inputs u and residuals r."""
+
+    gram: Array
+    """(d, d) sum of u u'."""
+    cross: Array
+    """(d, m) sum of u r'."""
+    inputs: Array
+    """(d,) sum of u."""
+    residuals: Array
+    """(m,) sum of r."""
+    squares: Array
+    """(m,) sum of r^2."""
+    count: int = 0
+
+    @staticmethod
+    def zeros(inputs: int, outputs: int, xp: Namespace) -> "Moments":
+        """The sums over no rows."""
+        shapes = (inputs, inputs), (inputs, outputs), (inputs,), (outputs,), (outputs,)
+        return Moments(*(xp.zeros(shape, dtype=xp.float64) for shape in shapes))
+
+    def add(self, u: Array, r: Array) -> None:
+        """More rows."""
+        xp = array_api_compat.array_namespace(u)
+        self.gram += xp.astype(xp.matmul(u.T, u), xp.float64)
+        self.cross += xp.astype(xp.matmul(u.T, r), xp.float64)
+        self.inputs += xp.sum(u, axis=0, dtype=xp.float64)
+        self.residuals += xp.sum(r, axis=0, dtype=xp.float64)
+        self.squares += xp.sum(r * r, axis=0, dtype=xp.float64)
+        self.count += u.shape[0]
+
+    def plus(self, other: "Moments") -> "Moments":
+        """The sums over the rows of both."""
+        return Moments(
+            self.gram + other.gram,
+            self.cross + other.cross,
+            self.inputs + other.inputs,
+            self.residuals + other.residuals,
+            self.squares + other.squares,
+            self.count + other.count,
+        )
+
+    def error(self, weights: Array, bias: Array) -> float:
+        """The sum of |r - u W - b|^2 over the rows."""
+        xp = array_api_compat.array_namespace(self.gram)
+        fit = 2.0 * (xp.sum(weights * self.cross) + xp.sum(bias * self.residuals))
+        own = xp.sum(weights * xp.matmul(self.gram, weights)) + self.count * xp.sum(bias * bias)
+        both = 2.0 * xp.sum(xp.matmul(self.inputs, weights) * bias)
+        return float(xp.sum(self.squares) - fit + own + both)
+
+
+class NormalEquations:
+    """Collects the moments of one layer, a held-out share of the rows apart."""
+
+    def __init__(self, weights: Array, bias: Array) -> None:
+        self.xp = array_api_compat.array_namespace(weights)
+        self.weights, self.bias = weights, bias
+        inputs, outputs = weights.shape
+        self.fitted = Moments.zeros(inputs, outputs, self.xp)
+        self.held = Moments.zeros(inputs, outputs, self.xp)
+        self.targets = self.xp.zeros(outputs, dtype=self.xp.float64)
+        self.target_squares = self.xp.zeros(outputs, dtype=self.xp.float64)
+
+    def add(self, inputs: Array, targets: Array, held: NDArray[np.bool_]) -> None:
+        """Rows of what the layer reads and should return; `held` marks those held out."""
+        xp = self.xp
+        residuals = targets - xp.matmul(inputs, xp.astype(self.weights, inputs.dtype))
+        residuals = residuals - xp.astype(self.bias, inputs.dtype)
+        for moments, rows in ((self.fitted, ~held), (self.held, held)):
+            if rows.any():
+                index = xp.asarray(np.flatnonzero(rows))
+                moments.add(xp.take(inputs, index, axis=0), xp.take(residuals, index, axis=0))
+        self.targets += xp.sum(targets, axis=0, dtype=xp.float64)
+        self.target_squares += xp.sum(targets * targets, axis=0, dtype=xp.float64)
+
+    @property
+    def energy(self) -> float:
+        """The sum of squares of all targets about their mean: what errors are relative to."""
+        count = self.fitted.count + self.held.count
+        return float(self.xp.sum(self.target_squares - self.targets * self.targets / max(1, count)))
+
+
+@dataclass(frozen=True)
+class Solution:
+    """New weights and bias, the lambda, and the relative errors (L2, held-out rows) before and after."""
+
+    weights: Array
+    bias: Array
+    ridge: float
+    error_before: float
+    error_after: float
+
+
+@dataclass(frozen=True)
+class Unsolved:
+    """Why the weights stay as they are."""
+
+    reason: str
+    error_before: float
+
+
+def solve(equations: NormalEquations, ridges: Sequence[float]) -> Solution | Unsolved:
+    """The ridge solution with the lambda that the held-out rows like best, refitted to all rows."""
+    fitted, held = equations.fitted, equations.held
+    scale = max(equations.energy * held.count / max(1, held.count + fitted.count), 1e-300)
+    before = float(equations.xp.sum(held.squares))
+    reason = _unsolvable(fitted, held)
+    if reason is not None:
+        return Unsolved(reason, _relative(before, scale))
+    if before <= EXACT**2 * scale:
+        return Unsolved("it is exact already", _relative(before, scale))
+    tried = [(held.error(*change), ridge) for ridge in ridges if (change := _ridge(fitted, ridge)) is not None]
+    best = _ridge(fitted.plus(held), min(tried)[1]) if tried else None
+    if best is None:
+        return Unsolved("its system is ill-conditioned", _relative(before, scale))
+    after = held.error(*best)
+    if not after < before:
+        return Unsolved("solving is no better on what was held out", _relative(before, scale))
+    weights, bias = equations.weights + best[0], equations.bias + best[1]
+    return Solution(weights, bias, min(tried)[1], _relative(before, scale), _relative(after, scale))
+
+
+def _relative(error: float, scale: float) -> float:
+    return math.sqrt(max(error, 0.0) / scale)
+
+
+def _unsolvable(fitted: Moments, held: Moments) -> str | None:
+    """Why there is no system to solve, or None."""
+    if fitted.count == 0 or held.count == 0:
+        return "there are too few samples"
+    xp = array_api_compat.array_namespace(fitted.gram)
+    parts = (part for m in (fitted, held) for part in (m.gram, m.cross, m.squares))
+    if not all(bool(xp.all(xp.isfinite(part))) for part in parts):
+        return "its activations are not finite on the samples"
+    return None if float(xp.sum(fitted.inputs**2)) > 0.0 or _trace(fitted) > 0.0 else "it reads only zeros"
+
+
+def _trace(moments: Moments) -> float:
+    xp = array_api_compat.array_namespace(moments.gram)
+    return float(xp.sum(xp.linalg.diagonal(moments.gram)))
+
+
+def _ridge(moments: Moments, ridge: float) -> tuple[Array, Array] | None:
+    """The change of the weights and of the bias; None where the system cannot be solved in float64."""
+    xp = array_api_compat.array_namespace(moments.gram)
+    count, size = moments.count, moments.gram.shape[0]
+    mean, shift = moments.inputs / count, moments.residuals / count
+    gram = moments.gram / count - mean[:, None] * mean[None, :]
+    cross = moments.cross / count - mean[:, None] * shift[None, :]
+    level = ridge * _trace(moments) / (count * size)
+    weights = _solved(gram + level * xp.eye(size, dtype=xp.float64), cross)
+    return None if weights is None else (weights, shift - xp.matmul(mean, weights))
+
+
+def _solved(system: Array, cross: Array) -> Array | None:
+    """The solution of a positive definite system by Cholesky's method; None where it is too close to singular."""
+    xp = array_api_compat.array_namespace(system)
+    try:
+        factor = xp.linalg.cholesky(system)
+    except np.linalg.LinAlgError:
+        return None
+    pivots = xp.linalg.diagonal(factor)
+    # CuPy raises nothing, but returns NaN: of which no comparison is true
+    if not float(xp.min(pivots)) > SMALLEST_PIVOT * float(xp.max(pivots)):
+        return None
+    if array_api_compat.is_numpy_array(system):
+        return scipy.linalg.cho_solve((factor, True), cross, check_finite=False)
+    return xp.linalg.solve(system, cross)

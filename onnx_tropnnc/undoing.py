@@ -1,0 +1,96 @@
+"""When verification is not content: undo groups until it is, or say which smaller ratio is safe."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from onnx_tropnnc.changes import Change, Kept, Merged, Note, Reconstructed, Verified
+from onnx_tropnnc.merge_map import MergeMap
+from onnx_tropnnc.model import Model
+from onnx_tropnnc.options import Options
+from onnx_tropnnc.pass_manager import Progress
+from onnx_tropnnc.passes.verify_outputs import VerifyOutputs
+from onnx_tropnnc.report import Report
+from onnx_tropnnc.shapes import shapes_of
+from onnx_tropnnc.sizes import size_of
+
+__all__ = ["SAFE_AGREEMENT", "advice", "with_groups_undone"]
+
+SAFE_AGREEMENT = 90.0
+"""Percent of top-1 agreement below which a result deserves a warning."""
+
+_ROUNDS = 8
+_PATIENCE = 20.0
+"""Seconds: a compression that took longer is not repeated only to give advice."""
+
+
+class Again(Protocol):
+    """Compresses the folded model once more."""
+
+    def __call__(self, trial: Options, *, plan: Mapping[str, MergeMap] | None = None) -> Model:
+        """With other options, or with a plan instead of decisions."""
+
+
+def with_groups_undone(
+    model: Model, report: Report, check: VerifyOutputs, options: Options, again: Again, progress: Progress
+) -> Report:
+    """Undo groups, those with the largest measured error first, until verification reaches what was asked.
+
+    At most 8 rounds of bisection over how many stay merged; the model becomes the result, its report says what was
+    undone, and whether that was enough.
+    """
+    quick = replace(check, timing_seconds=0.0)
+    merged = report.of(Merged)
+    errors: dict[str, float] = {}
+    for change in merged:
+        progress(f"measure the error of {change.group}")
+        alone = again(replace(options, reconstruct="off"), plan={change.group: change.merge_map})
+        errors[change.group] = quick.compare(alone).relative_l2 or math.inf
+    ranked = sorted(merged, key=lambda change: errors[change.group])
+    low, high = 0, len(ranked)
+    for _ in range(_ROUNDS):
+        middle = (low + high) // 2
+        if middle == low:
+            break
+        progress(f"try with {len(ranked) - middle} of {len(ranked)} groups undone")
+        passed = quick.compare(again(options, plan=_plan(ranked[:middle]))).passed
+        low, high = (middle, high) if passed else (low, middle)
+    model.ir = again(options, plan=_plan(ranked[:low])).ir
+    return _rewritten(report, model, ranked[low:], check)
+
+
+def _plan(merged: Sequence[Merged]) -> dict[str, MergeMap]:
+    return {change.group: change.merge_map for change in merged}
+
+
+def _rewritten(report: Report, model: Model, undone: Sequence[Merged], check: VerifyOutputs) -> Report:
+    reason = "undone: with it, verification is below what was asked"
+    left = [Kept(change.group, change.producers, change.before, reason, pinned=False) for change in undone]
+    consumers = {node for change in undone for node in change.consumers}
+    kept: list[Change] = [
+        change
+        for change in report.changes
+        if change not in undone
+        and not isinstance(change, Verified)
+        and not (isinstance(change, Reconstructed) and change.node in consumers)
+    ]
+    return replace(report, after=size_of(model, shapes_of(model)), changes=(*kept, *left, *check(model)))
+
+
+def advice(report: Report, check: VerifyOutputs, options: Options, again: Again) -> Note | None:
+    """Below SAFE_AGREEMENT without a demand: a warning, with the next smaller ratio (steps of 0.05) that is safe."""
+    agreement = None if report.verification is None else report.verification.agreement
+    if agreement is None or agreement >= SAFE_AGREEMENT or options.demanding:
+        return None
+    warning = f"warning: top-1 agreement is {agreement:.1f} %, below {SAFE_AGREEMENT:g} %"
+    if options.ratio is None or sum(timing.seconds for timing in report.timings) > _PATIENCE:
+        return Note(f"{warning}; ask for less, or give --data")
+    quick = replace(check, timing_seconds=0.0)
+    low, high = 0, math.ceil(options.ratio / 0.05 - 1e-9)
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = quick.compare(again(replace(options, ratio=round(0.05 * middle, 2)))).agreement
+        low, high = (middle, high) if found is not None and found >= SAFE_AGREEMENT else (low, middle)
+    safe = f"--ratio {0.05 * low:.2f} reaches it" if low else "no ratio of 0.05 or more reaches it"
+    return Note(f"{warning}; {safe}")

@@ -1,0 +1,98 @@
+"""Decide, merge, reconstruct: the heart of the default pipeline as one pass.
+
+before  a model with its BatchNormalizations folded
+after   fewer channels, their consumers solved for what they now read
+needs   samples for `select` and for reconstruction; without them clusters are merged and that is all
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from onnx_tropnnc.changes import Change, Merged
+from onnx_tropnnc.costs import Measure
+from onnx_tropnnc.decisions import Decider, Decision
+from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.inputs import Samples
+from onnx_tropnnc.merge_map import MergeMap
+from onnx_tropnnc.model import Model
+from onnx_tropnnc.options import Options
+from onnx_tropnnc.passes.merge_channels import MergeChannels
+from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
+from onnx_tropnnc.sizes import Size, size_of
+
+__all__ = ["CompressChannels"]
+
+
+@dataclass
+class CompressChannels:
+    """Make the model as small as the options ask.
+
+    Attributes:
+        options: how much, how, and which groups.
+        samples: what to select and to solve on; None where nothing can be run.
+        original: the size that budgets are fractions of; None: that of the model the pass gets.
+        plan: merge maps to replay instead of deciding.
+    """
+
+    options: Options
+    samples: Samples | None = None
+    original: Size | None = None
+    plan: Mapping[str, MergeMap] | None = None
+    name: str = "merge channels"
+
+    def __call__(self, model: Model) -> tuple[Change, ...]:
+        """Decide on the whole model, then merge, then solve."""
+        reference = model.clone()
+        decision = self._decide(reference)
+        changes = self.merging(decision)(model)
+        maps = {change.group: change.merge_map for change in changes if isinstance(change, Merged)}
+        if not maps or self.samples is None or self.options.reconstruct == "off":
+            return changes
+        solving = ReconstructConsumers(
+            reference, maps, self.samples, seed=self.options.seed, device=self.options.device
+        )
+        return (*changes, *solving(model))
+
+    def _decide(self, model: Model) -> Decision:
+        if self.plan is not None:
+            return Decision(maps=self.plan)
+        decider = Decider(model, self._options, self.samples)
+        targets: tuple[tuple[Measure, float | None], ...] = (
+            ("parameters", self.options.target_params),
+            ("macs", self.options.target_macs),
+        )
+        for measure, share in targets:
+            if share is not None:
+                original = self.original or size_of(model, decider.shapes)
+                return decider.at_budget(measure, share * _amount(original, measure))
+        return decider.at_ratio()
+
+    @property
+    def _options(self) -> Options:
+        """Without samples `auto` has nothing to select by: it clusters."""
+        automatic = self.samples is None and self.options.method == "auto"
+        return replace(self.options, reconstruct="off") if automatic else self.options
+
+    def merging(self, decision: Decision) -> MergeChannels:
+        """The merging pass for a decision."""
+        options = self._options
+        return MergeChannels(
+            ratio=options.ratio or 0.0,
+            ratio_for=options.ratio_for,
+            extent=options.extent,
+            method=options.merging_method,
+            selection=options.selection,
+            sizes=decision.sizes,
+            plan=decision.maps,
+            bound_radius=options.bound_radius,
+            seed=options.seed,
+            device=options.device,
+        )
+
+
+def _amount(size: Size, measure: Measure) -> int:
+    if measure == "parameters":
+        return size.parameters
+    if size.macs is None:
+        raise OptionError("--target-macs: the shapes of some layers are not known; give --input-shape")
+    return size.macs

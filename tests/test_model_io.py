@@ -1,0 +1,214 @@
+"""Model in, model out: everything that a file says stays, the original is never written, the result is whole."""
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from graphs import assert_same_outputs, dims, graph, initializers, random_weights
+from onnx import helper, numpy_helper
+
+from onnx_tropnnc import model_io
+from onnx_tropnnc.constants import set_array
+from onnx_tropnnc.errors import InputModelError, OutputPathError
+from onnx_tropnnc.model_io import check_output, load, save, to_proto, weight_bytes
+
+
+def network(**options: object) -> onnx.ModelProto:
+    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", random_weights(w=(4, 8), k=(8,), u=(8, 3)), **options)
+
+
+def decorated() -> onnx.ModelProto:
+    model = network()
+    model.producer_name, model.producer_version, model.domain = "maker", "1.2", "example.org"
+    model.model_version, model.doc_string = 7, "what it is for"
+    model.metadata_props.add(key="classes", value="a b c")
+    model.graph.doc_string = "the graph"
+    model.graph.node[0].doc_string = "the first"
+    model.graph.initializer[0].doc_string = "the weight"
+    model.graph.input[0].doc_string = "the input"
+    model.graph.node[1].metadata_props.add(key="where", value="here")
+    model.graph.metadata_props.add(key="g", value="h")
+    for node in model.graph.node:
+        node.ClearField("domain")
+    return model
+
+
+def test_everything_a_model_says_stays() -> None:
+    model = decorated()
+    assert to_proto(load(model)) == model
+
+
+def test_path_bytes_and_proto_are_the_same_model(tmp_path: Path) -> None:
+    model = decorated()
+    onnx.save(model, tmp_path / "m.onnx")
+    for source in (tmp_path / "m.onnx", str(tmp_path / "m.onnx"), model.SerializeToString(), model):
+        assert to_proto(load(source)) == model
+
+
+def test_the_given_proto_is_not_touched() -> None:
+    model = network()
+    untouched = model.SerializeToString()
+    loaded = load(model)
+    set_array(loaded.graph.initializers["w"], np.zeros((4, 8), np.float32))
+    to_proto(loaded)
+    assert model.SerializeToString() == untouched
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_saved_models_are_the_same(tmp_path: Path, external: bool) -> None:
+    model = decorated()
+    save(load(model), tmp_path / "out.onnx", external_data=external)
+    found = onnx.load(tmp_path / "out.onnx")
+    assert found.metadata_props == model.metadata_props
+    assert (found.ir_version, found.opset_import, found.doc_string) == (8, model.opset_import, "what it is for")
+    assert_same_outputs(model, found, 0)
+    files = ["out.onnx", "out.onnx.data"] if external else ["out.onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
+
+
+def test_external_data_in_external_data_out(tmp_path: Path) -> None:
+    model = network()
+    source = tmp_path / "in" / "m.onnx"
+    source.parent.mkdir()
+    onnx.save(network(), source, save_as_external_data=True, location="m.data", size_threshold=0)
+    before = {p: p.read_bytes() for p in source.parent.iterdir()}
+    loaded = load(source)
+    set_array(loaded.graph.initializers["k"], np.zeros(8, np.float32))
+    for external, name in ((True, "a.onnx"), (False, "b.onnx")):
+        save(loaded, tmp_path / name, external_data=external)
+        found = initializers(onnx.load(tmp_path / name))
+        assert found["k"].tolist() == [0.0] * 8
+        assert found["w"].tolist() == initializers(model)["w"].tolist()
+    assert {p: p.read_bytes() for p in source.parent.iterdir()} == before
+
+
+def test_external_data_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx.save(network(), tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert dims(to_proto(load("../m.onnx")))["w"] == (4, 8)
+    assert_same_outputs(network(), to_proto(load("../m.onnx")), 0)
+
+
+def test_external_data_of_a_proto_has_no_folder(tmp_path: Path) -> None:
+    onnx.save(network(), tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    with pytest.raises(InputModelError, match="lies in external data; give the model by its path instead"):
+        load(model)
+
+
+def test_large_results_get_external_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_io, "EXTERNAL_BYTES", 100)
+    save(load(network()), tmp_path / "out.onnx")
+    assert (tmp_path / "out.onnx.data").exists()
+    assert_same_outputs(network(), onnx.load(tmp_path / "out.onnx"), 0)
+
+
+def test_weight_bytes_counts_initializers() -> None:
+    assert weight_bytes(load(network())) == 4 * (32 + 8 + 24)
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "out.onnx"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    save(load(network()), path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    onnx.checker.check_model(path)
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "out.onnx"
+    path.write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputPathError, match=r"out\.onnx: cannot be written \(No space left on device\)"):
+        save(load(network()), path)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.onnx"]
+
+
+def test_the_inputs_own_data_file_is_not_overwritten(tmp_path: Path) -> None:
+    onnx.save(network(), tmp_path / "m.onnx", save_as_external_data=True, location="out.onnx.data", size_threshold=0)
+    loaded = load(tmp_path / "m.onnx")
+    content = (tmp_path / "out.onnx.data").read_bytes()
+    with pytest.raises(OutputPathError, match=r"out\.onnx\.data: belongs to the input"):
+        save(loaded, tmp_path / "out.onnx", external_data=True)
+    with pytest.raises(OutputPathError, match=r"out\.onnx\.data: belongs to the input"):
+        save(loaded, tmp_path / "out.onnx.data")
+    assert (tmp_path / "out.onnx.data").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "none/out.onnx"])
+def test_paths_that_cannot_be(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputPathError):
+        check_output(tmp_path / name, "in.onnx")
+    with pytest.raises(InputModelError):
+        load(tmp_path / name)
+
+
+def test_unsorted_nodes_are_sorted() -> None:
+    model = network()
+    model.graph.node.insert(0, model.graph.node.pop())
+    assert [node.op_type for node in to_proto(load(model)).graph.node] == ["Gemm", "Relu", "Gemm"]
+
+
+def test_sorted_nodes_keep_their_order() -> None:
+    body = "a = Relu(x) b = Neg(x) c = Abs(x) y = Sum(c, a, b)"
+    model = graph(body, inputs="float[N, 3] x")
+    assert [n.op_type for n in to_proto(load(model)).graph.node] == ["Relu", "Neg", "Abs", "Sum"]
+
+
+def test_functions_and_opsets_stay() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 18, "mine" : 1]> '
+        "g (float[N, 4] x) => (float[N, 4] y) { y = mine.twice(x) }"
+        '<domain: "mine", opset_import: ["" : 18]> twice (x) => (y) { y = Add(x, x) }'
+    )
+    found = to_proto(load(model))
+    assert [f.name for f in found.functions] == ["twice"]
+    assert_same_outputs(model, found, 0)
+
+
+def test_sparse_and_string_tensors_and_sequences_pass_through() -> None:
+    model = graph(
+        'z = Constant <value_strings = ["a", "b"]> () s = SequenceConstruct(x, x) i = Constant <value_int = 0> ()'
+        "y = SequenceAt(s, i)",
+        outputs="float[N, 4] y",
+    )
+    assert_same_outputs(model, to_proto(load(model)), 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint8, np.int32, np.int64, np.bool_])
+def test_every_element_type_survives(dtype: type) -> None:
+    values = np.arange(6).reshape(2, 3).astype(dtype)
+    model = graph("y = Identity(w)", outputs="float[2, 3] y")
+    model.graph.output[0].type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    model.graph.initializer.append(numpy_helper.from_array(values, "w"))
+    found = initializers(to_proto(load(model)))["w"]
+    assert found.dtype == dtype
+    assert found.tolist() == values.tolist()
+
+
+def test_typed_fields_are_read_as_raw_ones() -> None:
+    model = network()
+    plain = model.graph.initializer[0]
+    values = numpy_helper.to_array(plain)
+    plain.CopyFrom(helper.make_tensor("w", onnx.TensorProto.FLOAT, values.shape, values.ravel().tolist()))
+    assert not plain.HasField("raw_data")
+    assert_same_outputs(model, to_proto(load(model)), 0)
+
+
+def test_messages_name_the_model(tmp_path: Path) -> None:
+    with pytest.raises(InputModelError, match=r"^the given bytes: is not an ONNX model, or is truncated"):
+        load(b"garbage")
+    with pytest.raises(InputModelError, match=r"^the given model: holds no graph"):
+        load(onnx.ModelProto())
+    with pytest.raises(InputModelError, match=r"none\.onnx: no such file$"):
+        load(tmp_path / "none.onnx")

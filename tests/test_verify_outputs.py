@@ -1,0 +1,78 @@
+"""Verification as a pass."""
+
+import numpy as np
+import onnx
+import pytest
+from graphs import graph, random_weights
+
+from onnx_tropnnc.changes import Verified
+from onnx_tropnnc.constants import set_array
+from onnx_tropnnc.errors import BrokenPromiseError
+from onnx_tropnnc.model import Model
+from onnx_tropnnc.model_io import load
+from onnx_tropnnc.passes import CheckExactness, FoldBatchNorm, VerifyOutputs
+from onnx_tropnnc.samples import samples_for
+
+
+def network(**options: object) -> onnx.ModelProto:
+    weights = random_weights(w=(4, 8), k=(8,), u=(8, 3))
+    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", weights, **options)
+
+
+def changed(model: onnx.ModelProto, factor: float) -> Model:
+    loaded = load(model)
+    value = loaded.graph.initializers["u"]
+    set_array(value, value.const_value.numpy() * np.float32(factor))
+    return loaded
+
+
+def test_it_measures_the_difference_from_the_original() -> None:
+    (change,) = VerifyOutputs(timing_seconds=0)(changed(network(), 0.9))
+    assert isinstance(change, Verified)
+    assert change.verification.relative_l2 == pytest.approx(0.1, rel=1e-4)
+    assert change.verification.passed
+
+
+def test_demands_are_passed_on() -> None:
+    found = VerifyOutputs(min_cosine=1.0, min_agreement=99, timing_seconds=0).compare(changed(network(), -1))
+    assert len(found.shortfalls) == 2
+
+
+def test_inputs_that_nobody_can_make_up() -> None:
+    model = network(inputs="float x", outputs="float[N, 3] y")
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    found = VerifyOutputs(timing_seconds=0).compare(load(model))
+    assert found.not_verified == "input x: the model does not say how many dimensions it has"
+    assert found.passed
+    assert not VerifyOutputs(min_cosine=0.5, timing_seconds=0).compare(load(model)).passed
+    assert CheckExactness()(load(model)) == ()
+
+
+def test_exactness_is_silent_where_it_holds() -> None:
+    assert CheckExactness()(changed(network(), 1 + 1e-6)) == ()
+    with pytest.raises(BrokenPromiseError, match=r"output y changed by 0\.001 .* must be exact to 0\.0001"):
+        CheckExactness()(changed(network(), 1.001))
+
+
+def test_hints_of_inputs_come_from_the_original() -> None:
+    """The BatchNormalization that tells the pictures' mean and deviation is folded away in the model under work."""
+    moments = {"g": [1, 1, 1], "b": [0, 0, 0], "m": [100, 110, 120], "v": [900, 900, 900]}
+    weights = {name: np.array(values, np.float32) for name, values in moments.items()}
+    io = {"inputs": "float[N, 3, 16, 16] x", "outputs": "float[N, 4, P, Q] y"}
+    body = "c = BatchNormalization(x, g, b, m, v) y = Conv(c, w)"
+    loaded = load(graph(body, weights | random_weights(w=(4, 3, 3, 3)), **io))
+    original = samples_for(loaded).source
+    for node in list(loaded.graph):
+        if node.op_type == "BatchNormalization":
+            node.outputs[0].replace_all_uses_with(node.inputs[0])
+            loaded.graph.remove(node, safe=True)
+    assert samples_for(loaded).source != original
+    assert VerifyOutputs(timing_seconds=0).compare(loaded).source == original
+
+
+def test_folding_is_checked_on_the_original() -> None:
+    weights = random_weights(w=(4, 2, 3, 3), g=(4,), b=(4,), m=(4,), v=(4,))
+    io = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 4, P, Q] y"}
+    loaded = load(graph("c = Conv(x, w) y = BatchNormalization(c, g, b, m, v)", weights, **io))
+    FoldBatchNorm()(loaded)
+    assert CheckExactness()(loaded) == ()
