@@ -119,16 +119,32 @@ def size(model: Model) -> Size:
 
 
 def nearest_threshold(
-    parameters_at: Callable[[float], int], target: int, *, high: float = 1.0, steps: int = 16
+    parameters_at: Callable[[float], int],
+    target: int,
+    *,
+    high: float = 1.0,
+    steps: int = 16,
+    tolerance: float = 0.002,
 ) -> float:
-    """The threshold that brings a parameter count nearest to `target`, by bisection; counts fall as it grows."""
-    low, seen = 0.0, {0.0: parameters_at(0.0)}
-    while (count := seen.setdefault(high, parameters_at(high))) > target and high < 1e6:
+    """A threshold that brings a parameter count within `tolerance` of `target`, or as near as bisection comes.
+
+    Counts fall as the threshold grows.
+    """
+    seen: dict[float, int] = {}
+
+    def too_many(threshold: float) -> bool:
+        seen[threshold] = parameters_at(threshold)
+        return seen[threshold] > target
+
+    low = 0.0
+    too_many(low)
+    while too_many(high) and high < 1e6:
         low, high = high, 2 * high
     for _ in range(steps):
+        if min(abs(count - target) for count in seen.values()) <= tolerance * target:
+            break
         middle = (low + high) / 2
-        count = seen[middle] = parameters_at(middle)
-        low, high = (middle, high) if count > target else (low, middle)
+        low, high = (middle, high) if too_many(middle) else (low, middle)
     return min(seen, key=lambda threshold: (abs(seen[threshold] - target), threshold))
 
 

@@ -44,6 +44,8 @@ class Path:
     steps: tuple[Step, ...]
     totals: NDArray[np.int64]
     """(steps + 1,) the model's cost after each number of steps."""
+    round_to: int = 1
+    """Counts between two steps are multiples of this."""
 
     def within(self, limit: float) -> tuple[int, ...]:
         """How many channels each unit keeps where the cost first is at most `limit`; the last step goes no further.
@@ -80,7 +82,7 @@ class Path:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self.costs.total(_with(counts, unit, middle)) <= limit else (low, middle)
-        return _with(counts, unit, low)
+        return _with(counts, unit, max(counts[unit], low - low % self.round_to))
 
 
 def uniform_count(channels: int, ratio: float) -> int:
@@ -102,7 +104,7 @@ def error_path(
         _lower_hull(_allowed(floor, unit.size, round_to), curve)
         for unit, floor, curve in zip(costs.units, floors, curves, strict=True)
     ]
-    return _path(costs, _cheapest_first(costs, hulls))
+    return _path(costs, _cheapest_first(costs, hulls), round_to)
 
 
 def threshold_path(costs: Costs, heights: Sequence[Vector], *, least: Sequence[int] | None = None) -> Path:
@@ -182,14 +184,14 @@ def _cheapest_first(costs: Costs, hulls: Sequence[Sequence[tuple[int, float]]]) 
             heapq.heappush(heap, (price(unit), unit))
 
 
-def _path(costs: Costs, steps: Iterator[Step] | Sequence[Step]) -> Path:
+def _path(costs: Costs, steps: Iterator[Step] | Sequence[Step], round_to: int = 1) -> Path:
     counts, totals, taken = list(costs.full), [costs.total(costs.full)], []
     for step in steps:
         unit, kept, _ = step
         totals.append(totals[-1] - costs.saved(counts, unit, kept))
         counts[unit] = kept
         taken.append(step)
-    return Path(costs, tuple(taken), np.asarray(totals, np.int64))
+    return Path(costs, tuple(taken), np.asarray(totals, np.int64), round_to)
 
 
 def _with(counts: Sequence[int], unit: int, kept: int) -> tuple[int, ...]:

@@ -38,6 +38,8 @@ Examples:
 @click.option("--ratio", type=float, help="Fraction of channels to remove from each group, in [0, 1).")
 @click.option("--target-params", type=float, metavar="F", help="Keep this fraction of the parameters.")
 @click.option("--target-macs", type=float, metavar="F", help="Keep this fraction of the multiply-accumulates.")
+@click.option("--max-drop", type=float, metavar="P", help="Lose at most P points of top-1 agreement.")
+@click.option("--apply-plan", metavar="PLAN.json", help="Replay the merge maps that --save-plan wrote.")
 @click.option("--threshold", type=float, help="Merge what is closer than this: non-uniform, clustering methods only.")
 @click.option("--variant", default="raw", show_default=True, help="What the threshold is scaled by: raw, 1 or 2.")
 @click.option("--method", default="auto", show_default=True, help="How channels are merged; see the README.")
@@ -63,6 +65,7 @@ Examples:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--external-data", is_flag=True, help="Write weights beside the model (always done over 1.8 GB).")
+@click.option("--save-plan", metavar="PLAN.json", help="Write the merge maps.")
 @click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
 @click.option("--bound-radius", type=float, metavar="R", help="State error bounds for inputs of up to this length.")
 @click.option("--inspect", is_flag=True, help="Print the channel groups and why some cannot change; write nothing.")
@@ -96,15 +99,17 @@ def main() -> None:
 
 
 def _compress(arguments: dict[str, Any]) -> int:
+    from onnx_tropnnc.changes import Merged
     from onnx_tropnnc.errors import OptionError
     from onnx_tropnnc.model_io import check_output, load, save
     from onnx_tropnnc.pipeline import compress_model
+    from onnx_tropnnc.plans import plan_text
 
     if arguments["target"] is None:
         raise OptionError("OUT.onnx is missing; say where to write, or use --inspect")
     options = _options(arguments)
     target = check_output(arguments["target"], arguments["source"])
-    report_path = _report_path(arguments["report"])
+    report_path, plan_path = (_json_path(option, arguments[option]) for option in ("report", "save_plan"))
     model = load(arguments["source"], input_shapes=options.input_shape)
     with _Progress(arguments["quiet"]) as progress:
         report = compress_model(model, options, progress.step)
@@ -113,6 +118,8 @@ def _compress(arguments: dict[str, Any]) -> int:
             save(model, target, external_data=arguments["external_data"])
     if report_path is not None:
         report_path.write_text(report.to_json())
+    if plan_path is not None:
+        plan_path.write_text(plan_text({change.group: change.merge_map for change in report.of(Merged)}))
     _tell(report, target, model, arguments)
     return 0 if report.passed else 1
 
@@ -121,6 +128,7 @@ def _options(arguments: dict[str, Any]) -> "Options":
     from onnx_tropnnc.errors import OptionError
     from onnx_tropnnc.inputs import parse_input_range, parse_input_shape
     from onnx_tropnnc.options import Options
+    from onnx_tropnnc.plans import load_plan
 
     ratios = []
     for text in arguments["ratio_for"]:
@@ -132,6 +140,7 @@ def _options(arguments: dict[str, Any]) -> "Options":
     plain = (
         "target_params",
         "target_macs",
+        "max_drop",
         "round_to",
         "reconstruct",
         "ratio",
@@ -148,21 +157,22 @@ def _options(arguments: dict[str, Any]) -> "Options":
     return Options(
         **{name: arguments[name] for name in plain + more},
         ratio_for=tuple(ratios),
+        plan=None if arguments["apply_plan"] is None else load_plan(arguments["apply_plan"]),
         input_shape=dict(parse_input_shape(text) for text in arguments["input_shape"]),
         input_range=dict(parse_input_range(text) for text in arguments["input_range"]),
         verify=not arguments["no_verify"],
     )
 
 
-def _report_path(text: str | None) -> Path | None:
-    """Where the report goes, refused before any work where it cannot."""
+def _json_path(option: str, text: str | None) -> Path | None:
+    """Where the report or the plan goes, refused before any work where it cannot."""
     from onnx_tropnnc.errors import OptionError, OutputPathError
 
     if text is None:
         return None
     path = Path(text)
     if path.suffix != ".json":
-        raise OptionError(f"--report {path}: must end in .json")
+        raise OptionError(f"--{option.replace('_', '-')} {path}: must end in .json")
     if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         raise OutputPathError(f"{path}: its folder does not exist or may not be written")
     return path
@@ -179,8 +189,8 @@ def _inspect(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.terminal import print_groups
     from onnx_tropnnc.unreached import unreached_layers
 
-    amounts = [arguments[name] for name in ("ratio", "threshold", "target_params", "target_macs")]
-    ratio = 0.0 if amounts == [None] * 4 else arguments["ratio"]
+    amounts = ("ratio", "threshold", "target_params", "target_macs", "max_drop", "apply_plan")
+    ratio = 0.0 if all(arguments[name] is None for name in amounts) else arguments["ratio"]
     options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
     model = load(arguments["source"], input_shapes=options.input_shape)
     PassManager([PlainConstants(), FoldBatchNorm()])(model)

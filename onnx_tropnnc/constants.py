@@ -134,7 +134,9 @@ def remove_unread(value: ir.Value | None) -> None:
 
 def _free_name(graph: ir.Graph, wanted: str) -> str:
     """`wanted`, or it with a number where a value of that name exists."""
-    taken = {v.name for n in graph for v in n.outputs} | set(graph.initializers) | {v.name for v in graph.inputs}
+    taken = {v.name for n in graph.all_nodes() for v in n.outputs} | {v.name for v in graph.inputs}
+    for inner in {n.graph for n in graph.all_nodes() if n.graph is not None} | {graph}:
+        taken |= set(inner.initializers) | {v.name for v in inner.inputs}
     name, number = wanted, 1
     while name in taken:
         number += 1

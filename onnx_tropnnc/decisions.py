@@ -5,12 +5,11 @@
     select with a ratio                      maps: of each group's ranking the first K channels stay
     select with a budget                     maps: channels go where they cost the least predicted error
 
-What costs time (running samples, trees, rankings) is done once; any number of budgets is answered from it.
+What costs time (running samples, ranking channels) is done once; any number of ratios and budgets is answered from it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from onnx_tropnnc.planning import budget_path, rank_groups, selection_plan, unif
 from onnx_tropnnc.representatives import threshold_heights
 from onnx_tropnnc.selection import Ranking
 from onnx_tropnnc.shapes import Shapes, shapes_of
+from onnx_tropnnc.sizes import Size
 from onnx_tropnnc.weights import Workspace
 
 __all__ = ["Decider", "Decision"]
@@ -44,80 +44,85 @@ class Decision:
 
 @dataclass
 class Decider:
-    """Decides for one folded model.
+    """Decides for one folded model, as often as asked.
 
     Attributes:
         model: with its BatchNormalizations folded and nothing merged; it is not changed.
-        options: how, and which groups.
         samples: what `select` runs on.
+        original: the size that budgets are fractions of.
     """
 
     model: Model
-    options: Options
-    samples: Samples | None = None
-    groups: list[ChannelGroup] = field(init=False)
+    samples: Samples | None
+    original: Size
+    groups: tuple[ChannelGroup, ...] = field(init=False)
     shapes: Shapes = field(init=False)
+    _rankings: dict[str, Ranking] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.shapes = shapes_of(self.model)
-        found = find_channel_groups(self.model, self.shapes)
-        self.groups = [g for g in found if g.pinned is None and self.options.selection.refusal(g) is None]
+        self.groups = find_channel_groups(self.model, self.shapes)
 
-    def at_ratio(self) -> Decision:
-        """Each group loses the share of channels that the options say."""
-        if not self.options.selects:
-            return Decision()
-        counts = {
-            name: count
-            for group in self.groups
-            for name, count in uniform_counts([group], self.options.ratio_of(group)).items()
-        }
-        return Decision(maps=selection_plan(self.groups, self.rankings, counts))
-
-    def at_budget(self, measure: Measure, limit: float) -> Decision:
-        """As much stays as `limit` parameters or multiply-accumulates allow.
+    def decide(self, options: Options) -> Decision:
+        """What these options ask for.
 
         Raises:
-            OptionError: even the smallest allowed model is above the limit; the message says what can be reached.
+            OptionError: even the smallest allowed model is above a budget; the message says what can be reached.
         """
-        path = self._path(measure)
-        counts = path.within(limit)
-        if self.options.selects:
-            named = {unit.group.name: count for unit, count in zip(path.costs.units, counts, strict=True)}
-            return Decision(maps=selection_plan(self.groups, self.rankings, named))
+        if options.target_params is not None:
+            return self._at_budget(options, "parameters", options.target_params * self.original.parameters)
+        if options.target_macs is not None:
+            if self.original.macs is None:
+                raise OptionError("--target-macs: the shapes of some layers are not known; give --input-shape")
+            return self._at_budget(options, "macs", options.target_macs * self.original.macs)
+        if not options.selects:
+            return Decision()
+        groups = self._eligible(options)
+        counts = {n: c for g in groups for n, c in uniform_counts([g], options.ratio_of(g)).items()}
+        return Decision(maps=selection_plan(groups, self._ranked(groups, options), counts))
+
+    def _eligible(self, options: Options) -> list[ChannelGroup]:
+        return [g for g in self.groups if g.pinned is None and options.selection.refusal(g) is None]
+
+    def _ranked(self, groups: Sequence[ChannelGroup], options: Options) -> Mapping[str, Ranking]:
+        """The groups' channels in the order in which they stay."""
+        missing = [group for group in groups if group.name not in self._rankings]
+        if missing and self.samples is None:
+            raise OptionError("--method select runs the model on samples, and nothing can be run here; see --no-verify")
+        if missing and self.samples is not None:
+            synthetic = self.samples.source.startswith("synthetic")
+            found = rank_groups(self.model, missing, self.samples, synthetic=synthetic, seed=options.seed)
+            self._rankings.update(found)
+        return self._rankings
+
+    def _at_budget(self, options: Options, measure: Measure, limit: float) -> Decision:
+        groups = self._eligible(options)
+        if options.selects:
+            ranked = self._ranked(groups, options)
+            path = budget_path(self.model, self.shapes, groups, ranked, measure, round_to=options.round_to)
+            kept = zip(path.costs.units, path.within(limit), strict=True)
+            return Decision(maps=selection_plan(groups, ranked, {unit.group.name: count for unit, count in kept}))
+        path = self._clustering_path(groups, options, measure)
         sizes: dict[str, tuple[int, ...]] = {}
-        for unit, count in zip(path.costs.units, counts, strict=True):
+        for unit, count in zip(path.costs.units, path.within(limit), strict=True):
             sizes[unit.group.name] = (*sizes.get(unit.group.name, ()), count)
         return Decision(sizes=sizes)
 
-    @cached_property
-    def rankings(self) -> Mapping[str, Ranking]:
-        """Every group's channels in the order in which they stay."""
-        if self.samples is None:
-            raise OptionError("--method select runs the model on samples; install onnx-tropnnc[cpu] and give --data")
-        if not self.groups:
-            return {}
-        synthetic = self.samples.source.startswith("synthetic")
-        return rank_groups(self.model, self.groups, self.samples, synthetic=synthetic, seed=self.options.seed)
-
-    def _path(self, measure: Measure) -> Path:
-        if self.options.selects:
-            return budget_path(
-                self.model, self.shapes, self.groups, self.rankings, measure, round_to=self.options.round_to
-            )
-        units = [Unit(group, channels) for group in self.groups for channels in _blocks(group)]
+    def _clustering_path(self, groups: Sequence[ChannelGroup], options: Options, measure: Measure) -> Path:
+        """A threshold that rises, or for rankings a score."""
+        units = [Unit(group, channels) for group in groups for channels in _blocks(group)]
         costs = Costs(self.model, self.shapes, units, measure)
-        method = self.options.merging_method
+        method = options.merging_method
         if isinstance(method, L1 | Random):
-            return ranking_path(costs, [method.scores(v, seed=self.options.seed) for v in self._vectors(units)])
-        xp = array_module(self.options.device)
+            return ranking_path(costs, [method.scores(v, seed=options.seed) for v in self._vectors(units)])
+        xp = array_module(options.device)
         heights = [
-            threshold_heights(v, method, variant=self.options.variant, linkage=self.options.linkage, xp=xp)
+            threshold_heights(v, method, variant=options.variant, linkage=options.linkage, xp=xp)
             for v in self._vectors(units)
         ]
         return threshold_path(costs, heights)
 
-    def _vectors(self, units: list[Unit]) -> Iterator[ChannelVectors]:
+    def _vectors(self, units: Sequence[Unit]) -> Iterator[ChannelVectors]:
         workspace = Workspace(self.model)
         return (workspace.vectors(unit.group, unit.order) for unit in units)
 

@@ -191,7 +191,7 @@ class LinearLayer:
         """The matrix as the weight is stored."""
         if not self.is_convolution:
             plain = matrix[0] / _attribute(self.node, "alpha")
-            return plain.T if self._is_transposed else plain
+            return np.asarray(plain.T if self._is_transposed else plain)
         kernel = self.weight_dims[2:]
         blocks = matrix.reshape(self.groups, *kernel, -1, matrix.shape[-1])
         rank = len(kernel)

@@ -164,8 +164,9 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise InputModelError(f"{path}: no such file") from error
-    except OSError as error:
-        raise InputModelError(f"{path}: cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputModelError(f"{path}: cannot be read ({reason})") from error
 
 
 def _parse(content: bytes, name: str) -> onnx.ModelProto:

@@ -132,7 +132,7 @@ def _stream(node: ir.Node) -> ir.Value:
     """The output of the residual Add that this node's output goes into unchanged, else its own output."""
     own = value = node.outputs[0]
     while len(value.uses()) == 1 and not value.is_graph_output():
-        reader = value.uses()[0].node
+        (reader,) = (use.node for use in value.uses())
         if reader.op_type == "Add":
             if all(constant_tensor(side) is None for side in reader.inputs):
                 return reader.outputs[0]

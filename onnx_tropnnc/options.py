@@ -14,19 +14,25 @@ from onnx_tropnnc.clustering import Clustering, Extent, Linkage, Threshold, Vari
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.features import Features
 from onnx_tropnnc.group_selection import Selection, ratio_for
+from onnx_tropnnc.merge_map import MergeMap
 from onnx_tropnnc.representatives import METHODS, Iterative, Method, TropNNC
 
-__all__ = ["Options"]
+__all__ = ["AMOUNTS", "Options"]
+
+AMOUNTS = ("ratio", "threshold", "target_params", "target_macs", "max_drop", "plan")
+"""The options that say how much to remove."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Exactly one of `ratio`, `threshold`, `target_params` and `target_macs` says how much to remove."""
+    """Exactly one of `ratio`, `threshold`, `target_params`, `target_macs`, `max_drop` and `plan` says what goes."""
 
     ratio: float | None = None
     threshold: float | None = None
     target_params: float | None = None
     target_macs: float | None = None
+    max_drop: float | None = None
+    plan: Mapping[str, MergeMap] | None = None
     variant: Variant = "raw"
     method: str = "auto"
     clustering: Clustering | None = None
@@ -51,9 +57,14 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        amounts = (self.ratio, self.threshold, self.target_params, self.target_macs)
-        if sum(amount is not None for amount in amounts) != 1:
-            raise OptionError("give exactly one of --ratio, --threshold, --target-params and --target-macs")
+        given = [name for name in AMOUNTS if getattr(self, name) is not None]
+        if len(given) != 1:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in AMOUNTS)
+            raise OptionError(f"give exactly one of {names.replace('--plan', '--apply-plan')}")
+        if self.max_drop is not None and not 0.0 <= self.max_drop <= 100.0:
+            raise OptionError(f"--max-drop {self.max_drop:g} is outside [0, 100]: it is percent of agreement")
+        if self.max_drop is not None and not self.verify:
+            raise OptionError("--max-drop needs verification; leave out --no-verify")
         for ratio in (self.ratio or 0.0, *(other for _, other in self.ratio_for)):
             if not 0.0 <= ratio < 1.0:
                 raise OptionError(f"ratio {ratio:g} is outside [0, 1): it is the fraction of channels to remove")

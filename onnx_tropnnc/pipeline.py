@@ -6,14 +6,17 @@
 """
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
 
 from onnx_tropnnc.changes import Note
+from onnx_tropnnc.decisions import Decider
 from onnx_tropnnc.errors import OptionError, SampleError
 from onnx_tropnnc.inputs import Samples
+from onnx_tropnnc.merge_map import MergeMap
 from onnx_tropnnc.model import Model
 from onnx_tropnnc.model_io import Source, load, to_proto
 from onnx_tropnnc.options import Options
@@ -28,7 +31,7 @@ from onnx_tropnnc.samples import samples_for, samples_wanted
 from onnx_tropnnc.sessions import NotRunnable, Runner, runtime_missing
 from onnx_tropnnc.shapes import shapes_of
 from onnx_tropnnc.sizes import Size, size_of
-from onnx_tropnnc.undoing import advice, with_groups_undone
+from onnx_tropnnc.undoing import advice, with_groups_undone, within_drop
 
 __all__ = ["OLDEST_OPSET", "SampleSets", "compress", "compress_model", "default_passes"]
 
@@ -78,19 +81,22 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
     exact = PassManager(exact_passes(options, samples), progress=progress)
     changes = exact(model)
     folded = model.clone()
-    merging = PassManager(merging_passes(options, samples, before), progress=progress)
-    changes += merging(model)
-    timings = (*exact.timings, *merging.timings)
-    report = Report(model.name, before, size_of(model, shapes_of(model)), changes, timings, options.seed)
+    decider = Decider(folded, samples.solving, before)
 
-    def again(trial: Options, **fields: Any) -> Model:
+    def again(trial: Options, *, plan: Mapping[str, MergeMap] | None = None) -> Model:
         """The folded model, compressed with other options or a given plan."""
         copy = folded.clone()
-        replace(_compress_pass(trial, samples, before), **fields)(copy)
+        CompressChannels(trial, samples.solving, before, plan, decider)(copy)
         RefreshShapes()(copy)
         return copy
 
     check = _verify_pass(options, samples)
+    if options.max_drop is not None:
+        options = within_drop(options, check, again, progress)
+    merging = PassManager(merging_passes(options, samples, before, decider), progress=progress)
+    changes += merging(model)
+    timings = (*exact.timings, *merging.timings)
+    report = Report(model.name, before, size_of(model, shapes_of(model)), changes, timings, options.seed)
     if not report.passed:
         return with_groups_undone(model, report, check, options, again, progress)
     note = advice(report, check, options, again)
@@ -105,14 +111,13 @@ def exact_passes(options: Options, samples: SampleSets | None) -> list[Pass]:
     return [*passes, CheckExactness(samples.verifying)]
 
 
-def merging_passes(options: Options, samples: SampleSets | None, original: Size | None = None) -> list[Pass]:
+def merging_passes(
+    options: Options, samples: SampleSets | None, original: Size | None = None, decider: Decider | None = None
+) -> list[Pass]:
     """What makes the model smaller, and tells how far it is from the original then."""
-    passes: list[Pass] = [_compress_pass(options, samples, original), RefreshShapes()]
+    solving = samples.solving if samples else None
+    passes: list[Pass] = [CompressChannels(options, solving, original, options.plan, decider), RefreshShapes()]
     return [*passes, _verify_pass(options, samples)] if options.verify else passes
-
-
-def _compress_pass(options: Options, samples: SampleSets | None, original: Size | None) -> CompressChannels:
-    return CompressChannels(options, samples.solving if samples else None, original)
 
 
 def _verify_pass(options: Options, samples: SampleSets | None) -> VerifyOutputs:

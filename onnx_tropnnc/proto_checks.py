@@ -141,7 +141,7 @@ def _about_attributes(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> str |
             if formal.required:
                 return f"lacks its attribute {name}"
             continue
-        found, wanted = given[name], formal.type.name
+        found, wanted = given[name], str(formal.type).removeprefix("AttrType.")
         held = onnx.AttributeProto.AttributeType.Name(found.type)
         if not found.ref_attr_name and held != wanted:
             return f"has an attribute {name} of type {held} instead of {wanted}"

@@ -40,6 +40,8 @@ _SHAPE_LOGIC = frozenset(
     + ("Mul", "Neg", "Range", "ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where")
 )
 
+_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What onnx's evaluator raises for inputs that an operator does not take."""
 _INFERENCE_ERROR = re.compile(r"^.*?\(op_type:(\w+)(?:, node name: ([^)]*))?\): \[\w+InferenceError\] (.*)")
 
 Shapes = Mapping[str, tuple[int | None, ...]]
@@ -70,7 +72,8 @@ def infer_shapes(model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> S
         if name_of(value) in input_shapes:
             value.shape = ir.Shape(input_shapes[name_of(value)])
     for value in copy.graph.outputs:
-        value.shape = None
+        if value.producer() is not None:
+            value.shape = None
     found = _shapes(_inferred(copy))
     while _fold_shape_logic(copy, found):
         found = _shapes(_inferred(copy))
@@ -175,7 +178,10 @@ def _evaluated(
     if any(array is None and value is not None for array, value in zip(inputs, node.inputs, strict=True)):
         return None
     feeds = {name_of(v): a for v, a in zip(node.inputs, inputs, strict=True) if v is not None and a is not None}
-    result = evaluate(node, feeds, opsets)
+    try:
+        result = evaluate(node, feeds, opsets)
+    except _FAILURES:
+        return None  # it may never run, or run on other sizes: unknown is all that follows
     return result if result.size <= _LARGE else None
 
 
@@ -186,7 +192,8 @@ def evaluate(node: ir.Node, feeds: Mapping[str, NDArray[np.generic]], opsets: Ma
     graph = onnx.helper.make_graph([ir.to_proto(node)], "node", unknown, result)
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     evaluator = onnx.reference.ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=imports))
-    results: list[NDArray[np.generic]] = list(evaluator.run(None, dict(feeds)))  # type: ignore[arg-type]
+    with np.errstate(all="ignore"):
+        results: list[NDArray[np.generic]] = list(evaluator.run(None, dict(feeds)))  # type: ignore[arg-type]
     return np.asarray(results[0])
 
 

@@ -1,4 +1,4 @@
-"""When verification is not content: undo groups until it is, or say which smaller ratio is safe."""
+"""When verification decides: undo groups until it is content, say which smaller ratio is safe, go as far as it lets."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from onnx_tropnnc.changes import Change, Kept, Merged, Note, Reconstructed, Verified
+from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merge_map import MergeMap
 from onnx_tropnnc.model import Model
 from onnx_tropnnc.options import Options
@@ -15,12 +16,13 @@ from onnx_tropnnc.report import Report
 from onnx_tropnnc.shapes import shapes_of
 from onnx_tropnnc.sizes import size_of
 
-__all__ = ["SAFE_AGREEMENT", "advice", "with_groups_undone"]
+__all__ = ["SAFE_AGREEMENT", "advice", "with_groups_undone", "within_drop"]
 
 SAFE_AGREEMENT = 90.0
 """Percent of top-1 agreement below which a result deserves a warning."""
 
 _ROUNDS = 8
+_SMALLEST_PERCENT = 5
 _PATIENCE = 20.0
 """Seconds: a compression that took longer is not repeated only to give advice."""
 
@@ -76,6 +78,33 @@ def _rewritten(report: Report, model: Model, undone: Sequence[Merged], check: Ve
         and not (isinstance(change, Reconstructed) and change.node in consumers)
     ]
     return replace(report, after=size_of(model, shapes_of(model)), changes=(*kept, *left, *check(model)))
+
+
+def within_drop(options: Options, check: VerifyOutputs, again: Again, progress: Progress) -> Options:
+    """The smallest share of the parameters, to a percent, at which agreement stays within `max_drop` points of 100.
+
+    Raises:
+        OptionError: the model has no row of scores to agree on, or nothing can be verified.
+    """
+    quick = replace(check, timing_seconds=0.0)
+    demanded = 100.0 - (options.max_drop or 0.0)
+    low, high = _SMALLEST_PERCENT, 100
+    while high - low > 1:
+        middle = (low + high) // 2
+        progress(f"try {middle} % of the parameters")
+        try:
+            found = quick.compare(again(replace(options, max_drop=None, target_params=middle / 100)))
+        except OptionError:  # below what budgets may take from a group
+            low = middle
+            continue
+        if found.agreement is None:
+            raise OptionError(f"--max-drop: agreement cannot be measured ({found.not_verified or 'no row of scores'})")
+        low, high = (low, middle) if found.agreement >= demanded else (middle, high)
+    return replace(options, max_drop=None, target_params=high / 100) if high < 100 else _nothing(options)
+
+
+def _nothing(options: Options) -> Options:
+    return replace(options, max_drop=None, ratio=0.0)
 
 
 def advice(report: Report, check: VerifyOutputs, options: Options, again: Again) -> Note | None:

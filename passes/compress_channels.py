@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from onnx_tropnnc.changes import Change, Merged
-from onnx_tropnnc.costs import Measure
 from onnx_tropnnc.decisions import Decider, Decision
-from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.inputs import Samples
 from onnx_tropnnc.merge_map import MergeMap
 from onnx_tropnnc.model import Model
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes.merge_channels import MergeChannels
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
+from onnx_tropnnc.shapes import shapes_of
 from onnx_tropnnc.sizes import Size, size_of
 
 __all__ = ["CompressChannels"]
@@ -32,19 +31,20 @@ class CompressChannels:
         samples: what to select and to solve on; None where nothing can be run.
         original: the size that budgets are fractions of; None: that of the model the pass gets.
         plan: merge maps to replay instead of deciding.
+        decider: what decides; None: a new one. One that decided for this model before need not run it again.
     """
 
     options: Options
     samples: Samples | None = None
     original: Size | None = None
     plan: Mapping[str, MergeMap] | None = None
+    decider: Decider | None = None
     name: str = "merge channels"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Decide on the whole model, then merge, then solve."""
         reference = model.clone()
-        decision = self._decide(reference)
-        changes = self.merging(decision)(model)
+        changes = self._merging(self._decide(reference))(model)
         maps = {change.group: change.merge_map for change in changes if isinstance(change, Merged)}
         if not maps or self.samples is None or self.options.reconstruct == "off":
             return changes
@@ -53,19 +53,13 @@ class CompressChannels:
         )
         return (*changes, *solving(model))
 
-    def _decide(self, model: Model) -> Decision:
+    def _decide(self, reference: Model) -> Decision:
         if self.plan is not None:
             return Decision(maps=self.plan)
-        decider = Decider(model, self._options, self.samples)
-        targets: tuple[tuple[Measure, float | None], ...] = (
-            ("parameters", self.options.target_params),
-            ("macs", self.options.target_macs),
-        )
-        for measure, share in targets:
-            if share is not None:
-                original = self.original or size_of(model, decider.shapes)
-                return decider.at_budget(measure, share * _amount(original, measure))
-        return decider.at_ratio()
+        if self.decider is None:
+            original = self.original or size_of(reference, shapes_of(reference))
+            self.decider = Decider(reference, self.samples, original)
+        return self.decider.decide(self._options)
 
     @property
     def _options(self) -> Options:
@@ -73,8 +67,7 @@ class CompressChannels:
         automatic = self.samples is None and self.options.method == "auto"
         return replace(self.options, reconstruct="off") if automatic else self.options
 
-    def merging(self, decision: Decision) -> MergeChannels:
-        """The merging pass for a decision."""
+    def _merging(self, decision: Decision) -> MergeChannels:
         options = self._options
         return MergeChannels(
             ratio=options.ratio or 0.0,
@@ -88,11 +81,3 @@ class CompressChannels:
             seed=options.seed,
             device=options.device,
         )
-
-
-def _amount(size: Size, measure: Measure) -> int:
-    if measure == "parameters":
-        return size.parameters
-    if size.macs is None:
-        raise OptionError("--target-macs: the shapes of some layers are not known; give --input-shape")
-    return size.macs

@@ -48,9 +48,9 @@ def _replace(node: ir.Node, model: Model) -> None:
         output.replace_all_uses_with(source)
     else:
         feeds = {name_of(v): np.asarray(array_of(v)) for v in node.inputs if v is not None}
-        output.replace_all_uses_with(
-            add_initializer(node, name_of(output), evaluate(node, feeds, model.ir.opset_imports))
-        )
+        name, array = name_of(output), evaluate(node, feeds, model.ir.opset_imports)
+        output.name = None  # the initializer takes it
+        output.replace_all_uses_with(add_initializer(node, name, array))
     inputs = list(node.inputs)
     model.graph.remove(node, safe=True)
     for value in inputs:

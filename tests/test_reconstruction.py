@@ -74,7 +74,7 @@ def test_the_ridge_is_the_one_that_held_out_rows_like_best() -> None:
 
 
 def test_a_solution_is_never_worse_on_held_out_rows() -> None:
-    """The weights nearly make the targets already, and there is noise in the rows that are fitted: a change is worse."""
+    """The weights nearly make the targets already, and the fitted rows are noisy: any change is worse."""
     u, _, w, b = drawn()
     t = u @ w + b
     t[~HELD] += 3.0 * np.random.default_rng(1).standard_normal(t[~HELD].shape)

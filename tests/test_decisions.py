@@ -1,0 +1,71 @@
+"""Decisions on whole models: ratios, budgets for every kind of method, what cannot be reached."""
+
+from pathlib import Path
+
+import pytest
+
+from onnx_tropnnc.changes import Merged
+from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.model_io import load
+from onnx_tropnnc.options import Options
+from onnx_tropnnc.pipeline import compress_model
+from onnx_tropnnc.report import Report
+
+
+def compressed(path: Path, **options: object) -> Report:
+    return compress_model(load(path), Options(verify=False, **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["auto", "tropnnc", "cup", "l1", "random", "select"])
+@pytest.mark.parametrize("target", ["target_params", "target_macs"])
+def test_a_budget_is_met_by_every_method(method: str, target: str, models_folder: Path) -> None:
+    options = {target: 0.6, "method": method, "reconstruct": "auto" if method == "select" else "off"}
+    report = compressed(models_folder / "digits_resnet_bn.onnx", **options)
+    assert report.after.macs is not None
+    assert report.before.macs is not None
+    parameters = report.after.parameters / report.before.parameters
+    macs = report.after.macs / report.before.macs
+    share = parameters if target == "target_params" else macs
+    assert 0.55 < share <= 0.6
+
+
+def test_a_budget_out_of_reach_says_what_can_be_reached(models_folder: Path) -> None:
+    with pytest.raises(OptionError, match="the smallest reachable is"):
+        compressed(models_folder / "digits_resnet_bn.onnx", target_params=0.01, reconstruct="off")
+
+
+def test_a_ratio_counts_for_every_group_but_those_with_their_own(models_folder: Path) -> None:
+    path = models_folder / "mnist_deepnn.onnx"
+    first = compressed(path, ratio=0.5).of(Merged)
+    assert [(change.before, change.after) for change in first] == [(512, 256), (256, 128), (128, 64)]
+    other = ((first[1].producers[0], 0.25),)
+    second = compressed(path, ratio=0.5, ratio_for=other).of(Merged)
+    assert [change.after for change in second] == [256, 192, 64]
+
+
+def test_selection_is_the_same_for_the_same_seed(models_folder: Path) -> None:
+    first, second = (compressed(models_folder / "digits_depthwise.onnx", ratio=0.5).of(Merged) for _ in range(2))
+    assert [c.merge_map.labels.tolist() for c in first] == [c.merge_map.labels.tolist() for c in second]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "exactly one of"),
+        ({"ratio": 0.3, "target_macs": 0.5}, "exactly one of"),
+        ({"ratio": 1.0}, "outside"),
+        ({"target_params": 0.0}, "outside"),
+        ({"max_drop": 101.0}, "outside"),
+        ({"threshold": 1.0, "method": "select"}, "for clustering methods"),
+        ({"ratio": 0.3, "reconstruct": "data"}, "give --data"),
+        ({"ratio": 0.3, "reconstruct": "perhaps"}, "unknown"),
+        ({"ratio": 0.3, "method": "magic"}, "method magic is unknown"),
+        ({"ratio": 0.3, "ties": "cut"}, "unknown"),
+        ({"ratio": 0.3, "device": "tpu"}, "unknown"),
+        ({"ratio": 0.3, "round_to": 0}, "must be 1 or more"),
+        ({"ratio": 0.3, "clustering": "dbscan"}, "unknown"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Options(**options)  # type: ignore[arg-type]

@@ -1,0 +1,70 @@
+"""Weights behind Identity, Transpose, Reshape and their like become plain initializers."""
+
+import numpy as np
+import onnx
+import pytest
+from graphs import after, assert_same_outputs, assert_sound, dims, graph, operators, random_weights
+
+from onnx_tropnnc.passes import PlainConstants
+
+
+def plain(body: str, shapes: dict[str, tuple[int, ...]], **more: np.ndarray) -> onnx.ModelProto:
+    model = graph(body, random_weights(**shapes) | more)
+    result, _ = after(model, PlainConstants())
+    assert_sound(result)
+    assert_same_outputs(model, result, 0)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "more"),
+    [
+        ("w = Identity(z) y = MatMul(x, w)", (4, 3), {}),
+        ("w = Transpose(z) y = MatMul(x, w)", (3, 4), {}),
+        ("w = Transpose <perm = [1, 0]> (z) y = MatMul(x, w)", (3, 4), {}),
+        ("w = Reshape(z, s) y = MatMul(x, w)", (12,), {"s": np.array([4, 3])}),
+        ("w = Squeeze(z, s) y = MatMul(x, w)", (4, 1, 3), {"s": np.array([1])}),
+        ("v = Unsqueeze(z, s) w = Squeeze(v, s) y = MatMul(x, w)", (4, 3), {"s": np.array([1])}),
+        ("v = Cast <to = 11> (z) w = Cast <to = 1> (v) y = MatMul(x, w)", (4, 3), {}),
+        ("v = Identity(z) u = Transpose(v) w = Identity(u) y = MatMul(x, w)", (3, 4), {}),
+    ],
+)
+def test_hidden_weights(body: str, shape: tuple[int, ...], more: dict[str, np.ndarray]) -> None:
+    result = plain(body, {"z": shape}, **more)
+    assert operators(result) == ["MatMul"]
+    (name,) = dims(result)
+    assert dims(result)[name] == (4, 3)
+    assert name == ("z" if "Transpose" not in body and body.startswith("w = Identity") else "w" if name != "u" else "u")
+
+
+def test_what_others_read_stays() -> None:
+    result = plain("w = Transpose(z) a = MatMul(x, w) b = MatMul(a, z) y = MatMul(b, w)", {"z": (3, 4)})
+    assert operators(result) == ["MatMul"] * 3
+    assert dims(result) == {"z": (3, 4), "w": (4, 3)}
+
+
+def test_a_model_output_stays() -> None:
+    model = graph("w = Transpose(z) y = MatMul(x, w)", random_weights(z=(3, 4)), outputs="float[N, 3] y, float[4, 3] w")
+    assert operators(after(model, PlainConstants())[0]) == ["Transpose", "MatMul"]
+
+
+def test_integers_and_activations_stay() -> None:
+    body = "s = Identity(t) r = Reshape(x, s) h = Identity(r) y = MatMul(h, w)"
+    assert operators(plain(body, {"w": (4, 3)}, t=np.array([-1, 4]))) == ["Identity", "Reshape", "Identity", "MatMul"]
+
+
+def test_readers_in_subgraphs_are_kept_right() -> None:
+    body = (
+        "w = Transpose(z) t = Constant <value = bool[1] {1}> () e = If (t) "
+        "<then_branch = yes () => (float[N, 3] p) { p = MatMul(x, w) },"
+        " else_branch = no () => (float[N, 3] q) { q = MatMul(x, w) }> y = Add(e, e)"
+    )
+    assert operators(plain(body, {"z": (3, 4)})) == ["Constant", "If", "Add"]
+
+
+def test_constants_in_nodes() -> None:
+    body = "z = Constant <value = float[2, 4] {1, 2, 3, 4, 5, 6, 7, 8}> () w = Transpose(z) y = MatMul(x, w)"
+    model = graph(body, outputs="float[N, 2] y")
+    result, _ = after(model, PlainConstants())
+    assert_same_outputs(model, result, 0)
+    assert operators(result) == ["MatMul"]

@@ -1,0 +1,116 @@
+"""Affine maps that give tensors the statistics that BatchNormalization promised."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from onnx_tropnnc import rescaling
+from onnx_tropnnc.inputs import Samples
+from onnx_tropnnc.model import Model
+from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.passes import FoldBatchNorm
+from onnx_tropnnc.passes.match_statistics import MatchStatistics
+from onnx_tropnnc.rescaling import statistics_affines
+from onnx_tropnnc.samples import samples_for
+from onnx_tropnnc.shapes import shapes_of
+from tests.graphs import graph, random_weights, run
+
+CONVOLUTIONS = """
+    a = Conv <pads: ints = [1, 1, 1, 1]> (x, w)  p = BatchNormalization (a, g, b, m, v)  h = Relu(p)
+    c = Conv(h, u)  q = BatchNormalization (c, g, b, m, v)  y = Relu(q)
+"""
+LINEAR = """
+    a = Gemm(x, w)  p = BatchNormalization (a, g, b, m, v)  h = Relu(p)
+    q = Gemm(h, u)  y = BatchNormalization (q, g, b, m, v)
+"""
+
+
+def convolutions(batch: str = "N", opset: int = 17) -> onnx.ModelProto:
+    weights = random_weights(w=(4, 3, 3, 3), u=(4, 4, 1, 1), g=(4,), b=(4,), m=(4,), v=(4,))
+    text = f"float[{batch}, 3, 6, 6] x"
+    return graph(CONVOLUTIONS, weights, inputs=text, outputs=f"float[{batch}, 4, 6, 6] y", opset=opset)
+
+
+def linear() -> onnx.ModelProto:
+    weights = random_weights(w=(5, 4), u=(4, 4), g=(4,), b=(4,), m=(4,), v=(4,))
+    return graph(LINEAR, weights, inputs="float[N, 5] x", outputs="float[N, 4] y")
+
+
+def folded(proto: onnx.ModelProto, count: int) -> tuple[Model, Samples]:
+    model = load(proto)
+    FoldBatchNorm()(model)
+    return model, samples_for(model, count=count)
+
+
+def moments(proto: onnx.ModelProto, name: str, samples: Samples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and deviation per channel of a tensor over all samples."""
+    if name not in {value.name for value in proto.graph.output}:
+        proto.graph.output.append(onnx.ValueInfoProto(name=name))
+    place = [value.name for value in proto.graph.output].index(name)
+    tensor = np.concatenate([run(proto, feed)[place] for _, feed in samples.feeds(64)]).astype(np.float64)
+    axes = (0, *range(2, tensor.ndim))
+    return tensor.mean(axis=axes), tensor.std(axis=axes)
+
+
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [
+        (convolutions, 40),  # in one walk
+        (lambda: convolutions(opset=18), 40),
+        (linear, 200),
+        (lambda: convolutions("1"), 24),  # one by one: a run of one sample cannot stand for all
+        (convolutions, 8),
+    ],
+)
+def test_tensors_have_the_promised_statistics(make: Callable[[], onnx.ModelProto], count: int) -> None:
+    model, samples = folded(make(), count)
+    affines = statistics_affines(model, samples)
+    assert set(affines) == set(model.statistics)
+    assert len(affines) == 2
+    adjusted = model.clone()
+    MatchStatistics(affines)(adjusted)
+    for name, promised in model.statistics.items():
+        mean, deviation = moments(to_proto(adjusted), name, samples)
+        np.testing.assert_allclose(mean, promised.mean, atol=2e-4)
+        np.testing.assert_allclose(deviation, promised.deviation, rtol=2e-3)
+
+
+def test_both_ways_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, samples = folded(convolutions(), 32)
+    one_walk = statistics_affines(model, samples)
+    monkeypatch.setattr(rescaling, "FEW", 1000)
+    one_by_one = statistics_affines(model, samples)
+    for name, affine in one_walk.items():
+        np.testing.assert_allclose(affine.gain, one_by_one[name].gain, rtol=1e-3)
+        np.testing.assert_allclose(affine.shift, one_by_one[name].shift, atol=1e-3)
+
+
+def test_a_channel_that_hardly_varies_is_not_blown_up() -> None:
+    weights = random_weights(w=(5, 4), g=(4,), b=(4,), m=(4,), v=(4,))
+    weights["w"][:, 2] = 0.0
+    body = "a = Gemm(x, w)  y = BatchNormalization (a, g, b, m, v)"
+    model, samples = folded(graph(body, weights, inputs="float[N, 5] x", outputs="float[N, 4] y"), 100)
+    affine = statistics_affines(model, samples)["y"]
+    promised = model.statistics["y"]
+    assert np.isfinite(affine.gain).all()
+    adjusted = model.clone()
+    MatchStatistics({"y": affine})(adjusted)
+    mean, deviation = moments(to_proto(adjusted), "y", samples)
+    np.testing.assert_allclose(mean, promised.mean, atol=1e-3)
+    assert deviation[2] < 1e-3
+
+
+def test_without_statistics_there_is_nothing_to_do() -> None:
+    model = load(graph("y = MatMul(x, w)", random_weights(w=(4, 3))))
+    assert statistics_affines(model, samples_for(model, count=20)) == {}
+    assert shapes_of(model)
+
+
+def test_the_model_is_not_changed() -> None:
+    model, samples = folded(convolutions(), 20)
+    before = to_proto(model).SerializeToString()
+    statistics_affines(model, samples)
+    assert to_proto(model).SerializeToString() == before

@@ -1,0 +1,123 @@
+"""Shapes of all tensors, without touching the model."""
+
+import numpy as np
+import onnx
+import pytest
+from graphs import graph, random_weights
+
+from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.shapes import (
+    BATCH,
+    evaluate,
+    infer_shapes,
+    inference_error,
+    inferred_model,
+    input_specs_of,
+    shapes_of,
+    structure,
+)
+
+IMAGE = {"inputs": "float[N, 2, 8, 8] x", "outputs": "float[N, 3] y"}
+NET = "c = Conv(x, w) p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (c) f = Flatten(p) y = Gemm(f, u)"
+SHAPES = {"w": (4, 2, 3, 3), "u": (36, 3)}
+
+
+def test_a_batch_stands_for_a_free_dimension() -> None:
+    found = shapes_of(load(graph(NET, random_weights(**SHAPES), **IMAGE)))
+    assert [found[n] for n in "xcpfy"] == [
+        (BATCH, 2, 8, 8),
+        (BATCH, 4, 6, 6),
+        (BATCH, 4, 3, 3),
+        (BATCH, 36),
+        (BATCH, 3),
+    ]
+
+
+def test_a_fixed_batch_stays() -> None:
+    io = {"inputs": "float[2, 2, 8, 8] x", "outputs": "float[2, 3] y"}
+    assert shapes_of(load(graph(NET, random_weights(**SHAPES), **io)))["f"] == (2, 36)
+
+
+def test_given_shapes_are_used() -> None:
+    io = {"inputs": "float[N, 2, H, W] x", "outputs": "float[N, 3] y"}
+    model = graph(NET, random_weights(**SHAPES), **io)
+    assert infer_shapes(load(model), {"x": (1, 2, 8, 8)})["f"] == (1, 36)
+    assert shapes_of(load(model, input_shapes={"x": (1, 2, 8, 8)}))["f"][1] == 36
+
+
+def test_given_shapes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(SampleError):
+        shapes_of(load(graph(NET, random_weights(**SHAPES), **IMAGE), input_shapes={"x": (1, 3, 8, 8)}))
+
+
+def test_stale_shapes_in_the_file_are_not_believed() -> None:
+    model = graph(NET, random_weights(**SHAPES), **IMAGE)
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, [1, 99, 1, 1]))
+    assert shapes_of(load(model))["c"] == (BATCH, 4, 6, 6)
+
+
+def test_shapes_of_other_domains_are_believed() -> None:
+    model = graph("c = com.microsoft.Thing(x) y = MatMul(c, w)", random_weights(w=(6, 3)))
+    assert "c" not in shapes_of(load(model))
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, ["N", 6]))
+    assert shapes_of(load(model))["c"] == (None, 6)
+
+
+@pytest.mark.parametrize("opset", [9, 12, 17])
+def test_targets_computed_from_shapes(opset: int) -> None:
+    body = (
+        "c = Conv(x, w) h = Shape(c) b = Gather(h, i) a = Mul(d, e) t = Concat <axis = 0> (b, a) f = Reshape(c, t)"
+        "y = Gemm(f, u, z)"
+    )
+    more = {"i": np.array([0]), "d": np.array([12]), "e": np.array([12]), "z": np.zeros(3, np.float32)}
+    found = shapes_of(load(graph(body, random_weights(w=(4, 2, 3, 3), u=(144, 3)) | more, opset=opset, **IMAGE)))
+    assert found["f"] == (BATCH, 144)
+
+
+def test_shape_logic_that_fails_is_left_alone() -> None:
+    """Division by zero, and a Reshape that cannot be: unknown, not an error of ours."""
+    body = "h = Shape(x) d = Div(h, z) c = ConstantOfShape(d) e = Reshape(h, s) y = MatMul(x, w)"
+    more = {"z": np.zeros(1, np.int64), "s": np.array([5])}
+    assert shapes_of(load(graph(body, random_weights(w=(4, 3)) | more)))["y"] == (BATCH, 3)
+
+
+def test_the_model_is_not_touched() -> None:
+    model = load(graph(NET, random_weights(**SHAPES), **IMAGE))
+    before = to_proto(model).SerializeToString()
+    shapes_of(model), inferred_model(model.ir), structure(model), inference_error(model.ir)
+    assert to_proto(model).SerializeToString() == before
+
+
+def test_symbols_stay_in_the_inferred_model() -> None:
+    model = load(graph(NET, random_weights(**SHAPES), **IMAGE))
+    info = {i.name: i for i in inferred_model(model.ir).graph.value_info}
+    assert info["c"].type.tensor_type.shape.dim[0].dim_param == "N"
+
+
+def test_structure_leaves_out_huge_tensors_only() -> None:
+    weights = {"w": np.zeros((4, 300_000), np.float32), "u": np.ones((300_000, 1), np.float32)}
+    proto = structure(load(graph("c = MatMul(x, w) y = MatMul(c, u)", weights, outputs="float[N, 1] y")))
+    held = {t.name: (tuple(t.dims), t.HasField("raw_data")) for t in proto.graph.initializer}
+    assert held == {"w": ((4, 300_000), False), "u": ((300_000, 1), True)}
+    assert [i.name for i in proto.graph.input] == ["x"]
+
+
+def test_inputs_are_those_that_no_initializer_gives() -> None:
+    model = graph("y = MatMul(x, w)", random_weights(w=(4, 3)), ir_version=3, opset=8)
+    assert [spec.name for spec in input_specs_of(load(model))] == ["x"]
+
+
+def test_evaluate_runs_one_node_in_its_opset() -> None:
+    model = load(graph("s = Squeeze <axes = [0]> (x) y = Relu(s)", inputs="float[1, 3] x", opset=11))
+    node = next(iter(model.graph))
+    assert evaluate(node, {"x": np.ones((1, 3), np.float32)}, {"": 11}).shape == (3,)
+
+
+def test_what_onnx_refuses_is_told_in_one_line() -> None:
+    model = graph("c = Relu(x) y = Concat <axis = 7> (c, x)", outputs="float[P, Q] y")
+    reason = inference_error(load(graph("y = Relu(x)", outputs="float[N, 4] y")).ir)
+    assert reason is None
+    import onnx_ir as ir
+
+    assert inference_error(ir.from_proto(model)) == "Concat_1 (Concat): axis must be in [-rank, rank-1]."
