@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from onnx_tropnnc.channels import ChannelGroup
+from onnx_tropnnc.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.duplicates import contract_duplicates
 from onnx_tropnnc.merge_map import MergeMap
+from onnx_tropnnc.model import Model
+from onnx_tropnnc.selection import keep_channels
+from onnx_tropnnc.shapes import shapes_of
 from onnx_tropnnc.trace import Labels
 from onnx_tropnnc.weights import Workspace
 
-__all__ = ["Decision", "contract_everywhere", "decided_blocks", "expanded"]
+__all__ = ["BlockDecision", "contract_everywhere", "decided_blocks", "duplicates_of", "expanded", "keep_distinct"]
 
-Decision = Callable[[int, Labels], MergeMap]
+BlockDecision = Callable[[int, Labels], MergeMap]
 """A block's first size and the channels that are left of it to a map over those."""
 
 
@@ -39,11 +42,31 @@ def contract_everywhere(
     return found
 
 
-def _duplicates(group: ChannelGroup, workspace: Workspace) -> Decision:
+def duplicates_of(model: Model, names: Iterable[str]) -> dict[str, MergeMap]:
+    """Per group of these names the map that contracts its duplicates, all groups together; the model stays as it is."""
+    copy, wanted = model.clone(), set(names)
+    workspace = Workspace(copy)
+    groups = [group for group in find_channel_groups(copy, shapes_of(copy)) if group.name in wanted]
+    return {g.name: found for g, found in contract_everywhere(groups, workspace, workspace.apply).items()}
+
+
+def keep_distinct(order: Labels, count: int, duplicates: MergeMap) -> MergeMap:
+    """The map that keeps the first `count` channels of a ranking that are not equal, each with its duplicates added.
+
+    >>> keep_distinct(np.array([2, 0, 1]), 1, MergeMap.mean_in_sum_out(np.array([0, 1, 0]))).labels
+    array([ 0, -1,  0])
+    """
+    classes = duplicates.labels[order]
+    _, first = np.unique(classes, return_index=True)
+    kept = classes[np.sort(first)][:count]
+    return keep_channels(kept, duplicates.size).after(duplicates)
+
+
+def _duplicates(group: ChannelGroup, workspace: Workspace) -> BlockDecision:
     return lambda _, channels: contract_duplicates(workspace.vectors(group, channels))
 
 
-def decided_blocks(group: ChannelGroup, before: MergeMap, decide: Decision) -> MergeMap:
+def decided_blocks(group: ChannelGroup, before: MergeMap, decide: BlockDecision) -> MergeMap:
     """One map over the channels that `before` left, made block by block; pinned channels stay."""
     leaders = before.leaders
     blocks = group.blocks[leaders]

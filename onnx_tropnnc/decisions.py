@@ -18,6 +18,7 @@ from onnx_tropnnc.allocation import Path, ranking_path, threshold_path
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.baselines import L1, Random
 from onnx_tropnnc.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.contraction import duplicates_of, keep_distinct
 from onnx_tropnnc.costs import Costs, Measure, Unit
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.inputs import Samples
@@ -79,7 +80,7 @@ class Decider:
             return Decision()
         groups = self._eligible(options)
         counts = {n: c for g in groups for n, c in uniform_counts([g], options.ratio_of(g)).items()}
-        return Decision(maps=selection_plan(groups, self._ranked(groups, options), counts))
+        return Decision(maps=self._plan(groups, self._ranked(groups, options), counts))
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:
         return [g for g in self.groups if g.pinned is None and options.selection.refusal(g) is None]
@@ -95,13 +96,22 @@ class Decider:
             self._rankings.update(found)
         return self._rankings
 
+    def _plan(
+        self, groups: Sequence[ChannelGroup], ranked: Mapping[str, Ranking], counts: Mapping[str, int]
+    ) -> dict[str, MergeMap]:
+        """The first channels of each ranking; exact duplicates do not count, and go into the channel they equal."""
+        plan = selection_plan(groups, ranked, counts)
+        duplicates = duplicates_of(self.model, counts)
+        repeated = {name: found for name, found in duplicates.items() if found.changes}
+        return plan | {name: keep_distinct(ranked[name].order, counts[name], same) for name, same in repeated.items()}
+
     def _at_budget(self, options: Options, measure: Measure, limit: float) -> Decision:
         groups = self._eligible(options)
         if options.selects:
             ranked = self._ranked(groups, options)
             path = budget_path(self.model, self.shapes, groups, ranked, measure, round_to=options.round_to)
             kept = zip(path.costs.units, path.within(limit), strict=True)
-            return Decision(maps=selection_plan(groups, ranked, {unit.group.name: count for unit, count in kept}))
+            return Decision(maps=self._plan(groups, ranked, {unit.group.name: count for unit, count in kept}))
         path = self._clustering_path(groups, options, measure)
         sizes: dict[str, tuple[int, ...]] = {}
         for unit, count in zip(path.costs.units, path.within(limit), strict=True):

@@ -19,8 +19,8 @@ from onnx_tropnnc.costs import Costs, Measure, Unit
 from onnx_tropnnc.inputs import Samples
 from onnx_tropnnc.merge_map import MergeMap
 from onnx_tropnnc.model import Model
-from onnx_tropnnc.moments import Reading, group_readings
 from onnx_tropnnc.passes.match_statistics import MatchStatistics
+from onnx_tropnnc.readings import Reading, group_readings
 from onnx_tropnnc.rescaling import statistics_affines
 from onnx_tropnnc.selection import Ranking, held_out_curve, keep_channels, rank_channels, with_ridge
 from onnx_tropnnc.shapes import Shapes, shapes_of

@@ -169,9 +169,11 @@ def _first_panel(covariance: Array, gram: Array) -> _Panel:
 
 
 def _root(gram: Array) -> Array:
-    """(m, n) F with F^T F = G, m the rank of G."""
-    xp = array_api_compat.array_namespace(gram)
-    values, vectors = xp.linalg.eigh(gram)
-    on_host = to_numpy(values)
-    first = int(np.searchsorted(on_host, 1e-12 * max(float(on_host[-1]), 1e-300)))
-    return xp.sqrt(values[first:])[:, None] * xp.matrix_transpose(vectors[:, first:])
+    """(m, n) F with F^T F = G, m the rank of G, by pivoted Cholesky on the host."""
+    from scipy.linalg.lapack import dpstrf
+
+    matrix = to_numpy(gram)
+    factor, pivots, rank, _ = dpstrf(matrix, tol=1e-14 * max(float(np.trace(matrix)), 1e-300))
+    root = np.zeros((rank, len(matrix)))
+    root[:, pivots - 1] = np.triu(factor)[:rank]
+    return array_api_compat.array_namespace(gram).asarray(root)

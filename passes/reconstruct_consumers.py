@@ -112,7 +112,7 @@ class ReconstructConsumers:
         wanted = self.samples.source.startswith("synthetic") if self.use_statistics is None else self.use_statistics
         if not wanted or not self.reference.statistics:
             return _Pair(self.reference, model, {})
-        affines = statistics_affines(self.reference, self.samples)
+        affines = statistics_affines(self.reference, self.samples, batch=self.batch, memory=self.memory)
         reference = self.reference.clone()
         MatchStatistics(affines)(reference)
         compressed = reference.clone()

@@ -81,7 +81,7 @@ def measured(model: Model, costs: Costs, counts: tuple[int, ...]) -> int:
     return size.parameters if costs.measure == "parameters" else size.macs or 0
 
 
-# -- costs --------------------------------------------------------------------------------------------------------------
+# -- costs ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("measure", "whole", "smaller"), [("parameters", 114, 36), ("macs", 106, 33)])
@@ -116,7 +116,8 @@ def test_what_a_step_saves_is_the_difference_of_totals(data: st.DataObject) -> N
 def test_channels_that_stand_more_often_cost_more() -> None:
     """Concat of a tensor and its first half: channels 0 and 1 stand twice in what reads it."""
     weights = random_weights(w=(3, 4), v=(6, 5)) | {"n": np.array([2, 2], np.int64)}
-    body = "a = MatMul(x, w)  h = Relu(a)  l, r = Split <axis: int = 1> (h, n)  c = Concat <axis: int = 1> (h, l)  y = MatMul(c, v)"
+    body = "a = MatMul(x, w)  h = Relu(a)  l, r = Split <axis: int = 1> (h, n)  "
+    body += "c = Concat <axis: int = 1> (h, l)  y = MatMul(c, v)"
     model = load(graph(body, weights, inputs="float[N, 3] x", outputs="float[N, 5] y"))
     shapes = shapes_of(model)
     (group,) = (g for g in find_channel_groups(model, shapes) if g.pinned is None)
@@ -142,7 +143,7 @@ def test_unknown_shapes_are_named() -> None:
     assert Costs(model, shapes, units, "parameters").total((2,)) == 6 + 4
 
 
-# -- paths --------------------------------------------------------------------------------------------------------------
+# -- paths ------------------------------------------------------------------------------------------------------------
 
 
 def errors(costs: Costs, seed: int = 0) -> list[NDArray[np.float64]]:

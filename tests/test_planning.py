@@ -8,9 +8,9 @@ from onnx_tropnnc.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.inputs import Samples
 from onnx_tropnnc.model import Model
 from onnx_tropnnc.model_io import load, to_proto
-from onnx_tropnnc.moments import Reading
 from onnx_tropnnc.passes import FoldBatchNorm, MergeChannels, RefreshShapes, Selection
 from onnx_tropnnc.planning import budget_path, rank_groups, rank_readings, selection_plan, uniform_counts
+from onnx_tropnnc.readings import Reading
 from onnx_tropnnc.samples import samples_for
 from onnx_tropnnc.selection import Ranking
 from onnx_tropnnc.shapes import shapes_of

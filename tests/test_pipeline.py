@@ -1,0 +1,137 @@
+"""compress(): the passes in their order, and what it promises."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from channel_edits import free_groups, inflated
+from graphs import after, assert_same_outputs, assert_sound, dims, graph, operators, random_weights
+
+import onnx_tropnnc as tropnnc
+from onnx_tropnnc import compress, default_passes
+from onnx_tropnnc.changes import Folded, Merged, Note
+from onnx_tropnnc.errors import InputModelError, OptionError, SampleError
+from onnx_tropnnc.options import Options
+
+
+def network(**options: object) -> onnx.ModelProto:
+    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", random_weights(w=(4, 8), k=(8,), u=(8, 3)), **options)
+
+
+def with_batch_norm() -> onnx.ModelProto:
+    weights = random_weights(w=(4, 2, 3, 3), g=(4,), b=(4,), m=(4,), v=(4,), u=(3, 4, 1, 1))
+    io = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
+    return graph("c = Conv(x, w) d = BatchNormalization(c, g, b, m, v) e = Relu(d) y = Conv(e, u)", weights, **io)
+
+
+@pytest.mark.parametrize("kind", ["proto", "bytes", "path"])
+def test_models_come_as_proto_bytes_or_path(tmp_path: Path, kind: str) -> None:
+    model = network()
+    onnx.save(model, tmp_path / "in.onnx")
+    source = {"proto": model, "bytes": model.SerializeToString(), "path": tmp_path / "in.onnx"}[kind]
+    result, report = compress(source, ratio=0.5)
+    assert dims(result)["w"] == (4, 4)
+    assert report.verification is not None
+    assert report.verification.outputs[0].name == "y"
+
+
+def test_the_default_passes_can_be_run_one_by_one() -> None:
+    names = [step.name for step in default_passes(Options(ratio=0.5))]
+    assert names[:2] == ["write weights plainly", "fold BatchNormalization"]
+    assert names[-2:] == ["refresh shapes", "verify outputs"]
+    result, report = tropnnc.PassManager(default_passes(Options(ratio=0.5, verify=False))).run(with_batch_norm())
+    assert operators(result) == ["Conv", "Relu", "Conv"]
+    assert len(report.of(Folded)) == 1
+    assert_sound(result)
+
+
+def test_folding_and_merging_end_to_end() -> None:
+    model = with_batch_norm()
+    result, report = compress(model, ratio=0.5)
+    assert (dims(result)["w"], dims(result)["u"][1]) == ((2, 2, 3, 3), 2)
+    assert [change.after for change in report.of(Merged)] == [2]
+    assert_sound(result)
+    assert_same_outputs(model, compress(model, ratio=0.0)[0])
+
+
+@pytest.mark.parametrize("method", ["auto", "tropnnc", "tropnnc-iterative", "select"])
+def test_exact_duplicates_merge_exactly_by_every_method(method: str) -> None:
+    folded = compress(with_batch_norm(), ratio=0.0, verify=False)[0]
+    wide = inflated(folded, "Conv_0", (2, 2, 2, 2), np.random.default_rng(0))
+    result, report = compress(wide, ratio=0.5, method=method)
+    assert free_groups(result) == free_groups(folded)
+    assert report.verification is not None
+    assert_same_outputs(wide, result, 1e-4)
+
+
+def test_the_given_model_is_never_changed() -> None:
+    model = with_batch_norm()
+    untouched = model.SerializeToString()
+    compress(model, ratio=0.5)
+    assert model.SerializeToString() == untouched
+
+
+def test_old_opsets_come_out_as_they_are() -> None:
+    weights = random_weights(w=(4, 8), k=(8,), u=(8, 3), z=(3,))
+    model = graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u, z)", weights, opset=6)
+    result, report = compress(model, ratio=0.5)
+    assert dims(result) == dims(model)
+    (note,) = report.of(Note)
+    assert note.text == "opset 6 is below 7: nothing was folded or merged; convert the model first"
+
+
+def test_without_samples_the_reason_is_said() -> None:
+    """A size that cannot be guessed: compressed all the same, not verified."""
+    model = graph(
+        "c = Conv(x, w) y = Flatten(c)", random_weights(w=(3, 2, 3, 3)), inputs="float x", outputs="float[N, M] y"
+    )
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    _, report = compress(model, ratio=0.5)
+    assert report.verification is not None
+    assert "does not say how many dimensions" in (report.verification.not_verified or "")
+    assert report.passed
+
+
+def test_options_are_refused_by_name() -> None:
+    with pytest.raises(OptionError, match="unknown option ration"):
+        compress(network(), ration=0.5)
+    with pytest.raises(OptionError, match="give exactly one of"):
+        compress(network())
+    with pytest.raises(OptionError, match="give exactly one of"):
+        compress(network(), ratio=0.5, threshold=1.0)
+    with pytest.raises(OptionError, match=r"outside \[0, 1\)"):
+        compress(network(), ratio=1.0)
+    with pytest.raises(OptionError, match="method magic is unknown"):
+        compress(network(), ratio=0.5, method="magic")
+
+
+def test_samples_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.zeros((5, 9), np.float32))
+    with pytest.raises(SampleError, match="x"):
+        compress(network(), ratio=0.5, data=tmp_path / "data.npz")
+    with pytest.raises(SampleError, match="x"):
+        compress(network(), ratio=0.5, input_shape={"x": (1, 9)})
+
+
+def test_broken_models_are_refused() -> None:
+    with pytest.raises(InputModelError):
+        compress(b"nothing", ratio=0.5)
+
+
+def test_demands_undo_groups_until_they_hold() -> None:
+    result, report = compress(network(), ratio=0.75, min_cosine=0.999999, reconstruct="off", method="tropnnc")
+    assert report.passed
+    assert dims(result) == dims(network())
+    (kept,) = (c for c in report.to_dict()["kept"] if c["group"] == "Gemm_0")
+    assert kept["reason"] == "undone: with it, verification is below what was asked"
+
+
+def test_verification_can_be_left_out() -> None:
+    assert compress(network(), ratio=0.5, verify=False)[1].verification is None
+
+
+def test_merging_alone_gives_what_the_pipeline_gives_without_solving() -> None:
+    result, _ = compress(network(), ratio=0.5, method="tropnnc", reconstruct="off", verify=False)
+    alone, _ = after(network(), tropnnc.passes.MergeChannels(ratio=0.5), tropnnc.passes.RefreshShapes())
+    assert_same_outputs(alone, result, 1e-6)
