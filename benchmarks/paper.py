@@ -102,8 +102,8 @@ def _subject(given: Given, arguments: argparse.Namespace, *, fused: bool = False
 def non_uniform(name: str, given: Given, arguments: argparse.Namespace) -> Lines:
     """A table of non-uniform compression: the paper's thresholds, then equal sizes."""
     table = NON_UNIFORM[name]
-    subject, data = _subject(given, arguments, fused=table.fused)
-    yield f"## {table.title}\n"
+    subject, data = _subject(given, arguments, fused=table.fused or arguments.fused)
+    yield f"## {table.title}{', fused' if arguments.fused else ''}\n"
     yield from _about(given, arguments, data)
     yield from threshold_lines(subject, table, data)
     yield "\nAt equal numbers of parameters:\n"
@@ -113,7 +113,7 @@ def non_uniform(name: str, given: Given, arguments: argparse.Namespace) -> Lines
 
 def ablation(given: Given, arguments: argparse.Namespace) -> Lines:
     """CUP's three steps, one by one."""
-    subject, data = _subject(given, arguments)
+    subject, data = _subject(given, arguments, fused=arguments.fused)
     for fraction in arguments.fractions or given.fractions:
         yield f"## CUP's three steps, at {100 * fraction:.1f} % of the parameters\n"
         yield from _about(given, arguments, data)
@@ -196,6 +196,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5, help="trained networks, or draws of `random` (5)")
     parser.add_argument("--model", type=Path, help="the model of tables 4 to 7 and figure 8")
     parser.add_argument("--data", type=Path, help="its test images and labels, .npz")
+    parser.add_argument("--fused", action="store_true", help="clustering sees the kernels after folding only")
     parser.add_argument("--limit", type=int, help="use the first N images only")
     parser.add_argument("--mean", type=float, nargs="+", help="instead of the data's")
     parser.add_argument("--std", type=float, nargs="+", help="instead of the data's")

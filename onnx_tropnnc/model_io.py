@@ -46,7 +46,7 @@ def load(source: Source, *, input_shapes: Mapping[str, tuple[int, ...]] | None =
     """
     files: set[Path] = set()
     if isinstance(source, onnx.ModelProto):
-        name, graph = "the given model", _deserialize(source, "the given model")
+        name, graph = "the given model", _apart(_deserialize(source, "the given model"))
         origin: Path | onnx.ModelProto = source
     elif isinstance(source, bytes):
         name = "the given bytes"
@@ -201,6 +201,18 @@ def _sorted(model: ir.Model) -> ir.Model:
             model.graph.sort()
             break
         seen.add(node)
+    return model
+
+
+def _apart(model: ir.Model) -> ir.Model:
+    """Tensors of Constant nodes copied: onnx-ir names them when it reads them, also where they stand in a proto."""
+    for graph in model.graphs():
+        for node in graph:
+            tensor = node.attributes.get_tensor("value", None) if node.op_type == "Constant" else None
+            if isinstance(tensor, ir.TensorProtoTensor):
+                copy = onnx.TensorProto()
+                copy.CopyFrom(tensor.raw)
+                node.attributes["value"] = ir.AttrTensor("value", ir.TensorProtoTensor(copy))
     return model
 
 

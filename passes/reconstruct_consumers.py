@@ -83,7 +83,11 @@ class ReconstructConsumers:
         return tuple(changes)
 
     def _reconstruct(self, model: Model) -> Iterator[Change]:
-        pair = self._pair(model)
+        try:
+            pair = self._pair(model, self._affines())
+        except NotRunnable as error:
+            yield Note(f"reconstructed without BatchNormalization statistics: they cannot be matched ({error})")
+            pair = self._pair(model, {})
         shapes = shapes_of(pair.reference)
         groups = find_channel_groups(pair.reference, shapes)
         found = find_consumers(pair.reference, pair.compressed, groups, self.merges, shapes)
@@ -107,12 +111,17 @@ class ReconstructConsumers:
             for job in jobs:
                 job.layers[-1].drop_zero_bias()
 
-    def _pair(self, model: Model) -> "_Pair":
-        """The two models to run: as they are, or adjusted to the statistics."""
+    def _affines(self) -> Mapping[str, Affine]:
+        """What adjusts the samples' activations to the statistics; empty where that is not wanted."""
         wanted = self.samples.source.startswith("synthetic") if self.use_statistics is None else self.use_statistics
         if not wanted or not self.reference.statistics:
+            return {}
+        return statistics_affines(self.reference, self.samples, batch=self.batch, memory=self.memory)
+
+    def _pair(self, model: Model, affines: Mapping[str, Affine]) -> "_Pair":
+        """The two models to run: as they are, or adjusted to the statistics."""
+        if not affines:
             return _Pair(self.reference, model, {})
-        affines = statistics_affines(self.reference, self.samples, batch=self.batch, memory=self.memory)
         reference = self.reference.clone()
         MatchStatistics(affines)(reference)
         compressed = reference.clone()

@@ -11,7 +11,7 @@ from graphs import assert_same_outputs, dims, graph, initializers, random_weight
 from onnx import helper, numpy_helper
 
 from onnx_tropnnc import model_io
-from onnx_tropnnc.constants import set_array
+from onnx_tropnnc.constants import array_of, set_array
 from onnx_tropnnc.errors import InputModelError, OutputPathError
 from onnx_tropnnc.model_io import check_output, load, save, to_proto, weight_bytes
 
@@ -54,6 +54,15 @@ def test_the_given_proto_is_not_touched() -> None:
     loaded = load(model)
     set_array(loaded.graph.initializers["w"], np.zeros((4, 8), np.float32))
     to_proto(loaded)
+    assert model.SerializeToString() == untouched
+
+
+def test_tensors_of_constant_nodes_get_no_names_in_the_given_proto() -> None:
+    model = graph("c = Constant <value = float[1] {2}> () y = Mul(x, c)", outputs="float[N, 4] y")
+    model.graph.node[0].attribute[0].t.ClearField("name")
+    untouched = model.SerializeToString()
+    loaded = load(model)
+    assert [array_of(node.outputs[0]) is None for node in loaded.graph] == [False, True]
     assert model.SerializeToString() == untouched
 
 

@@ -167,7 +167,7 @@ def test_a_table_of_seeds(models_folder: Path, test_images) -> None:
 
 def test_commands_without_a_model_ask_for_one(tmp_path: Path) -> None:
     paper = room("paper")
-    nothing = Namespace(model=None, data=None, limit=None, mean=None, std=None, fractions=None)
+    nothing = Namespace(model=None, data=None, limit=None, mean=None, std=None, fractions=None, fused=False)
     with pytest.raises(SystemExit, match="--model"):
         list(paper.COMMANDS["table7"](nothing))
     missing = Namespace(**{**vars(nothing), "model": tmp_path / "no.onnx", "data": tmp_path / "no.npz"})

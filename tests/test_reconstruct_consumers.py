@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 
 from onnx_tropnnc.changes import Note, Reconstructed
@@ -319,3 +320,20 @@ def test_statistics_are_for_synthetic_samples_only_unless_asked_for() -> None:
     ]
     assert bytes_of[0] == bytes_of[1]
     assert bytes_of[0] != bytes_of[2]
+
+
+def test_statistics_that_cannot_be_matched_are_left_out_with_a_note() -> None:
+    """Statistics of a tensor that the model makes by an operator which onnxruntime does not have are of no use."""
+    model = load(with_true_statistics())
+    FoldBatchNorm()(model)
+    merges = {"Conv_0": kept(8, 0, 1, 2, 4, 5, 7)}
+    data = samples(40, source="synthetic (normal)", x=(3, 10, 10))
+    broken = model.clone()
+    last = broken.graph.node(len(broken.graph) - 1)
+    broken.graph.append(onnx_ir.node("NoSuchOperator", [last.outputs[0]], domain="com.microsoft", name="stranger"))
+    merged = apply(broken, merges)
+    changes = ReconstructConsumers(broken, merges, data)(merged)
+    (note,) = (change for change in changes if isinstance(change, Note))
+    assert note.text.startswith("reconstructed without BatchNormalization statistics: they cannot be matched (")
+    assert "NoSuchOperator" in note.text
+    assert [c.reason for c in changes if isinstance(c, Reconstructed)] == [None]
