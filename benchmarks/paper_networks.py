@@ -2,7 +2,7 @@
 
     pip install '.[train]'
     apt-get install dataset-fashion-mnist        Debian's package; or --fashion FOLDER with its four .gz files
-    python benchmarks/paper_networks.py          all of them, 40 minutes on one core
+    python benchmarks/paper_networks.py          all of them, some 20 minutes of one core
     python benchmarks/paper_networks.py mnist_3_5_single
 
 The network of Tables 1 to 3 is "a simple CNN network with two fully connected layers and a final hidden linear layer

@@ -244,7 +244,7 @@ def conv(bn: str = BN, more: str = "", body: str = "c = Conv(x, w)", **options) 
 
 
 def test_training_mode_is_refused() -> None:
-    assert refused(conv("y = BatchNormalization <training_mode = 1> (c, g, b, m, v)")) == "it is in training mode"
+    assert refused(conv("y, n, o = BatchNormalization <training_mode = 1> (c, g, b, m, v)")) == "it is in training mode"
 
 
 def test_old_training_mode_has_more_outputs() -> None:

@@ -16,8 +16,13 @@ SEEDS = st.integers(0, 10**6)
 METHODS = ("auto", "tropnnc", "tropnnc-iterative")
 
 
-def compressed(model: onnx.ModelProto, ratio: float = 0.0, **options: object) -> onnx.ModelProto:
-    return compress(model, ratio=ratio, verify=False, **{"ties": "merge", **options})[0]
+def compressed(
+    model: onnx.ModelProto, ratio: float = 0.0, method: str = "tropnnc", **options: object
+) -> onnx.ModelProto:
+    """`auto` selects channels and solves their consumers, on synthetic inputs; the others only merge."""
+    solving = "auto" if method == "auto" else "off"
+    given = {"ties": "merge", "reconstruct": solving, "method": method, "verify": False, **options}
+    return compress(model, ratio=ratio, **given)[0]
 
 
 def duplicated(model: onnx.ModelProto, seed: int, **options: bool) -> tuple[onnx.ModelProto, dict[str, float]]:
@@ -41,7 +46,7 @@ def shuffled(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(seed=SEEDS)
 def test_ratio_0_changes_no_output(kind: str, method: str, seed: int) -> None:
     model = KINDS[kind](seed)
@@ -54,7 +59,7 @@ def test_ratio_0_changes_no_output(kind: str, method: str, seed: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(seed=SEEDS)
 def test_duplicates_merge_back(kind: str, method: str, seed: int) -> None:
     model = compressed(KINDS[kind](seed))
@@ -67,7 +72,7 @@ def test_duplicates_merge_back(kind: str, method: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(seed=SEEDS)
 def test_duplicates_go_at_ratio_0_too_and_only_once(kind: str, seed: int) -> None:
     model = compressed(KINDS[kind](seed))
@@ -79,7 +84,7 @@ def test_duplicates_go_at_ratio_0_too_and_only_once(kind: str, seed: int) -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", ["auto", "tropnnc"])
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(seed=SEEDS)
 def test_the_order_of_channels_does_not_matter(kind: str, method: str, seed: int) -> None:
     model = KINDS[kind](seed)
@@ -90,7 +95,7 @@ def test_the_order_of_channels_does_not_matter(kind: str, method: str, seed: int
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=4)
+@settings(max_examples=2)
 @given(seed=SEEDS, ratio=st.sampled_from([0.0, 0.3, 0.5, 0.8]))
 def test_the_same_seed_gives_the_same_bytes(kind: str, method: str, seed: int, ratio: float) -> None:
     model = KINDS[kind](seed)
@@ -101,11 +106,11 @@ def test_the_same_seed_gives_the_same_bytes(kind: str, method: str, seed: int, r
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(seed=SEEDS, ratio=st.floats(0, 0.99))
 def test_every_ratio_gives_a_model_of_the_promised_size(kind: str, seed: int, ratio: float) -> None:
     model = KINDS[kind](seed)
-    result, report = compress(model, ratio=ratio, verify=False, ties="merge")
+    result, report = compress(model, ratio=ratio, verify=False, ties="merge", reconstruct="off")
     assert_sound(result)
     for merged in report.of(Merged):
         assert merged.after == max(1, round(merged.before * (1 - ratio)))

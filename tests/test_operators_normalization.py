@@ -78,7 +78,7 @@ def test_every_opset_of_batch_norm(opset: int) -> None:
 
 
 def test_training_mode_pins() -> None:
-    model = between("r = Relu(c) d = BatchNormalization <training_mode = 1> (r, g, b, m, v)", **batch_norm())
+    model = between("r = Relu(c) d, n, o = BatchNormalization <training_mode = 1> (r, g, b, m, v)", **batch_norm())
     assert pinned(model, "Conv_0") == "BatchNormalization_2 is in training mode or not spatial"
     model = between("r = Relu(c) d, n, o, p, q = BatchNormalization(r, g, b, m, v)", 8, **batch_norm())
     assert pinned(model, "Conv_0") == "BatchNormalization_2 is in training mode or not spatial"
