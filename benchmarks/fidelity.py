@@ -115,7 +115,8 @@ def main() -> None:
             seconds, after = time.perf_counter() - start, size(result)
             score = top1(result, images, labels)
             macs = "" if after.macs is None else f"{after.macs:,}"
-            print(f"| {label} | {keep:g} | {after.parameters:,} | {macs} | {score:.2f} | {seconds:.0f} |", flush=True)
+            row = f"{label} | {keep:g} | {after.parameters:,} | {macs} | {score:.2f} | {seconds:.0f}"
+            print(f"| {row} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from onnx_tropnnc.options import Options
 from onnx_tropnnc.planning import budget_path, rank_groups, selection_plan, uniform_counts
 from onnx_tropnnc.representatives import threshold_heights
 from onnx_tropnnc.selection import Ranking
+from onnx_tropnnc.sessions import NotRunnable
 from onnx_tropnnc.shapes import Shapes, shapes_of
 from onnx_tropnnc.sizes import Size
 from onnx_tropnnc.weights import Workspace
@@ -92,7 +93,11 @@ class Decider:
             raise OptionError("--method select runs the model on samples, and nothing can be run here; see --no-verify")
         if missing and self.samples is not None:
             synthetic = self.samples.source.startswith("synthetic")
-            found = rank_groups(self.model, missing, self.samples, synthetic=synthetic, seed=options.seed)
+            try:
+                found = rank_groups(self.model, missing, self.samples, synthetic=synthetic, seed=options.seed)
+            except NotRunnable:
+                # the copy adjusted to BatchNormalization's statistics does not run: rank on the model as it is
+                found = rank_groups(self.model, missing, self.samples, synthetic=False, seed=options.seed)
             self._rankings.update(found)
         return self._rankings
 

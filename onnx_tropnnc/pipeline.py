@@ -135,6 +135,8 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
         return SampleSets()
     solves = (options.selects or options.reconstruct != "off") and _runs(model)
     given = None if options.data is None else samples_for(model, data=options.data)
+    if given is None and not solves and not options.verify:
+        return SampleSets()
     if given is not None and not solves:
         return SampleSets(None, given)
     if given is not None and options.reconstruct != "synthetic":

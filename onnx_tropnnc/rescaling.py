@@ -151,6 +151,9 @@ def _constant(value: ir.Value, entries: NDArray[np.float64], suffix: str) -> ir.
 def _rank(value: ir.Value) -> int:
     """The rank of a layer's output: that of its weight for a convolution, else 2."""
     maker = value.producer()
+    if maker is not None and maker.op_type == "Add":  # a bias behind its layer
+        layers = (side.producer() for side in maker.inputs if side is not None)
+        maker = next((layer for layer in layers if layer is not None and layer.op_type != "Constant"), maker)
     weight = constant_tensor(maker.inputs[1]) if maker is not None and len(maker.inputs) > 1 else None
     convolution = maker is not None and maker.op_type in ("Conv", "ConvTranspose")
     return len(shape_of(weight)) if convolution and weight is not None else 2

@@ -138,16 +138,21 @@ def _count(counted: CountPlace, more: int) -> None:
     if isinstance(count.where, str):
         attribute = count.node.attributes[count.where]
         if count.index is None:
-            count.node.attributes.add(type(attribute)(count.where, attribute.type, attribute.value + more))
+            changed = _grown(attribute.value, more)
         else:
-            values = list(attribute.value)
-            values[count.index] += more if values[count.index] >= 0 else -more
-            count.node.attributes.add(type(attribute)(count.where, attribute.type, values))
+            changed = [_grown(v, more if i == count.index else 0) for i, v in enumerate(attribute.value)]
+        count.node.attributes.add(type(attribute)(count.where, attribute.type, changed))
         return
     value = own_input(count.node, count.where, 1)
     array = np.array(array_of(value))
-    array.reshape(-1)[count.index or 0] += more
+    place = count.index or 0
+    array.reshape(-1)[place] = _grown(int(array.reshape(-1)[place]), more)
     set_array(value, array)
+
+
+def _grown(number: int, more: int) -> int:
+    """Negative numbers count from the end."""
+    return number + more if number >= 0 else number - more
 
 
 def _refreshed(loaded: Model) -> onnx.ModelProto:

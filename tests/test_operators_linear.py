@@ -160,3 +160,33 @@ def test_computed_weights_pin() -> None:
     assert pinned(model, "MatMul_0") == (
         "the weight of MatMul_2 is quantized; compress the float model before quantizing it"
     )
+
+
+STACKED = {"inputs": "float[N, 2, 5, 4] x", "outputs": "float[N, 3, P, Q] y"}
+
+
+@pytest.mark.parametrize("order", ["c, m", "m, c"])
+@pytest.mark.parametrize(
+    ("shape", "free"), [((1, 6, 4, 4), False), ((6, 4, 4), False), ((1, 1, 4, 4), True), ((4, 4), True)]
+)
+def test_stacked_matrices_pair_channels_with_those_of_the_other_side(
+    shape: tuple[int, ...], free: bool, order: str
+) -> None:
+    """Channels on an axis that only counts matrices; the other side has one for each, or one for all."""
+    found = random_weights(w=(3, 2, 1, 1), m=shape, u=(3, 6, 1, 1))
+    io = STACKED | {"inputs": "float[N, 2, 4, 4] x"}
+    weights = found | {"w": twice(found["w"])}
+    model = graph(f"c = Conv(x, w) d = MatMul({order}) y = Conv(d, u)", weights, **io)
+    if free:
+        assert_halves(model, {"Conv_0": 6})
+    else:
+        assert pinned(model, "Conv_0") == "MatMul_1 pairs them with a tensor whose channels are not known"
+
+
+def test_stacked_matrices_of_two_activations_are_tied() -> None:
+    found = random_weights(w=(3, 2, 1, 1), v=(3, 2, 1, 1), u=(3, 6, 1, 1))
+    io = STACKED | {"inputs": "float[N, 2, 4, 4] x"}
+    weights = found | {"w": twice(found["w"]), "v": twice(found["v"])}
+    model = graph("a = Conv(x, w) b = Conv(x, v) d = MatMul(a, b) y = Conv(d, u)", weights, **io)
+    assert groups_of(model)["Conv_0"].ties == ("MatMul_2",)
+    assert_halves(model, {"Conv_0": 6})

@@ -121,3 +121,17 @@ def test_what_onnx_refuses_is_told_in_one_line() -> None:
     import onnx_ir as ir
 
     assert inference_error(ir.from_proto(model)) == "Concat_1 (Concat): axis must be in [-rank, rank-1]."
+
+
+def test_stale_declarations_are_no_fault_of_the_graph() -> None:
+    model = graph("c = MatMul(x, w) y = Relu(c)", random_weights(w=(4, 3)))
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, ["N", 9]))
+    assert inference_error(load(model).ir) is None
+
+
+def test_what_onnx_fails_to_expand_is_no_fault_of_the_graph() -> None:
+    """MeanVarianceNormalization is a function to onnx, whose constants it cannot read in this opset."""
+    model = graph(
+        "y = MeanVarianceNormalization(x)", inputs="float[N, 2, 4, 4] x", outputs="float[N, 2, 4, 4] y", opset=13
+    )
+    assert inference_error(load(model).ir) is None

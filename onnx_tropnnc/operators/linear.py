@@ -92,26 +92,35 @@ def _with_weight(node: ir.Node, data: int, slot: int, trace: Trace) -> None:
 
 
 def _of_activations(node: ir.Node, trace: Trace) -> None:
-    """Both sides computed: the contracted channels stay, all others pass."""
-    left, right = node.inputs[0], node.inputs[1]
-    ranks = trace.rank(left), trace.rank(right)
-    sides = dict(trace.tracked(left)), dict(trace.tracked(right))
-    if ranks[0] is None or ranks[1] is None or min(ranks[0], ranks[1]) < 2:
-        for axes in sides:
-            trace.pin(axes, f"the ranks of what {label(node)} multiplies are not known or below 2")
+    """Both sides computed: the contracted channels stay, all others pass; axes are counted from the end here."""
+    values, ranks = node.inputs[:2], [trace.rank(value) for value in node.inputs[:2]]
+    rank = max((r for r in ranks if r is not None), default=0)
+    if None in ranks or min(r or 0 for r in ranks) < 2:
+        for value in values:
+            trace.pin(trace.tracked(value), f"the ranks of what {label(node)} multiplies are not known or below 2")
         return
+    left, right = (
+        {a - (r or 0): labels for a, labels in trace.tracked(v).items()} for v, r in zip(values, ranks, strict=True)
+    )
     quantized = [r for slot in (0, 1) if (r := weight_refusal(node, slot)) and "quantized" in r]
     reason = quantized[0] if quantized else f"{label(node)} contracts them with another activation"
-    trace.pin([s.pop(axis) for s, axis in zip(sides, (ranks[0] - 1, ranks[1] - 2), strict=True) if axis in s], reason)
-    rank = max(ranks[0], ranks[1])
+    trace.pin([side.pop(axis) for side, axis in ((left, -1), (right, -2)) if axis in side], reason)
     result: dict[int, Labels] = {}
-    for axes, offset in zip(sides, (rank - ranks[0], rank - ranks[1]), strict=True):
-        for axis, labels in axes.items():
-            place = axis + offset
-            if place in result:
-                trace.tie(node, result[place], labels)
-            result[place] = labels
-    trace.carry(node.outputs[0], result)
+    for ours, theirs, other in ((left, right, values[1]), (right, left, values[0])):
+        for axis, labels in ours.items():
+            if axis < -2 and axis not in theirs and not _broadcasts(other, axis, trace):
+                trace.pin([labels], f"{label(node)} pairs them with a tensor whose channels are not known")
+            elif axis in result and len(result[axis]) == len(labels):
+                trace.tie(node, result[axis], labels)
+            else:
+                result[axis] = max(labels, result.get(axis, labels), key=len)
+    trace.carry(node.outputs[0], {axis + rank: labels for axis, labels in result.items()})
+
+
+def _broadcasts(value: ir.Value | None, axis: int, trace: Trace) -> bool:
+    """Whether the tensor has no such axis (counted from the end), or one of size 1."""
+    shape = trace.shape(value)
+    return shape is not None and (len(shape) < -axis or shape[axis] == 1)
 
 
 RULES = {"Gemm": gemm, "MatMul": matmul}

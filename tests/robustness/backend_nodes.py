@@ -9,33 +9,17 @@ result must be valid and run. What onnxruntime does not run in the first place i
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import onnx
 import onnx.backend.test.case.node
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from onnx_tropnnc import compress
-from onnx_tropnnc.errors import TropnncError
+from .outcomes import Arrays, Outcome, attempt, run
 
-__all__ = ["Outcome", "alone", "case_names", "sandwiched"]
-
-Arrays = dict[str, NDArray[np.generic]]
-TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """`problem` is None where everything held; `skipped` says why nothing was tried."""
-
-    case: str
-    problem: str | None = None
-    skipped: str | None = None
-    merged: bool = False
+__all__ = ["all_outcomes", "alone", "case_names", "sandwiched"]
 
 
 @cache
@@ -55,13 +39,13 @@ def alone(name: str) -> Outcome:
     model, feeds = _model(name), _feeds(name)
     if feeds is None:
         return Outcome(name, skipped="inputs that are no tensors")
-    expected = _run(model, feeds)
+    expected = run(model, feeds)
     if isinstance(expected, str):
         return Outcome(name, skipped=expected)
     for ratio in (0.0, 0.5):
-        problem = _compare(model, ratio, feeds, expected)
-        if problem is not None:
-            return Outcome(name, problem)
+        trial = attempt(model, ratio, feeds, expected)
+        if trial.problem is not None:
+            return Outcome(name, trial.problem)
     return Outcome(name)
 
 
@@ -72,12 +56,11 @@ def sandwiched(name: str, axis: int) -> Outcome:
     if isinstance(built, str):
         return Outcome(called, skipped=built)
     model, feeds = built
-    expected = _run(model, feeds)
+    expected = run(model, feeds)
     if isinstance(expected, str):
         return Outcome(called, skipped=expected)
-    problem = _compare(model, 0.0, feeds, expected)
-    problem = problem or _compare(model, 0.5, feeds, None)
-    return Outcome(called, problem, merged=_merges(model))
+    exact, half = attempt(model, 0.0, feeds, expected), attempt(model, 0.5, feeds, None)
+    return Outcome(called, exact.problem or half.problem, merged=half.smaller)
 
 
 def _model(name: str) -> onnx.ModelProto:
@@ -91,51 +74,6 @@ def _feeds(name: str) -> Arrays | None:
     if not all(isinstance(v, np.ndarray) for v in values):
         return None
     return {value.name: array for value, array in zip(_model(name).graph.input, values, strict=False)}
-
-
-def _run(model: onnx.ModelProto, feeds: Arrays) -> list[NDArray[np.generic]] | str:
-    """The outputs, or why onnxruntime does not give them."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return [np.asarray(value) for value in session.run(None, feeds)]
-    except Exception as error:
-        return " ".join(str(error).split())[:200]
-
-
-def _compare(
-    model: onnx.ModelProto, ratio: float, feeds: Arrays, expected: Sequence[NDArray[np.generic]] | None
-) -> str | None:
-    """What is wrong with the compressed model; without `expected` it need only run."""
-    untouched = model.SerializeToString()
-    try:
-        result, _ = compress(model, ratio=ratio, verify=False, ties="merge", method="tropnnc")
-    except TropnncError as error:
-        return f"ratio {ratio}: refused: {error}"
-    if model.SerializeToString() != untouched:
-        return f"ratio {ratio}: the input was changed"
-    found = _run(result, feeds)
-    if isinstance(found, str):
-        return f"ratio {ratio}: the result does not run: {found}"
-    for y, z in zip(expected or (), found, strict=bool(expected)):
-        if y.shape != z.shape or not _close(y, z):
-            return f"ratio {ratio}: outputs differ"
-    return None
-
-
-def _close(y: NDArray[np.generic], z: NDArray[np.generic]) -> bool:
-    if y.dtype.kind not in "fV" or y.dtype.itemsize < 4:
-        return y.dtype == z.dtype
-    scale = float(np.abs(np.where(np.isfinite(y), y, 0)).max(initial=0.0))
-    return bool(np.allclose(y, z, rtol=TOLERANCE, atol=TOLERANCE * scale, equal_nan=True))
-
-
-def _merges(model: onnx.ModelProto) -> bool:
-    result, _ = compress(model, ratio=0.5, verify=False, ties="merge", method="tropnnc")
-    return sum(np.prod(t.dims) for t in result.graph.initializer) < sum(
-        np.prod(t.dims) for t in model.graph.initializer
-    )
 
 
 def _sandwich(name: str, axis: int) -> tuple[onnx.ModelProto, Arrays] | str:

@@ -8,7 +8,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-__all__ = ["branching"]
+from .outcomes import Outcome, attempt, run
+
+__all__ = ["branching", "outcome"]
 
 SIDE = 5
 UNARY = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSwish", "Elu", "Softplus", "Abs", "Neg", "Identity")
@@ -195,3 +197,14 @@ def branching(seed: int) -> onnx.ModelProto:
     for value, found in zip(model.graph.output, inferred.graph.output, strict=True):
         value.CopyFrom(found)
     return model
+
+
+def outcome(seed: int) -> Outcome:
+    """A random graph, compressed at ratio 0 and 0.5."""
+    model, rng = branching(seed), np.random.default_rng(seed)
+    feeds = {"x": rng.standard_normal((3, 2, SIDE, SIDE)).astype(np.float32)}
+    expected = run(model, feeds)
+    if isinstance(expected, str):
+        return Outcome(f"graph {seed}", skipped=expected)
+    exact, half = attempt(model, 0.0, feeds, expected), attempt(model, 0.5, feeds, None)
+    return Outcome(f"graph {seed}", exact.problem or half.problem, merged=half.smaller)
