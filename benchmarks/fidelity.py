@@ -101,9 +101,8 @@ def main() -> None:
     base = onnx.load(arguments.model)
     before = size(base)
     print(f"{arguments.model.name}: {before.parameters:,} parameters, top-1 {top1(base, images, labels):.2f} %\n")
-    print(
-        "| method | keep | parameters | multiply-accumulates | top-1 % | seconds |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print("| method | keep | parameters | multiply-accumulates | top-1 % | seconds |")
+    print("|" + " --- |" * 6)
     for keep in arguments.keep:
         for label, make in methods.items():
             start = time.perf_counter()

@@ -2,8 +2,8 @@
 
     python benchmarks/vgg16.py [--ratio 0.3] [--folder DIR]
 
-Prints seconds and peak memory of `onnx-tropnnc IN OUT --ratio R --reconstruct off --no-verify` as a process of its own, and
-of the floor:
+Prints seconds and peak memory of `onnx-tropnnc IN OUT --ratio R --reconstruct off --no-verify` as a process of its
+own, and of the floor:
 read the file, one Gram product a group, write the file. Both in one run.
 """
 
