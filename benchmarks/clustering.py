@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from onnx_tropnnc.backend import array_module
-from onnx_tropnnc.clustering import Threshold, hierarchical, kmeans
-from onnx_tropnnc.gram import gram_matrix
-from onnx_tropnnc.merge_map import ChannelVectors
-from onnx_tropnnc.representatives import Iterative, Keep, TropNNC, merge
+from onnx_tropnnc.merging.clustering import Threshold, hierarchical, kmeans
+from onnx_tropnnc.merging.gram import gram_matrix
+from onnx_tropnnc.merging.merge_map import ChannelVectors
+from onnx_tropnnc.merging.representatives import Iterative, Keep, TropNNC, merge
 
 SIZES = ((512, 4608, 358), (1024, 9000, 716), (2048, 9000, 1433))
 WARD = 4096

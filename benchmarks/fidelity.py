@@ -18,9 +18,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 import onnx_tropnnc
-from onnx_tropnnc.model_io import load
-from onnx_tropnnc.shapes import shapes_of
-from onnx_tropnnc.sizes import Size, size_of
+from onnx_tropnnc.graph.model_io import load
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.sizes import Size, size_of
 
 Make = Callable[[float], onnx.ModelProto]
 

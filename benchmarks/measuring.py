@@ -18,13 +18,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from onnx_tropnnc.clustering import Extent
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.sizes import Size, size_of
+from onnx_tropnnc.merging.clustering import Extent
+from onnx_tropnnc.merging.representatives import Method, TropNNC
 from onnx_tropnnc.passes import FoldBatchNorm, MergeChannels, PlainConstants, RefreshShapes, Selection
-from onnx_tropnnc.representatives import Method, TropNNC
-from onnx_tropnnc.shapes import shapes_of
-from onnx_tropnnc.sizes import Size, size_of
 
 __all__ = ["CACHE", "LabelledImages", "Subject", "nearest_threshold", "size", "top_1"]
 

@@ -12,7 +12,16 @@ from types import MappingProxyType
 from measuring import LabelledImages, Subject, top_1
 from paper_tables import SizeTable, Spread
 
-from onnx_tropnnc.representatives import L1, Iterative, Method, NeuralPath, Random, SingleOutput, TropNNC, Zonotope
+from onnx_tropnnc.merging.representatives import (
+    L1,
+    Iterative,
+    Method,
+    NeuralPath,
+    Random,
+    SingleOutput,
+    TropNNC,
+    Zonotope,
+)
 
 __all__ = ["CURVE_METHODS", "LAST_HIDDEN", "REMAINING", "curve_lines", "size_table_lines", "spread"]
 

@@ -44,7 +44,7 @@ def build(path: Path, gigabytes: float) -> None:
 
 def with_ours(source: Path, target: Path) -> None:
     """model_io of this package (onnx-ir, memory-mapped tensors)."""
-    from onnx_tropnnc import constants, model_io
+    from onnx_tropnnc.graph import constants, model_io
 
     model = model_io.load(source)
     value = model.ir.graph.initializers["small"]
@@ -81,7 +81,7 @@ def copy_only(source: Path, target: Path) -> None:
 def _measure(work: Callable[[Path, Path], None], source: Path, target: Path, answer: "multiprocessing.Queue") -> None:
     import onnx_graphsurgeon  # noqa: F401  start-up: what a command line has imported anyway
 
-    import onnx_tropnnc.model_io  # noqa: F401
+    import onnx_tropnnc.graph.model_io  # noqa: F401
 
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     work(source, target)

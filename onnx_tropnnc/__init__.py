@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onnx_tropnnc import passes
     from onnx_tropnnc.changes import Change
     from onnx_tropnnc.errors import TropnncError
-    from onnx_tropnnc.model import Model
+    from onnx_tropnnc.graph.model import Model
     from onnx_tropnnc.options import Options
     from onnx_tropnnc.pass_manager import Pass, PassManager
     from onnx_tropnnc.pipeline import compress, default_passes
@@ -35,7 +35,7 @@ __all__ = [
 
 _HOMES = {
     "Change": "changes",
-    "Model": "model",
+    "Model": "graph.model",
     "Options": "options",
     "Pass": "pass_manager",
     "PassManager": "pass_manager",

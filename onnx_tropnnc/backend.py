@@ -22,7 +22,7 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OptionError
+from onnx_tropnnc.errors import OptionError
 
 __all__ = ["Array", "Namespace", "array_module", "segment_sum", "to_numpy"]
 

@@ -13,9 +13,9 @@ Change
 
 from dataclasses import dataclass
 
-from onnx_tropnnc.merge_map import MergeMap
-from onnx_tropnnc.propositions import Bound
-from onnx_tropnnc.verification import Verification
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.running.verification import Verification
+from onnx_tropnnc.theory.propositions import Bound
 
 __all__ = ["Change", "Folded", "Kept", "Merged", "NotFolded", "Note", "Reconstructed", "Unreached", "Verified"]
 

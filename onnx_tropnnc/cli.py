@@ -18,7 +18,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from onnx_tropnnc.model import Model
+    from onnx_tropnnc.graph.model import Model
     from onnx_tropnnc.options import Options
     from onnx_tropnnc.report import Report
 
@@ -100,10 +100,10 @@ def main() -> None:
 
 def _compress(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.changes import Merged
+    from onnx_tropnnc.deciding.plans import plan_text
     from onnx_tropnnc.errors import OptionError
-    from onnx_tropnnc.model_io import check_output, load, save
+    from onnx_tropnnc.graph.model_io import check_output, load, save
     from onnx_tropnnc.pipeline import compress_model
-    from onnx_tropnnc.plans import plan_text
 
     if arguments["target"] is None:
         raise OptionError("OUT.onnx is missing; say where to write, or use --inspect")
@@ -125,10 +125,10 @@ def _compress(arguments: dict[str, Any]) -> int:
 
 
 def _options(arguments: dict[str, Any]) -> "Options":
+    from onnx_tropnnc.deciding.plans import load_plan
     from onnx_tropnnc.errors import OptionError
-    from onnx_tropnnc.inputs import parse_input_range, parse_input_shape
+    from onnx_tropnnc.inputs.batches import parse_input_range, parse_input_shape
     from onnx_tropnnc.options import Options
-    from onnx_tropnnc.plans import load_plan
 
     ratios = []
     for text in arguments["ratio_for"]:
@@ -181,13 +181,13 @@ def _json_path(option: str, text: str | None) -> Path | None:
 def _inspect(arguments: dict[str, Any]) -> int:
     from dataclasses import replace
 
-    from onnx_tropnnc.channels import find_channel_groups
-    from onnx_tropnnc.model_io import load
+    from onnx_tropnnc.analysis.channels import find_channel_groups
+    from onnx_tropnnc.graph.model_io import load
+    from onnx_tropnnc.graph.shapes import shapes_of
     from onnx_tropnnc.pass_manager import PassManager
     from onnx_tropnnc.passes import FoldBatchNorm, PlainConstants, Selection
-    from onnx_tropnnc.shapes import shapes_of
+    from onnx_tropnnc.rewriting.unreached import unreached_layers
     from onnx_tropnnc.terminal import print_groups
-    from onnx_tropnnc.unreached import unreached_layers
 
     amounts = ("ratio", "threshold", "target_params", "target_macs", "max_drop", "apply_plan")
     ratio = 0.0 if all(arguments[name] is None for name in amounts) else arguments["ratio"]
@@ -215,7 +215,7 @@ def _console() -> "Console":
 def _tell(report: "Report", target: Path | None, model: "Model", arguments: dict[str, Any]) -> None:
     """The report on standard output; warnings and failures on standard error too when quiet."""
     from onnx_tropnnc.changes import Note
-    from onnx_tropnnc.sessions import runtime_conflict
+    from onnx_tropnnc.running.sessions import runtime_conflict
     from onnx_tropnnc.terminal import print_report
 
     if conflict := runtime_conflict():

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
-from onnx_tropnnc.baselines import Cup, NeuralPath
-from onnx_tropnnc.channels import ChannelGroup
-from onnx_tropnnc.clustering import Clustering, Extent, Linkage, Threshold, Variant
+from onnx_tropnnc.analysis.channels import ChannelGroup
+from onnx_tropnnc.analysis.group_selection import Selection, ratio_for
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.features import Features
-from onnx_tropnnc.group_selection import Selection, ratio_for
-from onnx_tropnnc.merge_map import MergeMap
-from onnx_tropnnc.representatives import METHODS, Iterative, Method, TropNNC
+from onnx_tropnnc.merging.baselines import Cup, NeuralPath
+from onnx_tropnnc.merging.clustering import Clustering, Extent, Linkage, Threshold, Variant
+from onnx_tropnnc.merging.features import Features
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.merging.representatives import METHODS, Iterative, Method, TropNNC
 
 __all__ = ["AMOUNTS", "Options"]
 

@@ -20,11 +20,11 @@ from typing import Protocol
 import onnx
 
 from onnx_tropnnc.changes import Change
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.model_io import Source, load, to_proto
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import Source, load, to_proto
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.report import Report, Timing
-from onnx_tropnnc.shapes import shapes_of
-from onnx_tropnnc.sizes import size_of
 
 __all__ = ["Pass", "PassManager", "Progress", "silent"]
 

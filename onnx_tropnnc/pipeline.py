@@ -13,12 +13,15 @@ from typing import Any
 import onnx
 
 from onnx_tropnnc.changes import Note
-from onnx_tropnnc.decisions import Decider
+from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.errors import OptionError, SampleError
-from onnx_tropnnc.inputs import Samples
-from onnx_tropnnc.merge_map import MergeMap
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.model_io import Source, load, to_proto
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import Source, load, to_proto
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.sizes import Size, size_of
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
+from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Pass, PassManager, Progress, silent
 from onnx_tropnnc.passes.compress_channels import CompressChannels
@@ -27,10 +30,7 @@ from onnx_tropnnc.passes.plain_constants import PlainConstants
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 from onnx_tropnnc.report import Report
-from onnx_tropnnc.samples import samples_for, samples_wanted
-from onnx_tropnnc.sessions import NotRunnable, Runner, runtime_missing
-from onnx_tropnnc.shapes import shapes_of
-from onnx_tropnnc.sizes import Size, size_of
+from onnx_tropnnc.running.sessions import NotRunnable, Runner, runtime_missing
 from onnx_tropnnc.undoing import advice, with_groups_undone, within_drop
 
 __all__ = ["OLDEST_OPSET", "SampleSets", "compress", "compress_model", "default_passes"]

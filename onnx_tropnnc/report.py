@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from onnx_tropnnc.changes import Change, Folded, Kept, Merged, Note, NotFolded, Unreached, Verified
-from onnx_tropnnc.sizes import Size
-from onnx_tropnnc.verification import Verification
+from onnx_tropnnc.graph.sizes import Size
+from onnx_tropnnc.running.verification import Verification
 
 __all__ = ["SCHEMA_VERSION", "Report", "Timing"]
 

@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded, Unreached
-from onnx_tropnnc.channels import ChannelGroup
 from onnx_tropnnc.report import Report
-from onnx_tropnnc.verification import Verification
+from onnx_tropnnc.running.verification import Verification
 
 __all__ = ["print_groups", "print_report"]
 

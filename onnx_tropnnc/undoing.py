@@ -7,14 +7,14 @@ from typing import Protocol
 
 from onnx_tropnnc.changes import Change, Kept, Merged, Note, Reconstructed, Verified
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.merge_map import MergeMap
-from onnx_tropnnc.model import Model
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.sizes import size_of
+from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Progress
 from onnx_tropnnc.passes.verify_outputs import VerifyOutputs
 from onnx_tropnnc.report import Report
-from onnx_tropnnc.shapes import shapes_of
-from onnx_tropnnc.sizes import size_of
 
 __all__ = ["SAFE_AGREEMENT", "advice", "with_groups_undone", "within_drop"]
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
-from .errors import OptionError
+from onnx_tropnnc.errors import OptionError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

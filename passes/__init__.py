@@ -3,7 +3,8 @@
 if __name__ != "onnx_tropnnc.passes":
     raise ImportError(f"import onnx_tropnnc.passes instead of {__name__}: a second copy of its classes would not match")
 
-from onnx_tropnnc.group_selection import Selection
+from onnx_tropnnc.analysis.group_selection import Selection
+from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.graph_surgeon import EditWithGraphSurgeon
 from onnx_tropnnc.passes.merge_channels import MergeChannels
@@ -14,6 +15,7 @@ from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 
 __all__ = [
     "CheckExactness",
+    "CompressChannels",
     "EditWithGraphSurgeon",
     "FoldBatchNorm",
     "MergeChannels",

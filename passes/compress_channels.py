@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from onnx_tropnnc.changes import Change, Merged
-from onnx_tropnnc.decisions import Decider, Decision
-from onnx_tropnnc.inputs import Samples
-from onnx_tropnnc.merge_map import MergeMap
-from onnx_tropnnc.model import Model
+from onnx_tropnnc.deciding.decisions import Decider, Decision
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.sizes import Size, size_of
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes.merge_channels import MergeChannels
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
-from onnx_tropnnc.shapes import shapes_of
-from onnx_tropnnc.sizes import Size, size_of
 
 __all__ = ["CompressChannels"]
 

@@ -13,8 +13,8 @@ import onnx_graphsurgeon
 import onnx_ir as ir
 
 from onnx_tropnnc.changes import Change, Note
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.model_io import to_proto
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import to_proto
 
 __all__ = ["EditWithGraphSurgeon"]
 

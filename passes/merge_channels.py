@@ -14,21 +14,21 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.allocation import uniform_count
+from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.analysis.group_selection import Selection, ratio_for
+from onnx_tropnnc.analysis.weights import Workspace
 from onnx_tropnnc.backend import array_module
-from onnx_tropnnc.bounds import Bound, bound_for
 from onnx_tropnnc.changes import Change, Kept, Merged
-from onnx_tropnnc.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.contraction import contract_everywhere, decided_blocks, expanded
+from onnx_tropnnc.deciding.allocation import uniform_count
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.group_selection import Selection, ratio_for
-from onnx_tropnnc.merge_map import MergeMap
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.representatives import Extent, Keep, Method, TropNNC, merge
-from onnx_tropnnc.shapes import Shapes, shapes_of
-from onnx_tropnnc.sizes import size_of
-from onnx_tropnnc.unreached import unreached_layers
-from onnx_tropnnc.weights import Workspace
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import Shapes, shapes_of
+from onnx_tropnnc.graph.sizes import size_of
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.merging.representatives import Extent, Keep, Method, TropNNC, merge
+from onnx_tropnnc.rewriting.contraction import contract_everywhere, decided_blocks, expanded
+from onnx_tropnnc.rewriting.unreached import unreached_layers
+from onnx_tropnnc.theory.bounds import Bound, bound_for
 
 __all__ = ["MergeChannels"]
 

@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_tropnnc.changes import Change
-from onnx_tropnnc.constants import add_initializer, array_of, constant_tensor, is_floating, name_of, remove_unread
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.shapes import evaluate
+from onnx_tropnnc.graph.constants import add_initializer, array_of, constant_tensor, is_floating, name_of, remove_unread
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import evaluate
 
 __all__ = ["PlainConstants"]
 

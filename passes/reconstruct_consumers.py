@@ -16,23 +16,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.activations import Batch, LockStep, Visit
+from onnx_tropnnc.analysis.channels import find_channel_groups
+from onnx_tropnnc.analysis.weights import Workspace
 from onnx_tropnnc.backend import array_module, to_numpy
 from onnx_tropnnc.changes import Change, Note, Reconstructed
-from onnx_tropnnc.channels import find_channel_groups
-from onnx_tropnnc.constants import name_of
-from onnx_tropnnc.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers
-from onnx_tropnnc.inputs import Samples
-from onnx_tropnnc.layer_rows import Positions, draw_positions, input_rows, output_rows
-from onnx_tropnnc.linear_layers import LinearLayer
-from onnx_tropnnc.merge_map import MergeMap
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.passes.match_statistics import MatchStatistics
-from onnx_tropnnc.reconstruction import NormalEquations, Solution, Unsolved, solve
-from onnx_tropnnc.rescaling import Affine, statistics_affines
-from onnx_tropnnc.sessions import NotRunnable
-from onnx_tropnnc.shapes import shapes_of
-from onnx_tropnnc.weights import Workspace
+from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.rewriting.statistics_matching import match_statistics
+from onnx_tropnnc.running.activations import Batch, LockStep, Visit
+from onnx_tropnnc.running.sessions import NotRunnable
+from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers
+from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows, output_rows
+from onnx_tropnnc.solving.linear_layers import LinearLayer
+from onnx_tropnnc.solving.reconstruction import NormalEquations, Solution, Unsolved, solve
+from onnx_tropnnc.solving.rescaling import Affine, statistics_affines
 
 __all__ = ["ReconstructConsumers"]
 
@@ -123,7 +123,7 @@ class ReconstructConsumers:
         if not affines:
             return _Pair(self.reference, model, {})
         reference = self.reference.clone()
-        MatchStatistics(affines)(reference)
+        match_statistics(reference, affines)
         compressed = reference.clone()
         workspace = Workspace(compressed)
         for group in find_channel_groups(compressed, shapes_of(compressed)):

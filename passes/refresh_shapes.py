@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_tropnnc.changes import Change
-from onnx_tropnnc.constants import name_of
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.shapes import inferred_model
+from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import inferred_model
 
 __all__ = ["RefreshShapes"]
 

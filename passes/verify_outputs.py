@@ -14,11 +14,11 @@ import onnx
 
 from onnx_tropnnc.changes import Change, Verified
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.inputs import Samples
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.model_io import EXTERNAL_BYTES, load, save, to_proto, weight_bytes
-from onnx_tropnnc.samples import samples_for
-from onnx_tropnnc.verification import Verification, assert_same, verify
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import EXTERNAL_BYTES, load, save, to_proto, weight_bytes
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.samples import samples_for
+from onnx_tropnnc.running.verification import Verification, assert_same, verify
 
 __all__ = ["CheckExactness", "VerifyOutputs"]
 

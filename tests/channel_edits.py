@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_tropnnc.channels import ChannelGroup, CountPlace, Place, find_channel_groups
-from onnx_tropnnc.constants import array_of, own_input, set_array
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.analysis.channels import ChannelGroup, CountPlace, Place, find_channel_groups
+from onnx_tropnnc.graph.constants import array_of, own_input, set_array
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.passes import RefreshShapes
-from onnx_tropnnc.shapes import shapes_of
 
 __all__ = ["free_groups", "inflated", "permuted"]
 

@@ -11,10 +11,10 @@ import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
 from onnx_tropnnc import passes
-from onnx_tropnnc.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.model_io import load, to_proto
-from onnx_tropnnc.shapes import shapes_of
+from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.graph.shapes import shapes_of
 
 Arrays = Mapping[str, ArrayLike]
 

@@ -35,7 +35,7 @@ def test_cuda_without_cupy_is_refused_and_auto_falls_to_the_cpu() -> None:
 
 
 def test_no_backend_is_imported_before_it_is_used() -> None:
-    code = "import sys, onnx_tropnnc.representatives; print({'cupy', 'torch', 'sklearn'} & set(sys.modules))"
+    code = "import sys, onnx_tropnnc.merging.representatives; print({'cupy', 'torch', 'sklearn'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
 

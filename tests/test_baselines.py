@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnx_tropnnc.baselines import L1, Cup, NeuralPath, Random, Zonotope
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.features import feature_blocks
-from onnx_tropnnc.merge_map import ChannelVectors, apply_columns, apply_rows
-from onnx_tropnnc.representatives import Keep, Threshold, TropNNC, merge
+from onnx_tropnnc.merging.baselines import L1, Cup, NeuralPath, Random, Zonotope
+from onnx_tropnnc.merging.features import feature_blocks
+from onnx_tropnnc.merging.merge_map import ChannelVectors, apply_columns, apply_rows
+from onnx_tropnnc.merging.representatives import Keep, Threshold, TropNNC, merge
 
 
 def test_neural_path_takes_the_mean_of_the_whole_vector() -> None:

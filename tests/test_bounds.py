@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from onnx_tropnnc.backend import array_module
-from onnx_tropnnc.bounds import (
+from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.merging.gram import column_chunks
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_columns, apply_rows
+from onnx_tropnnc.merging.representatives import METHODS, Iterative, Keep, merge
+from onnx_tropnnc.theory.bounds import (
     bound_for,
     lipschitz_bound,
     proposition_9,
@@ -23,10 +27,6 @@ from onnx_tropnnc.bounds import (
     theorem_11,
     zonotope_k_means,
 )
-from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.gram import column_chunks
-from onnx_tropnnc.merge_map import ChannelVectors, MergeMap, apply_columns, apply_rows
-from onnx_tropnnc.representatives import METHODS, Iterative, Keep, merge
 from onnx_tropnnc.zonotopes import vertices
 
 laws = settings(derandomize=True, deadline=None, max_examples=60)
@@ -201,8 +201,8 @@ def test_blocks_and_chunks_of_any_width_give_the_same_bound(monkeypatch, dtype):
     assert isclose(lipschitz_bound(many, merge, radius=1.0).value, ours)
     assert isclose(proposition_14(many, merge, radius=1.0).value, theirs)
     narrow = partial(column_chunks, chunk_bytes=100)
-    monkeypatch.setattr("onnx_tropnnc.bounds.column_chunks", narrow)
-    monkeypatch.setattr("onnx_tropnnc.proposition_14.column_chunks", narrow)
+    monkeypatch.setattr("onnx_tropnnc.theory.bounds.column_chunks", narrow)
+    monkeypatch.setattr("onnx_tropnnc.theory.proposition_14.column_chunks", narrow)
     assert isclose(lipschitz_bound(many, merge, radius=1.0).value, ours)
     assert isclose(proposition_14(many, merge, radius=1.0).value, theirs)
 

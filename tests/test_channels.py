@@ -18,9 +18,9 @@ from graphs import (
 )
 from numpy.testing import assert_array_equal
 
-from onnx_tropnnc.channels import find_channel_groups
-from onnx_tropnnc.model_io import load, to_proto
-from onnx_tropnnc.shapes import shapes_of
+from onnx_tropnnc.analysis.channels import find_channel_groups
+from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.graph.shapes import shapes_of
 
 IMAGE = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
 

@@ -10,7 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.cluster import hierarchy
 from sklearn.cluster import AgglomerativeClustering, KMeans
 
-from onnx_tropnnc.clustering import (
+from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.merging.clustering import (
     Keep,
     Threshold,
     agglomerative,
@@ -20,8 +21,7 @@ from onnx_tropnnc.clustering import (
     numbered_by_first,
     threshold_scale,
 )
-from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.gram import gram_matrix, squared_distances
+from onnx_tropnnc.merging.gram import gram_matrix, squared_distances
 
 NAMESPACES = [numpy_namespace, array_api_strict]
 

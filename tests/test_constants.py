@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 from graphs import graph, random_weights
 
-from onnx_tropnnc.constants import (
+from onnx_tropnnc.graph.constants import (
     add_initializer,
     array_of,
     constant_tensor,
@@ -16,8 +16,8 @@ from onnx_tropnnc.constants import (
     remove_unread,
     set_array,
 )
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import load, to_proto
 
 
 def loaded(body: str = "c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u, k)", **options: object) -> Model:

@@ -3,12 +3,12 @@
 import numpy as np
 import onnx
 
-from onnx_tropnnc.channels import find_channel_groups
-from onnx_tropnnc.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers
-from onnx_tropnnc.merge_map import MergeMap
-from onnx_tropnnc.model_io import load
-from onnx_tropnnc.shapes import shapes_of
-from onnx_tropnnc.weights import Workspace
+from onnx_tropnnc.analysis.channels import find_channel_groups
+from onnx_tropnnc.analysis.weights import Workspace
+from onnx_tropnnc.graph.model_io import load
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers
 from tests.graphs import graph, random_weights
 
 HALVES = MergeMap.mean_in_sum_out(np.array([0, 0, 1, 1]))

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from random_networks import residual
 
-from onnx_tropnnc.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.contraction import decided_blocks, duplicates_of, expanded, keep_distinct
-from onnx_tropnnc.merge_map import MergeMap
-from onnx_tropnnc.model_io import load, to_proto
-from onnx_tropnnc.shapes import shapes_of
+from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.rewriting.contraction import decided_blocks, duplicates_of, expanded, keep_distinct
 
 
 def labels(*numbers: int) -> MergeMap:

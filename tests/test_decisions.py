@@ -6,7 +6,7 @@ import pytest
 
 from onnx_tropnnc.changes import Merged
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.model_io import load
+from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pipeline import compress_model
 from onnx_tropnnc.report import Report

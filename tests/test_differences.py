@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_tropnnc.differences import Tally
+from onnx_tropnnc.running.differences import Tally
 
 
 def difference(before, after, labels=None):

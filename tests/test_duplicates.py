@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from onnx_tropnnc.duplicates import contract, contract_duplicates
-from onnx_tropnnc.merge_map import ChannelVectors
+from onnx_tropnnc.merging.duplicates import contract, contract_duplicates
+from onnx_tropnnc.merging.merge_map import ChannelVectors
 
 
 def rows_only(rows: np.ndarray, *carriers: np.ndarray) -> ChannelVectors:

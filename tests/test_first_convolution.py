@@ -5,8 +5,8 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.testing import assert_allclose
 
-from onnx_tropnnc.first_convolution import picture_moments, reads_bytes
-from onnx_tropnnc.synthetic_images import synthetic_images
+from onnx_tropnnc.inputs.first_convolution import picture_moments, reads_bytes
+from onnx_tropnnc.inputs.synthetic_images import synthetic_images
 
 
 def statistics(kernels: np.ndarray, bias: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from graphs import after, assert_same_outputs, assert_sound, dims, graph, initia
 from numpy.testing import assert_allclose
 
 from onnx_tropnnc.changes import Folded, NotFolded
-from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.passes import FoldBatchNorm, PlainConstants
 
 BN = "y = BatchNormalization(c, g, b, m, v)"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from onnx_tropnnc.backend import to_numpy
-from onnx_tropnnc.gram import column_chunks, gram_matrix, squared_distances
+from onnx_tropnnc.merging.gram import column_chunks, gram_matrix, squared_distances
 
 NAMESPACES = [numpy_namespace, array_api_strict]
 

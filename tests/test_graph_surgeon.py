@@ -6,7 +6,7 @@ import onnx_graphsurgeon as gs
 from graphs import after, assert_same_outputs, assert_sound, dims, graph, operators, random_weights
 
 from onnx_tropnnc.changes import Note
-from onnx_tropnnc.model_io import load
+from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.passes import EditWithGraphSurgeon, MergeChannels, RefreshShapes
 
 

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_tropnnc.input_hints import inferred_range, input_hints
+from onnx_tropnnc.inputs.input_hints import inferred_range, input_hints
 
 
 def model(body: str, x: str = "float[N, 3, 8, 8]", values: str = "") -> onnx.ModelProto:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_tropnnc.errors import OptionError, SampleError
-from onnx_tropnnc.inputs import (
+from onnx_tropnnc.inputs.batches import (
     InputSpec,
     ResolvedInput,
     Samples,

@@ -8,14 +8,14 @@ import pytest
 from channel_edits import inflated
 from graphs import after, assert_same_outputs, assert_sound, dims, graph, initializers, random_weights, twice
 
+from onnx_tropnnc.analysis.group_selection import Selection
 from onnx_tropnnc.changes import Change, Kept, Merged
-from onnx_tropnnc.clustering import Threshold
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.group_selection import Selection
-from onnx_tropnnc.merge_map import MergeMap
-from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.merging.clustering import Threshold
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.merging.representatives import METHODS, Iterative
 from onnx_tropnnc.passes import MergeChannels, RefreshShapes
-from onnx_tropnnc.representatives import METHODS, Iterative
 
 NAMES = ("fc1", "act1", "fc2", "act2", "fc3")
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnx_tropnnc import merge_map as room
-from onnx_tropnnc.merge_map import MergeMap, apply_carriers, apply_columns, apply_rows
+from onnx_tropnnc.merging import merge_map as room
+from onnx_tropnnc.merging.merge_map import MergeMap, apply_carriers, apply_columns, apply_rows
 
 LABELS = np.array([0, 1, 0, -1])
 MAP = MergeMap(LABELS, np.array([0.25, 1.0, 0.75, 0.0]), np.array([2.0, 1.0, 3.0, 0.0]))

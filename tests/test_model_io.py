@@ -10,10 +10,10 @@ import pytest
 from graphs import assert_same_outputs, dims, graph, initializers, random_weights
 from onnx import helper, numpy_helper
 
-from onnx_tropnnc import model_io
-from onnx_tropnnc.constants import array_of, set_array
 from onnx_tropnnc.errors import InputModelError, OutputPathError
-from onnx_tropnnc.model_io import check_output, load, save, to_proto, weight_bytes
+from onnx_tropnnc.graph import model_io
+from onnx_tropnnc.graph.constants import array_of, set_array
+from onnx_tropnnc.graph.model_io import check_output, load, save, to_proto, weight_bytes
 
 
 def network(**options: object) -> onnx.ModelProto:

@@ -5,7 +5,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from onnx_tropnnc.moments import Covariances, Turn, Variances, drawn
+from onnx_tropnnc.deciding.moments import Covariances, Turn, Variances, drawn
 
 EACH_ONCE = (Turn(np.arange(4), np.arange(4), 3.0),)
 

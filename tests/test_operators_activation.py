@@ -22,6 +22,7 @@ HOMOGENEOUS = {
     "identity": "d = Identity(c)",
     "dropout": "d = Dropout(c)",
     "clip is relu": "z = Constant <value_float = 0.0> () d = Clip(c, z)",
+    "clip with bounds of one element": "z = Constant <value_floats = [0.0]> () d = Clip(c, z)",
     "cast to double and back": "e = Cast <to = 11> (c) d = Cast <to = 1> (e)",
 }
 BENT = {

@@ -18,8 +18,8 @@ from graphs import (
 )
 from numpy.testing import assert_array_equal
 
+from onnx_tropnnc.graph.shapes import BATCH
 from onnx_tropnnc.operators.layout import regroup
-from onnx_tropnnc.shapes import BATCH
 
 IMAGE = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3] y"}
 SPATIAL = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}

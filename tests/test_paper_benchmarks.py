@@ -12,7 +12,7 @@ from graphs import graph, random_weights
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_tropnnc.representatives import Cup, SingleOutput, TropNNC
+from onnx_tropnnc.merging.representatives import Cup, SingleOutput, TropNNC
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

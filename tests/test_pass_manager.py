@@ -5,7 +5,7 @@ from graphs import dims, graph, random_weights
 
 import onnx_tropnnc as tropnnc
 from onnx_tropnnc.changes import Change, Merged, Note
-from onnx_tropnnc.model import Model
+from onnx_tropnnc.graph.model import Model
 
 
 class DropDocStrings:

@@ -4,17 +4,17 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_tropnnc.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.inputs import Samples
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.deciding.planning import budget_path, rank_groups, rank_readings, selection_plan, uniform_counts
+from onnx_tropnnc.deciding.readings import Reading
+from onnx_tropnnc.deciding.selection import Ranking
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.sizes import size_of
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.passes import FoldBatchNorm, MergeChannels, RefreshShapes, Selection
-from onnx_tropnnc.planning import budget_path, rank_groups, rank_readings, selection_plan, uniform_counts
-from onnx_tropnnc.readings import Reading
-from onnx_tropnnc.samples import samples_for
-from onnx_tropnnc.selection import Ranking
-from onnx_tropnnc.shapes import shapes_of
-from onnx_tropnnc.sizes import size_of
 from tests.graphs import assert_same_outputs, assert_sound, graph, random_weights, run
 
 NONE = np.zeros(0, np.int64)

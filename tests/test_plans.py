@@ -7,9 +7,9 @@ import pytest
 
 import onnx_tropnnc as tropnnc
 from onnx_tropnnc.changes import Merged
+from onnx_tropnnc.deciding.plans import load_plan, plan_text
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.merge_map import MergeMap
-from onnx_tropnnc.plans import load_plan, plan_text
+from onnx_tropnnc.merging.merge_map import MergeMap
 
 
 def stored(folder: Path, text: str) -> Path:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_tropnnc.reconstruction import NormalEquations, Solution, Unsolved, solve
+from onnx_tropnnc.solving.reconstruction import NormalEquations, Solution, Unsolved, solve
 
 HELD = np.arange(60) % 5 == 4
 

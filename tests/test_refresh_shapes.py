@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 from graphs import after, graph, random_weights
 
-from onnx_tropnnc.constants import set_array
-from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.graph.constants import set_array
+from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.passes import RefreshShapes
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded, Verified
-from onnx_tropnnc.differences import OutputDifference
-from onnx_tropnnc.merge_map import MergeMap
+from onnx_tropnnc.graph.sizes import Size
+from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.report import SCHEMA_VERSION, Report, Timing
-from onnx_tropnnc.sizes import Size
-from onnx_tropnnc.verification import Verification
+from onnx_tropnnc.running.differences import OutputDifference
+from onnx_tropnnc.running.verification import Verification
 
 MERGED = Merged("conv1", ("conv1",), ("conv2",), 8, 4, 100, 1000, MergeMap.identity(8))
 KEPT = Kept("conv2", ("conv2",), 6, "its output y is a model output")

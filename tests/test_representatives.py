@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnx_tropnnc.clustering import numbered_by_first
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.merge_map import ChannelVectors, MergeMap
-from onnx_tropnnc.representatives import (
+from onnx_tropnnc.merging.clustering import numbered_by_first
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
+from onnx_tropnnc.merging.representatives import (
     METHODS,
     Iterative,
     Keep,

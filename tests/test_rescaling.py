@@ -7,15 +7,15 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from onnx_tropnnc import rescaling
-from onnx_tropnnc.inputs import Samples
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.passes import FoldBatchNorm
-from onnx_tropnnc.passes.match_statistics import MatchStatistics
-from onnx_tropnnc.rescaling import statistics_affines
-from onnx_tropnnc.samples import samples_for
-from onnx_tropnnc.shapes import shapes_of
+from onnx_tropnnc.rewriting.statistics_matching import match_statistics
+from onnx_tropnnc.solving import rescaling
+from onnx_tropnnc.solving.rescaling import statistics_affines
 from tests.graphs import graph, random_weights, run
 
 CONVOLUTIONS = """
@@ -71,7 +71,7 @@ def test_tensors_have_the_promised_statistics(make: Callable[[], onnx.ModelProto
     assert set(affines) == set(model.statistics)
     assert len(affines) == 2
     adjusted = model.clone()
-    MatchStatistics(affines)(adjusted)
+    match_statistics(adjusted, affines)
     for name, promised in model.statistics.items():
         mean, deviation = moments(to_proto(adjusted), name, samples)
         np.testing.assert_allclose(mean, promised.mean, atol=2e-4)
@@ -97,7 +97,7 @@ def test_a_channel_that_hardly_varies_is_not_blown_up() -> None:
     promised = model.statistics["y"]
     assert np.isfinite(affine.gain).all()
     adjusted = model.clone()
-    MatchStatistics({"y": affine})(adjusted)
+    match_statistics(adjusted, {"y": affine})
     mean, deviation = moments(to_proto(adjusted), "y", samples)
     np.testing.assert_allclose(mean, promised.mean, atol=1e-3)
     assert deviation[2] < 1e-3

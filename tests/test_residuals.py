@@ -2,8 +2,8 @@
 
 import pytest
 
-from onnx_tropnnc.model_io import load
-from onnx_tropnnc.residuals import partners
+from onnx_tropnnc.graph.model_io import load
+from onnx_tropnnc.solving.residuals import partners
 from tests.graphs import graph
 
 INPUTS = "float[N, 4] x, float[N, 4] p, float[N, 4] q"

@@ -4,7 +4,7 @@ import importlib.metadata
 
 import pytest
 
-from onnx_tropnnc.sessions import available_cores, runtime_conflict, runtime_missing
+from onnx_tropnnc.running.sessions import available_cores, runtime_conflict, runtime_missing
 
 
 def installed(folder, *names):

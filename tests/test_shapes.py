@@ -6,8 +6,8 @@ import pytest
 from graphs import graph, random_weights
 
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.model_io import load, to_proto
-from onnx_tropnnc.shapes import (
+from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.graph.shapes import (
     BATCH,
     evaluate,
     infer_shapes,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from graphs import graph, random_weights
 
-from onnx_tropnnc.model_io import load
-from onnx_tropnnc.shapes import shapes_of
-from onnx_tropnnc.sizes import Size, size_of
+from onnx_tropnnc.graph.model_io import load
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.sizes import Size, size_of
 
 
 def size(body: str, inputs: str, outputs: str = "float[N, M] y", **weights: object) -> Size:

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnx_tropnnc.input_hints import InputHints, Moments
-from onnx_tropnnc.inputs import InputSpec, ResolvedInput, resolve_shapes
-from onnx_tropnnc.synthetic import kind_of, synthetic_samples
+from onnx_tropnnc.inputs.batches import InputSpec, ResolvedInput, resolve_shapes
+from onnx_tropnnc.inputs.input_hints import InputHints, Moments
+from onnx_tropnnc.inputs.synthetic import kind_of, synthetic_samples
 
 
 def entry(*shape: int, name: str = "x", dtype: type = np.float32, **more: bool | int) -> ResolvedInput:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnx_tropnnc.synthetic_images import coloured_noise, synthetic_images
+from onnx_tropnnc.inputs.synthetic_images import coloured_noise, synthetic_images
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (4, 16, 24), (1, 49, 10), (3, 130, 8)])

@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.inputs import InputSpec
-from onnx_tropnnc.user_samples import load_samples
+from onnx_tropnnc.inputs.batches import InputSpec
+from onnx_tropnnc.inputs.user_samples import load_samples
 
 FLOAT = np.dtype(np.float32)
 X = InputSpec("x", FLOAT, ("N", 3))

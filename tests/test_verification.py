@@ -9,12 +9,12 @@ from numpy.testing import assert_allclose
 from onnx import numpy_helper
 
 from onnx_tropnnc.errors import BrokenPromiseError
-from onnx_tropnnc.inputs import InputSpec, Samples, input_specs, resolve_shapes
-from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.inputs.batches import InputSpec, Samples, input_specs, resolve_shapes
+from onnx_tropnnc.inputs.synthetic import synthetic_samples
 from onnx_tropnnc.passes import FoldBatchNorm
-from onnx_tropnnc.sessions import NotRunnable, Runner, available_cores
-from onnx_tropnnc.synthetic import synthetic_samples
-from onnx_tropnnc.verification import Verification, assert_same, measure_latency, verify
+from onnx_tropnnc.running.sessions import NotRunnable, Runner, available_cores
+from onnx_tropnnc.running.verification import Verification, assert_same, measure_latency, verify
 
 OPSETS = '<ir_version: 8, opset_import: ["" : 17]>'
 

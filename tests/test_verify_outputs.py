@@ -6,12 +6,12 @@ import pytest
 from graphs import graph, random_weights
 
 from onnx_tropnnc.changes import Verified
-from onnx_tropnnc.constants import set_array
 from onnx_tropnnc.errors import BrokenPromiseError
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.model_io import load
+from onnx_tropnnc.graph.constants import set_array
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import load
+from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.passes import CheckExactness, FoldBatchNorm, VerifyOutputs
-from onnx_tropnnc.samples import samples_for
 
 
 def network(**options: object) -> onnx.ModelProto:

@@ -5,13 +5,13 @@ import onnx
 from graphs import assert_same_outputs, assert_sound, dims, graph, initializers, random_weights
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnx_tropnnc.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.merge_map import MergeMap
-from onnx_tropnnc.model import Model
-from onnx_tropnnc.model_io import load, to_proto
+from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.analysis.weights import Workspace
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.passes import FoldBatchNorm
-from onnx_tropnnc.shapes import shapes_of
-from onnx_tropnnc.weights import Workspace
 
 IMAGE = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from scipy.spatial import ConvexHull
 
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.merge_map import MergeMap
+from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.zonotopes import (
     discrete_hausdorff,
     distances,

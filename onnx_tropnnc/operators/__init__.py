@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from onnx_tropnnc.analysis.trace import Trace, label
 from onnx_tropnnc.operators import (
     activation,
     convolution,
@@ -20,7 +21,6 @@ from onnx_tropnnc.operators import (
     pooling,
     reorder,
 )
-from onnx_tropnnc.trace import Trace, label
 
 __all__ = ["RULES", "Rule", "apply_rule", "rule_for"]
 

@@ -6,8 +6,8 @@ Positively homogeneous ones, phi(s x) = s phi(x) for s > 0, let a channel be res
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.constants import array_of
-from onnx_tropnnc.trace import Trace, label
+from onnx_tropnnc.analysis.trace import Trace, label
+from onnx_tropnnc.graph.constants import array_of
 
 __all__ = ["RULES"]
 
@@ -37,7 +37,8 @@ def clip(node: ir.Node, trace: Trace) -> None:
         low, high = (array_of(v) if v is not None else None for v in (*node.inputs[1:3], None)[:2])
     else:
         low, high = (np.asarray(node.attributes[n].value) if n in node.attributes else None for n in ("min", "max"))
-    is_relu = low is not None and float(low) == 0.0 and (high is None or float(high) > 1e30)
+    # Some exporters give the bounds as arrays of one element, not as scalars.
+    is_relu = low is not None and low.item() == 0.0 and (high is None or high.item() > 1e30)
     (homogeneous if is_relu else bent)(node, trace)
 
 

@@ -7,8 +7,8 @@ depthwise      g = C_in = C_out            carrier along axis 0: it passes chann
 
 import onnx_ir as ir
 
+from onnx_tropnnc.analysis.trace import Labels, Trace, label
 from onnx_tropnnc.operators.linear import weight_refusal
-from onnx_tropnnc.trace import Labels, Trace, label
 
 __all__ = ["RULES"]
 

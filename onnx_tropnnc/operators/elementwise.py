@@ -7,8 +7,8 @@ activation + activation   a tie, unless both sides carry the same channels alrea
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.constants import array_of, name_of
-from onnx_tropnnc.trace import Labels, Trace, label
+from onnx_tropnnc.analysis.trace import Labels, Trace, label
+from onnx_tropnnc.graph.constants import array_of, name_of
 
 __all__ = ["RULES"]
 

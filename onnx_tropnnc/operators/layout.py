@@ -10,9 +10,9 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.constants import array_of
-from onnx_tropnnc.shapes import BATCH
-from onnx_tropnnc.trace import Axes, Labels, Trace, label, shifted
+from onnx_tropnnc.analysis.trace import Axes, Labels, Trace, label, shifted
+from onnx_tropnnc.graph.constants import array_of
+from onnx_tropnnc.graph.shapes import BATCH
 
 __all__ = ["RULES", "regroup"]
 

@@ -6,8 +6,8 @@ MatMul  y = x W                      W of rank 2; every other axis of x passes
 
 import onnx_ir as ir
 
-from onnx_tropnnc.constants import constant_tensor
-from onnx_tropnnc.trace import Labels, Trace, label
+from onnx_tropnnc.analysis.trace import Labels, Trace, label
+from onnx_tropnnc.graph.constants import constant_tensor
 
 __all__ = ["RULES", "weight_refusal"]
 

@@ -7,7 +7,7 @@ Softmax, LayerNormalization, LRN ...   mix channels: pinned where they run over 
 
 import onnx_ir as ir
 
-from onnx_tropnnc.trace import Labels, Trace, label
+from onnx_tropnnc.analysis.trace import Labels, Trace, label
 
 __all__ = ["RULES"]
 

@@ -5,7 +5,7 @@ What they read is pinned, with the reason in words a person can act on.
 
 import onnx_ir as ir
 
-from onnx_tropnnc.trace import Axes, Trace, label
+from onnx_tropnnc.analysis.trace import Axes, Trace, label
 
 __all__ = ["RULES", "unknown"]
 

@@ -2,7 +2,7 @@
 
 import onnx_ir as ir
 
-from onnx_tropnnc.trace import Trace, label, shifted
+from onnx_tropnnc.analysis.trace import Trace, label, shifted
 
 __all__ = ["RULES"]
 

@@ -1,0 +1,265 @@
+"""The channel groups of a graph: analysis only, nothing is changed.
+
+The graph is walked once, operator by operator (operators/), every tensor axis carrying one atom a position. Atoms
+that must stay together (both sides of a residual Add, two readers of one weight) are joined; what is then connected
+through being made together is one group. Within a group, channels that stand in the same places, as often, form a
+block: only they may be merged with each other, so that one merge map serves every axis of the group.
+"""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from onnx_tropnnc.analysis.trace import Count, Kind, Labels, Trace, Use, label
+from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import Shapes
+from onnx_tropnnc.operators import apply_rule
+
+__all__ = ["ChannelGroup", "CountPlace", "Passage", "Place", "find_channel_groups"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A weight of the group: `members` says which of its channels stands at each position along the weight's axis."""
+
+    use: Use
+    members: Labels
+    """The channel's number within the group, or -1 for a channel of another group."""
+
+
+@dataclass(frozen=True, eq=False)
+class CountPlace:
+    """An integer that counts channels of the group; `members` as in Place."""
+
+    count: Count
+    members: Labels
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What stands between producers and consumers, as a function of a channel.
+
+    Attributes:
+        homogeneous: f(s x) = s f(x) for s > 0, so that a channel may be rescaled.
+        lipschitz: |f(x) - f(y)| <= |x - y|, as error bounds need it.
+        fixes_zero: f(0) = 0.
+    """
+
+    homogeneous: bool = True
+    lipschitz: bool = True
+    fixes_zero: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGroup:
+    """All tensor axes that must keep the same channels in the same order: the unit that is compressed.
+
+    Attributes:
+        name: the node that makes the channels first.
+        channels: how many there are, n.
+        places: the weights of producers, consumers and carriers.
+        counts: integers of the graph that count the channels.
+        ties: nodes that combine two activations of the group (residual Add, gating Mul).
+        passage: what the carriers between producers and consumers are, as functions.
+        blocks: (n,) per channel the number of its block; -1 where it is pinned.
+        reasons: why channels are pinned, in words; empty where none is.
+    """
+
+    name: str
+    channels: int
+    places: tuple[Place, ...]
+    counts: tuple[CountPlace, ...]
+    ties: tuple[str, ...]
+    passage: Passage
+    blocks: Labels
+    reasons: tuple[str, ...]
+
+    def of_kind(self, *kinds: Kind) -> tuple[Place, ...]:
+        """The places of producers, biases, consumers or carriers."""
+        return tuple(place for place in self.places if place.use.kind in kinds)
+
+    def nodes(self, *kinds: Kind) -> tuple[str, ...]:
+        """The names of the nodes that hold such places, each once."""
+        return tuple(dict.fromkeys(label(place.use.node) for place in self.of_kind(*kinds)))
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether a channel may be rescaled: every carrier is positively homogeneous."""
+        return self.passage.homogeneous
+
+    @cached_property
+    def pinned(self) -> str | None:
+        """Why nothing of the group may change, or None where something may."""
+        return None if (self.blocks >= 0).any() else "; ".join(self.reasons)
+
+
+def find_channel_groups(model: Model, shapes: Shapes) -> tuple[ChannelGroup, ...]:
+    """Every group that has a producer, in topological order of the first one.
+
+    Args:
+        model: the model; it is not changed.
+        shapes: of its tensors, as `infer_shapes` returns them.
+    """
+    trace = _walk(model, shapes)
+    _share_weights(trace)
+    return tuple(_Resolution(trace).groups()) if trace.origins else ()
+
+
+def _walk(model: Model, shapes: Shapes) -> Trace:
+    trace = Trace(model, shapes)
+    for node in model.graph:
+        apply_rule(node, trace)
+        for value in node.outputs:
+            axes = trace.tracked(value)
+            if value.is_graph_output():
+                trace.pin(axes, f"its output {name_of(value)} is a model output")
+            captors = {label(use.node) for use in value.uses() if use.node.graph is not model.graph}
+            if captors:
+                trace.pin(axes, f"{name_of(value)} is captured by a subgraph ({', '.join(sorted(captors))})")
+    return trace
+
+
+def _share_weights(trace: Trace) -> None:
+    """One weight read by several nodes stays one: their channels are joined, or pinned where a reader has none.
+
+    Parameters with one entry a channel are not joined: they are copied for the group that changes.
+    """
+    readers: dict[tuple[ir.Value, int], list[Use]] = defaultdict(list)
+    for use in trace.uses:
+        if use.kind in ("producer", "consumer"):
+            readers[use.value, use.axis].append(use)
+    for (value, _), uses in readers.items():
+        known = {(use.node, use.slot) for use in uses}
+        strangers = [label(u.node) for u in value.uses() if (u.node, u.idx) not in known]
+        if value.is_graph_output():
+            strangers.append("the model's outputs")
+        for use in uses:
+            if strangers:
+                reason = f"the weight of {label(use.node)} ({name_of(value)}) is also read by {', '.join(strangers)}"
+                trace.pin([use.labels], reason)
+            elif use.kind != uses[0].kind or len(use.labels) != len(uses[0].labels):
+                trace.pin([use.labels, uses[0].labels], f"the weight {name_of(value)} is read in two ways")
+            elif use is not uses[0]:
+                trace.same.append((uses[0].labels, use.labels))
+
+
+class _Resolution:
+    """From the trace's atoms to groups: `component` joins atoms that are one channel, `group` joins channels."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        atoms = trace.origins[-1].last
+        self.component = _components(atoms, trace.same)
+        self.count = int(self.component.max()) + 1
+        origin = np.repeat(np.arange(len(trace.origins)), [o.last - o.first for o in trace.origins])
+        joined = _components(self.count + len(trace.origins), [(self.component, origin + self.count)])
+        self.group = joined[: self.count]
+        self.first = np.full(self.count, atoms)
+        np.minimum.at(self.first, self.component, np.arange(atoms))
+        self.local = np.zeros(self.count, np.int64)
+        self.members: dict[int, Labels] = {}
+        order = np.lexsort((self.first, self.group))
+        for number, channels in _runs(self.group[order], order):
+            self.members[number] = channels
+            self.local[channels] = np.arange(len(channels))
+
+    def groups(self) -> Iterator[ChannelGroup]:
+        """The groups that have a producer, by their first atom."""
+        places = self._split((use.labels, use) for use in self.trace.uses)
+        counts = self._split((count.labels, count) for count in self.trace.counts)
+        ties = self._split((tie.left, tie) for tie in self.trace.ties)
+        pins = self._split((pin.labels, pin) for pin in self.trace.pins)
+        trace = self.trace
+        bent, stretched, lifted = (self._touched(labels) for labels in (trace.bent, trace.stretched, trace.lifted))
+        for number in sorted(places, key=lambda g: int(self.first[self.members[g][0]])):
+            found = tuple(Place(use, members) for members, use in places[number])
+            if any(place.use.kind == "producer" for place in found):
+                counted = tuple(CountPlace(count, members) for members, count in counts.get(number, ()))
+                reasons = [(members, pin.reason) for members, pin in pins.get(number, ())]
+                tied = tuple(dict.fromkeys(label(tie.node) for _, tie in ties.get(number, ())))
+                passage = Passage(number not in bent, number not in stretched, number not in lifted)
+                yield self._group(number, found, counted, reasons, tied, passage)
+
+    def _touched(self, labelled: Iterable[Labels]) -> set[int]:
+        """The groups that any of the labels belong to."""
+        return set(self._split((labels, None) for labels in labelled))
+
+    def _split(self, labelled: Iterable[tuple[Labels, T]]) -> dict[int, list[tuple[Labels, T]]]:
+        """Per group the things whose labels touch it, with the labels as numbers within the group (-1: another's)."""
+        found: dict[int, list[tuple[Labels, T]]] = defaultdict(list)
+        for labels, thing in labelled:
+            components = self.component[labels]
+            numbers = self.group[components]
+            for number in np.unique(numbers).tolist():
+                found[number].append((np.where(numbers == number, self.local[components], -1), thing))
+        return found
+
+    def _group(
+        self,
+        number: int,
+        places: tuple[Place, ...],
+        counts: tuple[CountPlace, ...],
+        reasons: list[tuple[Labels, str]],
+        ties: tuple[str, ...],
+        passage: Passage,
+    ) -> ChannelGroup:
+        size = len(self.members[number])
+        pinned = np.zeros(size, bool)
+        for members, _ in reasons:
+            pinned[members[members >= 0]] = True
+        texts = dict.fromkeys(reason for _, reason in reasons)
+        for kinds, text in (
+            (("producer",), "no producer makes it"),
+            (("consumer",), "nothing that could be rewritten reads it"),
+        ):
+            missing = ~pinned & (_occurrences((p for p in places if p.use.kind in kinds), size).sum(axis=0) == 0)
+            pinned |= missing
+            if missing.any():
+                texts[text] = None
+        blocks = _blocks(_occurrences(places, size), pinned)
+        first = next(place.use.node for place in places if place.use.kind == "producer")
+        return ChannelGroup(label(first), size, places, counts, ties, passage, blocks, tuple(texts))
+
+
+def _components(count: int, pairs: Iterable[tuple[Labels, Labels]]) -> Labels:
+    """The connected component of each of `count` things, given pairs of those that belong together."""
+    listed = list(pairs)
+    left = np.concatenate([pair[0] for pair in listed]) if listed else np.zeros(0, np.int64)
+    right = np.concatenate([pair[1] for pair in listed]) if listed else np.zeros(0, np.int64)
+    graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+
+
+def _runs(numbers: Labels, things: Labels) -> Iterator[tuple[int, Labels]]:
+    """The things of each number, where equal numbers stand together."""
+    bounds = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1, append=numbers[-1] + 1))
+    for start, stop in itertools.pairwise(bounds.tolist()):
+        yield int(numbers[start]), things[start:stop]
+
+
+def _occurrences(places: Iterable[Place], size: int) -> NDArray[np.int64]:
+    """(places, n) how often each channel stands in each place."""
+    rows = [np.bincount(place.members[place.members >= 0], minlength=size) for place in places]
+    return np.stack(rows) if rows else np.zeros((1, size), np.int64)
+
+
+def _blocks(occurrences: NDArray[np.int64], pinned: NDArray[np.bool_]) -> Labels:
+    """Channels that stand in the same places, as often, are one block; pinned ones are -1."""
+    blocks = np.full(len(pinned), -1)
+    free = np.flatnonzero(~pinned)
+    if free.size:
+        _, first, inverse = np.unique(occurrences[:, free], axis=1, return_index=True, return_inverse=True)
+        blocks[free] = np.argsort(np.argsort(first))[inverse.reshape(-1)]
+    return blocks

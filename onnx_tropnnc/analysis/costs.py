@@ -1,0 +1,149 @@
+"""What a model costs as a function of its groups' sizes, counted from where the groups stand, without rewriting it.
+
+A weight with axes of lengths l_1, l_2 ... has l_1 * l_2 * ... parameters, and a Conv, ConvTranspose, Gemm or MatMul
+that reads it a multiply-accumulate for each at every output position. A group that keeps k channels shortens all the
+axes that it stands on, so a weight between two groups shrinks on both, and what one saves depends on its neighbours.
+
+    unit    the channels that are decided on together, in the order in which they stay: a group, or a block of one
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.analysis.channels import ChannelGroup
+from onnx_tropnnc.analysis.trace import label
+from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.graph.constants import constant_tensor, is_floating, name_of, shape_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import Shapes
+from onnx_tropnnc.graph.sizes import node_macs, size_of
+
+__all__ = ["Costs", "Measure", "Unit"]
+
+Measure = Literal["parameters", "macs"]
+Counts = Sequence[int] | NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Channels of a group of which any number of the first may be kept."""
+
+    group: ChannelGroup
+    order: NDArray[np.int64]
+    """Their numbers in the group, in the order in which they stay."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.order)
+
+
+@dataclass(frozen=True, eq=False)
+class _Axis:
+    """One axis of a weight: positions that never go, and per unit how many stand when its first k channels are kept."""
+
+    fixed: int
+    standing: Mapping[int, NDArray[np.int64]]
+
+    def length(self, counts: Counts) -> int:
+        return self.fixed + sum(int(lengths[counts[unit]]) for unit, lengths in self.standing.items())
+
+
+@dataclass(frozen=True, eq=False)
+class _Weight:
+    others: int
+    """The product of the axes on which no unit stands."""
+    axes: tuple[_Axis, ...]
+    uses: int
+    """Multiply-accumulates of one element for one sample."""
+
+    def elements(self, counts: Counts) -> int:
+        product = self.others
+        for axis in self.axes:
+            product *= axis.length(counts)
+        return product
+
+
+class Costs:
+    """Parameters or multiply-accumulates of a model whose units keep given numbers of channels."""
+
+    def __init__(self, model: Model, shapes: Shapes, units: Sequence[Unit], measure: Measure) -> None:
+        """Count the whole model once.
+
+        Raises:
+            OptionError: multiply-accumulates are asked for and a shape that they need is not known.
+        """
+        self.units = tuple(units)
+        self.measure = measure
+        self._weights = _weights(units, shapes)
+        self._touched: dict[int, list[_Weight]] = defaultdict(list)
+        for weight in self._weights:
+            for unit in {unit for axis in weight.axes for unit in axis.standing}:
+                self._touched[unit].append(weight)
+        self.full = tuple(unit.size for unit in units)
+        size = size_of(model, shapes)
+        if measure == "macs" and size.macs is None:
+            raise OptionError(f"multiply-accumulates cannot be counted: {_unknown(model, shapes)}; give --input-shape")
+        whole = size.parameters if measure == "parameters" else size.macs or 0
+        self._rest = whole - self._sum(self._weights, self.full)
+
+    def total(self, counts: Counts) -> int:
+        """Of the whole model."""
+        return self._rest + self._sum(self._weights, counts)
+
+    def saved(self, counts: Counts, unit: int, kept: int) -> int:
+        """What is saved when `unit` goes from counts[unit] to `kept` channels and the others stay at `counts`."""
+        smaller = list(counts)
+        smaller[unit] = kept
+        return self._sum(self._touched[unit], counts) - self._sum(self._touched[unit], smaller)
+
+    def _sum(self, weights: Sequence[_Weight], counts: Counts) -> int:
+        if self.measure == "parameters":
+            return sum(weight.elements(counts) for weight in weights)
+        return sum(weight.uses * weight.elements(counts) for weight in weights if weight.uses)
+
+
+def _weights(units: Sequence[Unit], shapes: Shapes) -> list[_Weight]:
+    """Every floating-point constant that a unit stands on, once."""
+    axes: dict[ir.Value, dict[int, dict[int, NDArray[np.int64]]]] = defaultdict(lambda: defaultdict(dict))
+    for number, unit in enumerate(units):
+        for place in unit.group.places:
+            occurrences = np.bincount(place.members[place.members >= 0], minlength=unit.group.channels)[unit.order]
+            if occurrences.any():
+                standing = np.concatenate([[0], np.cumsum(occurrences)])
+                axes[place.use.value][place.use.axis][number] = standing
+    found = [_weight(value, on, shapes) for value, on in axes.items()]
+    return [weight for weight in found if weight is not None]
+
+
+def _weight(value: ir.Value, on: Mapping[int, Mapping[int, NDArray[np.int64]]], shapes: Shapes) -> _Weight | None:
+    tensor = constant_tensor(value)
+    if tensor is None or not is_floating(tensor):
+        return None
+    dims = shape_of(tensor)
+    axes = tuple(
+        _Axis(dims[axis] - sum(int(lengths[-1]) for lengths in standing.values()), standing)
+        for axis, standing in on.items()
+    )
+    others = int(np.prod([d for axis, d in enumerate(dims) if axis not in on], dtype=np.int64))
+    readers = {use.node: None for use in value.uses()}
+    macs = sum(node_macs(node, shapes) or 0 for node in readers if _weight_of(node) is value)
+    return _Weight(others, axes, macs // max(1, tensor.size))
+
+
+def _weight_of(node: ir.Node) -> ir.Value | None:
+    """The constant that `node_macs` counts."""
+    if len(node.inputs) < 2:
+        return None
+    return node.inputs[0 if node.op_type == "MatMul" and constant_tensor(node.inputs[1]) is None else 1]
+
+
+def _unknown(model: Model, shapes: Shapes) -> str:
+    node = next(node for node in model.graph if node_macs(node, shapes) is None)
+    return f"the shape of {name_of(node.outputs[0])} ({label(node)}) is not known"

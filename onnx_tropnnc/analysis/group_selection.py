@@ -1,0 +1,50 @@
+"""Which groups may change, and by how much: patterns of node names, and what to do with residual ties."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from onnx_tropnnc.analysis.channels import ChannelGroup
+from onnx_tropnnc.errors import OptionError
+
+__all__ = ["Selection", "matches", "ratio_for"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which groups may change, by the names of their nodes.
+
+    Attributes:
+        include: patterns (as in a shell) of which one must match a node of the group; empty: every group.
+        exclude: patterns of which none may match.
+        ties: `keep` leaves groups with a residual tie alone, as in the paper; `merge` takes them too.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    ties: str = "keep"
+
+    def __post_init__(self) -> None:
+        if self.ties not in ("keep", "merge"):
+            raise OptionError(f"--ties {self.ties}: unknown; choose keep or merge")
+
+    def refusal(self, group: ChannelGroup) -> str | None:
+        """Why an option keeps the group as it is, or None."""
+        if group.ties and self.ties == "keep":
+            more = f" and {len(group.ties) - 1} more" if len(group.ties) > 1 else ""
+            return f"{group.ties[0]}{more} ties it to another activation (--ties keep)"
+        if self.include and not matches(group, self.include):
+            return "not included (--include)"
+        if self.exclude and matches(group, self.exclude):
+            return "excluded (--exclude)"
+        return None
+
+
+def matches(group: ChannelGroup, patterns: tuple[str, ...]) -> bool:
+    """Whether a node that makes the group's channels has a name like one of the patterns."""
+    return any(fnmatchcase(node, pattern) for node in group.nodes("producer") for pattern in patterns)
+
+
+def ratio_for(group: ChannelGroup, ratio: float, others: tuple[tuple[str, float], ...]) -> float:
+    """The fraction of the group's channels to remove: the last of `others` whose pattern matches, else `ratio`."""
+    found = [other for pattern, other in others if matches(group, (pattern,))]
+    return found[-1] if found else ratio

@@ -1,0 +1,225 @@
+"""The record of a walk through the graph: which channel stands at which position of which tensor axis.
+
+Every position along a tracked axis carries an *atom*, a number for one channel. A producer makes fresh atoms for its
+output channels; operators pass them on, reorder, repeat or tie them; consumers and carriers note where in their
+weights they stand. `channels.py` turns the record into groups. Operators' rules (operators/) write it through the
+verbs below, and decide nothing.
+
+    Conv (8 -> 16), Relu, MaxPool, Flatten (16 x 5 x 5), Gemm
+    axis 1: 0..15   0..15  0..15    0 x 25, 1 x 25, ...  columns of the Gemm's weight
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of, name_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import Shapes
+
+__all__ = ["Axes", "Count", "Kind", "Labels", "Origin", "Pin", "Tie", "Trace", "Use", "label", "shifted"]
+
+Labels = NDArray[np.int64]
+Axes = Mapping[int, Labels]
+Kind = Literal["producer", "bias", "consumer", "carrier"]
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """Input `slot` of `node` is a constant with one entry a position of `labels` along `axis`.
+
+    `scale` is what the node multiplies it by (Gemm's alpha and beta).
+    """
+
+    kind: Kind
+    node: ir.Node
+    slot: int
+    axis: int
+    labels: Labels
+    scale: float = 1.0
+
+    @property
+    def value(self) -> ir.Value:
+        """The constant."""
+        value = self.node.inputs[self.slot]
+        assert value is not None
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """An integer of `node` that is the number of channels in `labels`: a Reshape's target, a Conv's group.
+
+    Negative ones (a Slice's start) count as well, from the end.
+    """
+
+    node: ir.Node
+    where: int | str
+    """The input slot, or the attribute's name."""
+    index: int | None
+    """Which entry of it; None for an attribute that is one integer."""
+    labels: Labels
+
+
+@dataclass(frozen=True, eq=False)
+class Tie:
+    """`node` combines two activations channel by channel."""
+
+    node: ir.Node
+    left: Labels
+    right: Labels
+
+
+@dataclass(frozen=True, eq=False)
+class Pin:
+    """These channels must stay as they are, for a reason in words."""
+
+    labels: Labels
+    reason: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Atoms first..last-1 were made together, for the output of `node`."""
+
+    node: str
+    first: int
+    last: int
+
+
+def label(node: ir.Node) -> str:
+    """How messages call a node."""
+    return node.name or f"{node.op_type} of {name_of(node.outputs[0])}"
+
+
+@dataclass
+class Trace:
+    """What the walk has found so far; see the module's docstring."""
+
+    model: Model
+    shapes: Shapes
+    axes: dict[ir.Value, dict[int, Labels]] = field(default_factory=dict)
+    uses: list[Use] = field(default_factory=list)
+    counts: list[Count] = field(default_factory=list)
+    ties: list[Tie] = field(default_factory=list)
+    pins: list[Pin] = field(default_factory=list)
+    same: list[tuple[Labels, Labels]] = field(default_factory=list)
+    bent: list[Labels] = field(default_factory=list)
+    stretched: list[Labels] = field(default_factory=list)
+    lifted: list[Labels] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)
+
+    # -- what rules ask ------------------------------------------------------------------------------------------
+
+    def tracked(self, value: ir.Value | None) -> Axes:
+        """The tracked axes of a tensor; empty where nothing is known of its channels."""
+        return {} if value is None else self.axes.get(value, {})
+
+    def shape(self, value: ir.Value | None) -> tuple[int | None, ...] | None:
+        """The tensor's dimensions, or None where not even its rank is known."""
+        if value is None:
+            return None
+        constant = dims_of(value)
+        return constant if constant is not None else self.shapes.get(name_of(value))
+
+    def rank(self, value: ir.Value | None) -> int | None:
+        """The tensor's number of dimensions, or None."""
+        shape = self.shape(value)
+        return None if shape is None else len(shape)
+
+    def integers(self, value: ir.Value | None) -> tuple[int, ...] | None:
+        """A small constant's entries, flat, or None where it is computed at run time."""
+        array = array_of(value)
+        return None if array is None else tuple(int(i) for i in np.ravel(array))
+
+    def is_constant(self, value: ir.Value | None) -> bool:
+        """Whether the tensor is an initializer or the output of a Constant node."""
+        return constant_tensor(value) is not None
+
+    def is_zero(self, value: ir.Value | None) -> bool:
+        """Whether the tensor is absent or a constant of zeros."""
+        if value is None:
+            return True
+        array = array_of(value)
+        return array is not None and not np.any(array)
+
+    # -- what rules say ------------------------------------------------------------------------------------------
+
+    def carry(self, value: ir.Value, axes: Axes) -> None:
+        """The tensor's channels stand on these axes."""
+        known = {axis: labels for axis, labels in axes.items() if labels.size}
+        if known:
+            self.axes[value] = known
+
+    def fresh(self, node: ir.Node, count: int) -> Labels:
+        """New channels, made together by `node`."""
+        first = self.origins[-1].last if self.origins else 0
+        self.origins.append(Origin(label(node), first, first + count))
+        return np.arange(first, first + count)
+
+    def use(self, kind: Kind, node: ir.Node, slot: int, axis: int, labels: Labels, scale: float = 1.0) -> None:
+        """The constant at `slot` has these channels along `axis`."""
+        self.uses.append(Use(kind, node, slot, axis, labels, scale))
+
+    def count(self, node: ir.Node, where: int | str, index: int | None, labels: Labels) -> None:
+        """An integer of the node counts these channels."""
+        self.counts.append(Count(node, where, index, labels))
+
+    def tie(self, node: ir.Node, left: Labels, right: Labels) -> None:
+        """Both sides must keep the same channels from now on."""
+        self.ties.append(Tie(node, left, right))
+        self.same.append((left, right))
+
+    def pin(self, axes: Axes | Iterable[Labels], reason: str) -> None:
+        """These channels must not change."""
+        for labels in axes.values() if isinstance(axes, Mapping) else axes:
+            self.pins.append(Pin(labels, reason))
+
+    def bend(self, axes: Axes) -> None:
+        """A channel may not be rescaled through this: it is not positively homogeneous."""
+        self.bent.extend(axes.values())
+
+    def stretch(self, axes: Axes) -> None:
+        """This may move two values further apart: it is not 1-Lipschitz, so error bounds end here."""
+        self.stretched.extend(axes.values())
+
+    def lift(self, axes: Axes) -> None:
+        """This does not take 0 to 0."""
+        self.lifted.extend(axes.values())
+
+    def literal(
+        self, value: ir.Value | None, index: int, reader: tuple[ir.Node, int]
+    ) -> tuple[ir.Node, int, int] | None:
+        """Where entry `index` of a shape tensor is written as a number: node, slot and index; None: computed."""
+        if value is None:
+            return None
+        if self.is_constant(value):
+            return (*reader, index)
+        node = value.producer()
+        if node is None:
+            return None
+        if node.op_type in ("Cast", "Identity", "Unsqueeze", "Squeeze"):
+            return self.literal(node.inputs[0], index, (node, 0))
+        if node.op_type == "Concat":
+            return self._literal_in_concat(node, index)
+        return None
+
+    def _literal_in_concat(self, node: ir.Node, index: int) -> tuple[ir.Node, int, int] | None:
+        for slot, piece in enumerate(node.inputs):
+            shape = self.shape(piece)
+            length = 1 if not shape else shape[0]
+            if length is None:
+                return None
+            if index < length:
+                return self.literal(piece, index, (node, slot))
+            index -= length
+        return None
+
+
+def shifted(axes: Axes, moved: Sequence[int]) -> dict[int, Labels]:
+    """The axes renumbered: axis moved[i] of the input becomes axis i of the output."""
+    return {new: axes[old] for new, old in enumerate(moved) if old in axes}

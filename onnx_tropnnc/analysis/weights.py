@@ -1,0 +1,248 @@
+"""A group's A and C, read from the constants of the graph and written back after a merge.
+
+A weight is often in two groups at once (rows of one, columns of the next, or pieces of a Concat), so positions move
+while groups are merged one after the other; `Workspace` keeps, for every weight axis, which of its first positions
+are still there.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.analysis.channels import ChannelGroup, CountPlace, Place
+from onnx_tropnnc.analysis.trace import Labels, Use
+from onnx_tropnnc.graph.constants import array_of, name_of, own_input, set_array
+from onnx_tropnnc.graph.model import Model, RowScale
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
+
+__all__ = ["Workspace"]
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Workspace:
+    """Reads and writes the weights of a model's groups; the groups were found before the first merge."""
+
+    model: Model
+    alive: dict[tuple[ir.Node, int, int], Labels] = field(default_factory=dict)
+    left: dict[ChannelGroup, NDArray[np.bool_]] = field(default_factory=dict)
+    """Per group that was merged already which of its channels are still there."""
+
+    def vectors(self, group: ChannelGroup, channels: Labels) -> ChannelVectors:
+        """The weights around `channels` (their numbers in the group), which must be one block of it."""
+        rows = list(self._blocks(group.of_kind("producer", "bias"), channels))
+        columns = list(self._blocks(group.of_kind("consumer"), channels))
+        return ChannelVectors(
+            rows=tuple(block.now for block in rows),
+            columns=tuple(block.now for block in columns),
+            carriers=tuple(block.now for block in self._blocks(group.of_kind("carrier"), channels)),
+            cluster_rows=_unless_same(rows),
+            cluster_columns=_unless_same(columns),
+            row_kernels=tuple(block.kernel for block in rows),
+            column_kernels=tuple(block.kernel for block in columns),
+            homogeneous=group.homogeneous,
+        )
+
+    def apply(self, group: ChannelGroup, merge_map: MergeMap) -> None:
+        """Rewrite every weight and count of the group; `merge_map` is over all of its channels, those gone are -1."""
+        canonical_batch_norms(group)
+        before = self.left.get(group, np.ones(group.channels, bool))
+        keep = np.zeros(group.channels, bool)
+        keep[merge_map.leaders] = True
+        inputs = [self._own(group, place) for place in group.places]
+        done: set[tuple[str, int]] = set()
+        for place, value in zip(group.places, inputs, strict=True):
+            if (name_of(value), place.use.axis) not in done:
+                done.add((name_of(value), place.use.axis))
+                self._rewrite(place, value, merge_map, keep)
+        for place in group.places:
+            self._drop_positions(place, keep)
+        for counted in group.counts:
+            _recount(counted, before & ~keep)
+        self.left[group] = keep
+
+    def _blocks(self, places: Sequence[Place], channels: Labels) -> Iterator["_Block"]:
+        """Per weight its block, once, however many nodes read it."""
+        seen: set[tuple[ir.Value, int]] = set()
+        for place in places:
+            use = place.use
+            array = _carried(use)
+            if (use.value, use.axis) in seen or array is None:
+                continue
+            seen.add((use.value, use.axis))
+            positions = _positions(self._members(place), channels)
+            if not positions.size:
+                continue
+            block = _as_block(array, use.axis, positions, len(channels))
+            scale = self.model.row_scales.get(name_of(use.value))
+            before = None if scale is None else _as_block(_pre_fusion(array, scale), use.axis, positions, len(channels))
+            yield _Block(
+                block if use.scale == 1.0 else block * _like(use.scale, block), before, _kernel_size(use, array)
+            )
+
+    def _members(self, place: Place) -> Labels:
+        alive = self.alive.get((place.use.node, place.use.slot, place.use.axis))
+        return place.members if alive is None else place.members[alive]
+
+    def _own(self, group: ChannelGroup, place: Place) -> ir.Value:
+        """The place's constant, copied first where nodes outside the group read it too."""
+        use = place.use
+        inside = sum(p.use.value is use.value and p.use.axis == use.axis for p in group.places)
+        before = name_of(use.value)
+        value = own_input(use.node, use.slot, inside)
+        if before in self.model.row_scales:
+            self.model.row_scales[name_of(value)] = self.model.row_scales[before]
+        return value
+
+    def _rewrite(self, place: Place, value: ir.Value, merge_map: MergeMap, keep: NDArray[np.bool_]) -> None:
+        array, axis, members = array_of(value), place.use.axis, self._members(place)
+        assert array is not None
+        stays = (members < 0) | keep[members]
+        moved = np.moveaxis(array, axis, 0)
+        result = np.ascontiguousarray(moved[stays])
+        kept = members[stays]
+        for channels in _by_occurrence(members):
+            block = _as_block(array, axis, _positions(members, channels), len(channels))
+            part = merge_map.over(channels)
+            merged = _APPLY[place.use.kind]([block], part)[0]
+            targets = _positions(kept, channels[part.leaders])
+            result[targets] = merged.reshape(len(targets), *moved.shape[1:])
+        set_array(value, np.moveaxis(result, 0, axis))
+        scale = self.model.row_scales.get(name_of(value))
+        if scale is not None and scale.axis == axis:
+            self.model.row_scales[name_of(value)] = RowScale(axis, scale.factors[stays])
+
+    def _drop_positions(self, place: Place, keep: NDArray[np.bool_]) -> None:
+        key = (place.use.node, place.use.slot, place.use.axis)
+        alive = self.alive.get(key, np.arange(len(place.members)))
+        members = place.members[alive]
+        self.alive[key] = alive[(members < 0) | keep[members]]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One weight, channels first: (n, d) as it is now, before fusion where that is known, and the size of a kernel."""
+
+    now: Array
+    before: Array | None
+    kernel: int
+
+
+def _kernel_size(use: Use, array: Array) -> int:
+    """Elements of one kernel: kh * kw of a convolution, 1 of a linear layer, 0 of a bias (CUP leaves biases out)."""
+    if use.kind == "bias":
+        return 0
+    return math.prod(array.shape[2:]) if use.node.op_type in ("Conv", "ConvTranspose") else 1
+
+
+_APPLY = {"producer": apply_rows, "bias": apply_rows, "consumer": apply_columns, "carrier": apply_carriers}
+
+
+def _positions(members: Labels, channels: Labels) -> Labels:
+    """Where the channels stand: all positions of the first one, then of the second ..."""
+    rank = np.full(max(int(members.max(initial=-1)), int(channels.max(initial=-1))) + 2, -1)
+    rank[channels] = np.arange(len(channels))
+    ranks = rank[members]  # members of -1 read the last entry, which is -1
+    found = np.flatnonzero(ranks >= 0)
+    return found[np.argsort(ranks[found], kind="stable")]
+
+
+def _by_occurrence(members: Labels) -> Iterator[Labels]:
+    """The channels that stand in an axis, those that stand there equally often together."""
+    counts = np.bincount(members[members >= 0])
+    for times in np.unique(counts[counts > 0]):
+        yield np.flatnonzero(counts == times)
+
+
+def _as_block(array: Array, axis: int, positions: Labels, count: int) -> Array:
+    """(n, d) the slices at `positions` along `axis`, the positions of one channel side by side; a view where it can."""
+    moved = np.moveaxis(array, axis, 0)
+    if not np.array_equal(positions, np.arange(len(moved))):
+        moved = moved[positions]
+    return moved.reshape(count, -1)
+
+
+def _pre_fusion(array: Array, scale: RowScale) -> Array:
+    shape = [1] * array.ndim
+    shape[scale.axis] = -1
+    factors = np.where(np.abs(scale.factors) > 1e-30, scale.factors, 1.0)
+    divided: Array = array / factors.reshape(shape).astype(array.dtype)
+    return divided
+
+
+def _unless_same(blocks: list[_Block]) -> tuple[Array, ...] | None:
+    """The pre-fusion blocks, fused ones filling in; None where there is no pre-fusion block at all."""
+    if all(block.before is None for block in blocks):
+        return None
+    return tuple(block.now if block.before is None else block.before for block in blocks)
+
+
+def _carried(use: Use) -> Array | None:
+    """The constant's elements; BatchNormalization's four parameters count as two, scale and shift."""
+    if use.node.op_type != "BatchNormalization":
+        return array_of(use.value)
+    if use.slot > 2:
+        return None
+    return _scale_and_shift(use.node)[use.slot - 1].astype(np.float32)
+
+
+def _scale_and_shift(node: ir.Node) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    scale, shift, mean, variance = (np.asarray(array_of(v), np.float64) for v in node.inputs[1:5])
+    factor = scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+    return factor, shift - factor * mean
+
+
+def _like(number: float, array: Array) -> Array:
+    return np.asarray(number, array.dtype)
+
+
+def _recount(counted: CountPlace, gone: NDArray[np.bool_]) -> None:
+    """Take the channels that go off an integer of the graph."""
+    members, count = counted.members, counted.count
+    dropped = int(gone[members[members >= 0]].sum())
+    if not dropped:
+        return
+    if isinstance(count.where, str):
+        _recount_attribute(count.node, count.where, count.index, dropped)
+        return
+    value = own_input(count.node, count.where, 1)
+    array = array_of(value)
+    assert array is not None
+    entries = np.array(array)
+    entries.reshape(-1)[count.index or 0] = _shrunk(entries.reshape(-1)[count.index or 0], dropped)
+    set_array(value, entries)
+
+
+def _shrunk(entry: int, dropped: int) -> int:
+    """A number that counts channels from the front, or, negative, from the end."""
+    return entry - dropped if entry >= 0 else entry + dropped
+
+
+def _recount_attribute(node: ir.Node, name: str, index: int | None, dropped: int) -> None:
+    if index is None:
+        node.attributes[name] = ir.AttrInt64(name, node.attributes.get_int(name, 1) - dropped)
+        return
+    entries = list(node.attributes.get_ints(name, ()))
+    entries[index] = _shrunk(entries[index], dropped)
+    node.attributes[name] = ir.AttrInt64s(name, entries)
+
+
+def canonical_batch_norms(group: ChannelGroup) -> None:
+    """Write the group's BatchNormalizations as scale and shift: mean 0, variance 1 - epsilon.
+
+    A mean of scales and shifts is a merge; a mean of variances would not be.
+    """
+    for node in {
+        place.use.node for place in group.of_kind("carrier") if place.use.node.op_type == "BatchNormalization"
+    }:
+        scale, shift = _scale_and_shift(node)
+        epsilon = node.attributes.get_float("epsilon", 1e-5)
+        plain = (scale, shift, np.zeros_like(shift), np.full_like(shift, 1.0 - epsilon))
+        for slot, array in enumerate(plain, start=1):
+            set_array(own_input(node, slot, 1), array)

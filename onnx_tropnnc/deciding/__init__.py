@@ -1,0 +1,1 @@
+"""Which channels to keep: rankings from activations, error curves, budgets, plans."""

@@ -1,0 +1,198 @@
+"""How many channels each unit keeps: the same share everywhere, or so many that a budget is met.
+
+A budget is met along a *path*: one step after the other some unit loses channels, and the walk stops where the model is
+small enough. What decides the order of the steps is the method:
+
+    error_path      predicted error curves: next goes what costs the least error per parameter (or multiply-accumulate)
+                    that it saves, given what the others have lost by then
+    threshold_path  clustering: merges by their height, which is a global threshold that rises
+    ranking_path    rankings: channels by their score, lowest first
+
+A path is computed once and answers every budget: its costs fall step by step, so a budget is found by bisection, and
+nothing is rewritten to count.
+
+Error curves are taken along their lower convex hulls, over the counts that may be kept (multiples of `round_to`), down
+to the least that a unit may have. The sum of the units' predicted errors stands for the model's.
+"""
+
+import heapq
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_tropnnc.analysis.costs import Costs, Unit
+from onnx_tropnnc.errors import OptionError
+
+__all__ = ["LEAST_SHARE", "Path", "error_path", "least_count", "ranking_path", "threshold_path", "uniform_count"]
+
+Vector = NDArray[np.float64]
+Step = tuple[int, int, float]
+"""A unit, how many channels it keeps from then on, and the step's height, score, or error per saved cost."""
+
+LEAST_SHARE = 0.1
+"""A budget takes no unit below this share of its channels, nor below two."""
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """Steps from the whole model to the smallest one that is allowed."""
+
+    costs: Costs
+    steps: tuple[Step, ...]
+    totals: NDArray[np.int64]
+    """(steps + 1,) the model's cost after each number of steps."""
+    round_to: int = 1
+    """Counts between two steps are multiples of this."""
+
+    def within(self, limit: float) -> tuple[int, ...]:
+        """How many channels each unit keeps where the cost first is at most `limit`; the last step goes no further.
+
+        Raises:
+            OptionError: the end of the path is above `limit`; the message says what can be reached.
+        """
+        if self.totals[-1] > limit:
+            least = self.totals[-1] / max(1, int(self.totals[0]))
+            raise OptionError(
+                f"the budget of {limit:.6g} {self.costs.measure} cannot be reached: the smallest reachable is "
+                f"{int(self.totals[-1])}, {math.ceil(1000 * least) / 1000:.3f} of the folded model's"
+            )
+        number = int(np.searchsorted(-self.totals, -limit, side="left"))
+        counts = self.counts(number)
+        return self._eased(counts, number, limit) if number else counts
+
+    def level(self, limit: float) -> float:
+        """The threshold (score, error per saved cost) of the last step that `within` takes."""
+        number = int(np.searchsorted(-self.totals, -limit, side="left"))
+        return self.steps[number - 1][2] if number else 0.0
+
+    def counts(self, number: int) -> tuple[int, ...]:
+        """How many channels each unit keeps after so many steps."""
+        found = list(self.costs.full)
+        for unit, kept, _ in self.steps[:number]:
+            found[unit] = kept
+        return tuple(found)
+
+    def _eased(self, counts: tuple[int, ...], number: int, limit: float) -> tuple[int, ...]:
+        """The last step undone as far as the limit lets it."""
+        unit, before = self.steps[number - 1][0], self.counts(number - 1)
+        low, high = counts[unit], before[unit]
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.costs.total(_with(counts, unit, middle)) <= limit else (low, middle)
+        return _with(counts, unit, max(counts[unit], low - low % self.round_to))
+
+
+def uniform_count(channels: int, ratio: float) -> int:
+    """K = max(1, round(n (1 - ratio)))."""
+    return max(1, round(channels * (1.0 - ratio)))
+
+
+def least_count(channels: int) -> int:
+    """The fewest channels that a budget leaves of so many."""
+    return min(channels, max(2, math.ceil(LEAST_SHARE * channels)))
+
+
+def error_path(
+    costs: Costs, curves: Sequence[Vector], *, least: Sequence[int] | None = None, round_to: int = 1
+) -> Path:
+    """Along predicted errors: curves[u][k] is what is lost when unit u keeps its first k channels."""
+    floors = _floors(costs.units, least)
+    hulls = [
+        _lower_hull(_allowed(floor, unit.size, round_to), curve)
+        for unit, floor, curve in zip(costs.units, floors, curves, strict=True)
+    ]
+    return _path(costs, _cheapest_first(costs, hulls), round_to)
+
+
+def threshold_path(costs: Costs, heights: Sequence[Vector], *, least: Sequence[int] | None = None) -> Path:
+    """Along a rising threshold: heights[u] ascending, the thresholds that each bring unit u one more merge."""
+    floors = _floors(costs.units, least)
+    steps = [
+        (number, unit.size - 1 - merge, float(height))
+        for number, (unit, floor, tree) in enumerate(zip(costs.units, floors, heights, strict=True))
+        for merge, height in enumerate(tree[: unit.size - floor])
+    ]
+    return _path(costs, sorted(steps, key=lambda step: (step[2], step[0], -step[1])))
+
+
+def ranking_path(costs: Costs, scores: Sequence[Vector], *, least: Sequence[int] | None = None) -> Path:
+    """Along scores, the lowest first: scores[u] are those of the unit's channels, in any order.
+
+    Scores of different units are compared as shares of the unit's mean: layers differ in scale for no reason.
+    """
+    ascending = [np.sort(score) / max(float(np.mean(score)), 1e-300) for score in scores]
+    return threshold_path(costs, ascending, least=least)
+
+
+def _floors(units: Sequence[Unit], least: Sequence[int] | None) -> list[int]:
+    return [least_count(unit.size) for unit in units] if least is None else list(least)
+
+
+def _allowed(floor: int, size: int, round_to: int) -> NDArray[np.int64]:
+    """The counts that may be kept, ascending: multiples of `round_to` from the floor on, and all of them."""
+    first = -(-floor // round_to) * round_to
+    return np.append(np.arange(first, size, round_to), size)
+
+
+def _lower_hull(counts: NDArray[np.int64], curve: Vector) -> list[tuple[int, float]]:
+    """The corners (count, error) of the lower convex hull over the counts, the largest count first."""
+    hull: list[tuple[int, float]] = []
+    for count in counts[::-1].tolist():
+        point = (count, float(curve[count]))
+        while len(hull) > 1 and _slope(hull[-2], point) <= _slope(hull[-2], hull[-1]):
+            hull.pop()
+        hull.append(point)
+    return hull
+
+
+def _slope(start: tuple[int, float], end: tuple[int, float]) -> float:
+    """Error per channel taken away."""
+    return (end[1] - start[1]) / (start[0] - end[0])
+
+
+def _cheapest_first(costs: Costs, hulls: Sequence[Sequence[tuple[int, float]]]) -> Iterator[Step]:
+    """Steps along the hulls by error per saved cost.
+
+    What a step saves only falls as others shrink, so a price in the heap is at most the present one: it is computed
+    again when it comes up, and the step taken where it is still the lowest.
+    """
+    counts = list(costs.full)
+    places = [0] * len(hulls)
+
+    def price(unit: int) -> float:
+        here, there = hulls[unit][places[unit]], hulls[unit][places[unit] + 1]
+        saved = costs.saved(counts, unit, there[0])
+        return max(there[1] - here[1], 0.0) / saved if saved > 0 else math.inf
+
+    heap = [(price(unit), unit) for unit, hull in enumerate(hulls) if len(hull) > 1]
+    heapq.heapify(heap)
+    while heap:
+        _, unit = heapq.heappop(heap)
+        now = price(unit)
+        if heap and now > heap[0][0]:
+            heapq.heappush(heap, (now, unit))
+            continue
+        if math.isinf(now):
+            return  # what is left saves nothing
+        places[unit] += 1
+        counts[unit] = hulls[unit][places[unit]][0]
+        yield unit, counts[unit], now
+        if places[unit] + 1 < len(hulls[unit]):
+            heapq.heappush(heap, (price(unit), unit))
+
+
+def _path(costs: Costs, steps: Iterator[Step] | Sequence[Step], round_to: int = 1) -> Path:
+    counts, totals, taken = list(costs.full), [costs.total(costs.full)], []
+    for step in steps:
+        unit, kept, _ = step
+        totals.append(totals[-1] - costs.saved(counts, unit, kept))
+        counts[unit] = kept
+        taken.append(step)
+    return Path(costs, tuple(taken), np.asarray(totals, np.int64), round_to)
+
+
+def _with(counts: Sequence[int], unit: int, kept: int) -> tuple[int, ...]:
+    return (*counts[:unit], kept, *counts[unit + 1 :])

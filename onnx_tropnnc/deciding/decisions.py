@@ -1,0 +1,146 @@
+"""What to merge, decided on the whole model before anything is changed.
+
+    clustering with a ratio or a threshold   group by group while merging (passes/merge_channels.py): nothing to plan
+    clustering with a budget                 sizes: the global threshold that meets the budget, as counts a block
+    select with a ratio                      maps: of each group's ranking the first K channels stay
+    select with a budget                     maps: channels go where they cost the least predicted error
+
+What costs time (running samples, ranking channels) is done once; any number of ratios and budgets is answered from it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
+from onnx_tropnnc.analysis.weights import Workspace
+from onnx_tropnnc.backend import array_module
+from onnx_tropnnc.deciding.allocation import Path, ranking_path, threshold_path
+from onnx_tropnnc.deciding.planning import budget_path, rank_groups, selection_plan, uniform_counts
+from onnx_tropnnc.deciding.selection import Ranking
+from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import Shapes, shapes_of
+from onnx_tropnnc.graph.sizes import Size
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.merging.baselines import L1, Random
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
+from onnx_tropnnc.merging.representatives import threshold_heights
+from onnx_tropnnc.options import Options
+from onnx_tropnnc.rewriting.contraction import duplicates_of, keep_distinct
+from onnx_tropnnc.running.sessions import NotRunnable
+
+__all__ = ["Decider", "Decision"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Merge maps by group, or sizes by group and block; nothing of both: the merging pass decides by itself."""
+
+    maps: Mapping[str, MergeMap] | None = None
+    sizes: Mapping[str, tuple[int, ...]] | None = None
+
+
+@dataclass
+class Decider:
+    """Decides for one folded model, as often as asked.
+
+    Attributes:
+        model: with its BatchNormalizations folded and nothing merged; it is not changed.
+        samples: what `select` runs on.
+        original: the size that budgets are fractions of.
+    """
+
+    model: Model
+    samples: Samples | None
+    original: Size
+    groups: tuple[ChannelGroup, ...] = field(init=False)
+    shapes: Shapes = field(init=False)
+    _rankings: dict[str, Ranking] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.shapes = shapes_of(self.model)
+        self.groups = find_channel_groups(self.model, self.shapes)
+
+    def decide(self, options: Options) -> Decision:
+        """What these options ask for.
+
+        Raises:
+            OptionError: even the smallest allowed model is above a budget; the message says what can be reached.
+        """
+        if options.target_params is not None:
+            return self._at_budget(options, "parameters", options.target_params * self.original.parameters)
+        if options.target_macs is not None:
+            if self.original.macs is None:
+                raise OptionError("--target-macs: the shapes of some layers are not known; give --input-shape")
+            return self._at_budget(options, "macs", options.target_macs * self.original.macs)
+        if not options.selects:
+            return Decision()
+        groups = self._eligible(options)
+        counts = {n: c for g in groups for n, c in uniform_counts([g], options.ratio_of(g)).items()}
+        return Decision(maps=self._plan(groups, self._ranked(groups, options), counts))
+
+    def _eligible(self, options: Options) -> list[ChannelGroup]:
+        return [g for g in self.groups if g.pinned is None and options.selection.refusal(g) is None]
+
+    def _ranked(self, groups: Sequence[ChannelGroup], options: Options) -> Mapping[str, Ranking]:
+        """The groups' channels in the order in which they stay."""
+        missing = [group for group in groups if group.name not in self._rankings]
+        if missing and self.samples is None:
+            raise OptionError("--method select runs the model on samples, and nothing can be run here; see --no-verify")
+        if missing and self.samples is not None:
+            synthetic = self.samples.source.startswith("synthetic")
+            try:
+                found = rank_groups(self.model, missing, self.samples, synthetic=synthetic, seed=options.seed)
+            except NotRunnable:
+                # the copy adjusted to BatchNormalization's statistics does not run: rank on the model as it is
+                found = rank_groups(self.model, missing, self.samples, synthetic=False, seed=options.seed)
+            self._rankings.update(found)
+        return self._rankings
+
+    def _plan(
+        self, groups: Sequence[ChannelGroup], ranked: Mapping[str, Ranking], counts: Mapping[str, int]
+    ) -> dict[str, MergeMap]:
+        """The first channels of each ranking; exact duplicates do not count, and go into the channel they equal."""
+        plan = selection_plan(groups, ranked, counts)
+        duplicates = duplicates_of(self.model, counts)
+        repeated = {name: found for name, found in duplicates.items() if found.changes}
+        return plan | {name: keep_distinct(ranked[name].order, counts[name], same) for name, same in repeated.items()}
+
+    def _at_budget(self, options: Options, measure: Measure, limit: float) -> Decision:
+        groups = self._eligible(options)
+        if options.selects:
+            ranked = self._ranked(groups, options)
+            path = budget_path(self.model, self.shapes, groups, ranked, measure, round_to=options.round_to)
+            kept = zip(path.costs.units, path.within(limit), strict=True)
+            return Decision(maps=self._plan(groups, ranked, {unit.group.name: count for unit, count in kept}))
+        path = self._clustering_path(groups, options, measure)
+        sizes: dict[str, tuple[int, ...]] = {}
+        for unit, count in zip(path.costs.units, path.within(limit), strict=True):
+            sizes[unit.group.name] = (*sizes.get(unit.group.name, ()), count)
+        return Decision(sizes=sizes)
+
+    def _clustering_path(self, groups: Sequence[ChannelGroup], options: Options, measure: Measure) -> Path:
+        """A threshold that rises, or for rankings a score."""
+        units = [Unit(group, channels) for group in groups for channels in _blocks(group)]
+        costs = Costs(self.model, self.shapes, units, measure)
+        method = options.merging_method
+        if isinstance(method, L1 | Random):
+            return ranking_path(costs, [method.scores(v, seed=options.seed) for v in self._vectors(units)])
+        xp = array_module(options.device)
+        heights = [
+            threshold_heights(v, method, variant=options.variant, linkage=options.linkage, xp=xp)
+            for v in self._vectors(units)
+        ]
+        return threshold_path(costs, heights)
+
+    def _vectors(self, units: Sequence[Unit]) -> Iterator[ChannelVectors]:
+        workspace = Workspace(self.model)
+        return (workspace.vectors(unit.group, unit.order) for unit in units)
+
+
+def _blocks(group: ChannelGroup) -> list[NDArray[np.int64]]:
+    return [np.flatnonzero(group.blocks == number) for number in range(int(group.blocks.max(initial=-1)) + 1)]

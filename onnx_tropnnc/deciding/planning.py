@@ -1,0 +1,105 @@
+"""Which channels to keep, decided on the whole model before anything is changed.
+
+    curves = selection_curves(model, groups, samples)      once: the samples run, every group ranked
+    counts = uniform_counts(...) | BudgetCurve(...).counts(0.8)      as often as asked
+    plan = selection_plan(groups, curves, counts)          merge maps by group name, for MergeChannels(plan=...)
+
+Where BatchNormalization statistics are known and the samples are made up, the samples run through a copy of the model
+that is adjusted to those statistics (rescaling.py).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
+from onnx_tropnnc.deciding.allocation import Path, error_path, least_count, uniform_count
+from onnx_tropnnc.deciding.readings import Reading, group_readings
+from onnx_tropnnc.deciding.selection import Ranking, held_out_curve, keep_channels, rank_channels, with_ridge
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import Shapes, shapes_of
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.rewriting.statistics_matching import match_statistics
+from onnx_tropnnc.solving.rescaling import statistics_affines
+
+__all__ = ["budget_path", "rank_groups", "selection_plan", "uniform_counts"]
+
+
+def rank_groups(
+    model: Model,
+    groups: Sequence[ChannelGroup],
+    samples: Samples,
+    *,
+    synthetic: bool,
+    seed: int = 0,
+    memory: int | None = None,
+) -> dict[str, Ranking]:
+    """Per group its channels in the order in which they stay, with the error curve; pinned channels come first.
+
+    Args:
+        model: with its BatchNormalizations folded and nothing merged.
+        groups: those of its groups that may change.
+        samples: what to run on.
+        synthetic: whether they are made up, so that the model's statistics say more than they do.
+        seed: of the positions drawn.
+        memory: bytes that activations may take.
+    """
+    if synthetic and model.statistics:
+        affines, model = statistics_affines(model, samples, memory=memory), model.clone()
+        match_statistics(model, affines)
+        same = {group.name: group for group in find_channel_groups(model, shapes_of(model))}
+        groups = [same[group.name] for group in groups]
+    readings = group_readings(model, groups, samples, seed=seed)
+    return {group.name: rank_readings(readings[group.name], np.flatnonzero(group.blocks < 0)) for group in groups}
+
+
+def rank_readings(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ranking:
+    """The greedy order on all samples; its error curve solved on each half of them and measured on the other."""
+    grams = [reading.gram for reading in readings]
+    ranking = rank_channels([with_ridge(reading.covariance) for reading in readings], grams, always)
+    if any(len(reading.halves) < 2 for reading in readings):
+        return ranking
+    curves = [
+        held_out_curve(with_ridge(fitted), judged, reading.gram, ranking.order)
+        for reading in readings
+        for fitted, judged in (reading.halves, reading.halves[::-1])
+    ]
+    return Ranking(ranking.order, np.sum(curves, axis=0) / 2)
+
+
+def uniform_counts(groups: Sequence[ChannelGroup], ratio: float) -> dict[str, int]:
+    """The same share of every group's channels that may go; pinned ones stay and are counted in."""
+    return {
+        group.name: int((group.blocks < 0).sum()) + uniform_count(int((group.blocks >= 0).sum()), ratio)
+        for group in groups
+    }
+
+
+def budget_path(
+    model: Model,
+    shapes: Shapes,
+    groups: Sequence[ChannelGroup],
+    rankings: Mapping[str, Ranking],
+    measure: Measure,
+    *,
+    round_to: int = 1,
+) -> Path:
+    """From all channels to the fewest, by predicted error per saved cost; its units are the groups, in order."""
+    units = [Unit(group, rankings[group.name].order) for group in groups]
+    least = [int((g.blocks < 0).sum()) + least_count(int((g.blocks >= 0).sum())) for g in groups]
+    curves = [rankings[group.name].residual for group in groups]
+    return error_path(Costs(model, shapes, units, measure), curves, least=least, round_to=round_to)
+
+
+def selection_plan(
+    groups: Sequence[ChannelGroup], rankings: Mapping[str, Ranking], counts: Mapping[str, int]
+) -> dict[str, MergeMap]:
+    """The merge maps that keep the first channels of each ranking; groups that keep all are left out."""
+    return {
+        group.name: keep_channels(rankings[group.name].order[: counts[group.name]], group.channels)
+        for group in groups
+        if counts[group.name] < group.channels
+    }

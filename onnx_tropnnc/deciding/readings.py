@@ -1,0 +1,236 @@
+"""What a group's channels do on samples, as its consumers read them: the numbers that selection rests on.
+
+A group is read through one tensor or several (a residual stream: one a block). For each tensor t
+
+    R_t   n x n   centred covariance of the channels' activations over samples and positions (moments.py)
+    G_t   n x n   sum over the consumers c of t of  C_c^T C_c / v_c
+
+where C_c holds consumer c's weights, a column a channel, and v_c is the variance (summed over channels) of the stream
+that its output is added to: of the residual Add's output where there is one, else of its own output. What c loses when
+the group shrinks then counts against what the network sees of it: tr(G_t R_t) is the energy that the channels bring,
+in units of that variance.
+
+Behind Flatten a channel owns q = 1..Q columns of the consumer: R_t is the mean of the columns' covariances weighted by
+their squared weights in the consumers, G_t the sum of their G_tq. A channel that does not reach a tensor has zeros.
+
+The folded, uncompressed model runs once over the samples; positions are drawn at random (seeded) where there are more
+than are needed, and only moments are kept, of the samples' two halves (by turns) apart: what is solved on one can be
+judged on the other.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.analysis.channels import ChannelGroup, Place
+from onnx_tropnnc.analysis.trace import Labels
+from onnx_tropnnc.deciding.moments import Covariances, Turn, Variances, drawn
+from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import to_proto
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.running.sessions import Runner
+
+__all__ = ["Reading", "group_readings"]
+
+Matrix = NDArray[np.float64]
+
+ROWS = 24_000
+"""Rows that moments are taken from; ROWS_PER_CHANNEL times n for a covariance where that is more."""
+ROWS_PER_CHANNEL = 16
+RUN_BYTES = 256 * 2**20
+"""Bytes of tensors that one run may bring back."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What the consumers of one tensor read of a group; see the module's docstring."""
+
+    tensor: str
+    halves: tuple[Matrix, ...]
+    """R_t over every other sample, and over the rest; one matrix where there is a single sample."""
+    gram: Matrix
+
+    @property
+    def covariance(self) -> Matrix:
+        """R_t over all samples."""
+        return np.asarray(sum(self.halves, start=np.zeros_like(self.gram)) / len(self.halves))
+
+
+@dataclass(frozen=True, eq=False)
+class _Watch:
+    """Whose rows are taken, along which axis, how many of them in all, and what for."""
+
+    tensor: str
+    axis: int
+    rows: int
+    sums: Covariances | Variances
+
+
+def group_readings(
+    model: Model, groups: Sequence[ChannelGroup], samples: Samples, *, seed: int = 0
+) -> dict[str, tuple[Reading, ...]]:
+    """Per group its readings, from one walk of the samples through the model.
+
+    Args:
+        model: what to run, with its BatchNormalizations folded; it is not changed.
+        groups: those to look at, found in it, or in a model whose tensors have the same names.
+        samples: what to run on.
+        seed: of the positions drawn.
+
+    Raises:
+        NotRunnable: onnxruntime cannot run the model.
+    """
+    tensors = {group.name: _tensors(group) for group in groups}
+    covariances = {
+        (group.name, value): Covariances(group.channels, _turns(places))
+        for group in groups
+        for value, places in tensors[group.name].items()
+    }
+    consumers = _nodes(place for found in tensors.values() for places in found.values() for place in places)
+    variances = {_stream(node): Variances() for node in consumers}
+    watches = [
+        _Watch(name_of(value), _axis(tensors[name][value][0]), max(ROWS, ROWS_PER_CHANNEL * sums.count), sums)
+        for (name, value), sums in covariances.items()
+    ]
+    axes = {_stream(node): _output_axis(node) for node in consumers}
+    watches.extend(_Watch(name_of(value), axes[value], ROWS, sums) for value, sums in variances.items())
+    _run(model, watches, samples, seed)
+    streams = {node: max(variances[_stream(node)].found(), 1e-30) for node in consumers}
+    return {
+        group.name: tuple(
+            Reading(name_of(value), covariances[group.name, value].found(), _gram(group.channels, places, streams))
+            for value, places in tensors[group.name].items()
+        )
+        for group in groups
+    }
+
+
+# -- where consumers stand --------------------------------------------------------------------------------------------
+
+
+def _tensors(group: ChannelGroup) -> dict[ir.Value, list[Place]]:
+    """Per tensor that consumers of the group read, those consumers."""
+    found: dict[ir.Value, list[Place]] = defaultdict(list)
+    for place in group.of_kind("consumer"):
+        value = place.use.node.inputs[_data_slot(place)]
+        assert value is not None
+        found[value].append(place)
+    return found
+
+
+def _nodes(places: Iterable[Place]) -> list[ir.Node]:
+    return [place.use.node for place in places]
+
+
+def _data_slot(place: Place) -> int:
+    """The input that is no weight: 0, but 1 for W x."""
+    return 1 if place.use.slot == 0 else 0
+
+
+def _axis(place: Place) -> int:
+    """The channels' axis of the tensor that a consumer reads."""
+    if place.use.node.op_type != "MatMul":
+        return 1
+    return -1 if place.use.slot == 1 else -2
+
+
+def _output_axis(node: ir.Node) -> int:
+    if node.op_type != "MatMul":
+        return 1
+    return -2 if constant_tensor(node.inputs[0]) is not None else -1
+
+
+def _stream(node: ir.Node) -> ir.Value:
+    """The output of the residual Add that this node's output goes into unchanged, else its own output."""
+    own = value = node.outputs[0]
+    while len(value.uses()) == 1 and not value.is_graph_output():
+        (reader,) = (use.node for use in value.uses())
+        if reader.op_type == "Add":
+            if all(constant_tensor(side) is None for side in reader.inputs):
+                return reader.outputs[0]
+        elif reader.op_type not in ("Identity", "Dropout"):
+            return own
+        own = value = reader.outputs[0]
+    return own
+
+
+# -- running ----------------------------------------------------------------------------------------------------------
+
+
+def _run(model: Model, watches: Sequence[_Watch], samples: Samples, seed: int) -> None:
+    """The two halves by turns, as many samples a run as RUN_BYTES allows."""
+    names = tuple(dict.fromkeys(watch.tensor for watch in watches))
+    runner, rng = _watching(model, names), np.random.default_rng(seed)
+    for half in range(min(2, samples.count)):
+        for window, feed in _growing(samples.take(np.arange(half, samples.count, 2)), runner):
+            tensors = dict(zip(names, runner.run(feed), strict=True))
+            share = (window.stop - window.start) / samples.count
+            for watch in watches:
+                most = max(1, int(share * watch.rows))
+                watch.sums.add(drawn(tensors[watch.tensor], watch.axis, most, rng), half)
+
+
+def _watching(model: Model, names: tuple[str, ...]) -> Runner:
+    """The model with these tensors as its outputs."""
+    probe = model.clone()
+    there = {name_of(value) for value in probe.graph.outputs}
+    probe.graph.outputs.extend(
+        value for node in probe.graph for value in node.outputs if name_of(value) in set(names) - there
+    )
+    return replace(Runner.load(to_proto(probe)), outputs=names)
+
+
+def _growing(samples: Samples, runner: Runner) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
+    """What each run reads: so many samples as RUN_BYTES allows, which a run of the first one tells."""
+    _, first = next(samples.feeds(1))
+    size = int(np.clip(RUN_BYTES // max(1, sum(array.nbytes for array in runner.run(first))), 1, 64))
+    yield from samples.feeds(size)
+
+
+# -- weights ----------------------------------------------------------------------------------------------------------
+
+
+def _turns(places: Sequence[Place]) -> tuple[Turn, ...]:
+    """The tensor's columns by how many times their channel stood before, weighted by the consumers' weights there."""
+    members = places[0].members
+    turns, squares = _repeats(members), sum(np.square(_columns(place)).sum(axis=1) for place in places)
+    found = []
+    for turn in range(int(turns.max(initial=-1)) + 1):
+        at = np.flatnonzero(turns == turn)
+        found.append(Turn(at, members[at], max(float(np.asarray(squares)[at].sum()), 1e-30)))
+    return tuple(found)
+
+
+def _repeats(members: Labels) -> Labels:
+    """How many times the channel at each position stood before it; -1 for other groups' channels."""
+    order = np.argsort(members, kind="stable")
+    ordered = members[order]
+    repeats = np.empty(len(members), np.int64)
+    repeats[order] = np.arange(len(members)) - np.searchsorted(ordered, ordered, side="left")
+    return np.where(members < 0, -1, repeats)
+
+
+def _gram(count: int, places: Sequence[Place], streams: Mapping[ir.Node, float]) -> Matrix:
+    """G: the sum over consumers and turns of C^T C, in units of the stream's variance."""
+    gram = np.zeros((count, count))
+    for place in places:
+        turns, columns = _repeats(place.members), _columns(place)
+        for turn in range(int(turns.max(initial=-1)) + 1):
+            at = np.flatnonzero(turns == turn)
+            channels = np.ix_(place.members[at], place.members[at])
+            gram[channels] += columns[at] @ columns[at].T / streams[place.use.node]
+    return gram
+
+
+def _columns(place: Place) -> Matrix:
+    """The consumer's weights, a row for each position of its axis."""
+    array = array_of(place.use.value)
+    assert array is not None
+    moved = np.moveaxis(array, place.use.axis, 0)
+    return np.asarray(moved.reshape(len(moved), -1).astype(np.float64) * place.use.scale)

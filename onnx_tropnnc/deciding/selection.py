@@ -1,0 +1,179 @@
+"""Greedy selection of channels: those stay whose activations explain the consumers' outputs best.
+
+A group is read through tensors t = 1..T, each with a covariance R_t of the channels and a Gram matrix G_t = C^T C of
+its consumers' weights (moments.py). With only the channels S kept and every consumer solved for them, what is lost is
+
+    E(S) = sum_t tr(G_t R_t|S),     R_t|S = R_t - R_t[:, S] R_t[S, S]^-1 R_t[S, :]
+
+A consumer reads its own tensor only, so the sum over t is all there is to several consumers: picking i lowers E by
+sum_t r_i^T G_t r_i / R_t,ii (r_i = column i of R_t|S), and then R_t <- R_t - r_i r_i^T / R_t,ii in every tensor. That
+is pivoted Cholesky of all R_t at once, with a weighted pivot. The order is nested: one run gives the whole error curve.
+
+Of G_t only Y_t = F_t R_t|S is kept, F_t^T F_t = G_t: the columns' squared lengths are the scores' numerators. R_t|S and
+Y_t are brought up to date a panel of picks at a time, for the channels not yet picked; within a panel one product
+Y_t^T y a pick is left.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_tropnnc.backend import Array, to_numpy
+from onnx_tropnnc.merging.merge_map import MergeMap
+
+__all__ = ["Ranking", "held_out_curve", "keep_channels", "rank_channels", "with_ridge"]
+
+PANEL = 48
+RIDGE = 0.01
+EXPLAINED = 1e-9
+"""Of a channel's variance: less is rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Channels in the order in which they are kept, best first."""
+
+    order: NDArray[np.int64]
+    residual: NDArray[np.float64]
+    """(n + 1,) what is lost with the first k kept, on what the order was made from; in units of the Gram matrices."""
+
+
+def rank_channels(covariances: Sequence[Array], grams: Sequence[Array], always: NDArray[np.int64]) -> Ranking:
+    """All channels in greedy order, those of `always` before all others; arrays of one namespace, float64."""
+    count = covariances[0].shape[0]
+    panels = [_first_panel(covariance, gram) for covariance, gram in zip(covariances, grams, strict=True)]
+    first = np.zeros(count, bool)
+    first[always] = True
+    channels, order, losses = np.arange(count), [], [sum(panel.loss for panel in panels)]
+    while len(channels):
+        picked: list[int] = []
+        while len(picked) < min(PANEL, len(channels)):
+            gains = np.sum([panel.gains() for panel in panels], axis=0)
+            place = _best(gains, first[channels])
+            for panel in panels:
+                panel.pick(place, len(picked))
+            picked.append(place)
+            first[channels[place]] = False
+            losses.append(max(losses[-1] - float(gains[place]), 0.0))
+        order.extend(channels[picked].tolist())
+        left = np.setdiff1d(np.arange(len(channels)), picked)
+        panels = [panel.next(left) for panel in panels]
+        channels = channels[left]
+    return Ranking(np.asarray(order, np.int64), np.asarray(losses))
+
+
+def keep_channels(kept: NDArray[np.int64], count: int) -> MergeMap:
+    """The merge map that keeps these channels as they are and drops the others."""
+    labels, weights = np.full(count, -1, np.int64), np.zeros(count)
+    chosen = np.sort(kept)
+    labels[chosen], weights[chosen] = np.arange(len(chosen)), 1.0
+    return MergeMap(labels, weights, weights)
+
+
+def _best(gains: NDArray[np.float64], first: NDArray[np.bool_]) -> int:
+    """The place of the largest gain among those that come first; picked ones have -inf."""
+    allowed = np.where(first, gains, -np.inf) if first.any() else gains
+    return int(np.argmax(allowed))
+
+
+def with_ridge(covariance: Array, share: float = RIDGE) -> Array:
+    """The covariance with a share of its mean diagonal on its diagonal: solving with it is ridge regression."""
+    xp = array_api_compat.array_namespace(covariance)
+    size = covariance.shape[0]
+    level = max(share * float(xp.linalg.trace(covariance)) / size, 1e-30)
+    return covariance + level * xp.eye(size, dtype=covariance.dtype)
+
+
+def held_out_curve(fitted: Array, judged: Array, gram: Array, order: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n + 1,) what is lost with the first k of `order` kept, solved on one covariance, measured on another.
+
+    With fitted = V V^T in the order (Cholesky) the channels are x = V z, and keeping the first k leaves
+    V_>k z_>k unexplained; so with H = V^T G V and Z = V^-1 judged V^-T the loss is sum_{i,j > k} H_ij Z_ij: the sums of
+    the lower right corners of one matrix, for all k at once. Where the solution loses more than dropping the channels
+    without solving, it is not taken.
+    """
+    xp = array_api_compat.array_namespace(fitted)
+    places = xp.asarray(order)
+    fitted, judged, gram = (xp.take(xp.take(a, places, axis=0), places, axis=1) for a in (fitted, judged, gram))
+    root = xp.linalg.cholesky(fitted)
+    half = xp.linalg.solve(root, judged)
+    spread = xp.linalg.solve(root, xp.matrix_transpose(half))
+    seen = xp.matmul(xp.matrix_transpose(root), xp.matmul(gram, root))
+    solved, dropped = _corners(to_numpy(seen * spread)), _corners(to_numpy(gram * judged))
+    return np.maximum(np.minimum.accumulate(np.minimum(solved, dropped)), 0.0)
+
+
+def _corners(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n + 1,) sums of matrix[k:, k:]."""
+    rows = np.cumsum(matrix[:, ::-1], axis=1)[:, ::-1]
+    columns = np.cumsum(matrix[::-1], axis=0)[::-1]
+    strips = np.diagonal(rows) + np.diagonal(columns) - np.diagonal(matrix)
+    return np.append(np.cumsum(strips[::-1])[::-1], 0.0)
+
+
+class _Panel:
+    """One tensor's R|S and Y for the channels that are open, and the picks that they lack."""
+
+    def __init__(self, covariance: Array, seen: Array, floor: NDArray[np.float64], loss: float = 0.0) -> None:
+        """`floor` is the variance below which a channel counts as explained."""
+        xp = array_api_compat.array_namespace(covariance)
+        width = min(PANEL, covariance.shape[0])
+        self.covariance, self.seen, self.floor, self.loss = covariance, seen, floor, loss
+        self.columns = xp.zeros((covariance.shape[0], width), dtype=xp.float64)
+        self.parts = xp.zeros((seen.shape[0], width), dtype=xp.float64)
+        self.variance: NDArray[np.float64] = np.array(to_numpy(xp.linalg.diagonal(covariance)))
+        self.energy: NDArray[np.float64] = np.array(to_numpy(xp.sum(seen * seen, axis=0)))
+
+    def gains(self) -> NDArray[np.float64]:
+        """What picking each channel would explain; -inf for those that this panel has picked."""
+        known = self.variance > self.floor
+        found = np.maximum(self.energy, 0.0) / np.where(known, self.variance, 1.0)
+        return np.where(np.isinf(self.floor), -np.inf, np.where(known, found, 0.0))
+
+    def pick(self, place: int, number: int) -> None:
+        """Take the channel's part out of all others."""
+        variance, known = float(self.variance[place]), self.variance[place] > self.floor[place]
+        self.floor = np.where(np.arange(len(self.floor)) == place, np.inf, self.floor)
+        if known:
+            self._take_out(place, number, variance**-0.5)
+
+    def _take_out(self, place: int, number: int, scale: float) -> None:
+        xp = array_api_compat.array_namespace(self.covariance)
+        known, parts = self.columns[:, :number], self.parts[:, :number]
+        column = (self.covariance[:, place] - xp.matmul(known, known[place, :])) * scale
+        part = (self.seen[:, place] - xp.matmul(parts, known[place, :])) * scale
+        overlap = xp.matmul(part, self.seen) - xp.matmul(known, xp.matmul(part, parts))
+        self.columns[:, number], self.parts[:, number] = column, part
+        on_host, length = to_numpy(column), float(xp.sum(part * part))
+        self.energy = self.energy + on_host * (length * on_host - 2.0 * to_numpy(overlap))
+        self.variance = self.variance - on_host**2
+
+    def next(self, left: NDArray[np.int64]) -> "_Panel":
+        """R|S and Y brought up to date for the channels that are left."""
+        xp = array_api_compat.array_namespace(self.covariance)
+        places = xp.asarray(left)
+        columns = xp.take(self.columns, places, axis=0)
+        open_now = xp.take(xp.take(self.covariance, places, axis=0), places, axis=1)
+        covariance = open_now - xp.matmul(columns, xp.matrix_transpose(columns))
+        seen = xp.take(self.seen, places, axis=1) - xp.matmul(self.parts, xp.matrix_transpose(columns))
+        return _Panel(covariance, seen, self.floor[left])
+
+
+def _first_panel(covariance: Array, gram: Array) -> _Panel:
+    xp = array_api_compat.array_namespace(covariance)
+    floor = EXPLAINED * to_numpy(xp.linalg.diagonal(covariance))
+    return _Panel(covariance, xp.matmul(_root(gram), covariance), floor, float(xp.sum(gram * covariance)))
+
+
+def _root(gram: Array) -> Array:
+    """(m, n) F with F^T F = G, m the rank of G, by pivoted Cholesky on the host."""
+    from scipy.linalg.lapack import dpstrf
+
+    matrix = to_numpy(gram)
+    factor, pivots, rank, _ = dpstrf(matrix, tol=1e-14 * max(float(np.trace(matrix)), 1e-300))
+    root = np.zeros((rank, len(matrix)))
+    root[:, pivots - 1] = np.triu(factor)[:rank]
+    return array_api_compat.array_namespace(gram).asarray(root)

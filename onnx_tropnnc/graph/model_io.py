@@ -1,0 +1,244 @@
+"""Model in, model out: path, bytes or ModelProto to a working `Model`, and back, whole or not at all.
+
+The working graph is onnx-ir: it keeps what an ONNX file can hold (metadata of model, graph, nodes and values, doc
+strings, functions, quantization annotations), reads external data by memory mapping, and streams untouched tensors
+on saving. onnx-graphsurgeon, measured beside it on a 2.4 GB model by benchmarks/working_graph.py, drops metadata and
+doc strings and reads no external data outside the working directory; it is the door for users' passes instead
+(passes/graph_surgeon.py), as DESIGN.md section 3 provides for.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import google.protobuf.message
+import onnx
+import onnx_ir as ir
+
+from onnx_tropnnc.errors import InputModelError, OutputPathError
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_checks import check_graph, check_stored
+from onnx_tropnnc.graph.proto_checks import check_proto
+
+__all__ = ["EXTERNAL_BYTES", "Source", "check_output", "load", "save", "to_proto", "weight_bytes"]
+
+Source = onnx.ModelProto | bytes | str | os.PathLike[str]
+
+EXTERNAL_BYTES = 1_800_000_000
+"""Results with more bytes of weights than this get external data: protobuf ends at 2 GiB."""
+
+_PLAIN = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL) + (
+    ir.DataType.INT8,
+    ir.DataType.UINT8,
+    ir.DataType.INT32,
+    ir.DataType.INT64,
+)
+
+
+def load(source: Source, *, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Model:
+    """Read a model; external data stays on disk, memory-mapped. `input_shapes` are those of dynamic inputs.
+
+    Raises:
+        InputModelError: the file is missing, is not ONNX or is truncated; its external data is missing, too short or
+            outside the model's folder; NaN or Inf stands in a weight.
+    """
+    files: set[Path] = set()
+    if isinstance(source, onnx.ModelProto):
+        name, graph = "the given model", _apart(_deserialize(source, "the given model"))
+        origin: Path | onnx.ModelProto = source
+    elif isinstance(source, bytes):
+        name = "the given bytes"
+        origin = parsed = _parse(source, name)
+        graph = _deserialize(parsed, name)
+    else:
+        name, path = str(source), Path(source)
+        origin, graph = path, _detached(_deserialize(_parse(_read(path), name), name), name)
+        ir.external_data.set_base_dir(graph.graph, path.absolute().parent)
+        files = {path, *(Path(t.path) for t in _tensors(graph) if isinstance(t, ir.ExternalTensor))}
+    check_graph(graph, name)
+    return Model(graph, name, origin, input_shapes=input_shapes or {}, files=frozenset(files))
+
+
+def check_output(target: str | os.PathLike[str], source: Source) -> Path:
+    """The path to write, after making sure that it can be written and is not the input.
+
+    Raises:
+        OutputPathError: the folder does not exist or may not be written, or the target is a folder or the input.
+    """
+    path = Path(target)
+    try:
+        return _writable(path, source)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OutputPathError):
+            raise
+        raise OutputPathError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _writable(path: Path, source: Source) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a null character in its name")
+    if path.is_dir():
+        raise OutputPathError(f"{path}: is a folder; name a file to write, such as {path / 'out.onnx'}")
+    if not path.absolute().parent.is_dir():
+        raise OutputPathError(f"{path}: its folder does not exist; create it first")
+    if path.exists() and isinstance(source, str | os.PathLike) and Path(source).exists() and path.samefile(source):
+        raise OutputPathError(f"{path}: is the input; name another file, the input is never overwritten")
+    unwritable = path if path.exists() and not os.access(path, os.W_OK) else path.absolute().parent
+    if not os.access(unwritable, os.W_OK):
+        raise OutputPathError(f"{path}: no permission to write there")
+    return path
+
+
+def save(model: Model, target: str | os.PathLike[str], *, external_data: bool = False) -> None:
+    """Write the model so that `target` appears whole or not at all.
+
+    Weights go to `target`.data where `external_data` asks for it or the model is over EXTERNAL_BYTES; a file that
+    stood there is taken away first, so that no moment has an old model beside new data.
+
+    Raises:
+        OutputPathError: the file system refuses (no space, no permission).
+    """
+    path = check_output(target, model.source if isinstance(model.source, Path) else model.name)
+    external = external_data or weight_bytes(model) > EXTERNAL_BYTES
+    for written in (path, _data_file(path)) if external else (path,):
+        if written.exists() and any(written.samefile(file) for file in model.files if file.exists()):
+            raise OutputPathError(f"{written}: belongs to the input, which is never overwritten; name another file")
+    try:
+        with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name[:100]}.") as folder:
+            _write(model, path, Path(folder), external)
+    except OSError as error:
+        raise OutputPathError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def to_proto(model: Model) -> onnx.ModelProto:
+    """The model as a ModelProto that stands on its own: every tensor inside it."""
+    if any(isinstance(t, ir.ExternalTensor) for t in _tensors(model.ir)):
+        inner = model.ir.clone()
+        for graph in inner.graphs():
+            for value in graph.initializers.values():
+                if isinstance(value.const_value, ir.ExternalTensor):
+                    value.const_value = _in_memory(value.const_value)
+        return _without_stored_shapes(ir.to_proto(inner))
+    return _without_stored_shapes(ir.to_proto(model.ir))
+
+
+def _without_stored_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """onnx-ir also lists initializers in value_info, where their own dimensions say all."""
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    kept = [info for info in proto.graph.value_info if info.name not in stored]
+    if len(kept) < len(proto.graph.value_info):
+        del proto.graph.value_info[:]
+        proto.graph.value_info.extend(kept)
+    return proto
+
+
+def _data_file(path: Path) -> Path:
+    return path.with_name(path.name + ".data")
+
+
+def _write(model: Model, path: Path, folder: Path, external: bool) -> None:
+    data = _data_file(path)
+    draft = folder / path.name
+    if external:
+        ir.save(model.ir, draft, external_data=data.name)
+    else:
+        draft.write_bytes(to_proto(model).SerializeToString(deterministic=True))
+    _adopt_mode(draft, path)
+    if external:
+        path.unlink(missing_ok=True)
+        _adopt_mode(folder / data.name, data)
+        os.replace(folder / data.name, data)
+    os.replace(draft, path)
+
+
+def _adopt_mode(draft: Path, target: Path) -> None:
+    """Give the draft the permissions of the file that it replaces."""
+    if target.exists():
+        shutil.copymode(target, draft)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputModelError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputModelError(f"{path}: cannot be read ({reason})") from error
+
+
+def _parse(content: bytes, name: str) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except google.protobuf.message.DecodeError as error:
+        raise InputModelError(f"{name}: is not an ONNX model, or is truncated; export it again") from error
+    return proto
+
+
+def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
+    """The graph of a proto that has one; a truncated file often still parses, so its parts are counted."""
+    if not proto.graph.node and not proto.graph.output:
+        raise InputModelError(f"{name}: holds no graph; it is not an ONNX model, or is truncated")
+    if not proto.opset_import or not proto.ir_version or not proto.graph.output:
+        raise InputModelError(f"{name}: has no opset, IR version or outputs; it is truncated, export it again")
+    check_proto(proto, name)
+    try:
+        return _sorted(ir.from_proto(proto))
+    except (ValueError, TypeError, KeyError, AttributeError, ir.serde.SerdeError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise InputModelError(f"{name}: is not a valid ONNX model ({reason})") from error
+
+
+def _sorted(model: ir.Model) -> ir.Model:
+    """Nodes behind those whose outputs they read, as onnx demands and onnxruntime does not; ValueError for a cycle."""
+    seen: set[ir.Node] = set()
+    for node in model.graph:
+        makers = (value.producer() for value in node.inputs if value is not None)
+        if any(maker is not None and maker.graph is model.graph and maker not in seen for maker in makers):
+            model.graph.sort()
+            break
+        seen.add(node)
+    return model
+
+
+def _apart(model: ir.Model) -> ir.Model:
+    """Tensors of Constant nodes copied: onnx-ir names them when it reads them, also where they stand in a proto."""
+    for graph in model.graphs():
+        for node in graph:
+            tensor = node.attributes.get_tensor("value", None) if node.op_type == "Constant" else None
+            if isinstance(tensor, ir.TensorProtoTensor):
+                copy = onnx.TensorProto()
+                copy.CopyFrom(tensor.raw)
+                node.attributes["value"] = ir.AttrTensor("value", ir.TensorProtoTensor(copy))
+    return model
+
+
+def _detached(model: ir.Model, name: str) -> ir.Model:
+    """Tensors as arrays of their own: each can go when it is replaced, where a proto keeps all of them to the end."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype in _PLAIN:
+                check_stored(value, name)
+                value.const_value = _in_memory(tensor)
+        for node in graph:
+            tensor = node.attributes.get_tensor("value", None) if node.op_type == "Constant" else None
+            if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype in _PLAIN:
+                node.attributes["value"] = ir.AttrTensor("value", _in_memory(tensor))
+    return model
+
+
+def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
+    return [v.const_value for g in model.graphs() for v in g.initializers.values() if v.const_value is not None]
+
+
+def weight_bytes(model: Model) -> int:
+    """The bytes of all initializers."""
+    return sum(tensor.nbytes for tensor in _tensors(model.ir))
+
+
+def _in_memory(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)

@@ -1,0 +1,229 @@
+"""Shapes of all tensors, for given input shapes, without touching the model.
+
+Shape inference is onnx's own, on a copy without its large tensors. Analysis wants numbers, not symbols, so dynamic
+dimensions are given values first; a batch of BATCH samples, a prime, cannot be mistaken for anything else.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.reference
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.graph.constants import constant_tensor, name_of, shape_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.inputs.batches import InputSpec, input_specs, resolve_shapes
+
+__all__ = [
+    "BATCH",
+    "Shapes",
+    "evaluate",
+    "infer_shapes",
+    "inference_error",
+    "inferred_model",
+    "input_specs_of",
+    "shapes_of",
+    "structure",
+]
+
+BATCH = 997
+"""A prime that no picture, kernel or layer has as its size."""
+_LARGE = 1000
+_HUGE = 1_000_000
+_SHAPE_LOGIC = frozenset(
+    ("Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Identity", "Max", "Min", "Mod")
+    + ("Mul", "Neg", "Range", "ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where")
+)
+
+_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What onnx's evaluator raises for inputs that an operator does not take."""
+_INFERENCE_ERROR = re.compile(r"^.*?\(op_type:(\w+)(?:, node name: ([^)]*))?\): \[\w+InferenceError\] (.*)")
+
+Shapes = Mapping[str, tuple[int | None, ...]]
+"""Per tensor name its dimensions, None where unknown; tensors of unknown rank are absent."""
+
+
+def shapes_of(model: Model) -> Shapes:
+    """The shapes of the model's tensors when a batch of BATCH samples goes in (as many as it takes, where fixed)."""
+    try:
+        resolved = resolve_shapes(input_specs_of(model), model.input_shapes)
+    except SampleError:
+        if model.input_shapes:
+            raise
+        return infer_shapes(model, {})  # rules that need a shape say so, with the remedy
+    return infer_shapes(model, {i.name: (i.batch or BATCH, *i.shape) if i.stacked else i.shape for i in resolved})
+
+
+def input_specs_of(model: Model) -> tuple[InputSpec, ...]:
+    """The inputs that a caller must give, without making a proto of the whole model."""
+    inputs = [ir.serde.serialize_value(v) for v in model.graph.inputs if not v.is_initializer()]
+    return input_specs(onnx.ModelProto(graph=onnx.GraphProto(input=inputs)))
+
+
+def infer_shapes(model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
+    """The shape of every tensor of the main graph when the inputs have `input_shapes`."""
+    copy = _skeleton(model.ir)
+    for value in copy.graph.inputs:
+        if name_of(value) in input_shapes:
+            value.shape = ir.Shape(input_shapes[name_of(value)])
+    for value in copy.graph.outputs:
+        if value.producer() is not None:
+            value.shape = None
+    found = _shapes(_inferred(copy))
+    while _fold_shape_logic(copy, found):
+        found = _shapes(_inferred(copy))
+    return found
+
+
+def inferred_model(model: ir.Model) -> onnx.ModelProto:
+    """A proto of the model's structure with every shape inferred afresh, symbols kept; large tensors are left out."""
+    return _inferred(_skeleton(model))
+
+
+def inference_error(model: ir.Model) -> str | None:
+    """What onnx finds wrong with a node of the default operators (ranks, axes, sizes), or None."""
+    try:
+        onnx.shape_inference.infer_shapes(ir.to_proto(_skeleton(model)), strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        # operators that onnx expands to functions fail there for reasons of onnx's own: without this mark
+        found = _INFERENCE_ERROR.search(str(error))
+        if found is not None:
+            operator, node, reason = found.groups()
+            # what a file says of a tensor may be stale, and onnx does not know every type: no fault of the node
+            harmless = any(text in reason for text in ("existing", "is null", "Inference error"))
+            return None if harmless else f"{node or operator} ({operator}): {reason.strip()}"
+    return None
+
+
+def structure(model: Model) -> onnx.ModelProto:
+    """A proto of the model's graph in which huge tensors have their type and dimensions, but no data."""
+    skeleton = _skeleton(model.ir, _HUGE)
+    large = set(model.graph.initializers) - set(skeleton.graph.initializers)
+    inputs = {name_of(v) for v in model.graph.inputs}
+    for value in [v for v in skeleton.graph.inputs if name_of(v) in large - inputs]:
+        skeleton.graph.inputs.remove(value)
+    proto = ir.to_proto(skeleton)
+    for name in large:
+        tensor = model.graph.initializers[name].const_value
+        assert tensor is not None
+        proto.graph.initializer.add(name=name, data_type=int(tensor.dtype), dims=shape_of(tensor))
+    return proto
+
+
+def _inferred(model: ir.Model) -> onnx.ModelProto:
+    proto = ir.to_proto(model)
+    try:
+        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except onnx.shape_inference.InferenceError:
+        # a node that onnx cannot infer: what the file itself declares is all there is
+        return proto
+
+
+def _shapes(inferred: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
+    found: dict[str, tuple[int | None, ...]] = {t.name: tuple(t.dims) for t in inferred.graph.initializer}
+    for info in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
+        if info.type.tensor_type.HasField("shape"):
+            dims = info.type.tensor_type.shape.dim
+            found[info.name] = tuple(d.dim_value if d.HasField("dim_value") else None for d in dims)
+    return found
+
+
+def _fold_shape_logic(copy: ir.Model, found: Shapes) -> bool:
+    """Compute what only depends on known shapes, as old opsets' inference does not; whether that told anything new.
+
+    A Reshape whose target is put together from Shape, Gather and Concat has no shape for onnx before opset 13.
+    """
+    if all(None not in found.get(name_of(v), (None,)) for n in copy.graph for v in n.outputs):
+        return False
+    known: dict[str, NDArray[np.generic]] = {}
+    progress = False
+    for node in list(copy.graph):
+        result = _evaluated(node, found, known, copy.opset_imports)
+        if result is None:
+            continue
+        output = node.outputs[0]
+        known[name_of(output)] = result
+        if node.op_type != "Constant":
+            progress = True
+            constant = ir.node("Constant", [], {"value": ir.tensor(result)}, name=node.name)
+            copy.graph.insert_before(node, constant)
+            name = output.name
+            output.replace_all_uses_with(constant.outputs[0], replace_graph_outputs=True)
+            copy.graph.remove(node, safe=True)
+            constant.outputs[0].name = name
+    return progress
+
+
+def _evaluated(
+    node: ir.Node, found: Shapes, known: Mapping[str, NDArray[np.generic]], opsets: Mapping[str, int]
+) -> NDArray[np.generic] | None:
+    """The node's only output where it follows from known shapes and small integers."""
+    if node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
+        return None
+    if node.op_type == "Constant":
+        tensor = constant_tensor(node.outputs[0])
+        return tensor.numpy() if tensor is not None and tensor.size <= _LARGE else None
+    if node.op_type == "Shape" and node.inputs[0] is not None:
+        shape = found.get(name_of(node.inputs[0]))
+        if shape is None or None in shape:
+            return None
+        start, end = (node.attributes.get_int(name, default) for name, default in (("start", 0), ("end", len(shape))))
+        return np.asarray(shape[start:end], np.int64)
+    if node.op_type not in _SHAPE_LOGIC:
+        return None
+    inputs: list[NDArray[np.generic] | None] = [_small(value, known) for value in node.inputs]
+    if any(array is None and value is not None for array, value in zip(inputs, node.inputs, strict=True)):
+        return None
+    feeds = {name_of(v): a for v, a in zip(node.inputs, inputs, strict=True) if v is not None and a is not None}
+    try:
+        result = evaluate(node, feeds, opsets)
+    except _FAILURES:
+        return None  # it may never run, or run on other sizes: unknown is all that follows
+    return result if result.size <= _LARGE else None
+
+
+def evaluate(node: ir.Node, feeds: Mapping[str, NDArray[np.generic]], opsets: Mapping[str, int]) -> NDArray[np.generic]:
+    """The first output of one node, computed by onnx's own evaluator in the operator set of its model."""
+    unknown = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in feeds]
+    result = [onnx.helper.make_value_info(name_of(node.outputs[0]), onnx.TypeProto())]
+    graph = onnx.helper.make_graph([ir.to_proto(node)], "node", unknown, result)
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    evaluator = onnx.reference.ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=imports))
+    with np.errstate(all="ignore"):
+        results: list[NDArray[np.generic]] = list(evaluator.run(None, dict(feeds)))  # type: ignore[arg-type]
+    return np.asarray(results[0])
+
+
+def _small(value: ir.Value | None, known: Mapping[str, NDArray[np.generic]]) -> NDArray[np.generic] | None:
+    if value is None:
+        return None
+    tensor = constant_tensor(value)
+    return known.get(name_of(value)) if tensor is None or tensor.size > _LARGE else tensor.numpy()
+
+
+def _skeleton(model: ir.Model, most: int = _LARGE) -> ir.Model:
+    """A copy whose large initializers are inputs instead.
+
+    Shapes of the default operators' outputs are cleared: what the file says may be stale or symbolic.
+    """
+    copy = model.clone()
+    large = [v for v in copy.graph.initializers.values() if v.const_value is not None and v.const_value.size > most]
+    listed = {v.name for v in copy.graph.inputs}
+    for value in large:
+        tensor = value.const_value
+        assert tensor is not None
+        value.shape, value.type = ir.Shape(shape_of(tensor)), ir.TensorType(tensor.dtype)
+        del copy.graph.initializers[name_of(value)]
+        value.const_value = None
+        if value.name not in listed:
+            copy.graph.inputs.append(value)
+    for node in copy.graph:
+        if node.domain in ("", "ai.onnx"):
+            for output in node.outputs:
+                output.shape = None
+    return copy

@@ -1,0 +1,64 @@
+"""What a model costs: parameters, multiply-accumulates of one sample, bytes of weights.
+
+Parameters are the floating-point elements of initializers and Constant nodes, subgraphs' too. Multiply-accumulates are
+those of Conv, ConvTranspose, Gemm and MatMul with constant weights.
+"""
+
+import math
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnx_tropnnc.graph.constants import constant_tensor, dims_of, is_floating, name_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import Shapes
+
+__all__ = ["Size", "node_macs", "size_of"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """`macs` is None where a shape that it needs is not known."""
+
+    parameters: int
+    macs: int | None
+    weight_bytes: int
+
+
+def size_of(model: Model, shapes: Shapes) -> Size:
+    """The model's size; `shapes` are those of its tensors now."""
+    tensors = [t for graph in model.ir.graphs() for t in _tensors(graph)]
+    macs = [node_macs(node, shapes) for node in model.graph]
+    known = None if None in macs else sum(m or 0 for m in macs)
+    floating = sum(t.size for t in tensors if is_floating(t))
+    return Size(floating, known, sum(t.nbytes for t in tensors))
+
+
+def _tensors(graph: ir.Graph) -> list[ir.TensorProtocol]:
+    stored = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
+    made = [constant_tensor(node.outputs[0]) for node in graph if node.op_type == "Constant"]
+    return stored + [t for t in made if t is not None]
+
+
+def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
+    """Multiply-accumulates of a node for one sample; 0 where it has no weight, None where a shape is not known.
+
+    Channels are counted in the weight, not in `shapes`, which may be those from before a merge.
+    """
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return 0
+    slot = 0 if node.op_type == "MatMul" and dims_of(node.inputs[1]) is None else 1
+    weight = dims_of(node.inputs[slot])
+    if weight is None:
+        return 0
+    if node.op_type == "Gemm":
+        return math.prod(weight)
+    out = shapes.get(name_of(node.outputs[0]))
+    if out is None:
+        return None
+    if node.op_type in ("Conv", "ConvTranspose"):
+        source = shapes.get(name_of(node.inputs[0])) if node.op_type == "ConvTranspose" and node.inputs[0] else out
+        places = source[2:] if source is not None else (None,)
+    else:
+        places = (*out[1:-1],) if slot == 1 or len(out) < 3 else (*out[1:-2], out[-1])
+    return None if None in places else math.prod(weight) * math.prod(int(d or 0) for d in places)

@@ -1,0 +1,144 @@
+"""What a model reads: its inputs as declared, and samples of them as frozen arrays.
+
+In `Samples`, axis 0 of every array counts samples, whatever the model does with them; `feeds` gives each run what it
+reads: array[i : i + b] where an input is stacked, array[i] as it is where not (see input_shapes).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_tropnnc.errors import OptionError, SampleError
+from onnx_tropnnc.inputs.input_shapes import (
+    IMAGE_CHANNELS,
+    Dimension,
+    InputSpec,
+    ResolvedInput,
+    fits,
+    resolve_shapes,
+    resolve_to,
+    run_size,
+    samples_per_run,
+    stacked_inputs,
+)
+
+__all__ = [
+    "IMAGE_CHANNELS",
+    "InputSpec",
+    "ResolvedInput",
+    "Samples",
+    "fits",
+    "input_specs",
+    "parse_input_range",
+    "parse_input_shape",
+    "resolve_shapes",
+    "resolve_to",
+    "run_size",
+    "samples_per_run",
+    "stacked_inputs",
+]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs to run a model on; axis 0 of every array (and of `labels`) counts samples."""
+
+    inputs: tuple[ResolvedInput, ...]
+    arrays: Mapping[str, NDArray[Any]]
+    labels: NDArray[np.int64] | None
+    source: str
+    """Where they come from: `synthetic ...` or a file's name."""
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        return min((len(array) for array in self.arrays.values()), default=0)
+
+    def take(self, positions: Sequence[int] | NDArray[np.int64]) -> "Samples":
+        """The samples at these positions."""
+        index = np.asarray(positions, dtype=np.int64)
+        arrays = {name: array[index] for name, array in self.arrays.items()}
+        return Samples(self.inputs, arrays, None if self.labels is None else self.labels[index], self.source)
+
+    def split(self, every: int = 5) -> tuple["Samples", "Samples"]:
+        """(for solving, held back for verification): every fifth is held back, in whole runs; never an empty half.
+
+        Of fewer than `every` the last is held back; a single one serves both.
+        """
+        run = run_size(self.inputs) or 1
+        group = np.arange(self.count) // run
+        last = int(group[-1]) if len(group) else 0
+        held = group % every == every - 1 if last >= every - 1 else group == last
+        solving = ~held if last else held
+        return self.take(np.flatnonzero(solving)), self.take(np.flatnonzero(held))
+
+    def thinned(self, most: int) -> "Samples":
+        """At most so many samples, evenly spaced."""
+        if self.count <= most:
+            return self
+        run = run_size(self.inputs) or 1
+        size = max(run, most - most % run)
+        return self.take(np.arange(size) * self.count // size)
+
+    def feeds(self, size: int = 32) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
+        """What each run reads, with the samples it covers; `size` is how many where the model leaves that free."""
+        run = run_size(self.inputs)
+        step = size if run is None else run
+        stop = self.count if run is None else self.count - self.count % run
+        for start in range(0, stop, step):
+            window = slice(start, min(start + step, stop))
+            yield window, {i.name: self._feed(i, window) for i in self.inputs}
+
+    def _feed(self, entry: ResolvedInput, window: slice) -> NDArray[Any]:
+        array = self.arrays[entry.name]
+        return np.ascontiguousarray(array[window]) if entry.stacked else np.asarray(array[window.start])
+
+
+def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
+    """The inputs that a caller must give: those of the graph that are not initializers."""
+    given = {tensor.name for tensor in model.graph.initializer}
+    given.update(tensor.values.name for tensor in model.graph.sparse_initializer)
+    return tuple(_spec(value) for value in model.graph.input if value.name not in given)
+
+
+def _spec(value: onnx.ValueInfoProto) -> InputSpec:
+    tensor = value.type.tensor_type
+    if value.type.WhichOneof("value") != "tensor_type" or tensor.elem_type == onnx.TensorProto.STRING:
+        raise SampleError(f"input {value.name}: only numeric tensors can be made up or read, not strings or sequences")
+    if not tensor.HasField("shape"):
+        raise SampleError(f"input {value.name}: the model does not say how many dimensions it has")
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return InputSpec(value.name, dtype, tuple(_dimension(d) for d in tensor.shape.dim))
+
+
+def _dimension(dim: onnx.TensorShapeProto.Dimension) -> Dimension:
+    # Some exporters write a dynamic dimension as 0 or -1.
+    if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0:
+        return int(dim.dim_value)
+    return str(dim.dim_param) or None
+
+
+def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """`NAME:1,3,224,224` as ("NAME", (1, 3, 224, 224)); a name may hold colons."""
+    name, _, sizes = text.rpartition(":")
+    parts = [part.strip() for part in sizes.split(",")]
+    if not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise OptionError(f"--input-shape {text}: write NAME:1,3,224,224, whole numbers above 0")
+    return name, tuple(int(part) for part in parts)
+
+
+def parse_input_range(text: str) -> tuple[str, tuple[float, float]]:
+    """`NAME:LOW,HIGH` as ("NAME", (low, high)); a name may hold colons."""
+    name, _, bounds = text.rpartition(":")
+    try:
+        low, high = (float(part) for part in bounds.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not (name and math.isfinite(low) and math.isfinite(high) and low < high):
+        raise OptionError(f"--input-range {text}: write NAME:LOW,HIGH, two numbers, LOW below HIGH")
+    return name, (low, high)

@@ -1,0 +1,52 @@
+"""The samples that a model is run on: the user's where given, else made up.
+
+Fewer are made for models that take long to run; verification gets every fifth of them (`Samples.split`).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import input_specs_of, shapes_of, structure
+from onnx_tropnnc.graph.sizes import size_of
+from onnx_tropnnc.inputs.batches import Samples, resolve_shapes
+from onnx_tropnnc.inputs.input_hints import input_hints
+from onnx_tropnnc.inputs.synthetic import synthetic_samples
+from onnx_tropnnc.inputs.user_samples import load_samples
+
+__all__ = ["samples_for", "samples_wanted"]
+
+MACS_PER_SAMPLE = ((50e6, 640), (200e6, 320), (1e9, 160), (float("inf"), 80))
+"""How many samples to make for a model of up to so many multiply-accumulates."""
+
+
+def samples_for(
+    model: Model,
+    *,
+    data: str | Path | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    count: int | None = None,
+    seed: int = 0,
+) -> Samples:
+    """Samples that fit the model: those in `data` (a .npz or a folder), or synthetic ones.
+
+    Raises:
+        SampleError: `data` does not fit the model, or a dynamic input's size cannot be guessed.
+    """
+    specs = input_specs_of(model)
+    if data is not None:
+        return load_samples(data, specs, count, model.input_shapes)
+    for name in set(ranges or {}) - {spec.name for spec in specs}:
+        raise SampleError(
+            f"--input-range {name}: the model has no such input, it has {', '.join(s.name for s in specs)}"
+        )
+    wanted = count or samples_wanted(model)
+    hints = input_hints(structure(model))
+    return synthetic_samples(resolve_shapes(specs, model.input_shapes), wanted, seed, ranges, hints)
+
+
+def samples_wanted(model: Model) -> int:
+    """How many samples are worth their time: fewer for models that take long to run."""
+    macs = size_of(model, shapes_of(model)).macs or 0
+    return next(number for limit, number in MACS_PER_SAMPLE if macs <= limit)

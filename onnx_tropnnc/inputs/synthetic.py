@@ -1,0 +1,257 @@
+"""Samples made up for a model, by what each of its inputs looks like:
+
+    picture     one of the last three axes' ends has 1, 3 or 4 channels, sides of 8 or more: see synthetic_images
+    flat        a vector as long as a square picture: 784 is 28 x 28, 3072 is 3 x 32 x 32; where its length is a power
+                of 4 (64, 256, 1024: as often plain features) every other sample is Gaussian
+    waveform    one axis, of free length or 4000 values and more: 1/f noise, standard deviation about 0.1
+    series      two axes: 1/f noise along the longer one;   maps: three and more: 1/f noise over the last two
+    vector      Gaussian, as are states (inputs without a sample axis)
+    tokens      whole numbers below the rows of the table that they index, below 2 where there is none
+    constant    a single whole number: what the graph compares it with, else 1;   a single real number is 1
+    ones        masks, by their name;   flags: booleans at random
+
+Values: in the range given; else with the moments or in the range that the graph shows (input_hints); else bytes as
+bytes; else with mean 0 and standard deviation 1 per channel over all samples. The same seed gives the same samples.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_tropnnc.inputs.batches import IMAGE_CHANNELS, ResolvedInput, Samples, run_size
+from onnx_tropnnc.inputs.input_hints import InputHints, Moments
+from onnx_tropnnc.inputs.synthetic_images import coloured_noise, synthetic_images
+
+__all__ = ["kind_of", "synthetic_samples"]
+
+Floats = NDArray[np.float32]
+Range = tuple[float, float]
+
+SMALLEST_SIDE = 8
+LONG_WAVEFORM = 4000
+FLAT_COLOUR = {3 * 32 * 32: (3, 32, 32)}
+NO_HINTS = InputHints()
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What to make for one input."""
+
+    entry: ResolvedInput
+    count: int
+    seed: tuple[int, int]
+    hints: InputHints
+    bounds: Range | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array: samples first."""
+        return (self.count, *self.entry.shape)
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """Fresh, so that generators do not depend on each other."""
+        return np.random.default_rng(self.seed)
+
+    @property
+    def range(self) -> Range | None:
+        """Where the values lie: the user's word, else the graph's where that has no moments, else the dtype's."""
+        if self.bounds is not None or self.hints.moments is not None:
+            return self.bounds
+        return self.hints.range or _byte_range(self.entry.dtype)
+
+
+def synthetic_samples(
+    inputs: Sequence[ResolvedInput],
+    count: int,
+    seed: int,
+    ranges: Mapping[str, Range] | None = None,
+    hints: Mapping[str, InputHints] | None = None,
+) -> Samples:
+    """`count` samples, rounded up to whole runs; `ranges` are the user's, `hints` come from `input_hints`."""
+    run = run_size(inputs) or 1
+    size = math.ceil(count / run) * run
+    arrays: dict[str, NDArray[Any]] = {}
+    words = []
+    for position, entry in enumerate(inputs):
+        known = (hints or {}).get(entry.name, NO_HINTS)
+        kind = kind_of(entry, known)
+        order = _Order(entry, size, (seed, position), known, (ranges or {}).get(entry.name))
+        values = _GENERATORS[kind](order)
+        arrays[entry.name] = np.ascontiguousarray(values).reshape(size, *entry.shape).astype(entry.dtype, copy=False)
+        words.append(f"{entry.name}: {kind}{_where(order) if entry.dtype.kind == 'f' else ''}")
+    return Samples(tuple(inputs), arrays, None, f"synthetic ({', '.join(words)})")
+
+
+def _where(order: _Order) -> str:
+    if order.range is not None:
+        return f" in [{order.range[0]:g}, {order.range[1]:g}]"
+    return "" if order.hints.moments is None else " with BatchNormalization's moments"
+
+
+def kind_of(entry: ResolvedInput, hints: InputHints = NO_HINTS) -> str:
+    """Which of the kinds in this module's docstring an input is."""
+    if entry.dtype.kind == "b":
+        return "ones" if "mask" in entry.name.lower() else "flags"
+    if "mask" in entry.name.lower():
+        return "ones"
+    if entry.dtype.kind in "iu":
+        return _integer_kind(entry, hints)
+    return "constant" if entry.shape == () and not entry.stacked else _float_kind(entry)
+
+
+def _integer_kind(entry: ResolvedInput, hints: InputHints) -> str:
+    if hints.vocabulary is None and picture_layout(entry.shape) is not None:
+        return "picture"
+    single = math.prod(entry.shape) == 1 and not (entry.stacked and entry.shape)
+    return "constant" if hints.vocabulary is None and (single or hints.constant is not None) else "tokens"
+
+
+def _float_kind(entry: ResolvedInput) -> str:
+    if picture_layout(entry.shape) is not None:
+        return "picture"
+    if not entry.stacked:
+        return "vector"
+    long_axes = [d for d in entry.shape if d != 1]
+    if len(long_axes) > 1:
+        return "series" if len(long_axes) == 2 else "maps"
+    length = math.prod(entry.shape)
+    if not entry.elastic and flat_picture(length) is not None:
+        return "flat"
+    return "waveform" if entry.elastic or length >= LONG_WAVEFORM else "vector"
+
+
+def picture_layout(shape: Sequence[int]) -> tuple[tuple[int, int, int], bool] | None:
+    """((channels, height, width), channels last?) of the last three axes, None where they are no picture."""
+    if len(shape) < 3:
+        return None
+    first, middle, last = shape[-3:]
+    if first in IMAGE_CHANNELS and min(middle, last) >= SMALLEST_SIDE:
+        return (first, middle, last), False
+    if last in IMAGE_CHANNELS and min(first, middle) >= SMALLEST_SIDE:
+        return (last, first, middle), True
+    return None
+
+
+def flat_picture(length: int) -> tuple[int, int, int] | None:
+    """The picture that a vector of this length may be."""
+    side = math.isqrt(length)
+    if side >= SMALLEST_SIDE and side**2 == length:
+        return (1, side, side)
+    return FLAT_COLOUR.get(length)
+
+
+def _byte_range(dtype: np.dtype[Any]) -> Range | None:
+    if dtype.kind not in "iu":
+        return None
+    return (-128.0, 127.0) if dtype == np.int8 else (0.0, 255.0)
+
+
+def _picture(order: _Order) -> NDArray[Any]:
+    shape, channels_last = picture_layout(order.entry.shape) or ((1, 1, 1), False)
+    frames = math.prod(order.entry.shape[:-3])
+    values = _toned(synthetic_images(order.count * frames, shape, _one_seed(order)), order)
+    return values.transpose(0, 2, 3, 1) if channels_last else values
+
+
+def _flat(order: _Order) -> NDArray[Any]:
+    length = math.prod(order.entry.shape)
+    shape = flat_picture(length) or (1, 1, length)
+    values = _toned(synthetic_images(order.count, shape, _one_seed(order)), order).reshape(order.count, length)
+    if shape[0] == 1 and length & (length - 1) == 0:  # a square and a power of 2: a power of 4
+        values[1::2] = _vector(order).reshape(order.count, length)[1::2]
+    return values
+
+
+def _one_seed(order: _Order) -> int:
+    return int(np.random.SeedSequence(order.seed).generate_state(1)[0])
+
+
+def _toned(pixels: Floats, order: _Order) -> Floats:
+    """Pictures in [0, 1] as the values that the input takes."""
+    if order.range is not None:
+        low, high = order.range
+        scaled: Floats = np.float32(low) + np.float32(high - low) * pixels
+        return np.rint(scaled, dtype=np.float32) if order.entry.dtype.kind in "iu" else scaled
+    mean = pixels.mean(axis=(0, 2, 3), keepdims=True, dtype=np.float64)
+    std = pixels.std(axis=(0, 2, 3), keepdims=True, dtype=np.float64)
+    return _with_moments(((pixels - mean) / std).astype(np.float32), order.hints.moments)
+
+
+def _ranged(values: Floats, order: _Order) -> Floats:
+    """Values of mean 0 and standard deviation 1 as the input takes them; channels are on axis 1, or the last of two."""
+    if order.range is None:
+        return _with_moments(values, order.hints.moments)
+    low, high = order.range
+    inside: Floats = (low + (high - low) * np.clip(0.5 + 0.25 * values, 0, 1)).astype(np.float32)
+    return inside
+
+
+def _with_moments(values: Floats, moments: Moments | None) -> Floats:
+    """Standardised values with moments, where these are one for all, one per channel (axis 1) or one per value."""
+    sample = values.shape[1:]
+    if moments is None or not sample or moments.mean.size not in (1, sample[0], math.prod(sample)):
+        return values
+    whole = moments.mean.size == math.prod(sample)
+    shape = sample if whole else (-1, *(1 for _ in sample[1:]))
+    moved: Floats = (values * moments.std.reshape(shape) + moments.mean.reshape(shape)).astype(np.float32)
+    return moved
+
+
+def _vector(order: _Order) -> NDArray[Any]:
+    return _ranged(order.rng.standard_normal(order.shape, dtype=np.float32), order)
+
+
+def _waveform(order: _Order) -> NDArray[Any]:
+    rng = order.rng
+    waves = coloured_noise(rng, (order.count, math.prod(order.entry.shape)), 0.5, axes=1)
+    if order.range is not None or order.hints.moments is not None:
+        return _ranged(waves.reshape(order.shape), order)
+    loudness = 0.1 * np.exp(rng.normal(0, 0.5, (order.count, 1)))
+    return np.asarray(np.clip(waves * loudness, -1, 1))
+
+
+def _series(order: _Order) -> NDArray[Any]:
+    along = 1 + int(np.argmax(order.entry.shape))
+    waves = coloured_noise(order.rng, np.moveaxis(np.empty(order.shape), along, -1).shape, 0.5, axes=1)
+    return _ranged(np.moveaxis(waves, -1, along), order)
+
+
+def _maps(order: _Order) -> NDArray[Any]:
+    return _ranged(coloured_noise(order.rng, order.shape, 1.0), order)
+
+
+def _tokens(order: _Order) -> NDArray[Any]:
+    low, high = (0, order.hints.vocabulary or 2) if order.bounds is None else map(round, order.bounds)
+    return order.rng.integers(low, high, order.shape, endpoint=order.bounds is not None)
+
+
+def _constant(order: _Order) -> NDArray[Any]:
+    value = 1 if order.hints.constant is None else order.hints.constant
+    return np.full(order.shape, value if order.bounds is None else order.bounds[0])
+
+
+def _ones(order: _Order) -> NDArray[Any]:
+    return np.ones(order.shape)
+
+
+def _flags(order: _Order) -> NDArray[Any]:
+    return order.rng.random(order.shape) < 0.5
+
+
+_GENERATORS: Mapping[str, Callable[[_Order], NDArray[Any]]] = {
+    "picture": _picture,
+    "flat": _flat,
+    "waveform": _waveform,
+    "series": _series,
+    "maps": _maps,
+    "vector": _vector,
+    "tokens": _tokens,
+    "constant": _constant,
+    "ones": _ones,
+    "flags": _flags,
+}

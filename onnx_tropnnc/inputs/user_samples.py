@@ -1,0 +1,199 @@
+"""Samples that the user has: a .npz file, or a folder of .npy files, never pickles.
+
+    X.npz   one array per input of the model, by its name, samples on axis 0; optionally `labels`, whole numbers (N,)
+    folder  INPUT.npy for every input (a / in the name written as _), optionally labels.npy
+
+A model with exactly one input also reads data sets of pictures: `images` (uint8, N x C x H x W) with `mean` and `std`
+(one value, or one per channel) is (images / 255 - mean) / std; transposed where the model wants channels last, reshaped
+where only the number of values of a sample agrees (784 for 1 x 28 x 28); as it is where the model itself reads uint8.
+
+Values are cast where nothing is lost: float64 may be rounded to a narrower float, whole numbers must survive the trip.
+Arrays that are no input are left alone. With a fixed batch of b, samples beyond the last whole b are left out.
+"""
+
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.inputs.batches import InputSpec, Samples, fits, resolve_to, samples_per_run
+
+__all__ = ["load_samples"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Store:
+    """Named arrays on disk."""
+
+    path: Path
+    names: tuple[str, ...]
+    read: Callable[[str], Array]
+
+    def place(self, name: str) -> str:
+        """Where an array lies, for messages."""
+        return f"{self.path}: array {name}"
+
+
+def load_samples(
+    path: str | Path,
+    specs: Sequence[InputSpec],
+    limit: int | None = None,
+    given: Mapping[str, tuple[int, ...]] | None = None,
+) -> Samples:
+    """The samples at `path` for a model with these inputs; of more than `limit`, evenly spaced ones."""
+    with _opened(Path(path)) as store:
+        pictures = _holds_pictures(store, specs)
+        names = {s.name: "images" if pictures else _array_name(store, s) for s in specs}
+        found = {name: _read(store, name) for name in names.values()}
+        labels = None if any(s.name == "labels" for s in specs) else _labels(store)
+        chosen = _evenly_spaced(_common_count(store, found, labels), limit, samples_per_run(specs, given) or 1)
+        if not len(chosen):
+            raise SampleError(f"{path}: too few samples, one run of the model takes {samples_per_run(specs, given)}")
+        convert = _normalised if pictures else _cast
+        arrays = {s.name: convert(store, names[s.name], found[names[s.name]][chosen], s) for s in specs}
+    try:
+        inputs = resolve_to(specs, {name: array.shape[1:] for name, array in arrays.items()}, given)
+    except SampleError as error:
+        raise SampleError(f"{path}: {error}") from None
+    return Samples(inputs, arrays, None if labels is None else labels[chosen], str(path))
+
+
+def _evenly_spaced(count: int, limit: int | None, run: int) -> NDArray[np.int64]:
+    """Positions of as many samples as there are whole runs, at most `limit` of them (but one run)."""
+    size = count if limit is None else min(count, max(limit, run))
+    size -= size % run
+    return np.arange(size) * count // max(size, 1)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Store]:
+    if path.is_dir():
+        names = tuple(sorted(file.stem for file in path.glob("*.npy")))
+        yield _Store(path, names, lambda name: _guarded(lambda: _plain(path / f"{name}.npy"), f"{path / name}.npy"))
+        return
+    with ExitStack() as stack:
+        file = stack.enter_context(_guarded(lambda: path.open("rb"), str(path)))
+        archive = _guarded(lambda: np.load(file, allow_pickle=False), str(path))
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise SampleError(f"{path}: not an .npz archive; save it with numpy.savez, one array per input")
+        stack.enter_context(archive)
+        yield _Store(path, tuple(archive.files), lambda name: _guarded(lambda: archive[name], f"{path}: array {name}"))
+
+
+def _plain(path: Path) -> Any:
+    return np.load(path, allow_pickle=False)
+
+
+def _guarded(read: Callable[[], Any], place: str) -> Any:
+    try:
+        return read()
+    except FileNotFoundError:
+        raise SampleError(f"{place}: no such file") from None
+    except (ValueError, TypeError) as error:
+        raise SampleError(f"{place} holds no plain numbers (pickled objects are never read)") from error
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise SampleError(f"{place} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _holds_pictures(store: _Store, specs: Sequence[InputSpec]) -> bool:
+    """Whether `images` is to be read for the only input: there is no array of its own name."""
+    return len(specs) == 1 and "images" in store.names and specs[0].name not in store.names
+
+
+def _array_name(store: _Store, spec: InputSpec) -> str:
+    name = spec.name if spec.name in store.names else spec.name.replace("/", "_")
+    if name not in store.names:
+        there = ", ".join(store.names) or "none"
+        raise SampleError(f"{store.path}: no array named {spec.name} for the model's input; arrays there: {there}")
+    return name
+
+
+def _read(store: _Store, name: str) -> Array:
+    array = store.read(name)
+    if array.ndim == 0 or not array.size:
+        raise SampleError(f"{store.place(name)} is empty: {list(array.shape)}; samples are counted on axis 0")
+    # Arrays of bfloat16 and the like come back from disk as raw bytes: kind V.
+    if array.dtype.kind not in "fiub":
+        raise SampleError(f"{store.place(name)} is {array.dtype}, not numbers")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise SampleError(f"{store.place(name)} holds NaN or infinite values")
+    return array
+
+
+def _labels(store: _Store) -> NDArray[np.int64] | None:
+    if "labels" not in store.names:
+        return None
+    labels = store.read("labels")
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise SampleError(
+            f"{store.place('labels')} is {labels.dtype} {list(labels.shape)}; wanted: whole numbers, one a sample"
+        )
+    return labels.astype(np.int64)
+
+
+def _common_count(store: _Store, found: Mapping[str, Array], labels: Array | None) -> int:
+    counts = {name: len(array) for name, array in found.items()} | ({} if labels is None else {"labels": len(labels)})
+    if len(set(counts.values())) != 1:
+        raise SampleError(f"{store.path}: the arrays differ in their number of samples (axis 0): {counts}")
+    return next(iter(counts.values()))
+
+
+def _cast(store: _Store, name: str, array: Array, spec: InputSpec) -> Array:
+    """The array in the model's dtype, where that loses nothing but the last digits of a wider float."""
+    if array.dtype == spec.dtype:
+        return array
+    both_float = array.dtype.kind == "f" and spec.dtype.kind not in "iub"
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(spec.dtype)
+        kept = np.isfinite(cast).all() if both_float else np.array_equal(cast.astype(array.dtype), array)
+    if not kept or (array.dtype.kind == "b") != (spec.dtype.kind == "b"):
+        raise SampleError(
+            f"{store.place(name)} is {array.dtype} and cannot become {spec.dtype}: the input is {spec.text}"
+        )
+    return cast
+
+
+def _normalised(store: _Store, name: str, images: Array, spec: InputSpec) -> Array:
+    """Pictures as the model's only input reads them; see this module's docstring."""
+    if images.ndim != 4 or images.dtype != np.uint8:
+        wanted = "wanted: uint8, N x C x H x W, or an array named as the input"
+        raise SampleError(f"{store.place(name)} is {images.dtype} {list(images.shape)}; {wanted} {spec.name}")
+    if spec.dtype == np.uint8:
+        return _laid_out(store, images, spec)
+    mean, std = (_per_channel(store, key, images.shape[1]) for key in ("mean", "std"))
+    values = (images.astype(np.float32) / np.float32(255) - mean) / std
+    return _laid_out(store, values, spec).astype(spec.dtype)
+
+
+def _per_channel(store: _Store, key: str, channels: int) -> NDArray[np.float32]:
+    if key not in store.names:
+        raise SampleError(f"{store.path}: images need mean and std beside them, {key} is missing")
+    values = _read(store, key).astype(np.float32).reshape(-1)
+    if values.size not in (1, channels) or (key == "std" and not (values > 0).all()):
+        raise SampleError(
+            f"{store.place(key)}: wanted {channels} values, one per channel{', above 0' * (key == 'std')}"
+        )
+    return values.reshape(1, -1, 1, 1)
+
+
+def _laid_out(store: _Store, images: Array, spec: InputSpec) -> Array:
+    declared = spec.shape[1:]
+    if fits(images.shape[1:], declared):
+        return images
+    channels_last = images.transpose(0, 2, 3, 1)
+    if fits(channels_last.shape[1:], declared):
+        return np.ascontiguousarray(channels_last)
+    sizes = [d for d in declared if isinstance(d, int)]
+    if len(sizes) == len(declared) and math.prod(sizes) == math.prod(images.shape[1:]):
+        return images.reshape(len(images), *sizes)
+    raise SampleError(f"{store.place('images')} holds {list(images.shape[1:])} each; the model's input is {spec.text}")

@@ -1,0 +1,1 @@
+"""Arithmetic on channel vectors, without nodes: Gram matrices, clusters, representatives, merge maps."""

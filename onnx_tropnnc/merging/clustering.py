@@ -1,0 +1,288 @@
+"""K-means and agglomerative clustering of n vectors from their Gram matrix alone.
+
+With D_ij = G_ii + G_jj - 2 G_ij = |x_i - x_j|^2 and I_k the members of cluster k,
+
+    |x_i - centre_k|^2 = mean_{j in I_k} D_ij - 1/2 mean_{j, l in I_k} D_jl
+
+so a Lloyd step costs n^2 + n K operations whatever the vectors' dimension is: G is computed once, the vectors are never
+read again. Any shift of the origin leaves the distances as they are; a centred G leaves them most digits.
+
+Seeding is greedy k-means++ as in scikit-learn, over the vectors in a canonical order, so that permuting the channels
+changes nothing but rounding. Clusters are numbered by their first member and never empty.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_tropnnc.backend import Array, Namespace, segment_sum, to_numpy
+from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.merging.gram import Gram, gram_matrix, squared_distances
+
+__all__ = [
+    "Clustering",
+    "Extent",
+    "Keep",
+    "Labels",
+    "Linkage",
+    "Threshold",
+    "Variant",
+    "agglomerative",
+    "cluster",
+    "hierarchical",
+    "kmeans",
+    "merge_heights",
+    "numbered_by_first",
+    "threshold_scale",
+]
+
+Labels: TypeAlias = NDArray[np.int64]
+Blocks: TypeAlias = Sequence[NDArray[Any]]
+Linkage: TypeAlias = Literal["ward", "complete", "average"]
+Clustering: TypeAlias = Literal["kmeans", "ward"]
+Variant: TypeAlias = Literal["raw", "1", "2"]
+
+MAX_ITERATIONS = 300
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Merge until `count` channels are left (counted from the original n)."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise OptionError(f"cannot keep {self.count} channels; keep at least 1")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Merge what is closer than a global threshold: `value` times what `variant` says (section 6 of the paper)."""
+
+    value: float
+    variant: Variant = "raw"
+    linkage: Linkage = "ward"
+
+    def __post_init__(self) -> None:
+        if not self.value >= 0:
+            raise OptionError(f"threshold {self.value} is not a distance; it must be 0 or more")
+        if self.variant not in ("raw", "1", "2"):
+            raise OptionError(f"variant {self.variant!r} is unknown; choose raw, 1 or 2")
+        if self.linkage not in ("ward", "complete", "average"):
+            raise OptionError(f"linkage {self.linkage!r} is unknown; choose ward, complete or average")
+
+
+Extent: TypeAlias = Keep | Threshold
+
+
+def cluster(
+    blocks: Blocks,
+    extent: Extent,
+    *,
+    seed: int,
+    xp: Namespace,
+    starts: int | None = None,
+    clustering: Clustering = "kmeans",
+    gram: Gram | None = None,
+) -> Labels:
+    """Labels of the rows of `blocks`: k-means for Keep unless `clustering` is ward, a tree for Threshold.
+
+    `gram` is theirs where it is known. Many starts are cheap for few channels, and k-means on few is a lottery:
+    None means 20 of them up to 512 channels, 3 beyond.
+    """
+    size = len(blocks[0])
+    if clustering == "ward" or isinstance(extent, Threshold) or extent.count >= size:
+        return hierarchical(blocks, extent, xp=xp, gram=gram)
+    known = gram_matrix(blocks, xp) if gram is None else gram
+    return kmeans(known.centred, extent.count, seed=seed, starts=starts or (20 if size <= 512 else 3))
+
+
+def hierarchical(blocks: Blocks, extent: Extent, *, xp: Namespace, gram: Gram | None = None) -> Labels:
+    """Labels of the rows of `blocks` by agglomerative clustering (Ward for Keep)."""
+    size = len(blocks[0])
+    if size < 2 or (isinstance(extent, Keep) and extent.count >= size):
+        return np.arange(size)
+    known = gram_matrix(blocks, xp) if gram is None else gram
+    distances = squared_distances(known, blocks)
+    if isinstance(extent, Keep):
+        return agglomerative(distances, count=extent.count)
+    limit = extent.value * threshold_scale(known, extent.variant)
+    return agglomerative(distances, linkage=extent.linkage, threshold=limit)
+
+
+def merge_heights(blocks: Blocks, *, variant: Variant, linkage: Linkage, xp: Namespace) -> NDArray[np.float64]:
+    """(n-1,) ascending, the threshold values that each bring one more merge: at t, n - #(heights <= t) stay."""
+    if len(blocks[0]) < 2:
+        return np.zeros(0)
+    gram = gram_matrix(blocks, xp)
+    heights = _tree(squared_distances(gram, blocks), linkage)[:, 2]
+    scale = threshold_scale(gram, variant)
+    return heights / scale if scale > 0 else np.zeros_like(heights)
+
+
+# -- k-means ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Partition:
+    labels: Labels
+    inertia: float
+
+
+def kmeans(gram: Array, count: int, *, seed: int, starts: int = 3, max_iterations: int = MAX_ITERATIONS) -> Labels:
+    """Labels 0..count-1 of the best of several runs of Lloyd's algorithm on a (centred) Gram matrix."""
+    size = gram.shape[0]
+    if not 1 <= count <= size:
+        raise OptionError(f"cannot form {count} clusters of {size} channels")
+    if count == size:
+        return np.arange(size)
+    order = _canonical_order(gram)
+    distances = _pairwise(gram)
+    uniforms = np.random.default_rng(seed).random((starts, count, 2 + int(np.log(count))))
+    runs = (_lloyd(distances, _seeds(distances, order, draws), max_iterations) for draws in uniforms)
+    return numbered_by_first(min(runs, key=lambda run: run.inertia).labels)
+
+
+def _canonical_order(gram: Array) -> NDArray[np.int64]:
+    """Channels by G_ii, then by the row sums of squares (the plain row sums of a centred matrix are all zero)."""
+    xp = array_api_compat.array_namespace(gram)
+    sums = to_numpy(xp.vecdot(gram, gram))
+    order: NDArray[np.int64] = np.lexsort((sums, to_numpy(xp.linalg.diagonal(gram))))
+    return order
+
+
+def _pairwise(gram: Array) -> Array:
+    """(n, n) squared distances D_ij = G_ii + G_jj - 2 G_ij."""
+    xp = array_api_compat.array_namespace(gram)
+    squares = xp.linalg.diagonal(gram)
+    distances = gram * -2.0
+    distances += squares[:, None]
+    distances += squares[None, :]
+    return xp.maximum(distances, xp.zeros_like(distances[:1, :1]))
+
+
+def _seeds(distances: Array, order: NDArray[np.int64], draws: NDArray[np.float64]) -> Array:
+    """Greedy k-means++: of each row of draws the candidate that lowers the sum of squared distances most."""
+    xp = array_api_compat.array_namespace(distances)
+    places, uniforms = xp.asarray(order), xp.asarray(draws)
+    chosen = [xp.asarray(order[int(draws[0, 0] * len(order))])[None]]
+    closest = distances[int(chosen[0][0]), :]
+    for trial in range(1, len(draws)):
+        mass = xp.cumulative_sum(xp.take(closest, places))
+        candidates = xp.take(places, xp.searchsorted(mass[:-1], uniforms[trial, :] * mass[-1], side="right"))
+        closer = xp.minimum(xp.take(distances, candidates, axis=0), closest[None, :])
+        best = int(xp.argmin(xp.sum(closer, axis=1)))
+        closest = closer[best, :]
+        chosen.append(candidates[best : best + 1])
+    return xp.concat(chosen)
+
+
+def _lloyd(distances: Array, seeds: Array, max_iterations: int) -> _Partition:
+    """Centres and assignment in turn until the labels are stable."""
+    xp = array_api_compat.array_namespace(distances)
+    count = seeds.shape[0]
+    labels, gaps = _nearest(xp.take(distances, seeds, axis=0))
+    for _ in range(max_iterations):
+        previous = labels
+        labels, gaps = _nearest(_to_centres(distances, labels, count))
+        if np.array_equal(labels, previous):
+            break
+    return _Partition(labels, float(gaps.sum()))
+
+
+def _to_centres(distances: Array, labels: Labels, count: int) -> Array:
+    """(count, n) squared distances from each cluster's centre: the mean of D_i. less half the mean of D within."""
+    xp = array_api_compat.array_namespace(distances)
+    sizes = xp.asarray(np.bincount(labels, minlength=count), dtype=xp.float64)
+    means = segment_sum(distances, labels, count)
+    means /= sizes[:, None]
+    own = xp.take_along_axis(means, xp.asarray(labels)[None, :], axis=0)[0, :]
+    means -= (0.5 * segment_sum(own, labels, count) / sizes)[:, None]
+    return means
+
+
+def _nearest(to_centres: Array) -> tuple[Labels, NDArray[np.float64]]:
+    """Each vector's nearest centre and its squared distance, no centre left without a vector."""
+    xp = array_api_compat.array_namespace(to_centres)
+    least = xp.min(to_centres, axis=0)
+    # a comparison finds the places 3 times faster than argmin along the first axis; of equal ones the lowest counts
+    rows, columns = (to_numpy(places) for places in xp.nonzero(to_centres == least[None, :]))
+    labels = np.empty(to_centres.shape[1], dtype=np.int64)
+    labels[columns[::-1]] = rows[::-1]
+    gaps = np.maximum(to_numpy(least), 0.0)
+    return _without_empty(labels, gaps, to_centres.shape[0]), gaps
+
+
+def _without_empty(labels: Labels, gaps: NDArray[np.float64], count: int) -> Labels:
+    """Every empty cluster gets the vector farthest from its centre, of a cluster that has others."""
+    sizes = np.bincount(labels, minlength=count)
+    for empty in np.flatnonzero(sizes == 0):
+        farthest = int(np.argmax(np.where(sizes[labels] > 1, gaps, -1.0)))
+        sizes[labels[farthest]] -= 1
+        labels[farthest], gaps[farthest], sizes[empty] = empty, 0.0, 1
+    return labels
+
+
+def numbered_by_first(labels: Labels) -> Labels:
+    """The same clusters, numbered in the order of their first members: [2, 0, 2, 1] -> [0, 1, 0, 2]."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    numbered: Labels = rank[inverse.reshape(-1)]
+    return numbered
+
+
+# -- agglomerative ----------------------------------------------------------------------------------------------------
+
+
+def agglomerative(
+    squared_distances: NDArray[np.float64],
+    *,
+    linkage: Linkage = "ward",
+    count: int | None = None,
+    threshold: float | None = None,
+) -> Labels:
+    """Labels of the tree cut at `count` clusters, or with every merge whose height is at most `threshold`."""
+    if (count is None) == (threshold is None):
+        raise OptionError("agglomerative clustering needs either a count or a threshold")
+    size = len(squared_distances)
+    if count is not None and not 1 <= count <= size:
+        raise OptionError(f"cannot form {count} clusters of {size} channels")
+    if size < 2:
+        return np.zeros(size, dtype=np.int64)
+    tree = _tree(squared_distances, linkage)
+    merges = int((tree[:, 2] <= threshold).sum()) if threshold is not None else size - (count or 0)
+    return _cut(tree[:merges, :2].astype(np.int64), size)
+
+
+def _tree(squared_distances: NDArray[np.float64], linkage: Linkage) -> NDArray[np.float64]:
+    """SciPy's merge table. Ward needs Euclidean distances, not their squares, and gets them condensed."""
+    from scipy.cluster import hierarchy
+    from scipy.spatial.distance import squareform
+
+    tree: NDArray[np.float64] = hierarchy.linkage(np.sqrt(squareform(squared_distances, checks=False)), method=linkage)
+    return tree
+
+
+def _cut(merges: NDArray[np.int64], size: int) -> Labels:
+    """Labels after the first merges: merge j joins two nodes into node size + j, so clusters are what is connected."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    nodes = size + len(merges)
+    parents = np.repeat(np.arange(size, nodes), 2)
+    edges = coo_array((np.ones(2 * len(merges)), (merges.reshape(-1), parents)), shape=(nodes, nodes))
+    _, labels = connected_components(edges, directed=False)
+    return numbered_by_first(labels[:size])
+
+
+def threshold_scale(gram: Gram, variant: Variant) -> float:
+    """What a threshold of `variant` is multiplied by, for these clustering vectors."""
+    if variant == "1":
+        return float(np.sqrt(gram.dimension))
+    return float(to_numpy(gram.norms()).mean()) if variant == "2" else 1.0

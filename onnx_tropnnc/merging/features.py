@@ -1,0 +1,55 @@
+"""What the clustering looks at: the vectors whose distances decide which channels are merged.
+
+    weights  (a_i, b_i, carriers, C_:,i), the paper's; pre-fusion kernels where they are known
+    cosine   (a_i, b_i) / |(a_i, b_i)|: squared distances 2 - 2 cos, output weights left out of it
+    shifted  (a_i, b_i) / |(a_i, b_i)| and C_:,i |(a_i, b_i)|: the norm shifted to the outputs
+    cup      norms of the incoming kernels, then of the outgoing ones (CUP, Duggal et al.); linear weights as they are
+
+cosine, shifted and the sum of inputs are the variations that the paper names under Algorithm 2 and advises against.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_tropnnc.merging.merge_map import ChannelVectors
+
+__all__ = ["Features", "feature_blocks", "row_norms"]
+
+Features: TypeAlias = Literal["weights", "cosine", "shifted", "cup"]
+Blocks: TypeAlias = tuple[NDArray[Any], ...]
+
+
+def feature_blocks(vectors: ChannelVectors, features: Features) -> Blocks:
+    """(n, d_b) blocks, side by side the clustering vectors."""
+    rows = vectors.rows if vectors.cluster_rows is None else vectors.cluster_rows
+    columns = vectors.columns if vectors.cluster_columns is None else vectors.cluster_columns
+    if features == "weights":
+        return vectors.clustering_blocks
+    if features == "cup":
+        return (*_kernel_norms(rows, vectors.row_kernels), *_kernel_norms(columns, vectors.column_kernels))
+    norms = row_norms(rows)
+    directions = _scaled(rows, 1.0 / norms)
+    return directions if features == "cosine" else (*directions, *vectors.carriers, *_scaled(columns, norms))
+
+
+def row_norms(blocks: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """(n,) lengths of the rows of all blocks together; 1 for a row of zeros, so that it can be divided by."""
+    squares = np.sum([np.einsum("ij,ij->i", block, block, dtype=np.float64) for block in blocks], axis=0)
+    return np.where(squares > 0, np.sqrt(squares), 1.0)
+
+
+def _scaled(blocks: Sequence[NDArray[Any]], factors: NDArray[np.float64]) -> Blocks:
+    return tuple(block.astype(np.float64) * factors[:, None] for block in blocks)
+
+
+def _kernel_norms(blocks: Sequence[NDArray[Any]], kernels: tuple[int, ...] | None) -> Blocks:
+    """Norms of each block's kernels; biases (kernel size 0) left out, linear weights (size 1) as they are."""
+    sizes = (1,) * len(blocks) if kernels is None else kernels
+    return tuple(
+        block if size == 1 else np.linalg.norm(block.astype(np.float64).reshape(len(block), -1, size), axis=2)
+        for block, size in zip(blocks, sizes, strict=True)
+        if size
+    )

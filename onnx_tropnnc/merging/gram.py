@@ -1,0 +1,133 @@
+"""Gram matrices and distances of weight vectors that lie side by side in blocks.
+
+X is n x d: row i is channel i's vector, given as blocks (n, d_1), (n, d_2) ... that are never put together. With mu
+the mean row of X and Xc = X - 1 mu^T,
+
+    centred    Gc = Xc Xc^T
+    uncentred  G  = X X^T = Gc + o 1^T + 1 o^T + |mu|^2,   o = Xc mu
+    distances  |x_i - x_j|^2 = Gc_ii + Gc_jj - 2 Gc_ij
+
+so one product of n^2 d operations gives both, and Gram matrices of blocks add up. Distances come from Gc, where a
+common offset of all channels cannot cancel away their differences; pairs closer than 1e-5 (Gc_ii + Gc_jj) are
+computed again from the rows.
+
+float32 vectors are multiplied in float32, float16 and bfloat16 as float32, float64 in float64; results are float64.
+The product runs over chunks of columns, so that temporary memory stays bounded whatever d is.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_tropnnc.backend import Array, Namespace, to_numpy
+
+__all__ = ["Gram", "column_chunks", "gram_matrix", "squared_distances"]
+
+CHUNK_BYTES = 64 * 2**20
+NEAR = 1e-5
+"""Relative squared distance below which a pair is computed again from its rows."""
+
+
+@dataclass(frozen=True)
+class Gram:
+    """X X^T of n vectors, kept centred; see the module's docstring. Arrays of one namespace, float64."""
+
+    centred: Array
+    offsets: Array
+    mean_square: Array
+    dimension: int
+    """d, the number of columns of X."""
+
+    def __add__(self, other: "Gram") -> "Gram":
+        """The Gram matrix of both blocks side by side."""
+        return Gram(
+            self.centred + other.centred,
+            self.offsets + other.offsets,
+            self.mean_square + other.mean_square,
+            self.dimension + other.dimension,
+        )
+
+    def uncentred(self) -> Array:
+        """(n, n) X X^T itself."""
+        return self.centred + (self.offsets[:, None] + (self.offsets + self.mean_square)[None, :])
+
+    def norms(self) -> Array:
+        """(n,) the length of each row of X."""
+        xp = array_api_compat.array_namespace(self.centred)
+        squares = xp.linalg.diagonal(self.centred) + 2.0 * self.offsets + self.mean_square
+        return xp.sqrt(xp.maximum(squares, xp.zeros_like(squares)))
+
+
+def gram_matrix(blocks: Sequence[NDArray[Any]], xp: Namespace, *, chunk_bytes: int = CHUNK_BYTES) -> Gram:
+    """The Gram matrix of the rows of `blocks` (host arrays), computed in the namespace `xp`."""
+    count = blocks[0].shape[0]
+    total = xp.zeros((count, count), dtype=xp.float64)
+    offsets = xp.zeros(count, dtype=xp.float64)
+    mean_square = xp.zeros((), dtype=xp.float64)
+    for chunk in column_chunks(blocks, chunk_bytes):
+        vectors = xp.asarray(chunk)
+        mean = xp.mean(vectors, axis=0)
+        vectors -= mean[None, :]
+        # numpy sees X X^T of one buffer and calls the symmetric rank-k update: half the operations
+        total += xp.matmul(vectors, xp.matrix_transpose(vectors))
+        offsets += xp.matmul(vectors, mean)
+        mean_square += xp.matmul(mean, mean)
+    return Gram(total, offsets, mean_square, sum(block.shape[1] for block in blocks))
+
+
+def column_chunks(blocks: Sequence[NDArray[Any]], chunk_bytes: int = CHUNK_BYTES) -> Iterator[NDArray[Any]]:
+    """The columns of X in order, in freshly written arrays of about equal widths."""
+    dtype = _product_dtype(blocks)
+    count, total = blocks[0].shape[0], sum(block.shape[1] for block in blocks)
+    chunks = max(1, -(-total * count * dtype.itemsize // chunk_bytes))
+    edges = [total * index // chunks for index in range(chunks + 1)]
+    for low, high in pairwise(edges):
+        chunk = np.empty((count, high - low), dtype)
+        for start, block in _placed(blocks):
+            first, last = max(low, start), min(high, start + block.shape[1])
+            if first < last:
+                chunk[:, first - low : last - low] = block[:, first - start : last - start]
+        yield chunk
+
+
+def _placed(blocks: Sequence[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Each block with its first column's place in X."""
+    start = 0
+    for block in blocks:
+        yield start, block
+        start += block.shape[1]
+
+
+def _product_dtype(blocks: Sequence[NDArray[Any]]) -> np.dtype[Any]:
+    return np.dtype(np.float64 if any(block.dtype == np.float64 for block in blocks) else np.float32)
+
+
+def squared_distances(gram: Gram, blocks: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """(n, n) on the host, from the Gram matrix of `blocks`; the near pairs from the rows themselves."""
+    centred = to_numpy(gram.centred)
+    squares = np.diagonal(centred)
+    scale = squares[:, None] + squares[None, :]
+    distances: NDArray[np.float64] = np.maximum(scale - 2.0 * centred, 0.0)
+    np.fill_diagonal(distances, 0.0)
+    near = np.triu(distances <= NEAR * scale, 1)
+    for row in np.flatnonzero(near.any(axis=1)):
+        others = np.flatnonzero(near[row])
+        distances[row, others] = distances[others, row] = _row_distances(blocks, int(row), others)
+    return distances
+
+
+def _row_distances(blocks: Sequence[NDArray[Any]], row: int, others: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Squared distances from one row to others, by subtraction."""
+    total = np.zeros(len(others))
+    for block in blocks:
+        step = max(1, CHUNK_BYTES // (8 * max(1, block.shape[1])))
+        for start in range(0, len(others), step):
+            chosen = others[start : start + step]
+            difference = block[chosen].astype(np.float64) - block[row].astype(np.float64)
+            total[start : start + step] += np.einsum("ij,ij->i", difference, difference)
+    return total

@@ -1,0 +1,98 @@
+"""Exact duplicates of a whole model, contracted until none is left.
+
+    y = W2 (W1 x)      rows of W1 twice, then rows of W2 twice, its columns split at random over W1's copies
+
+Rows of W2 are equal here only after W1's copies have become one, and in a residual network each of two groups can
+stand before the other. So all groups are gone through again until a round finds nothing. Every step is exact, and the
+groups' own sizes still count from the channels that the model came with.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.analysis.trace import Labels
+from onnx_tropnnc.analysis.weights import Workspace
+from onnx_tropnnc.deciding.selection import keep_channels
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.merging.duplicates import contract_duplicates
+from onnx_tropnnc.merging.merge_map import MergeMap
+
+__all__ = ["BlockDecision", "contract_everywhere", "decided_blocks", "duplicates_of", "expanded", "keep_distinct"]
+
+BlockDecision = Callable[[int, Labels], MergeMap]
+"""A block's first size and the channels that are left of it to a map over those."""
+
+
+def contract_everywhere(
+    groups: Iterable[ChannelGroup], workspace: Workspace, apply: Callable[[ChannelGroup, MergeMap], None]
+) -> Mapping[ChannelGroup, MergeMap]:
+    """Contract every group's duplicates with `apply`; per group the map of all that was contracted."""
+    found = {group: MergeMap.identity(group.channels) for group in groups}
+    progress = True
+    while progress:
+        progress = False
+        for group, before in found.items():
+            step = decided_blocks(group, before, _duplicates(group, workspace))
+            if step.changes:
+                apply(group, expanded(step, before))
+                found[group], progress = step.after(before), True
+    return found
+
+
+def duplicates_of(model: Model, names: Iterable[str]) -> dict[str, MergeMap]:
+    """Per group of these names the map that contracts its duplicates, all groups together; the model stays as it is."""
+    copy, wanted = model.clone(), set(names)
+    workspace = Workspace(copy)
+    groups = [group for group in find_channel_groups(copy, shapes_of(copy)) if group.name in wanted]
+    return {g.name: found for g, found in contract_everywhere(groups, workspace, workspace.apply).items()}
+
+
+def keep_distinct(order: Labels, count: int, duplicates: MergeMap) -> MergeMap:
+    """The map that keeps the first `count` channels of a ranking that are not equal, each with its duplicates added.
+
+    >>> keep_distinct(np.array([2, 0, 1]), 1, MergeMap.mean_in_sum_out(np.array([0, 1, 0]))).labels
+    array([ 0, -1,  0])
+    """
+    classes = duplicates.labels[order]
+    _, first = np.unique(classes, return_index=True)
+    kept = classes[np.sort(first)][:count]
+    return keep_channels(kept, duplicates.size).after(duplicates)
+
+
+def _duplicates(group: ChannelGroup, workspace: Workspace) -> BlockDecision:
+    return lambda _, channels: contract_duplicates(workspace.vectors(group, channels))
+
+
+def decided_blocks(group: ChannelGroup, before: MergeMap, decide: BlockDecision) -> MergeMap:
+    """One map over the channels that `before` left, made block by block; pinned channels stay."""
+    leaders = before.leaders
+    blocks = group.blocks[leaders]
+    labels, alpha, gamma = np.full(len(blocks), -1), np.ones(len(blocks)), np.ones(len(blocks))
+    contracted, size, sign_fixed = np.arange(len(blocks)), 0, False
+    for number in range(int(blocks.max(initial=-1)) + 1):
+        places = np.flatnonzero(blocks == number)
+        part = decide(int((group.blocks == number).sum()), leaders[places])
+        labels[places] = np.where(part.labels >= 0, part.labels + size, -1)
+        alpha[places], gamma[places] = part.alpha, part.gamma
+        if part.contracted is not None:
+            contracted[places] = places[part.contracted]
+        size, sign_fixed = size + part.size, sign_fixed or part.sign_fixed
+    pinned = np.flatnonzero(blocks < 0)
+    labels[pinned] = size + np.arange(len(pinned))
+    changed = len(np.unique(contracted)) < len(contracted)
+    return MergeMap(labels, alpha, gamma, sign_fixed, contracted if changed else None)
+
+
+def expanded(step: MergeMap, before: MergeMap) -> MergeMap:
+    """`step`, a map over the channels that `before` left, as one over all channels; those that are gone stay gone."""
+    count, leaders = len(before.labels), before.leaders
+    labels, alpha, gamma = np.full(count, -1), np.zeros(count), np.zeros(count)
+    labels[leaders], alpha[leaders], gamma[leaders] = step.labels, step.alpha, step.gamma
+    contracted = None
+    if step.contracted is not None:
+        contracted = np.full(count, -1)
+        contracted[leaders] = step.contracted
+    return MergeMap(labels, alpha, gamma, step.sign_fixed, contracted)

@@ -1,0 +1,271 @@
+"""Fold BatchNormalization into the layer before it.
+
+before  y = gamma * (W x + b - mean) / sqrt(var + epsilon) + beta
+after   y = W' x + b'     with s = gamma / sqrt(var + epsilon): W' = s W, b' = s b + beta - s mean
+needs   Conv, ConvTranspose, Gemm or MatMul before it, or one of them + Add; constant weights and parameters; nobody
+        else reads W x + b; inference mode
+
+The kernels before fusion stay known (`Model.row_scales`): clustering looks at them (second version of the paper, 7.5),
+and so do the statistics (`Model.statistics`), which tell what the layer's output should look like. The analytic fold
+answers the paper's trained one (section 6): it is that problem's exact solution.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.analysis.trace import label
+from onnx_tropnnc.changes import Change, Folded, NotFolded
+from onnx_tropnnc.graph.constants import (
+    add_initializer,
+    array_of,
+    constant_tensor,
+    dims_of,
+    name_of,
+    own_input,
+    remove_unread,
+    set_array,
+)
+from onnx_tropnnc.graph.model import ChannelStatistics, Model, RowScale
+from onnx_tropnnc.graph.shapes import Shapes, shapes_of
+
+__all__ = ["fold_batch_norms"]
+
+Vector = NDArray[np.float64]
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def fold_batch_norms(model: Model) -> tuple[Change, ...]:
+    """Fold every BatchNormalization that can be; the others stay, each with its reason.
+
+    In topological order, so that a chain of them folds whole. The model is changed in place.
+    """
+    nodes = [node for node in model.graph if node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx")]
+    shapes = shapes_of(model) if nodes else {}
+    return tuple(_fold(node, model, shapes) for node in nodes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """What stands before a BatchNormalization: the node with the weight, and the one (it, or an Add) with the bias."""
+
+    weighted: ir.Node
+    last: ir.Node
+    axis: int
+    """The weight's axis of output channels."""
+
+
+def _fold(node: ir.Node, model: Model, shapes: Shapes) -> Change:
+    name = label(node)
+    found = _layer(node)
+    reason = _refusal(node) or (found if isinstance(found, str) else _weight_refusal(found, node, shapes))
+    if reason is not None or isinstance(found, str):
+        return NotFolded(name, reason or str(found))
+    parameters = list(node.inputs[1:5])
+    gamma, beta, mean, variance = (np.asarray(array_of(v), np.float64) for v in parameters)
+    scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+    shift = beta - scale * mean
+    weight, bias = _folded_weight(found, scale), _folded_bias(found, scale, shift)
+    for what, array in (("weight", weight), ("bias", bias)):
+        if _overflows(array, found.weighted.inputs[1]):
+            return NotFolded(name, f"the folded {what} of {label(found.weighted)} would overflow its type")
+    _write_weight(found, weight, scale, model)
+    _write_inner_bias(found, scale)
+    _write_bias(found, bias, node)
+    output = _bypass(node)
+    model.statistics[name_of(output)] = ChannelStatistics(beta, np.abs(gamma))
+    for value in parameters:
+        remove_unread(value)
+    return Folded(name, label(found.weighted))
+
+
+def _refusal(node: ir.Node) -> str | None:
+    """Why the BatchNormalization itself cannot be folded anywhere."""
+    if node.attributes.get_int("training_mode", 0):
+        return "it is in training mode"
+    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+        return "its running mean or variance is read"
+    if not node.attributes.get_int("spatial", 1):
+        return "it normalises every position by itself (spatial=0)"
+    if any(constant_tensor(value) is None for value in node.inputs[1:5]):
+        return "its parameters are computed at run time"
+    if not np.all(np.asarray(array_of(node.inputs[4]), np.float64) + node.attributes.get_float("epsilon", 1e-5) > 0):
+        return "its variance is not positive"
+    return None
+
+
+def _layer(node: ir.Node) -> _Layer | str:
+    """The layer before it, or why there is none."""
+    last = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if last is None:
+        return "it stands first, no layer is before it"
+    if last.op_type == "Add":
+        sides = [v.producer() if v is not None else None for v in last.inputs]
+        maker = next((side for side in sides if side is not None and side.op_type in _LAYERS), None)
+        if maker is None or not any(constant_tensor(v) is not None for v in last.inputs):
+            return f"{label(last)} before it adds two activations"
+        if len(maker.outputs[0].uses()) > 1 or maker.outputs[0].is_graph_output():
+            return f"{name_of(maker.outputs[0])} has other readers"
+        return _Layer(maker, last, _rows(maker))
+    if last.op_type in _LAYERS:
+        return _Layer(last, last, _rows(last))
+    return f"{label(last)} ({last.op_type}) before it is no layer with weights"
+
+
+def _rows(node: ir.Node) -> int:
+    """The axis of a layer's weight that makes the channels."""
+    return 0 if node.op_type == "Conv" or node.attributes.get_int("transB", 0) == 1 else 1
+
+
+def _weight_refusal(layer: _Layer, node: ir.Node, shapes: Shapes) -> str | None:
+    """Why this layer cannot take it."""
+    weighted, output = layer.weighted, layer.last.outputs[0]
+    if len(output.uses()) > 1 or output.is_graph_output():
+        return f"{name_of(output)} has other readers"
+    value = weighted.inputs[1]
+    weight = dims_of(value)
+    if value is None or weight is None:
+        return f"the weight of {label(weighted)} is computed at run time"
+    if len(value.uses()) > 1 or value.is_graph_output():
+        return f"another node reads the weight of {label(weighted)} too"
+    rank = len(shapes.get(name_of(weighted.outputs[0]), ())) if weighted.op_type == "MatMul" else len(weight)
+    if weighted.op_type == "MatMul" and (len(weight) != 2 or rank != 2):
+        return f"{label(weighted)} is not of rank 2"
+    groups = weighted.attributes.get_int("group", 1) if weighted.op_type == "ConvTranspose" else 1
+    channels = weight[layer.axis] * groups
+    if any(dims_of(parameter) != (channels,) for parameter in node.inputs[1:5]):
+        return f"it does not have one parameter for each of the {channels} channels of {label(weighted)}"
+    return _bias_refusal(layer, channels, rank)
+
+
+def _bias_refusal(layer: _Layer, channels: int, rank: int) -> str | None:
+    for node, bias in ((layer.last, _bias_value(layer)), (layer.weighted, _inner_bias(layer))):
+        if bias is not None and constant_tensor(bias) is None:
+            return f"the bias of {label(node)} is computed at run time"
+        if bias is not None and not _per_channel(dims_of(bias) or (), channels, node, rank):
+            return f"the bias of {label(node)} is not one number a channel"
+    return None
+
+
+def _per_channel(dims: tuple[int, ...], channels: int, node: ir.Node, rank: int) -> bool:
+    """Whether a bias is one number for all channels, or one each, along axis 1 of the output."""
+    if node.op_type in ("Conv", "ConvTranspose"):
+        return dims == (channels,)
+    own = 1 - (rank - len(dims))
+    one_each = math.prod(dims) == channels and own >= 0 and dims[own] == channels
+    return len(dims) <= rank and (math.prod(dims) == 1 or one_each)
+
+
+def _bias_value(layer: _Layer) -> ir.Value | None:
+    """The constant that is added last."""
+    if layer.last.op_type == "Add":
+        return next(v for v in layer.last.inputs if constant_tensor(v) is not None)
+    return layer.last.inputs[2] if len(layer.last.inputs) > 2 else None
+
+
+def _inner_bias(layer: _Layer) -> ir.Value | None:
+    """The layer's own bias where an Add comes behind it."""
+    weighted = layer.weighted
+    return weighted.inputs[2] if layer.last is not weighted and len(weighted.inputs) > 2 else None
+
+
+def _overflows(array: NDArray[np.float64], stored: ir.Value | None) -> bool:
+    """Whether finite numbers become infinite in the type that `stored` has."""
+    with np.errstate(over="ignore"):
+        return not np.isfinite(array.astype(_dtype(stored)).astype(np.float64)).all()
+
+
+def _dtype(value: ir.Value | None) -> np.dtype[np.generic]:
+    tensor = constant_tensor(value)
+    assert tensor is not None
+    return tensor.dtype.numpy()
+
+
+def _folded_weight(layer: _Layer, scale: Vector) -> NDArray[np.float64]:
+    """W' = s W along the output channels; a grouped ConvTranspose has them as groups x (C_out / groups)."""
+    weight = np.asarray(array_of(layer.weighted.inputs[1]), np.float64)
+    if layer.weighted.op_type == "ConvTranspose":
+        groups = layer.weighted.attributes.get_int("group", 1)
+        blocks = weight.reshape(groups, -1, *weight.shape[1:])
+        return (blocks * scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
+    shape = [1] * weight.ndim
+    shape[layer.axis] = -1
+    return weight * scale.reshape(shape)
+
+
+def _write_weight(layer: _Layer, folded: NDArray[np.float64], scale: Vector, model: Model) -> None:
+    value = own_input(layer.weighted, 1, 1)
+    set_array(value, folded)
+    earlier = model.row_scales.get(name_of(value))
+    factors = scale if earlier is None else scale * earlier.factors
+    if layer.weighted.attributes.get_int("group", 1) == 1 or layer.weighted.op_type == "Conv":
+        model.row_scales[name_of(value)] = RowScale(layer.axis, factors)
+
+
+def _beta(node: ir.Node) -> float:
+    """What multiplies the bias where it is stored: Gemm's beta."""
+    return node.attributes.get_float("beta", 1.0) if node.op_type == "Gemm" else 1.0
+
+
+def _folded_bias(layer: _Layer, scale: Vector, shift: Vector) -> Vector:
+    """b' = s b + shift as it is to be stored; a Gemm whose beta is 0 gets a beta of 1."""
+    bias, beta = _bias_value(layer), _beta(layer.last)
+    old = np.zeros(1) if bias is None or beta == 0.0 else np.asarray(array_of(bias), np.float64).reshape(-1)
+    return scale * old + shift / (beta or 1.0)
+
+
+def _write_inner_bias(layer: _Layer, scale: Vector) -> None:
+    """The layer's own bias where an Add comes behind it: scaled, the shift goes to the Add."""
+    inner = _inner_bias(layer)
+    if inner is None:
+        return
+    value = own_input(layer.weighted, 2, 1)
+    old = np.asarray(array_of(value), np.float64)
+    set_array(value, (old.reshape(-1) * scale).reshape(old.shape if old.size == scale.size else (-1,)))
+
+
+def _write_bias(layer: _Layer, new: Vector, batch_norm: ir.Node) -> None:
+    """Where the bias stands, or in a new initializer."""
+    last, bias = layer.last, _bias_value(layer)
+    if bias is not None and last.op_type != "Gemm":
+        kept = own_input(last, list(last.inputs).index(bias), 1)
+        dims = dims_of(kept) or ()
+        spatial = len(dims_of(layer.weighted.inputs[1]) or ()) - 2 if last.op_type == "Add" else 0
+        set_array(kept, new.reshape(dims if math.prod(dims) == len(new) else (-1, *[1] * spatial)))
+        return
+    value = add_initializer(last, f"{label(last)}_bias", new.astype(_dtype(layer.weighted.inputs[1])))
+    if last.op_type == "MatMul":
+        _add_behind(last, value, batch_norm)
+        return
+    if _beta(last) == 0.0:
+        last.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+    last.resize_inputs(3)
+    last.replace_input_with(2, value)
+    remove_unread(bias)
+
+
+def _add_behind(node: ir.Node, bias: ir.Value, batch_norm: ir.Node) -> None:
+    """A MatMul has no bias of its own: an Add takes the BatchNormalization's place, name and all."""
+    add = ir.node("Add", [node.outputs[0], bias], name=batch_norm.name)
+    graph = node.graph
+    assert graph is not None
+    graph.insert_after(node, add)
+    batch_norm.replace_input_with(0, add.outputs[0])
+    add.outputs[0].name = f"{name_of(node.outputs[0])}_biased"
+
+
+def _bypass(node: ir.Node) -> ir.Value:
+    """Take the BatchNormalization out; the tensor before it takes the name of the one behind it."""
+    before, after = node.inputs[0], node.outputs[0]
+    graph = node.graph
+    assert before is not None and graph is not None
+    name, shape, type_ = name_of(after), after.shape, after.type
+    after.replace_all_uses_with(before, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    after.name = None
+    before.name, before.shape, before.type = name, shape or before.shape, type_ or before.type
+    return before

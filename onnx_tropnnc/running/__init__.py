@@ -1,0 +1,1 @@
+"""Models in ONNX Runtime: sessions, lock-step activations, comparison of original and result."""

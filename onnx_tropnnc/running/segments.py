@@ -1,0 +1,74 @@
+"""A piece of a graph as a model of its own: some nodes, fed with the tensors that come from outside them.
+
+    Conv_1, Relu_2  of  x -> Conv_1 -> Relu_2 -> Add_3 -> y       inputs: x      outputs: what is asked of relu_2
+                        x ---------------------> Add_3
+
+Constants travel with the nodes that read them; a node with subgraphs (If, Loop) is one node, and reads what they
+capture. Inputs are declared as the arrays at hand are: their element type and rank.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.graph.constants import constant_tensor, name_of
+from onnx_tropnnc.graph.model import Model
+
+__all__ = ["computed_inputs", "segment"]
+
+
+def computed_inputs(node: ir.Node) -> tuple[ir.Value, ...]:
+    """What the node reads that is no constant, captures of its subgraphs included, each once."""
+    found = dict.fromkeys(value for value in _read(node) if constant_tensor(value) is None)
+    return tuple(found)
+
+
+def segment(
+    model: Model, nodes: Sequence[ir.Node], inputs: Mapping[str, NDArray[np.generic]], outputs: Iterable[str]
+) -> onnx.ModelProto:
+    """The nodes, in their order, as a model from `inputs` (arrays like those to come) to `outputs`."""
+    constants = dict.fromkeys(v for node in nodes for v in _read(node) if constant_tensor(v) is not None)
+    makers = dict.fromkeys(maker for value in constants if (maker := value.producer()) is not None)
+    graph = onnx.GraphProto(name="segment")
+    graph.node.extend(ir.serde.serialize_node(node) for node in (*makers, *nodes))
+    graph.initializer.extend(_initializer(value) for value in constants if value.producer() is None)
+    for name, array in inputs.items():
+        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        graph.input.append(onnx.helper.make_tensor_value_info(name, kind, [None] * array.ndim))
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.ir.opset_imports.items()]
+    functions = [ir.serde.serialize_function(function) for function in model.ir.functions.values()]
+    return onnx.ModelProto(ir_version=model.ir.ir_version, graph=graph, opset_import=opsets, functions=functions)
+
+
+def _read(node: ir.Node) -> Iterator[ir.Value]:
+    """The node's inputs, and what its subgraphs capture."""
+    yield from (value for value in node.inputs if value is not None)
+    for inner in _subgraphs(node):
+        own = {*inner.inputs, *inner.initializers.values(), *(v for n in inner for v in n.outputs)}
+        read = [v for n in inner for v in _read(n)] + list(inner.outputs)
+        yield from (value for value in read if value not in own)
+
+
+def _subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def _initializer(value: ir.Value) -> onnx.TensorProto:
+    tensor = constant_tensor(value)
+    assert tensor is not None
+    proto = ir.serde.serialize_tensor(tensor)
+    if proto.data_location == onnx.TensorProto.EXTERNAL:
+        proto = ir.serde.serialize_tensor(ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
+    proto.name = name_of(value)
+    return proto

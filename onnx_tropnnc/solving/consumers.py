@@ -1,0 +1,145 @@
+"""Which layers of a merged model are to be solved, in which order, and what for. Decides only, changes nothing.
+
+A merged model (`compressed`) has the nodes of its original (`reference`), under the same names of values. Every layer
+that reads a merged group is solved so that it makes again what it made in the original:
+
+    target = M (y + shares of residual errors)         y: the original layer's output, bias included
+
+M is the row map where the layer's own channels are merged too (row_maps.py). The error of what is later added to y
+goes to the last layer that can still take it back: where the other branch depends on no layer that is yet to be
+solved.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from scipy.sparse import csr_array
+
+from onnx_tropnnc.analysis.channels import ChannelGroup
+from onnx_tropnnc.analysis.trace import label
+from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import Shapes
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.merging.row_maps import output_maps
+from onnx_tropnnc.running.activations import Stop
+from onnx_tropnnc.running.segments import computed_inputs
+from onnx_tropnnc.solving.linear_layers import LinearLayer, solving_refusal
+from onnx_tropnnc.solving.residuals import Partner, partners
+
+__all__ = ["COMPRESSED", "REFERENCE", "Consumer", "Passed", "find_consumers"]
+
+REFERENCE, COMPRESSED = "reference", "compressed"
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A consumer that stays as it was merged, and why."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Consumer:
+    """A layer to solve.
+
+    Attributes:
+        original: the layer in the reference.
+        layer: the same one in the compressed model.
+        row_map: M; None where the layer's own channels stay as they are.
+        partners: what is added to its output later, if its error is this layer's to take back.
+    """
+
+    original: LinearLayer
+    layer: LinearLayer
+    row_map: csr_array | None
+    partners: tuple[Partner, ...]
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return label(self.original.node)
+
+    @property
+    def target(self) -> str:
+        """The tensor that it makes."""
+        return name_of(self.original.output)
+
+    @property
+    def source(self) -> str:
+        """The tensor that it reads."""
+        return name_of(self.layer.data)
+
+    @property
+    def stop(self) -> Stop:
+        """What must be at hand to solve it."""
+        others = tuple(name_of(partner.value) for partner in self.partners)
+        return Stop(self.name, {REFERENCE: (self.target, *others), COMPRESSED: (self.source, *others)})
+
+
+def find_consumers(
+    reference: Model,
+    compressed: Model,
+    groups: Collection[ChannelGroup],
+    merges: Mapping[str, MergeMap],
+    shapes: Shapes,
+) -> tuple[Consumer | Passed, ...]:
+    """Every layer that reads a merged group, in topological order.
+
+    Args:
+        reference: the model before the merge.
+        compressed: the model after it.
+        groups: those of the reference.
+        merges: what was merged, by the groups' names.
+        shapes: of the reference's tensors.
+    """
+    readers = {p.use.node for group in groups if group.name in merges for p in group.of_kind("consumer")}
+    twins = {name_of(value): node for node in compressed.graph for value in node.outputs}
+    maps = output_maps(groups, merges)
+    nodes = [node for node in reference.graph if node in readers]
+    unsolved = {node for node in nodes if _refusal(node, maps) is None}
+    found: list[Consumer | Passed] = []
+    for node in nodes:
+        reason = _refusal(node, maps)
+        if reason is not None:
+            found.append(Passed(label(node), reason))
+            continue
+        mine = _partners_known(node, unsolved, shapes)
+        twin = LinearLayer(twins[name_of(node.outputs[0])])
+        found.append(Consumer(LinearLayer(node), twin, maps.get(node), mine))
+        unsolved.discard(node)
+    return tuple(found)
+
+
+def _refusal(node: ir.Node, maps: Mapping[ir.Node, csr_array]) -> str | None:
+    reason = solving_refusal(node)
+    if reason is None and node in maps and LinearLayer(node).groups > 1:
+        return "its own channels are merged across convolution groups"
+    return reason
+
+
+def _partners_known(node: ir.Node, unsolved: Collection[ir.Node], shapes: Shapes) -> tuple[Partner, ...]:
+    """The partners that can be computed before the node is solved, up to the first one that cannot."""
+    own = shapes.get(name_of(node.outputs[0]))
+    found: list[Partner] = []
+    for partner in partners(node.outputs[0]):
+        if own is None or shapes.get(name_of(partner.total)) != own or _depends_on(partner.value, unsolved):
+            break
+        found.append(partner)
+    return tuple(found)
+
+
+def _depends_on(value: ir.Value, nodes: Collection[ir.Node]) -> bool:
+    """Whether any of the nodes is needed to compute the value."""
+    waiting, seen = [value.producer()], set()
+    while waiting:
+        maker = waiting.pop()
+        if maker is None or maker in seen:
+            continue
+        if maker in nodes:
+            return True
+        seen.add(maker)
+        waiting.extend(v.producer() for v in computed_inputs(maker))
+    return False

@@ -1,0 +1,248 @@
+"""Conv, ConvTranspose, Gemm and MatMul as one thing: rows of inputs times a matrix, plus a bias.
+
+    y = U W + b      U: (s, d) one row an output position      W: (d, m)      b: (m,)
+
+A grouped convolution is several of them side by side: W is (groups, d, m / groups). Columns of U run over kernel
+offsets first, then input channels, as im2col.patches returns them. A MatMul's bias is the Add behind it.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.analysis.trace import label
+from onnx_tropnnc.graph.constants import (
+    add_initializer,
+    array_of,
+    constant_tensor,
+    dims_of,
+    is_floating,
+    name_of,
+    own_input,
+    remove_unread,
+    set_array,
+    shape_of,
+)
+
+__all__ = ["LinearLayer", "solving_refusal"]
+
+Array = NDArray[Any]
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+def solving_refusal(node: ir.Node) -> str | None:
+    """Why the node's weights cannot be solved for, or None where they can."""
+    if node.op_type not in (*_CONVOLUTIONS, "Gemm", "MatMul") or node.domain not in ("", "ai.onnx"):
+        return f"{node.op_type} has no weight matrix"
+    tensor = constant_tensor(node.inputs[_weight_slot(node)])
+    if tensor is None:
+        return "its weight is computed at run time"
+    if not is_floating(tensor):
+        return "its weight is not floating-point"
+    if node.op_type == "MatMul":
+        return None if len(shape_of(tensor)) == 2 else "its weight is not of rank 2"
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and constant_tensor(bias) is None:
+        return "its bias is computed at run time"
+    if node.attributes.get_int("transA", 0):
+        return "it transposes its input (transA)"
+    return "its alpha is 0" if node.op_type == "Gemm" and _attribute(node, "alpha") == 0.0 else None
+
+
+def _weight_slot(node: ir.Node) -> int:
+    """The input that holds the weight: 1, but 0 for W x."""
+    return 0 if node.op_type == "MatMul" and constant_tensor(node.inputs[1]) is None else 1
+
+
+def _attribute(node: ir.Node, name: str) -> float:
+    """Gemm's alpha or beta; 1 for other operators."""
+    return node.attributes.get_float(name, 1.0) if node.op_type == "Gemm" else 1.0
+
+
+class LinearLayer:
+    """A node as rows times a matrix; `solving_refusal` must have nothing against it."""
+
+    def __init__(self, node: ir.Node) -> None:
+        self.node = node
+        self.slot = _weight_slot(node)
+        self.is_convolution = node.op_type in _CONVOLUTIONS
+
+    @property
+    def data(self) -> ir.Value:
+        """The tensor that it reads."""
+        value = self.node.inputs[1 - self.slot]
+        assert value is not None
+        return value
+
+    @property
+    def output(self) -> ir.Value:
+        """The tensor that it makes."""
+        return self.node.outputs[0]
+
+    @property
+    def groups(self) -> int:
+        """How many matrices stand side by side."""
+        return self.node.attributes.get_int("group", 1) if self.is_convolution else 1
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of its input's and its output's channels."""
+        return 1 if self.is_convolution else (-1 if self.slot == 1 else -2)
+
+    @property
+    def biased(self) -> ir.Value:
+        """The tensor that has the bias in it: its own output, or for a MatMul that of the Add behind it."""
+        if self.node.op_type != "MatMul" or self._bias_behind is None:
+            return self.output
+        return self._bias_behind[0].outputs[0]
+
+    @property
+    def weight_dims(self) -> tuple[int, ...]:
+        """The stored weight's shape."""
+        dims = dims_of(self.node.inputs[self.slot])
+        assert dims is not None
+        return dims
+
+    def matrix(self) -> NDArray[np.float64]:
+        """(groups, d, m / groups) the weights."""
+        weight = np.asarray(array_of(self.node.inputs[self.slot]), np.float64)
+        if not self.is_convolution:
+            return _attribute(self.node, "alpha") * (weight.T if self._is_transposed else weight)[None]
+        split = weight.reshape(self.groups, -1, *weight.shape[1:])
+        inner = (1, 2) if self.node.op_type == "ConvTranspose" else (2, 1)
+        moved = np.transpose(split, (0, *range(3, split.ndim), *inner))
+        return moved.reshape(self.groups, -1, moved.shape[-1])
+
+    def bias(self) -> NDArray[np.float64]:
+        """(m,) the node's own bias, zeros where it has none."""
+        zeros = np.zeros(self._outputs)
+        bias = self._own_bias
+        if bias is None:
+            return zeros
+        stored = np.asarray(array_of(bias), np.float64) * _attribute(self.node, "beta")
+        # a Gemm's third input may have a row a sample: what differs between samples is no bias
+        return zeros + (stored.mean(axis=0) if stored.ndim == 2 else stored)
+
+    def give_bias(self) -> None:
+        """A MatMul without an Add behind it gets one, of zeros; it takes the name of the MatMul's output."""
+        if self.node.op_type == "MatMul" and self._bias_behind is None:
+            _add_zeros_behind(self.node, self._column_shape, self._dtype)
+
+    def drop_zero_bias(self) -> None:
+        """Take the Add behind a MatMul away where it adds nothing."""
+        found = self._bias_behind if self.node.op_type == "MatMul" else None
+        if found is not None and not np.any(np.asarray(array_of(found[0].inputs[found[1]]))):
+            _remove_add(self.node, *found)
+
+    def write(self, matrix: NDArray[np.float64], added: NDArray[np.float64]) -> None:
+        """New weights, and what is added to the bias; other readers of the old ones keep them."""
+        set_array(own_input(self.node, self.slot, 1), self._stored(matrix))
+        if self.node.op_type == "MatMul":
+            self._write_behind(added)
+        else:
+            self._write_bias(added)
+
+    @property
+    def _outputs(self) -> int:
+        """The number of output channels m."""
+        dims = self.weight_dims
+        if self.node.op_type == "ConvTranspose":
+            return dims[1] * self.groups
+        return dims[0] if self.is_convolution or self._is_transposed else dims[1]
+
+    @property
+    def _is_transposed(self) -> bool:
+        """Whether a linear layer's stored matrix is m x d."""
+        return self.slot == 0 or bool(self.node.attributes.get_int("transB", 0))
+
+    @property
+    def _dtype(self) -> np.dtype[np.generic]:
+        tensor = constant_tensor(self.node.inputs[self.slot])
+        assert tensor is not None
+        return tensor.dtype.numpy()
+
+    @property
+    def _own_bias(self) -> ir.Value | None:
+        found = self.node.inputs[2] if len(self.node.inputs) > 2 else None
+        return found if _attribute(self.node, "beta") != 0.0 else None
+
+    @property
+    def _column_shape(self) -> tuple[int, ...]:
+        """The shape of a bias that an Add behind the node needs."""
+        return (self._outputs,) if self.slot == 1 else (self._outputs, 1)
+
+    @property
+    def _bias_behind(self) -> tuple[ir.Node, int] | None:
+        """The Add that is the only reader of a MatMul, and its input with one constant a channel."""
+        uses = list(self.output.uses())
+        if len(uses) != 1 or uses[0].node.op_type != "Add" or self.output.is_graph_output():
+            return None
+        add, slot = uses[0].node, 1 - uses[0].idx
+        dims = dims_of(add.inputs[slot])
+        wanted = self._column_shape
+        fits = dims is not None and math.prod(dims) == self._outputs and dims[-len(wanted) :] == wanted
+        return (add, slot) if fits else None
+
+    def _stored(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The matrix as the weight is stored."""
+        if not self.is_convolution:
+            plain = matrix[0] / _attribute(self.node, "alpha")
+            return np.asarray(plain.T if self._is_transposed else plain)
+        kernel = self.weight_dims[2:]
+        blocks = matrix.reshape(self.groups, *kernel, -1, matrix.shape[-1])
+        rank = len(kernel)
+        inner = (rank + 1, rank + 2) if self.node.op_type == "ConvTranspose" else (rank + 2, rank + 1)
+        return np.asarray(np.transpose(blocks, (0, *inner, *range(1, rank + 1))).reshape(self.weight_dims))
+
+    def _write_behind(self, added: NDArray[np.float64]) -> None:
+        found = self._bias_behind
+        assert found is not None
+        value = own_input(*found, 1)
+        old = np.asarray(array_of(value), np.float64)
+        set_array(value, old + added.reshape(old.shape))
+
+    def _write_bias(self, added: NDArray[np.float64]) -> None:
+        """Into the bias where it stands, or a new one; Gemm's beta multiplies what is stored."""
+        old = self._own_bias
+        if old is None and _attribute(self.node, "beta") != 1.0:
+            self.node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+        base = np.zeros(1) if old is None else np.asarray(array_of(old), np.float64)
+        new = base + added / _attribute(self.node, "beta")
+        if old is not None and dims_of(old) == new.shape:
+            set_array(own_input(self.node, 2, 1), new)
+            return
+        unread = self.node.inputs[2] if len(self.node.inputs) > 2 else None
+        value = add_initializer(self.node, f"{label(self.node)}_bias", new.astype(self._dtype))
+        self.node.resize_inputs(3)
+        self.node.replace_input_with(2, value)
+        remove_unread(unread)
+
+
+def _add_zeros_behind(node: ir.Node, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+    output, graph = node.outputs[0], node.graph
+    if not isinstance(graph, ir.Graph):
+        raise TypeError(f"{node.name} stands in no graph")
+    bias = add_initializer(node, f"{label(node)}_bias", np.zeros(shape, dtype))
+    add = ir.node("Add", [output, bias], name=f"{label(node)}_add_bias")
+    made = add.outputs[0]
+    output.replace_all_uses_with(made, replace_graph_outputs=True)
+    add.replace_input_with(0, output)
+    graph.insert_after(node, add)
+    name = name_of(output)
+    made.type, made.shape = output.type, output.shape
+    output.name, made.name = f"{name}_without_bias", name
+
+
+def _remove_add(node: ir.Node, add: ir.Node, slot: int) -> None:
+    output, made, graph, bias = node.outputs[0], add.outputs[0], node.graph, add.inputs[slot]
+    assert graph is not None
+    name = name_of(made)
+    made.replace_all_uses_with(output, replace_graph_outputs=True)
+    graph.remove(add, safe=True)
+    made.name = None
+    output.name = name
+    remove_unread(bias)

@@ -1,0 +1,49 @@
+"""What is added to a layer's output later on: the other sides of residual Adds.
+
+    y = layer(h);  z = Identity(y);  out = z + x        partner: x, coefficient 1
+    out = x - y                                         partner: x, coefficient -1
+
+Followed through nodes that pass every value on unchanged, as long as nobody else reads it. Where a compressed model
+has x~ instead of x, the layer can take the error back: coefficient * (x - x~) is added to what it should make.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnx_tropnnc.graph.constants import constant_tensor
+
+__all__ = ["Partner", "partners"]
+
+
+@dataclass(frozen=True, eq=False)
+class Partner:
+    """`value` is added to the layer's output, or taken from it, which makes `total`."""
+
+    value: ir.Value
+    coefficient: float
+    total: ir.Value
+
+
+def partners(value: ir.Value) -> Iterator[Partner]:
+    """The partners of a layer's output, nearest first."""
+    sign = 1.0
+    while len(uses := tuple(value.uses())) == 1 and not value.is_graph_output():
+        node, slot = uses[0].node, uses[0].idx
+        if node.graph is not value.graph or node.domain not in ("", "ai.onnx"):
+            return
+        if node.op_type in ("Add", "Sub"):
+            minus_other, minus_value = node.op_type == "Sub" and slot == 0, node.op_type == "Sub" and slot == 1
+            sign = -sign if minus_value else sign
+            other = node.inputs[1 - slot]
+            if other is not None and constant_tensor(other) is None:
+                yield Partner(other, -sign if minus_other else sign, node.outputs[0])
+        elif node.op_type != "Identity" and not _is_inert_dropout(node):
+            return
+        value = node.outputs[0]
+
+
+def _is_inert_dropout(node: ir.Node) -> bool:
+    """Whether the node is a Dropout that does nothing, as in inference."""
+    return node.op_type == "Dropout" and (len(node.inputs) < 3 or node.inputs[2] is None)
