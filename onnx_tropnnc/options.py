@@ -22,6 +22,9 @@ __all__ = ["AMOUNTS", "Options"]
 AMOUNTS = ("ratio", "threshold", "target_params", "target_macs", "max_drop", "plan")
 """The options that say how much to remove."""
 
+SELECTING = ("select", "thinet")
+"""The methods that choose channels by what they do on samples; all others look at weights alone."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -87,8 +90,10 @@ class Options:
             raise OptionError(f"--reconstruct {self.reconstruct}: unknown; choose auto, off, synthetic or data")
         if self.reconstruct == "data" and self.data is None:
             raise OptionError("--reconstruct data needs samples; give --data")
-        if self.method == "select" and self.threshold is not None:
-            raise OptionError("--threshold is for clustering methods; give --ratio or a target with --method select")
+        if self.method in SELECTING and self.threshold is not None:
+            raise OptionError(
+                f"--threshold is for clustering methods; give --ratio or a target with --method {self.method}"
+            )
         _ = self.merging_method, self.selection  # unknown ones are refused before any work
 
     @property
@@ -105,7 +110,7 @@ class Options:
     def selects(self) -> bool:
         """Whether channels are selected by their activations; `auto` does where consumers are solved afterwards."""
         automatic = self.method == "auto" and self.threshold is None and self.reconstruct != "off"
-        return automatic or self.method == "select"
+        return automatic or self.method in SELECTING
 
     def ratio_of(self, group: ChannelGroup) -> float:
         """The fraction of a group's channels to remove."""
@@ -128,18 +133,18 @@ class Options:
             return method
         if self.features not in get_args(Features):
             raise OptionError(f"--features {self.features}: unknown; choose {', '.join(get_args(Features))}")
-        if not isinstance(method, TropNNC | Iterative | NeuralPath | Cup):
-            raise OptionError(f"--features: {method.name} looks at no clustering vectors of its own choice")
+        if self.method in SELECTING or not isinstance(method, TropNNC | Iterative | NeuralPath | Cup):
+            raise OptionError(f"--features: {self.method} looks at no clustering vectors of its own choice")
         return replace(method, features=self.features)
 
     @property
     def _named_method(self) -> Method:
-        if self.method in ("auto", "select"):
+        if self.method in ("auto", *SELECTING):
             return TropNNC(clustering=self.clustering or "ward")
         if self.method == "tropnnc":
             return TropNNC(clustering=self.clustering or "kmeans")
         if self.method == "tropnnc-iterative":
             return Iterative(self.iterations, self.sign_fixed, clustering=self.clustering or "kmeans")
         if self.method not in METHODS:
-            raise OptionError(f"method {self.method} is unknown; choose auto, select, {', '.join(METHODS)}")
+            raise OptionError(f"method {self.method} is unknown; choose {', '.join(('auto', *SELECTING, *METHODS))}")
         return METHODS[self.method]()

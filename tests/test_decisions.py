@@ -16,7 +16,7 @@ def compressed(path: Path, **options: object) -> Report:
     return compress_model(load(path), Options(verify=False, **options))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", ["auto", "tropnnc", "cup", "l1", "random", "select"])
+@pytest.mark.parametrize("method", ["auto", "tropnnc", "cup", "l1", "random", "select", "thinet"])
 @pytest.mark.parametrize("target", ["target_params", "target_macs"])
 def test_a_budget_is_met_by_every_method(method: str, target: str, models_folder: Path) -> None:
     options = {target: 0.6, "method": method, "reconstruct": "auto" if method == "select" else "off"}
@@ -57,6 +57,9 @@ def test_selection_is_the_same_for_the_same_seed(models_folder: Path) -> None:
         ({"target_params": 0.0}, "outside"),
         ({"max_drop": 101.0}, "outside"),
         ({"threshold": 1.0, "method": "select"}, "for clustering methods"),
+        ({"threshold": 1.0, "method": "thinet"}, "a target with --method thinet"),
+        ({"ratio": 0.3, "method": "thinet", "features": "cosine"}, "--features: thinet looks at no clustering vectors"),
+        ({"ratio": 0.3, "method": "l1", "features": "cosine"}, "--features: l1 looks at no clustering vectors"),
         ({"ratio": 0.3, "reconstruct": "data"}, "give --data"),
         ({"ratio": 0.3, "reconstruct": "perhaps"}, "unknown"),
         ({"ratio": 0.3, "method": "magic"}, "method magic is unknown"),

@@ -4,12 +4,14 @@
     clustering with a budget                 sizes: the global threshold that meets the budget, as counts a block
     select with a ratio                      maps: of each group's ranking the first K channels stay
     select with a budget                     maps: channels go where they cost the least predicted error
+    thinet                                   as select, by ThiNet's ranking and predicted error; what stays is scaled
 
 What costs time (running samples, ranking channels) is done once; any number of ratios and budgets is answered from it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.deciding.allocation import Path, ranking_path, threshold_path
 from onnx_tropnnc.deciding.planning import budget_path, rank_groups, selection_plan, uniform_counts
 from onnx_tropnnc.deciding.selection import Ranking
+from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
@@ -31,9 +34,21 @@ from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 from onnx_tropnnc.merging.representatives import threshold_heights
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.rewriting.contraction import duplicates_of, keep_distinct
-from onnx_tropnnc.running.sessions import NotRunnable
+from onnx_tropnnc.running.sessions import NotRunnable, runtime_missing
 
 __all__ = ["Decider", "Decision"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Measurement(Protocol[T_co]):
+    """What a run of the samples tells of each group, by name."""
+
+    def __call__(
+        self, model: Model, groups: Sequence[ChannelGroup], samples: Samples, *, synthetic: bool, seed: int = 0
+    ) -> Mapping[str, T_co]:
+        """See `rank_groups`."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,7 @@ class Decider:
     groups: tuple[ChannelGroup, ...] = field(init=False)
     shapes: Shapes = field(init=False)
     _rankings: dict[str, Ranking] = field(init=False, default_factory=dict)
+    _energies: dict[str, NDArray[np.float64]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.shapes = shapes_of(self.model)
@@ -81,34 +97,51 @@ class Decider:
             return Decision()
         groups = self._eligible(options)
         counts = {n: c for g in groups for n, c in uniform_counts([g], options.ratio_of(g)).items()}
-        return Decision(maps=self._plan(groups, self._ranked(groups, options), counts))
+        return Decision(maps=self._plan(groups, self._ranked(groups, options), counts, options))
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:
         return [g for g in self.groups if g.pinned is None and options.selection.refusal(g) is None]
 
     def _ranked(self, groups: Sequence[ChannelGroup], options: Options) -> Mapping[str, Ranking]:
         """The groups' channels in the order in which they stay."""
-        missing = [group for group in groups if group.name not in self._rankings]
+        if options.method != "thinet":
+            return self._measured(self._rankings, groups, options, rank_groups)
+        energies = self._measured(self._energies, groups, options, output_energies)
+        return {g.name: removal_ranking(energies[g.name], np.flatnonzero(g.blocks < 0)) for g in groups}
+
+    def _measured(
+        self, known: dict[str, T], groups: Sequence[ChannelGroup], options: Options, measure: Measurement[T]
+    ) -> Mapping[str, T]:
+        """`known`, with what the samples say of groups that it lacks."""
+        missing = [group for group in groups if group.name not in known]
         if missing and self.samples is None:
-            raise OptionError("--method select runs the model on samples, and nothing can be run here; see --no-verify")
+            why = runtime_missing() or "nothing can be run here"
+            raise OptionError(f"--method {options.method} runs the model on samples: {why}")
         if missing and self.samples is not None:
             synthetic = self.samples.source.startswith("synthetic")
             try:
-                found = rank_groups(self.model, missing, self.samples, synthetic=synthetic, seed=options.seed)
+                found = measure(self.model, missing, self.samples, synthetic=synthetic, seed=options.seed)
             except NotRunnable:
-                # the copy adjusted to BatchNormalization's statistics does not run: rank on the model as it is
-                found = rank_groups(self.model, missing, self.samples, synthetic=False, seed=options.seed)
-            self._rankings.update(found)
-        return self._rankings
+                # the copy adjusted to BatchNormalization's statistics does not run: look at the model as it is
+                found = measure(self.model, missing, self.samples, synthetic=False, seed=options.seed)
+            known.update(found)
+        return known
 
     def _plan(
-        self, groups: Sequence[ChannelGroup], ranked: Mapping[str, Ranking], counts: Mapping[str, int]
+        self,
+        groups: Sequence[ChannelGroup],
+        ranked: Mapping[str, Ranking],
+        counts: Mapping[str, int],
+        options: Options,
     ) -> dict[str, MergeMap]:
         """The first channels of each ranking; exact duplicates do not count, and go into the channel they equal."""
         plan = selection_plan(groups, ranked, counts)
         duplicates = duplicates_of(self.model, counts)
         repeated = {name: found for name, found in duplicates.items() if found.changes}
-        return plan | {name: keep_distinct(ranked[name].order, counts[name], same) for name, same in repeated.items()}
+        plan |= {name: keep_distinct(ranked[name].order, counts[name], same) for name, same in repeated.items()}
+        if options.method != "thinet":
+            return plan
+        return {name: scaled(merge_map, self._energies[name]) for name, merge_map in plan.items()}
 
     def _at_budget(self, options: Options, measure: Measure, limit: float) -> Decision:
         groups = self._eligible(options)
@@ -116,7 +149,7 @@ class Decider:
             ranked = self._ranked(groups, options)
             path = budget_path(self.model, self.shapes, groups, ranked, measure, round_to=options.round_to)
             kept = zip(path.costs.units, path.within(limit), strict=True)
-            return Decision(maps=self._plan(groups, ranked, {unit.group.name: count for unit, count in kept}))
+            return Decision(maps=self._plan(groups, ranked, {unit.group.name: count for unit, count in kept}, options))
         path = self._clustering_path(groups, options, measure)
         sizes: dict[str, tuple[int, ...]] = {}
         for unit, count in zip(path.costs.units, path.within(limit), strict=True):

@@ -1,8 +1,8 @@
 """Which channels to keep, decided on the whole model before anything is changed.
 
-    curves = selection_curves(model, groups, samples)      once: the samples run, every group ranked
-    counts = uniform_counts(...) | BudgetCurve(...).counts(0.8)      as often as asked
-    plan = selection_plan(groups, curves, counts)          merge maps by group name, for MergeChannels(plan=...)
+    rankings = rank_groups(model, groups, samples, ...)         once: the samples run, every group ranked
+    counts = uniform_counts(groups, 0.3)                        as often as asked; or of budget_path(...).within(limit)
+    plan = selection_plan(groups, rankings, counts)             merge maps by group name, for MergeChannels(plan=...)
 
 Where BatchNormalization statistics are known and the samples are made up, the samples run through a copy of the model
 that is adjusted to those statistics (rescaling.py).
@@ -25,7 +25,7 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.rewriting.statistics_matching import match_statistics
 from onnx_tropnnc.solving.rescaling import statistics_affines
 
-__all__ = ["budget_path", "rank_groups", "selection_plan", "uniform_counts"]
+__all__ = ["budget_path", "rank_groups", "selection_plan", "statistics_matched", "uniform_counts"]
 
 
 def rank_groups(
@@ -47,13 +47,23 @@ def rank_groups(
         seed: of the positions drawn.
         memory: bytes that activations may take.
     """
-    if synthetic and model.statistics:
-        affines, model = statistics_affines(model, samples, memory=memory), model.clone()
-        match_statistics(model, affines)
-        same = {group.name: group for group in find_channel_groups(model, shapes_of(model))}
-        groups = [same[group.name] for group in groups]
+    if synthetic:
+        model, groups = statistics_matched(model, groups, samples, memory=memory)
     readings = group_readings(model, groups, samples, seed=seed)
     return {group.name: rank_readings(readings[group.name], np.flatnonzero(group.blocks < 0)) for group in groups}
+
+
+def statistics_matched(
+    model: Model, groups: Sequence[ChannelGroup], samples: Samples, *, memory: int | None = None
+) -> tuple[Model, Sequence[ChannelGroup]]:
+    """A copy whose activations on the samples have the statistics that the model knows, and its groups of these names;
+    the model itself where it knows none."""
+    if not model.statistics:
+        return model, groups
+    affines, copy = statistics_affines(model, samples, memory=memory), model.clone()
+    match_statistics(copy, affines)
+    same = {group.name: group for group in find_channel_groups(copy, shapes_of(copy))}
+    return copy, [same[group.name] for group in groups]
 
 
 def rank_readings(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ranking:

@@ -10,8 +10,8 @@ Where a run takes many samples, that is one walk: a clone of the model normalise
 BatchNormalization did in training, and tells what it found. Where it takes few, the tensors are put right one after the
 other in lock-step, over all samples.
 
-passes/match_statistics.py writes the maps into the weights of a copy of the model; they serve analysis and solving
-only, and never reach the result.
+rewriting/statistics_matching.py writes the maps into the weights of a copy of the model; they serve analysis and
+solving only, and never reach the result.
 """
 
 from collections.abc import Iterable

@@ -1,0 +1,178 @@
+"""ThiNet (Luo, Wu, Lin, 2017): greedy selection of channels from what they bring to the next layer's outputs.
+
+A consumer's output s (one output channel at one position of one sample), bias apart, is the sum of what the group's n
+channels bring to it: x_si = sum_q c_iq u_siq over the weights q that its kernel has for channel i. With T removed and
+S kept
+
+    E(T) = sum_s (sum_{i in T} x_si)^2 = 1_T' P 1_T                    P = sum_s x_s x_s'    n x n
+    w    = argmin sum_s (sum_i x_si - sum_{i in S} w_i x_si)^2
+
+T grows by the channel that leaves E(T) smallest; then the columns of each kept channel are multiplied by its w_i. Both
+need nothing but P, which is estimated from outputs drawn at random, of all consumers of the group together. It is no
+covariance of activations (readings.py): a kernel's window sees a channel at several places at once.
+
+w solves (P_SS + ridge) (w - 1) = P_ST 1: where the outputs do not say how to scale a channel, it keeps its weights.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from scipy.linalg import solve
+from scipy.sparse import csr_array
+
+from onnx_tropnnc.analysis.channels import ChannelGroup
+from onnx_tropnnc.analysis.trace import Labels, label
+from onnx_tropnnc.deciding.planning import statistics_matched
+from onnx_tropnnc.deciding.selection import Ranking
+from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.running.activations import LockStep, Stop
+from onnx_tropnnc.solving.layer_rows import draw_positions, input_rows
+from onnx_tropnnc.solving.linear_layers import LinearLayer, solving_refusal
+
+__all__ = ["output_energies", "removal_ranking", "scaled"]
+
+Matrix = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+OUTPUTS = 24_000
+"""Outputs drawn of a consumer; OUTPUTS_PER_CHANNEL times n where that is more."""
+OUTPUTS_PER_CHANNEL = 16
+RIDGE = 1e-6
+"""Of P's mean diagonal."""
+
+_MODEL = "model"
+"""The only key of the lock-step run."""
+
+
+def output_energies(
+    model: Model, groups: Sequence[ChannelGroup], samples: Samples, *, synthetic: bool, seed: int = 0
+) -> dict[str, Matrix]:
+    """P of each group.
+
+    Args:
+        model: with its BatchNormalizations folded and nothing merged; it is not changed.
+        groups: those of its groups that may change.
+        samples: what to run on.
+        synthetic: whether they are made up, so that the model's statistics say more than they do.
+        seed: of the outputs drawn.
+
+    Raises:
+        NotRunnable: onnxruntime cannot run the model.
+    """
+    if synthetic:
+        model, groups = statistics_matched(model, groups, samples)
+    energies = {group.name: np.zeros((group.channels, group.channels)) for group in groups}
+    readers = _readers(model, groups)
+    stops = [reader.stop for reader in readers]
+    rng = np.random.default_rng(seed)
+    for reader, visit in zip(readers, LockStep({_MODEL: model}, samples, stops), strict=True):
+        weights = np.asarray(reader.layer.matrix()[0], np.float32)
+        for batch in visit:
+            for weight, brought in reader.drawn(batch[_MODEL], weights, -(-reader.wanted // visit.batches), rng):
+                for name, places in reader.places.items():
+                    energies[name] += weight * _energy(brought, places)
+    return energies
+
+
+def removal_ranking(energy: Matrix, always: Indices) -> Ranking:
+    """Channels in the order in which they stay, those of `always` first; residual[k] is E(T) / E(all), k kept.
+
+    >>> removal_ranking(np.diag([3.0, 1.0, 2.0]), np.array([], np.int64)).order
+    array([0, 2, 1])
+    """
+    count, total = len(energy), max(float(energy.sum()), 1e-300)
+    barred, shared, lost = np.zeros(count), np.zeros(count), 0.0
+    barred[always] = np.inf
+    removed: list[int] = []
+    losses = [0.0]
+    for number in range(count):
+        if number == count - len(always):
+            barred[always] = 0.0
+        rise = 2.0 * shared + np.diagonal(energy)
+        channel = int(np.argmin(rise + barred))
+        barred[channel] = np.inf
+        shared += energy[channel]
+        lost += float(rise[channel])
+        removed.append(channel)
+        losses.append(max(lost, 0.0) / total)
+    return Ranking(np.asarray(removed[::-1], np.int64), np.asarray(losses[::-1]))
+
+
+def scaled(merge_map: MergeMap, energy: Matrix) -> MergeMap:
+    """The map with the columns of each kept channel multiplied by its w."""
+    kept = np.flatnonzero(merge_map.labels >= 0)
+    brings = csr_array((merge_map.gamma[kept], (merge_map.labels[kept], kept)), (merge_map.size, len(energy)))
+    seen = brings @ energy
+    within = (brings @ seen.T).T
+    missing = seen.sum(axis=1) - within.sum(axis=1)
+    ridge = max(RIDGE * float(np.trace(within)) / max(1, merge_map.size), 1e-30)
+    weights = 1.0 + solve(within + ridge * np.eye(merge_map.size), missing, assume_a="sym")
+    gamma = merge_map.gamma.copy()
+    gamma[kept] *= weights[merge_map.labels[kept]]
+    return replace(merge_map, gamma=gamma)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """A consumer, and per group which of its channels stands at each position of what it reads."""
+
+    layer: LinearLayer
+    places: Mapping[str, csr_array]
+    """(positions, n) ones."""
+
+    @property
+    def stop(self) -> Stop:
+        """What must be at hand."""
+        return Stop(label(self.layer.node), {_MODEL: (name_of(self.layer.data), name_of(self.layer.output))})
+
+    @property
+    def wanted(self) -> int:
+        """How many outputs to draw."""
+        return max(OUTPUTS, OUTPUTS_PER_CHANNEL * max(int(places.shape[1]) for places in self.places.values()))
+
+    def drawn(
+        self, tensors: Mapping[str, NDArray[Any]], weights: NDArray[np.float32], count: int, rng: np.random.Generator
+    ) -> Iterator[tuple[float, NDArray[Any]]]:
+        """(s, d) what each weight brings to `count` outputs of a batch, and how many outputs each of them stands for.
+
+        Positions are drawn first; where there are fewer than `count`, several output channels of each.
+        """
+        shape, channels = tensors[name_of(self.layer.output)].shape, weights.shape[1]
+        positions = draw_positions(self.layer, shape, count, rng)
+        rows = input_rows(self.layer, tensors[name_of(self.layer.data)], shape, positions)[0]
+        turns = min(channels, math.ceil(count / max(1, len(rows))))
+        first = rng.integers(channels, size=len(rows))
+        for turn in range(turns):
+            yield math.prod(shape) / (turns * len(rows)), rows * weights.T[(first + turn) % channels]
+
+
+def _energy(brought: NDArray[Any], places: csr_array) -> Matrix:
+    """P of these outputs; the columns of `brought` run over kernel offsets first, then positions."""
+    positions = brought.reshape(len(brought), -1, places.shape[0]).sum(axis=1, dtype=np.float64)
+    x = (places.T @ positions.T).T
+    return np.asarray(x.T @ x)
+
+
+def _readers(model: Model, groups: Sequence[ChannelGroup]) -> list[_Reader]:
+    """The groups' consumers in topological order, each once."""
+    places: dict[ir.Node, dict[str, csr_array]] = defaultdict(dict)
+    for group in groups:
+        for place in group.of_kind("consumer"):
+            if solving_refusal(place.use.node) is None:
+                places[place.use.node][group.name] = _standing(place.members, group.channels)
+    return [_Reader(LinearLayer(node), places[node]) for node in model.graph if node in places]
+
+
+def _standing(members: Labels, count: int) -> csr_array:
+    """(positions, count) 1 where the channel stands."""
+    known = np.flatnonzero(members >= 0)
+    return csr_array((np.ones(len(known)), (known, members[known])), shape=(len(members), count))
