@@ -182,21 +182,24 @@ def _inspect(arguments: dict[str, Any]) -> int:
     from dataclasses import replace
 
     from onnx_tropnnc.analysis.channels import find_channel_groups
+    from onnx_tropnnc.analysis.coverage import coverage_of
     from onnx_tropnnc.graph.model_io import load
     from onnx_tropnnc.graph.shapes import shapes_of
     from onnx_tropnnc.pass_manager import PassManager
     from onnx_tropnnc.passes import FoldBatchNorm, PlainConstants, Selection
     from onnx_tropnnc.rewriting.unreached import unreached_layers
-    from onnx_tropnnc.terminal import print_groups
+    from onnx_tropnnc.terminal import print_coverage, print_groups
 
     amounts = ("ratio", "threshold", "target_params", "target_macs", "max_drop", "apply_plan")
     ratio = 0.0 if all(arguments[name] is None for name in amounts) else arguments["ratio"]
     options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
     model = load(arguments["source"], input_shapes=options.input_shape)
     PassManager([PlainConstants(), FoldBatchNorm()])(model)
-    groups = find_channel_groups(model, shapes_of(model))
+    shapes = shapes_of(model)
+    groups = find_channel_groups(model, shapes)
     selection = Selection(options.include, options.exclude, options.ties)
     print_groups(groups, [selection.refusal(group) for group in groups], unreached_layers(model), _console())
+    print_coverage(coverage_of(model, shapes, groups, selection.refusal), _console())
     if options.ratio != 0.0:
         from onnx_tropnnc.pipeline import compress_model
 

@@ -7,11 +7,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
+from onnx_tropnnc.analysis.coverage import Coverage
 from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded, Unreached
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.verification import Verification
 
-__all__ = ["print_groups", "print_report"]
+__all__ = ["print_coverage", "print_groups", "print_report"]
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -105,3 +106,13 @@ def _nodes(group: ChannelGroup) -> tuple[tuple[str, tuple[str, ...]], ...]:
         ("tied by", group.ties),
         ("read by", group.nodes("consumer")),
     )
+
+
+def print_coverage(found: Coverage, console: Console) -> None:
+    """The share of the weights that may become smaller, and what keeps the rest, the largest first."""
+    macs = "" if found.macs_share is None else f", {100 * found.macs_share:.1f} % of their multiply-accumulates"
+    line = f"in groups that may change: {100 * found.share:.1f} % of {found.parameters:,} weights of layers{macs}"
+    console.print(line, highlight=False, soft_wrap=True)
+    for reason, weights in found.reasons.items():
+        line = f"    {100 * weights / max(1, found.parameters):.1f} % stay: {reason}"
+        console.print(escape(line), highlight=False, soft_wrap=True)

@@ -1,0 +1,155 @@
+"""Which share of a model's weights stands in channel groups that may change, and why the rest does not.
+
+An element of a Conv, ConvTranspose, Gemm or MatMul weight is reached where its row or its column belongs to a channel
+that may go: merging that channel takes the element away. A classifier's weight is reached through its columns, though
+its rows, the model's outputs, stay.
+
+    Conv (3 -> 64), Relu, Conv (64 -> 128), model output       reached: all of both weights
+    Gemm on the model's input, softmax                         reached: nothing; "... is a model output"
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.analysis.channels import ChannelGroup, Place
+from onnx_tropnnc.analysis.trace import label
+from onnx_tropnnc.graph.constants import constant_tensor, is_floating, shape_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import Shapes
+from onnx_tropnnc.graph.sizes import node_macs
+
+__all__ = ["Coverage", "LayerCoverage", "coverage_of"]
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+NO_GROUP = "its channels begin no group"
+IN_BODY = "it stands in the body of an If, Loop or Scan"
+
+
+@dataclass(frozen=True)
+class LayerCoverage:
+    """One layer's weight: its elements, those that may go, and why the others stay.
+
+    A weight that several layers read is counted at the first of them. `macs` are of one sample; None where a shape is
+    not known, 0 where the layer stands in a subgraph.
+    """
+
+    node: str
+    parameters: int
+    reached: int
+    macs: int | None
+    macs_reached: float
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """All layers of a model."""
+
+    layers: tuple[LayerCoverage, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all layers' weights."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def share(self) -> float:
+        """Of the layers' weights, how much stands in groups that may change; 1 where there are none."""
+        return sum(layer.reached for layer in self.layers) / self.parameters if self.parameters else 1.0
+
+    @property
+    def macs_share(self) -> float | None:
+        """The same of their multiply-accumulates; None where there are none, or they are not known."""
+        if any(layer.macs is None for layer in self.layers):
+            return None
+        total = sum(layer.macs or 0 for layer in self.layers)
+        return sum(layer.macs_reached for layer in self.layers) / total if total else None
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """Per reason how many weights it keeps, most first."""
+        found: dict[str, int] = defaultdict(int)
+        for layer in self.layers:
+            if layer.reason is not None:
+                found[layer.reason] += layer.parameters - layer.reached
+        return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+
+
+def coverage_of(
+    model: Model, shapes: Shapes, groups: Iterable[ChannelGroup], refusal: Callable[[ChannelGroup], str | None]
+) -> Coverage:
+    """Measure every layer with constant weights, those of subgraphs too.
+
+    Args:
+        model: with its BatchNormalizations folded.
+        shapes: of its tensors.
+        groups: as `find_channel_groups` returns them.
+        refusal: why options keep a group as it is, or None.
+    """
+    standing: dict[ir.Value, list[_Stand]] = defaultdict(list)
+    for group in groups:
+        refused = refusal(group)
+        free = (group.blocks >= 0) & (refused is None)
+        reason = group.pinned or refused or "; ".join(group.reasons)
+        for place in group.places:
+            standing[place.use.value].append((place, free, reason))
+    return Coverage(tuple(_layers(model, shapes, standing)))
+
+
+_Stand = tuple[Place, NDArray[np.bool_], str]
+"""Where a group stands, which of its channels may go, and why the others stay."""
+_Standing = Mapping[ir.Value, list[_Stand]]
+
+
+def _layers(model: Model, shapes: Shapes, standing: _Standing) -> Iterator[LayerCoverage]:
+    seen: set[ir.Value] = set()
+    for graph in model.ir.graphs():
+        for node in graph:
+            value = _weight(node)
+            if value is None:
+                continue
+            inside = graph is not model.graph
+            size, reached, reasons = _reached(value, standing.get(value, ()))
+            macs = 0 if inside else node_macs(node, shapes)
+            why = "; ".join(reasons) or (IN_BODY if inside else NO_GROUP)
+            counted = value not in seen
+            seen.add(value)
+            yield LayerCoverage(
+                node=label(node),
+                parameters=size * counted,
+                reached=reached * counted,
+                macs=macs,
+                macs_reached=(macs or 0) * reached / max(1, size),
+                reason=why if reached < size else None,
+            )
+
+
+def _weight(node: ir.Node) -> ir.Value | None:
+    """The floating-point constant that makes the node a layer; a MatMul's may stand on either side."""
+    if node.op_type not in _LAYERS or node.domain not in ("", "ai.onnx"):
+        return None
+    for slot in (1, 0) if node.op_type == "MatMul" else (1,):
+        tensor = constant_tensor(node.inputs[slot])
+        if tensor is not None and is_floating(tensor) and len(shape_of(tensor)) > 1:
+            return node.inputs[slot]
+    return None
+
+
+def _reached(value: ir.Value, standing: Iterable[_Stand]) -> tuple[int, int, tuple[str, ...]]:
+    """The weight's elements, how many of them may go, and the reasons of the channels that stay."""
+    tensor = constant_tensor(value)
+    assert tensor is not None
+    stays = [np.ones(size, bool) for size in shape_of(tensor)]
+    reasons: dict[str, None] = {}
+    for place, free, reason in standing:
+        inside = place.members >= 0
+        stays[place.use.axis][inside] &= ~free[place.members[inside]]
+        if reason:
+            reasons[reason] = None
+    kept = int(np.prod([mask.sum() for mask in stays], dtype=np.int64))
+    return int(tensor.size), int(tensor.size) - kept, tuple(reasons)
