@@ -18,12 +18,16 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import Size, size_of
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.merging.clustering import Extent
 from onnx_tropnnc.merging.representatives import Method, TropNNC
+from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes import FoldBatchNorm, MergeChannels, PlainConstants, RefreshShapes, Selection
 
 __all__ = ["CACHE", "LabelledImages", "Subject", "nearest_threshold", "size", "top_1"]
@@ -61,6 +65,12 @@ class LabelledImages:
         chosen = np.isin(self.labels, classes)
         return LabelledImages(self.images[chosen], np.searchsorted(classes, self.labels[chosen]))
 
+    def samples(self, model: Model) -> Samples:
+        """The images as samples of a model with one input."""
+        made = samples_for(model, count=1)
+        ((name, _),) = made.arrays.items()
+        return Samples(made.inputs, {name: self.images}, None, f"{len(self.labels)} images")
+
     @cached_property
     def digest(self) -> str:
         """What the images and labels hash to."""
@@ -95,9 +105,24 @@ class Subject:
         seed: int = 0,
     ) -> Model:
         """A compressed copy; groups with a residual tie stay as they are, as in the paper."""
+        return self._after(
+            MergeChannels(
+                ratio=ratio, extent=extent, method=method or TropNNC(), selection=Selection(include), seed=seed
+            )
+        )
+
+    def decider(self, images: LabelledImages) -> Decider:
+        """What decides for methods that look at activations; it runs the images once, however often it is asked."""
+        return Decider(self.folded, images.samples(self.folded), size(self.folded))
+
+    def decided(self, decider: Decider, options: Options) -> Model:
+        """A compressed copy, as the decider says."""
+        maps = decider.decide(options).maps
+        return self._after(MergeChannels(plan=maps, selection=options.selection))
+
+    def _after(self, merge: MergeChannels) -> Model:
         model = self.folded.clone()
-        selection = Selection(include)
-        MergeChannels(ratio=ratio, extent=extent, method=method or TropNNC(), selection=selection, seed=seed)(model)
+        merge(model)
         RefreshShapes()(model)
         return model
 

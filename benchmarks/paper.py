@@ -7,8 +7,9 @@
 
 Trained tables read MNIST's and Fashion-MNIST's test parts from FOLDER/mnist_test.npz and FOLDER/fashion_mnist_test.npz
 (--folder). The others take --model and --data X.npz with uint8 `images` (N x C x H x W), `labels`, and the `mean` and
-`std` by which the model wants them normalised; --mean and --std replace those. Trained networks and measured accuracies
-are kept under build/, so that a second run is quick. Nothing is fine-tuned or reconstructed.
+`std` by which the model wants them normalised; --mean and --std replace those. ThiNet, on the curves of Figures 7 to 9,
+selects by training images: FOLDER/NAME_calibration.npz, or --calibration X.npz of the same form. Trained networks and
+measured accuracies are kept under build/, so that a second run is quick. Nothing is fine-tuned or reconstructed.
 """
 
 import argparse
@@ -21,12 +22,13 @@ from types import MappingProxyType
 from measuring import LabelledImages, Subject
 from paper_non_uniform import ablation_lines, equal_size_lines, rules_of, threshold_lines
 from paper_tables import FIGURES, NON_UNIFORM, TABLE_1, TABLE_2, TABLE_3, SizeTable
-from paper_uniform import curve_lines, size_table_lines
+from paper_uniform import Curves, size_table_lines
 
 SHARED = Path("../shared")
 RESNET56 = SHARED / "zoo" / "cifar10_resnet56_bn.onnx"
 VGG = SHARED / "zoo" / "cifar10_vgg16_bn.onnx"
 CIFAR10 = SHARED / "data" / "cifar10_dev.npz"
+CIFAR10_TRAINING = SHARED / "data" / "cifar10_calibration.npz"
 MODELS = Path(__file__).parent.parent / "models"
 
 Lines = Iterator[str]
@@ -80,6 +82,7 @@ class Given:
     model: Path | None = None
     data: Path | None = None
     fractions: tuple[float, ...] = (0.9, 0.8, 0.7)
+    training: Path | None = None
 
 
 def _files(given: Given, arguments: argparse.Namespace) -> tuple[Path, Path]:
@@ -129,28 +132,41 @@ def _about(given: Given, arguments: argparse.Namespace, data: LabelledImages) ->
 # -- figures ----------------------------------------------------------------------------------------------------------
 
 
-def curve(name: str, title: str, layers: str, given: Given, arguments: argparse.Namespace) -> Lines:
+def curve(name: str, title: str, layers: str, given: Given, arguments: argparse.Namespace, *, fused: bool) -> Lines:
     """A curve over a given model."""
-    subject, data = _subject(given, arguments)
+    subject, data = _subject(given, arguments, fused=fused)
     yield f"## Figure {name.removeprefix('figure')}: {title}\n"
     yield from _about(given, arguments, data)
-    yield from _curve(name, subject, layers, data, arguments)
+    own = given.training if arguments.model is None and arguments.data is None else None
+    yield from _curve(name, subject, layers, data, own, arguments)
 
 
 def trained_curve(name: str, network: str, data_name: str, layers: str, arguments: argparse.Namespace) -> Lines:
     """A curve over a small network: of models/ for MNIST, trained for Fashion-MNIST."""
     known = MODELS / f"{data_name}_{network}.onnx"
     path = known if known.exists() else _network(f"{data_name}_{network}", arguments.fashion)
+    data, training = _test_part(arguments, data_name), arguments.folder / f"{data_name}_calibration.npz"
     yield f"## Figure {name.removeprefix('figure')}: {network}, {data_name}, {layers} layers\n"
-    yield from _curve(name, Subject.load(path), layers, _test_part(arguments, data_name), arguments)
+    yield f"{path.name}, {len(data.labels)} images.\n"
+    yield from _curve(name, Subject.load(path), layers, data, training, arguments)
 
 
-def _curve(name: str, subject: Subject, layers: str, data: LabelledImages, arguments: argparse.Namespace) -> Lines:
+def _curve(
+    name: str, subject: Subject, layers: str, data: LabelledImages, own: Path | None, arguments: argparse.Namespace
+) -> Lines:
     chosen = subject.linear_layers() if layers == "linear" else subject.convolutions()
-    yield from curve_lines(subject, chosen, data, arguments.seeds)
+    path: Path | None = arguments.calibration or own
+    there = path is not None and path.is_file()
+    training = LabelledImages.load(path, mean=arguments.mean, deviation=arguments.std) if path and there else None
+    yield from Curves(subject, chosen, data, training, arguments.seeds).lines()
+    if training is None:
+        yield "\nThiNet is left out: give training images, --calibration X.npz."
     yield f"\nThe paper: {FIGURES[name]}."
 
 
+_VGG_TRAINED = Given(VGG, CIFAR10, training=CIFAR10_TRAINING)
+_alexnet, _vgg = partial(curve, fused=False), partial(curve, fused=True)
+"""The paper compresses VGG with its BatchNormalization fused beforehand (7.3, second version)."""
 _VGG_SIZES = Given(VGG, CIFAR10, (0.99, 0.9, 0.8, 0.7, 0.6))
 _RESNET56_SIZES = Given(RESNET56, CIFAR10, (0.847, 0.741, 0.635))
 
@@ -173,10 +189,10 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "figure7b": partial(trained_curve, "figure7b", "deepnn", "fashion_mnist", "linear"),
         "figure7c": partial(trained_curve, "figure7c", "deepcnn2d", "mnist", "convolutional"),
         "figure7d": partial(trained_curve, "figure7d", "deepcnn2d", "fashion_mnist", "convolutional"),
-        "figure8a": partial(curve, "figure8a", "AlexNet, linear layers, CIFAR-10", "linear", Given()),
-        "figure8b": partial(curve, "figure8b", "AlexNet, linear layers, CIFAR-100", "linear", Given()),
-        "figure8c": partial(curve, "figure8c", "VGG, convolutional, CIFAR-10", "convolutional", Given(VGG, CIFAR10)),
-        "figure8d": partial(curve, "figure8d", "VGG, convolutional, CIFAR-100", "convolutional", Given()),
+        "figure8a": partial(_alexnet, "figure8a", "AlexNet, linear layers, CIFAR-10", "linear", Given()),
+        "figure8b": partial(_alexnet, "figure8b", "AlexNet, linear layers, CIFAR-100", "linear", Given()),
+        "figure8c": partial(_vgg, "figure8c", "VGG, convolutional, fused, CIFAR-10", "convolutional", _VGG_TRAINED),
+        "figure8d": partial(_vgg, "figure8d", "VGG, convolutional, fused, CIFAR-100", "convolutional", Given()),
         "figure9a": partial(trained_curve, "figure9a", "lenet", "mnist", "linear"),
         "figure9b": partial(trained_curve, "figure9b", "lenet", "fashion_mnist", "linear"),
         "figure9c": partial(trained_curve, "figure9c", "lenet", "mnist", "convolutional"),
@@ -196,6 +212,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5, help="trained networks, or draws of `random` (5)")
     parser.add_argument("--model", type=Path, help="the model of tables 4 to 7 and figure 8")
     parser.add_argument("--data", type=Path, help="its test images and labels, .npz")
+    parser.add_argument("--calibration", type=Path, help="training images, .npz: what ThiNet selects by")
     parser.add_argument("--fused", action="store_true", help="clustering sees the kernels after folding only")
     parser.add_argument("--limit", type=int, help="use the first N images only")
     parser.add_argument("--mean", type=float, nargs="+", help="instead of the data's")

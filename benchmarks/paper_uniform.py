@@ -5,6 +5,8 @@ The figures are curves over one network; what the paper prints of them is pictur
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from types import MappingProxyType
@@ -12,6 +14,7 @@ from types import MappingProxyType
 from measuring import LabelledImages, Subject, top_1
 from paper_tables import SizeTable, Spread
 
+from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.merging.representatives import (
     L1,
     Iterative,
@@ -22,8 +25,9 @@ from onnx_tropnnc.merging.representatives import (
     TropNNC,
     Zonotope,
 )
+from onnx_tropnnc.options import Options
 
-__all__ = ["CURVE_METHODS", "LAST_HIDDEN", "REMAINING", "curve_lines", "size_table_lines", "spread"]
+__all__ = ["CURVE_METHODS", "LAST_HIDDEN", "REMAINING", "Curves", "size_table_lines", "spread"]
 
 LAST_HIDDEN = ("/fc1/Gemm",)
 """The layer of 1000 neurons in the CNN of Tables 1 to 3."""
@@ -84,20 +88,46 @@ def _text(value: Spread) -> str:
     return f"{value.mean:.2f} ± {value.deviation:.2f}"
 
 
-def curve_lines(subject: Subject, layers: tuple[str, ...], data: LabelledImages, seeds: int) -> Iterator[str]:
-    """Accuracy of every method by the percentage that remains; `random` is the mean over `seeds` seeds."""
-    yield "| remaining % | " + " | ".join(CURVE_METHODS) + " |"
-    yield "| --- |" + " --- |" * len(CURVE_METHODS)
-    for percent in REMAINING:
-        accuracies = [_on_curve(subject, method, percent, layers, data, seeds) for method in CURVE_METHODS.values()]
-        yield f"| {percent:g} | {' | '.join(f'{accuracy:.2f}' for accuracy in accuracies)} |"
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Some layers of a network, compressed to any size.
 
+    Attributes:
+        subject: the network.
+        layers: the names of those that are compressed.
+        data: what accuracy is measured on.
+        training: images that ThiNet selects by, the only method that looks at any; None: no curve of it.
+        seeds: draws of `random`.
+    """
 
-def _on_curve(
-    subject: Subject, method: Method, percent: float, layers: tuple[str, ...], data: LabelledImages, seeds: int
-) -> float:
-    if percent == 100.0:
-        return top_1(subject.folded, data)
-    drawn = range(seeds if isinstance(method, Random) else 1)
-    found = (subject.merged(method, ratio=1 - percent / 100, include=layers, seed=seed) for seed in drawn)
-    return fmean(top_1(model, data) for model in found)
+    subject: Subject
+    layers: tuple[str, ...]
+    data: LabelledImages
+    training: LabelledImages | None
+    seeds: int
+
+    def lines(self) -> Iterator[str]:
+        """Accuracy of every method by the percentage that remains; `random` is the mean over seeds."""
+        names = [*CURVE_METHODS, *(["thinet"] if self._decider else [])]
+        yield "| remaining % | " + " | ".join(names) + " |"
+        yield "| --- |" + " --- |" * len(names)
+        for percent in REMAINING:
+            yield f"| {percent:g} | {' | '.join(f'{self.accuracy(name, percent):.2f}' for name in names)} |"
+
+    def accuracy(self, method: str, percent: float) -> float:
+        """Of one point; the network as it was where everything remains."""
+        ratio = 1 - percent / 100
+        if not ratio:
+            return top_1(self.subject.folded, self.data)
+        if method == "thinet":
+            assert self._decider is not None
+            options = Options(ratio=ratio, method=method, include=self.layers, reconstruct="off")
+            return top_1(self.subject.decided(self._decider, options), self.data)
+        chosen = CURVE_METHODS[method]
+        drawn = range(self.seeds if isinstance(chosen, Random) else 1)
+        found = (self.subject.merged(chosen, ratio=ratio, include=self.layers, seed=seed) for seed in drawn)
+        return fmean(top_1(model, self.data) for model in found)
+
+    @cached_property
+    def _decider(self) -> Decider | None:
+        return None if self.training is None else self.subject.decider(self.training)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnx_tropnnc.merging.representatives import Cup, SingleOutput, TropNNC
+from onnx_tropnnc.options import Options
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -165,9 +166,41 @@ def test_a_table_of_seeds(models_folder: Path, test_images) -> None:
     assert uniform.spread([1.0, 3.0]) == tables.Spread(2.0, 2.0**0.5)
 
 
+def test_curves_have_every_method_and_thinet_where_there_are_training_images(models_folder: Path, test_images) -> None:
+    measuring, uniform = room("measuring"), room("paper_uniform")
+    images, labels = test_images("mnist")
+    data = measuring.LabelledImages(images[:100], labels[:100])
+    training = measuring.LabelledImages(images[100:150], labels[100:150])
+    subject = measuring.Subject.load(models_folder / "mnist_lenet.onnx")
+    curves = uniform.Curves(subject, subject.convolutions(), data, training, 1)
+    assert curves.accuracy("thinet", 100.0) == measuring.top_1(subject.folded, data)
+    half = curves.accuracy("thinet", 50.0)
+    assert 30.0 < half < 100.0
+    head, _, *rows = curves.lines()
+    assert cells(head)[1:] == [*uniform.CURVE_METHODS, "thinet"]
+    assert [cells(row)[0] for row in rows] == [f"{percent:g}" for percent in uniform.REMAINING]
+    assert cells(rows[3])[-1] == f"{half:.2f}"
+    head, *_ = uniform.Curves(subject, subject.convolutions(), data, None, 1).lines()
+    assert cells(head)[1:] == list(uniform.CURVE_METHODS)
+
+
+def test_thinet_takes_only_the_layers_of_its_curve(models_folder: Path, test_images) -> None:
+    measuring = room("measuring")
+    images, labels = test_images("mnist")
+    subject = measuring.Subject.load(models_folder / "mnist_lenet.onnx")
+    options = Options(ratio=0.5, method="thinet", include=subject.convolutions(), reconstruct="off")
+    model = subject.decided(subject.decider(measuring.LabelledImages(images[:50], labels[:50])), options)
+    shapes = {value.name: tuple(value.shape.numpy()) for value in model.graph.initializers.values()}
+    assert shapes["conv1.weight"] == (3, 1, 5, 5)
+    assert shapes["conv2.weight"] == (8, 3, 5, 5)
+    assert shapes["fc1.weight"] == (120, 8 * 5 * 5)
+
+
 def test_commands_without_a_model_ask_for_one(tmp_path: Path) -> None:
     paper = room("paper")
-    nothing = Namespace(model=None, data=None, limit=None, mean=None, std=None, fractions=None, fused=False)
+    nothing = Namespace(
+        model=None, data=None, limit=None, mean=None, std=None, fractions=None, fused=False, calibration=None
+    )
     with pytest.raises(SystemExit, match="--model"):
         list(paper.COMMANDS["table7"](nothing))
     missing = Namespace(**{**vars(nothing), "model": tmp_path / "no.onnx", "data": tmp_path / "no.npz"})
