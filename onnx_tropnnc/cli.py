@@ -44,7 +44,8 @@ Examples:
 @click.option("--variant", default="raw", show_default=True, help="What the threshold is scaled by: raw, 1 or 2.")
 @click.option("--method", default="auto", show_default=True, help="How channels are merged; see the README.")
 @click.option("--clustering", help="kmeans (the paper's) or ward; by default ward for --method auto.")
-@click.option("--features", help="What the clustering looks at: weights, cosine, shifted or cup.")
+@click.option("--features", help="What the clustering looks at: weights, fused, cosine, shifted or cup.")
+@click.option("--representative", default="mean", show_default=True, help="Of tropnnc's incoming weights: mean or sum.")
 @click.option("--linkage", default="ward", show_default=True, help="Of --threshold: ward, complete or average.")
 @click.option("--iterations", type=int, default=3, show_default=True, help="Of --method tropnnc-iterative.")
 @click.option("--sign-fixed", is_flag=True, help="With tropnnc-iterative: the variant of the paper's Appendix A.6.")
@@ -153,7 +154,18 @@ def _options(arguments: dict[str, Any]) -> "Options":
         "include",
         "exclude",
     )
-    more = ("bound_radius", "features", "linkage", "ties", "data", "min_agreement", "min_cosine", "device", "seed")
+    more = (
+        "bound_radius",
+        "features",
+        "representative",
+        "linkage",
+        "ties",
+        "data",
+        "min_agreement",
+        "min_cosine",
+        "device",
+        "seed",
+    )
     return Options(
         **{name: arguments[name] for name in plain + more},
         ratio_for=tuple(ratios),

@@ -15,7 +15,7 @@ from onnx_tropnnc.merging.baselines import Cup, NeuralPath
 from onnx_tropnnc.merging.clustering import Clustering, Extent, Linkage, Threshold, Variant
 from onnx_tropnnc.merging.features import Features
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.merging.representatives import METHODS, Iterative, Method, TropNNC
+from onnx_tropnnc.merging.representatives import METHODS, Iterative, Method, RepresentativeInput, TropNNC
 
 __all__ = ["AMOUNTS", "Options"]
 
@@ -40,6 +40,7 @@ class Options:
     method: str = "auto"
     clustering: Clustering | None = None
     features: Features | None = None
+    representative: RepresentativeInput = "mean"
     linkage: Linkage = "ward"
     iterations: int = 3
     sign_fixed: bool = False
@@ -82,6 +83,10 @@ class Options:
                 raise OptionError(f"{name} {value:g} is outside [0, {high:g}]")
             if value is not None and not self.verify:
                 raise OptionError(f"{name} needs verification; leave out --no-verify")
+        if self.representative not in get_args(RepresentativeInput):
+            raise OptionError(f"--representative {self.representative}: unknown; choose mean or sum")
+        if self.representative != "mean" and self.method != "tropnnc":
+            raise OptionError(f"--representative {self.representative} is a variation of --method tropnnc only")
         if self.clustering not in (None, *get_args(Clustering)):
             raise OptionError(f"--clustering {self.clustering}: unknown; choose {', '.join(get_args(Clustering))}")
         if self.device not in ("auto", "cpu", "cuda"):
@@ -142,7 +147,7 @@ class Options:
         if self.method in ("auto", *SELECTING):
             return TropNNC(clustering=self.clustering or "ward")
         if self.method == "tropnnc":
-            return TropNNC(clustering=self.clustering or "kmeans")
+            return TropNNC(self.representative, clustering=self.clustering or "kmeans")
         if self.method == "tropnnc-iterative":
             return Iterative(self.iterations, self.sign_fixed, clustering=self.clustering or "kmeans")
         if self.method not in METHODS:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.group_selection import Selection, ratio_for
+from onnx_tropnnc.analysis.relu_layers import is_relu_layer
 from onnx_tropnnc.analysis.weights import Workspace
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.changes import Change, Kept, Merged
@@ -124,6 +125,7 @@ class MergeChannels:
                 lipschitz=group.passage.lipschitz,
                 fixes_zero=group.passage.fixes_zero,
                 producers=len(group.of_kind("producer")),
+                relu_layer=is_relu_layer(group),
             )
             bounds.append(found)
         weakest = next((bound for bound in bounds if not bound.holds), bounds[0])

@@ -496,6 +496,23 @@ def test_the_reported_bound_is_the_papers_where_it_holds_and_ours_elsewhere():
     )
 
 
+def test_theorem_11_is_reported_where_its_zonotopes_are_small_and_nothing_is_lower():
+    rows, labels = np.array([[1.0, 2.0], [1.0, 2.1], [0.0, 1.0]]), np.array([0, 0, 1])
+    vectors, merge_map = network(rows, np.array([[2.0, 1.0, -1.0], [1.0, 3.0, 1.0]])), MergeMap.mean_in_sum_out(labels)
+    found = bound_for(vectors, merge_map, radius=1.0, method="tropnnc", relu_layer=True)
+    assert (found.name, found.holds) == ("Theorem 11", True)
+    assert found.value == theorem_11(vectors, merge_map, radius=1.0).value
+    assert found.value < lipschitz_bound(vectors, merge_map, radius=1.0).value
+    for other in ({}, {"relu_layer": True, "producers": 2}):
+        assert bound_for(vectors, merge_map, radius=1.0, method="tropnnc", **other).name == "Lipschitz"
+    # opposite signs cancel in the merged zonotopes, and leave those of the original far from them
+    opposite = network(rows, np.array([[2.0, -2.0, 1.0]]))
+    assert theorem_11(opposite, merge_map, radius=1.0).value > lipschitz_bound(opposite, merge_map, radius=1.0).value
+    assert bound_for(opposite, merge_map, radius=1.0, method="tropnnc", relu_layer=True).name == "Lipschitz"
+    wide = network(np.ones((3, 3)), np.ones((2, 3)))
+    assert bound_for(wide, merge_map, radius=1.0, method="tropnnc", relu_layer=True).name == "Lipschitz"
+
+
 @laws
 @given(seed=seeds, radius=radii, method=st.sampled_from(sorted(METHODS)), **sizes)
 def test_the_reported_bound_holds_for_every_method_on_relu_networks_with_duplicates(seed, radius, method, n, d, m):
@@ -505,6 +522,6 @@ def test_the_reported_bound_holds_for_every_method_on_relu_networks_with_duplica
     vectors = network(rows, rng.normal(size=(m, len(rows))))
     chosen = Iterative(sign_fixed=bool(seed % 2)) if method == "tropnnc-iterative" else METHODS[method]()
     merge_map = merge(vectors, Keep(int(rng.integers(1, n + 1))), chosen, seed=0, xp=array_module("cpu"))
-    bound = bound_for(vectors, merge_map, radius=radius, method=method)
+    bound = bound_for(vectors, merge_map, radius=radius, method=method, relu_layer=bool(seed % 3))
     assert bound.holds
     assert measured(vectors, merge_map, points(rng, rows, radius)) <= bound.value * (1 + 1e-5) + 1e-9

@@ -7,6 +7,7 @@ import pytest
 from onnx_tropnnc.changes import Merged
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model_io import load
+from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pipeline import compress_model
 from onnx_tropnnc.report import Report
@@ -27,6 +28,30 @@ def test_a_budget_is_met_by_every_method(method: str, target: str, models_folder
     macs = report.after.macs / report.before.macs
     share = parameters if target == "target_params" else macs
     assert 0.55 < share <= 0.6
+
+
+def test_the_variations_of_algorithm_2_are_options(models_folder: Path) -> None:
+    """The sum doubles the incoming weights of every cluster of two, cosine and shifted choose other clusters."""
+    path = models_folder / "mnist_deepnn.onnx"
+
+    def maps(**options: object) -> list[MergeMap]:
+        found = compressed(path, ratio=0.2, method="tropnnc", reconstruct="off", **options).of(Merged)
+        return [change.merge_map for change in found]
+
+    plain, summed = maps(), maps(representative="sum")
+    for mean, total in zip(plain, summed, strict=True):
+        assert mean.labels.tolist() == total.labels.tolist()
+        assert set(total.alpha) == {1.0}
+        assert max(mean.alpha) == 1.0 > min(mean.alpha)
+    for features in ("cosine", "shifted"):
+        assert [m.labels.tolist() for m in maps(features=features)] != [m.labels.tolist() for m in plain]
+
+
+def test_clustering_on_fused_kernels_is_an_option(models_folder: Path) -> None:
+    path = models_folder / "digits_resnet_bn.onnx"
+    options = {"threshold": 1.2, "variant": "2", "method": "tropnnc", "reconstruct": "off"}
+    before, after = (compressed(path, **options, features=name).of(Merged) for name in ("weights", "fused"))
+    assert [c.merge_map.labels.tolist() for c in before] != [c.merge_map.labels.tolist() for c in after]
 
 
 def test_a_budget_out_of_reach_says_what_can_be_reached(models_folder: Path) -> None:
@@ -59,6 +84,9 @@ def test_selection_is_the_same_for_the_same_seed(models_folder: Path) -> None:
         ({"threshold": 1.0, "method": "select"}, "for clustering methods"),
         ({"threshold": 1.0, "method": "thinet"}, "a target with --method thinet"),
         ({"ratio": 0.3, "method": "thinet", "features": "cosine"}, "--features: thinet looks at no clustering vectors"),
+        ({"ratio": 0.3, "method": "tropnnc", "features": "colour"}, "--features colour: unknown"),
+        ({"ratio": 0.3, "method": "tropnnc", "representative": "median"}, "choose mean or sum"),
+        ({"ratio": 0.3, "representative": "sum"}, "a variation of --method tropnnc only"),
         ({"ratio": 0.3, "method": "l1", "features": "cosine"}, "--features: l1 looks at no clustering vectors"),
         ({"ratio": 0.3, "reconstruct": "data"}, "give --data"),
         ({"ratio": 0.3, "reconstruct": "perhaps"}, "unknown"),

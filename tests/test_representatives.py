@@ -1,5 +1,7 @@
 """The paper's algorithms as merge maps: its examples, the naive forms, the exact laws, every refusal."""
 
+from dataclasses import replace
+
 import array_api_compat.numpy as xp
 import array_api_strict
 import numpy as np
@@ -84,6 +86,16 @@ def test_pre_fusion_kernels_decide_the_clusters_and_fused_ones_the_representativ
         merge_map = merge(known, Keep(2), method, seed=0, xp=xp)
         assert_array_equal(merge_map.labels, [0, 1, 0, 1])
         assert_allclose(apply_rows(known.rows, merge_map)[0][0], vectors.rows[0][[0, 2]].mean(axis=0))
+
+
+def test_fused_features_are_the_weights_as_they_are_now() -> None:
+    rng = np.random.default_rng(9)
+    now = group(rng, 12)
+    before = replace(now, cluster_rows=group(rng, 12).rows, cluster_columns=group(rng, 12).columns)
+    for method in (TropNNC, Iterative):
+        expected = merge(now, Keep(4), method(), seed=0, xp=xp).labels
+        assert_array_equal(merge(before, Keep(4), method(features="fused"), seed=0, xp=xp).labels, expected)
+        assert merge(before, Keep(4), method(), seed=0, xp=xp).labels.tolist() != expected.tolist()
 
 
 def test_carriers_join_the_clustering_and_take_the_mean() -> None:

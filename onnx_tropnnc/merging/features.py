@@ -1,6 +1,7 @@
 """What the clustering looks at: the vectors whose distances decide which channels are merged.
 
     weights  (a_i, b_i, carriers, C_:,i), the paper's; pre-fusion kernels where they are known
+    fused    the same, but the kernels as they are now that BatchNormalization is folded (the paper's fused beforehand)
     cosine   (a_i, b_i) / |(a_i, b_i)|: squared distances 2 - 2 cos, output weights left out of it
     shifted  (a_i, b_i) / |(a_i, b_i)| and C_:,i |(a_i, b_i)|: the norm shifted to the outputs
     cup      norms of the incoming kernels, then of the outgoing ones (CUP, Duggal et al.); linear weights as they are
@@ -18,7 +19,7 @@ from onnx_tropnnc.merging.merge_map import ChannelVectors
 
 __all__ = ["Features", "feature_blocks", "row_norms"]
 
-Features: TypeAlias = Literal["weights", "cosine", "shifted", "cup"]
+Features: TypeAlias = Literal["weights", "fused", "cosine", "shifted", "cup"]
 Blocks: TypeAlias = tuple[NDArray[Any], ...]
 
 
@@ -28,6 +29,8 @@ def feature_blocks(vectors: ChannelVectors, features: Features) -> Blocks:
     columns = vectors.columns if vectors.cluster_columns is None else vectors.cluster_columns
     if features == "weights":
         return vectors.clustering_blocks
+    if features == "fused":
+        return (*vectors.rows, *vectors.carriers, *vectors.columns)
     if features == "cup":
         return (*_kernel_norms(rows, vectors.row_kernels), *_kernel_norms(columns, vectors.column_kernels))
     norms = row_norms(rows)

@@ -16,7 +16,7 @@ A method is any callable of the form `Method`: weights in, merge map out, nothin
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,7 @@ __all__ = [
     "Method",
     "NeuralPath",
     "Random",
+    "RepresentativeInput",
     "SingleOutput",
     "Threshold",
     "TropNNC",
@@ -62,6 +63,10 @@ __all__ = [
     "merge",
     "threshold_heights",
 ]
+
+
+RepresentativeInput: TypeAlias = Literal["mean", "sum"]
+"""What becomes of a cluster's incoming weights; the sum is a variation that the paper advises against."""
 
 
 class Method(Protocol):
@@ -79,7 +84,7 @@ class Method(Protocol):
 class TropNNC:
     """Algorithm 2: clusters become the mean of their incoming and the sum of their outgoing weights."""
 
-    representative_input: Literal["mean", "sum"] = "mean"
+    representative_input: RepresentativeInput = "mean"
     features: Features = "weights"
     starts: int | None = None
     clustering: Clustering = "kmeans"

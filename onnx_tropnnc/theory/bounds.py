@@ -34,6 +34,7 @@ from onnx_tropnnc.theory.propositions import (
     Bound,
     Floats,
     carrier_refusal,
+    has_small_zonotopes,
     proposition_9,
     proposition_10,
     proposition_12,
@@ -65,11 +66,40 @@ def bound_for(
     lipschitz: bool = True,
     fixes_zero: bool = True,
     producers: int = 1,
+    relu_layer: bool = False,
 ) -> Bound:
     """The bound to report for one group: the paper's where it has one and it holds, else ours.
 
-    `lipschitz` and `fixes_zero` say whether every carrier is 1-Lipschitz and whether it takes 0 to 0.
+    `lipschitz` and `fixes_zero` say whether every carrier is 1-Lipschitz and whether it takes 0 to 0; `relu_layer`
+    whether there is but one, a Relu, behind one producer. Then Theorem 11 is reported where its zonotopes are small
+    enough to be computed, unless the other bound is lower.
     """
+    other = _from_norms(
+        vectors,
+        merge_map,
+        radius=radius,
+        method=method,
+        lipschitz=lipschitz,
+        fixes_zero=fixes_zero,
+        producers=producers,
+    )
+    if not (relu_layer and producers == 1 and has_small_zonotopes(vectors)):
+        return other
+    exact = theorem_11(vectors, merge_map, radius=radius)
+    return exact if exact.holds and not (other.holds and other.value < exact.value) else other
+
+
+def _from_norms(
+    vectors: ChannelVectors,
+    merge_map: MergeMap,
+    *,
+    radius: float,
+    method: str,
+    lipschitz: bool,
+    fixes_zero: bool,
+    producers: int,
+) -> Bound:
+    """The method's own bound where it holds, else ours."""
     paper = {"tropnnc-single": proposition_12, "zonotope": zonotope_k_means}.get(method)
     if merge_map.sign_fixed:
         paper = proposition_14

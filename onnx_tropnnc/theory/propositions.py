@@ -37,6 +37,7 @@ __all__ = [
     "carrier_refusal",
     "distinct",
     "has_obtuse_angle",
+    "has_small_zonotopes",
     "proposition_9",
     "proposition_10",
     "proposition_12",
@@ -86,10 +87,15 @@ def proposition_10(first: ArrayLike, second: ArrayLike, *, radius: float) -> Bou
     return Bound("Proposition 10", value, True, "the Hausdorff distance of the polytopes")
 
 
+def has_small_zonotopes(vectors: ChannelVectors) -> bool:
+    """Whether Theorem 11 can be computed: rows (a, b) in the plane, and few enough of them."""
+    return sum(block.shape[1] for block in vectors.rows) == 2 and vectors.count <= FEW_CHANNELS
+
+
 def theorem_11(vectors: ChannelVectors, merge_map: MergeMap, *, radius: float) -> Bound:
     """Theorem 11, for Relu: the Hausdorff distances of every output's positive and negative zonotopes, times rho."""
     rows, columns = _joined(vectors.rows), _joined(vectors.columns)
-    if rows.shape[1] != 2 or len(rows) > FEW_CHANNELS:
+    if not has_small_zonotopes(vectors):
         raise OptionError(
             f"Theorem 11 is computed for rows (a, b) of 2 elements and at most {FEW_CHANNELS} channels; "
             f"here {len(rows)} channels of {rows.shape[1]}"
