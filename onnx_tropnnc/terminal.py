@@ -51,12 +51,24 @@ def _lines(report: Report) -> Iterable[str]:
     pinned = sum(k.pinned for k in kept)
     if kept:
         yield f"  {pinned} pinned by the graph, {len(kept) - pinned} left by options; --inspect says why"
+    yield from _bounds(merged)
     for layer in report.of(Unreached):
         yield f"  {layer.node} stays: {layer.reason}"
     if report.verification is not None:
         yield from _verified(report.verification)
     for note in report.of(Note):
         yield note.text
+
+
+def _bounds(merged: Iterable[Merged]) -> Iterable[str]:
+    """What was proven of each group's consumers as they were merged, where that was asked."""
+    for change in merged:
+        bound = change.bound
+        if bound is not None and bound.holds:
+            ball = f"for inputs of length up to {bound.radius:g}"
+            yield f"  {change.group}: {ball} off by at most {bound.value:.4g} ({bound.name})"
+        elif bound is not None:
+            yield f"  {change.group}: no error bound holds: {bound.why}"
 
 
 def _verified(found: Verification) -> Iterable[str]:

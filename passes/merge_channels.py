@@ -129,7 +129,7 @@ class MergeChannels:
             )
             bounds.append(found)
         weakest = next((bound for bound in bounds if not bound.holds), bounds[0])
-        return replace(weakest, value=sum(bound.value for bound in bounds))
+        return replace(weakest, value=sum(bound.value for bound in bounds), radius=self.bound_radius)
 
     def _count(self, group: ChannelGroup, block: int, channels: int) -> int:
         """How many of a block's channels stay."""

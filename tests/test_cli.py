@@ -135,6 +135,20 @@ def test_the_report_is_json(command: Command, source: Path, target: Path) -> Non
     assert report["verification"]["not_verified"] is None
 
 
+def test_error_bounds_are_printed_and_reported(command: Command, source: Path, target: Path) -> None:
+    options = ("--ratio", 0.5, "--method", "tropnnc", "--reconstruct", "off", "--bound-radius", 3, "--no-verify")
+    report = target.with_suffix(".json")
+    result = command(source, target, *options, "--report", report)
+    (group,) = json.loads(report.read_text())["groups"]
+    bound = group["bound"]
+    assert (bound["name"], bound["holds"], bound["radius"]) == ("Lipschitz", True, 3.0)
+    line = f"{group['group']}: for inputs of length up to 3 off by at most {bound['value']:.4g} (Lipschitz)"
+    assert line in result.out
+    bent = graph("c = Gemm(x, w, k) r = Gelu(c) y = Gemm(r, u)", random_weights(w=(4, 8), k=(8,), u=(8, 3)), opset=20)
+    result = command(written(source, bent), target, *options)
+    assert "no error bound holds: an activation is not 1-Lipschitz" in result.out
+
+
 def test_external_data_is_written_beside_the_model(command: Command, source: Path, target: Path) -> None:
     assert command(source, target, "--ratio", 0.5, "--external-data", "--no-verify").code == 0
     loaded = onnx.load(target)

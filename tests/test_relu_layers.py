@@ -39,7 +39,7 @@ def test_the_report_names_theorem_11_and_the_error_stays_below_it() -> None:
     result, report = compress(model, ratio=0.5, method="tropnnc", reconstruct="off", bound_radius=2.0, verify=False)
     (merged,) = report.of(Merged)
     assert merged.bound is not None
-    assert (merged.bound.name, merged.bound.holds, merged.after) == ("Theorem 11", True, 8)
+    assert (merged.bound.name, merged.bound.holds, merged.bound.radius) == ("Theorem 11", True, 2.0)
     x = np.linspace(-2, 2, 401, dtype=np.float32)[:, None]
     error = np.abs(run(model, {"x": x})[0] - run(result, {"x": x})[0]).sum(axis=1).max()
     assert 0.0 < error <= merged.bound.value

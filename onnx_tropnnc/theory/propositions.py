@@ -63,6 +63,8 @@ class Bound:
     value: float
     holds: bool
     why: str
+    radius: float | None = None
+    """The ball's, in a report."""
 
 
 def rho(radius: float, producers: int = 1) -> float:
