@@ -54,7 +54,11 @@ Examples:
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No groups made by nodes of these names.")
 @click.option("--ties", default="keep", show_default=True, help="Groups tied by residual connections: keep or merge.")
 @click.option(
-    "--round-to", type=int, default=1, show_default=True, help="Targets keep multiples of this many channels."
+    "--round-to",
+    default="1",
+    show_default=True,
+    metavar="N|auto",
+    help="Round channel counts up to a multiple; auto: what onnxruntime is fast at here, measured.",
 )
 @click.option("--reconstruct", default="auto", show_default=True, help="auto, off, synthetic or data.")
 @click.option("--data", metavar="PATH", help="Samples: X.npz (an array per input, `labels`) or a folder of .npy files.")
@@ -131,7 +135,7 @@ def _options(arguments: dict[str, Any]) -> "Options":
     from onnx_tropnnc.inputs.batches import parse_input_range, parse_input_shape
     from onnx_tropnnc.options import Options
 
-    ratios = []
+    ratios, rounding = [], arguments["round_to"]
     for text in arguments["ratio_for"]:
         pattern, _, ratio = text.rpartition("=")
         try:
@@ -142,7 +146,6 @@ def _options(arguments: dict[str, Any]) -> "Options":
         "target_params",
         "target_macs",
         "max_drop",
-        "round_to",
         "reconstruct",
         "ratio",
         "threshold",
@@ -168,6 +171,7 @@ def _options(arguments: dict[str, Any]) -> "Options":
     )
     return Options(
         **{name: arguments[name] for name in plain + more},
+        round_to=int(rounding) if rounding.isdecimal() else rounding,
         ratio_for=tuple(ratios),
         plan=None if arguments["apply_plan"] is None else load_plan(arguments["apply_plan"]),
         input_shape=dict(parse_input_shape(text) for text in arguments["input_shape"]),

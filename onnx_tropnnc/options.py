@@ -10,12 +10,14 @@ from typing import get_args
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.group_selection import Selection, ratio_for
+from onnx_tropnnc.analysis.rounding import Rounding
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.baselines import Cup, NeuralPath
 from onnx_tropnnc.merging.clustering import Clustering, Extent, Linkage, Threshold, Variant
 from onnx_tropnnc.merging.features import Features
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.merging.representatives import METHODS, Iterative, Method, RepresentativeInput, TropNNC
+from onnx_tropnnc.running.fast_multiples import fast_multiples
 
 __all__ = ["AMOUNTS", "Options"]
 
@@ -48,7 +50,7 @@ class Options:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     ties: str = "keep"
-    round_to: int = 1
+    round_to: int | str | Rounding = 1
     reconstruct: str = "auto"
     data: str | Path | None = None
     input_shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -75,8 +77,8 @@ class Options:
         for name, target in (("--target-params", self.target_params), ("--target-macs", self.target_macs)):
             if target is not None and not 0.0 < target <= 1.0:
                 raise OptionError(f"{name} {target:g} is outside (0, 1]: it is the fraction to keep")
-        if self.round_to < 1:
-            raise OptionError(f"--round-to {self.round_to}: must be 1 or more")
+        if not isinstance(self.round_to, Rounding) and not _rounds(self.round_to):
+            raise OptionError(f"--round-to {self.round_to}: must be a whole number of 1 or more, or auto")
         demands = ("--min-agreement", self.min_agreement, 100.0), ("--min-cosine", self.min_cosine, 1.0)
         for name, value, high in demands:
             if value is not None and not 0.0 <= value <= high:
@@ -117,6 +119,13 @@ class Options:
         automatic = self.method == "auto" and self.threshold is None and self.reconstruct != "off"
         return automatic or self.method in SELECTING
 
+    @property
+    def rounding(self) -> Rounding:
+        """What kept counts are multiples of; `auto` is measured once a process."""
+        if isinstance(self.round_to, str):
+            return fast_multiples(self.device)
+        return Rounding.to(self.round_to) if isinstance(self.round_to, int) else self.round_to
+
     def ratio_of(self, group: ChannelGroup) -> float:
         """The fraction of a group's channels to remove."""
         return ratio_for(group, self.ratio or 0.0, self.ratio_for)
@@ -153,3 +162,7 @@ class Options:
         if self.method not in METHODS:
             raise OptionError(f"method {self.method} is unknown; choose {', '.join(('auto', *SELECTING, *METHODS))}")
         return METHODS[self.method]()
+
+
+def _rounds(round_to: int | str) -> bool:
+    return round_to == "auto" if isinstance(round_to, str) else round_to >= 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 
+from onnx_tropnnc.advice import advice
 from onnx_tropnnc.changes import Note
 from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.errors import OptionError, SampleError
@@ -31,7 +32,7 @@ from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.sessions import NotRunnable, Runner, runtime_missing
-from onnx_tropnnc.undoing import advice, with_groups_undone, within_drop
+from onnx_tropnnc.undoing import with_groups_undone, within_drop
 
 __all__ = ["OLDEST_OPSET", "SampleSets", "compress", "compress_model", "default_passes"]
 
@@ -80,6 +81,9 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
     samples = draw_samples(model, options)
     exact = PassManager(exact_passes(options, samples), progress=progress)
     changes = exact(model)
+    if options.round_to == "auto":
+        options = replace(options, round_to=options.rounding)
+        changes += (Note(f"channel counts are rounded up to {options.rounding}"),)
     folded = model.clone()
     decider = Decider(folded, samples.solving, before)
 
@@ -99,8 +103,7 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
     report = Report(model.name, before, size_of(model, shapes_of(model)), changes, timings, options.seed)
     if not report.passed:
         return with_groups_undone(model, report, check, options, again, progress)
-    note = advice(report, check, options, again)
-    return report if note is None else replace(report, changes=(*report.changes, note))
+    return replace(report, changes=(*report.changes, *advice(report, check, options, again, decider.groups)))
 
 
 def exact_passes(options: Options, samples: SampleSets | None) -> list[Pass]:

@@ -27,8 +27,7 @@ def print_report(report: Report, console: Console) -> None:
     _row(table, "bytes of weights", before.weight_bytes, after.weight_bytes)
     latency = report.verification.latency if report.verification else None
     if latency is not None:
-        speed = f"{latency.before_ms / latency.after_ms:.2f} x faster" if latency.after_ms else ""
-        table.add_row("latency (median)", f"{latency.before_ms:.3g} ms", f"{latency.after_ms:.3g} ms", speed)
+        table.add_row("latency (median)", f"{latency.before_ms:.3g} ms", f"{latency.after_ms:.3g} ms", latency.change)
     console.print(table)
     for line in _lines(report):
         console.print(escape(line), highlight=False)
@@ -86,7 +85,9 @@ def _verified(found: Verification) -> Iterable[str]:
         yield f"verified on {found.samples} samples: {found.source}"
     if found.latency is not None:
         threads = f"{found.latency.threads} thread{'s' if found.latency.threads != 1 else ''}"
-        yield f"latency: {found.latency.runs} runs of each model in turn, batch {found.latency.batch}, {threads}"
+        spreads = f"{found.latency.before_spread_ms:.2g} and {found.latency.after_spread_ms:.2g} ms between quartiles"
+        runs = f"{found.latency.runs} runs of each model in turn"
+        yield f"latency: {runs}, batch {found.latency.batch}, {threads}, {spreads}"
     yield from found.notes
     for shortfall in found.shortfalls:
         yield f"FAILED: {shortfall}"

@@ -1,11 +1,11 @@
-"""When verification decides: undo groups until it is content, say which smaller ratio is safe, go as far as it lets."""
+"""When verification decides: undo groups until it is content, go as far as it lets."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from onnx_tropnnc.changes import Change, Kept, Merged, Note, Reconstructed, Verified
+from onnx_tropnnc.changes import Change, Kept, Merged, Reconstructed, Verified
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
@@ -16,15 +16,10 @@ from onnx_tropnnc.pass_manager import Progress
 from onnx_tropnnc.passes.verify_outputs import VerifyOutputs
 from onnx_tropnnc.report import Report
 
-__all__ = ["SAFE_AGREEMENT", "advice", "with_groups_undone", "within_drop"]
-
-SAFE_AGREEMENT = 90.0
-"""Percent of top-1 agreement below which a result deserves a warning."""
+__all__ = ["Again", "with_groups_undone", "within_drop"]
 
 _ROUNDS = 8
 _SMALLEST_PERCENT = 5
-_PATIENCE = 20.0
-"""Seconds: a compression that took longer is not repeated only to give advice."""
 
 
 class Again(Protocol):
@@ -105,21 +100,3 @@ def within_drop(options: Options, check: VerifyOutputs, again: Again, progress: 
 
 def _nothing(options: Options) -> Options:
     return replace(options, max_drop=None, ratio=0.0)
-
-
-def advice(report: Report, check: VerifyOutputs, options: Options, again: Again) -> Note | None:
-    """Below SAFE_AGREEMENT without a demand: a warning, with the next smaller ratio (steps of 0.05) that is safe."""
-    agreement = None if report.verification is None else report.verification.agreement
-    if agreement is None or agreement >= SAFE_AGREEMENT or options.demanding:
-        return None
-    warning = f"warning: top-1 agreement is {agreement:.1f} %, below {SAFE_AGREEMENT:g} %"
-    if options.ratio is None or sum(timing.seconds for timing in report.timings) > _PATIENCE:
-        return Note(f"{warning}; ask for less, or give --data")
-    quick = replace(check, timing_seconds=0.0)
-    low, high = 0, math.ceil(options.ratio / 0.05 - 1e-9)
-    while high - low > 1:
-        middle = (low + high) // 2
-        found = quick.compare(again(replace(options, ratio=round(0.05 * middle, 2)))).agreement
-        low, high = (middle, high) if found is not None and found >= SAFE_AGREEMENT else (low, middle)
-    safe = f"--ratio {0.05 * low:.2f} reaches it" if low else "no ratio of 0.05 or more reaches it"
-    return Note(f"{warning}; {safe}")

@@ -77,6 +77,7 @@ class CompressChannels:
             selection=options.selection,
             sizes=decision.sizes,
             plan=decision.maps,
+            rounding=options.rounding,
             bound_radius=options.bound_radius,
             seed=options.seed,
             device=options.device,

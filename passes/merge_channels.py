@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.group_selection import Selection, ratio_for
 from onnx_tropnnc.analysis.relu_layers import is_relu_layer
+from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.analysis.weights import Workspace
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.changes import Change, Kept, Merged
@@ -26,7 +27,15 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.merging.representatives import Extent, Keep, Method, TropNNC, merge
+from onnx_tropnnc.merging.representatives import (
+    Extent,
+    Keep,
+    Method,
+    Threshold,
+    TropNNC,
+    merge,
+    threshold_keeping,
+)
 from onnx_tropnnc.rewriting.contraction import contract_everywhere, decided_blocks, expanded
 from onnx_tropnnc.rewriting.unreached import unreached_layers
 from onnx_tropnnc.theory.bounds import Bound, bound_for
@@ -46,6 +55,7 @@ class MergeChannels:
         selection: which groups may change.
         sizes: channels to keep by group name and block, instead of a ratio.
         plan: merge maps by group name, replayed instead of made; groups that are not in it stay.
+        rounding: what counts are rounded up to, with a ratio or a threshold.
         bound_radius: state error bounds for inputs in a ball of this radius; None: none, they cost a pass over the
             weights.
         seed: of the clustering; the same seed gives the same result.
@@ -59,6 +69,7 @@ class MergeChannels:
     selection: Selection = field(default_factory=Selection)
     sizes: Mapping[str, tuple[int, ...]] | None = None
     plan: Mapping[str, MergeMap] | None = None
+    rounding: Rounding = EXACTLY
     bound_radius: float | None = None
     seed: int = 0
     device: str = "cpu"
@@ -103,9 +114,14 @@ class MergeChannels:
         """The map over the channels that are left."""
 
         def decide(count: int, channels: NDArray[np.int64]) -> MergeMap:
+            vectors, xp = work.workspace.vectors(group, channels), array_module(self.device)
             extent = self.extent or Keep(self._count(group, int(group.blocks[channels[0]]), count))
-            vectors = work.workspace.vectors(group, channels)
-            return merge(vectors, extent, self.method, seed=self.seed, xp=array_module(self.device))
+            if isinstance(extent, Threshold) and self.rounding.multiple(group) > 1:
+                most = len(channels)
+                extent = threshold_keeping(
+                    vectors, extent, self.method, lambda kept: self._rounded(group, kept, most), xp=xp
+                )
+            return merge(vectors, extent, self.method, seed=self.seed, xp=xp)
 
         return decided_blocks(group, before, decide)
 
@@ -135,7 +151,12 @@ class MergeChannels:
         """How many of a block's channels stay."""
         if self.sizes is not None:
             return self.sizes[group.name][block] if group.name in self.sizes else channels
-        return uniform_count(channels, ratio_for(group, self.ratio, self.ratio_for))
+        return self._rounded(group, uniform_count(channels, ratio_for(group, self.ratio, self.ratio_for)), channels)
+
+    def _rounded(self, group: ChannelGroup, count: int, channels: int) -> int:
+        """The count of a block, with the pinned channels beside it where it is the only one."""
+        pinned = int((group.blocks < 0).sum()) if group.blocks.max() == 0 else 0
+        return self.rounding.up(count, channels, self.rounding.multiple(group), pinned)
 
 
 @dataclass

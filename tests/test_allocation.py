@@ -242,7 +242,7 @@ def test_a_dent_in_a_curve_is_stepped_over() -> None:
 
 def test_counts_are_multiples_where_asked() -> None:
     _, costs = costs_of(chain, "parameters")
-    path = error_path(costs, errors(costs), round_to=4)
+    path = error_path(costs, errors(costs), round_to=(4, 4))
     assert {kept for _, kept, _ in path.steps} <= {4}
     assert {count for limit in range(52, 115) for count in path.within(limit)} <= {4, 6, 8}
 

@@ -93,7 +93,8 @@ def test_selection_is_the_same_for_the_same_seed(models_folder: Path) -> None:
         ({"ratio": 0.3, "method": "magic"}, "method magic is unknown"),
         ({"ratio": 0.3, "ties": "cut"}, "unknown"),
         ({"ratio": 0.3, "device": "tpu"}, "unknown"),
-        ({"ratio": 0.3, "round_to": 0}, "must be 1 or more"),
+        ({"ratio": 0.3, "round_to": 0}, "must be a whole number of 1 or more, or auto"),
+        ({"ratio": 0.3, "round_to": "8"}, "must be a whole number of 1 or more, or auto"),
         ({"ratio": 0.3, "clustering": "dbscan"}, "unknown"),
     ],
 )

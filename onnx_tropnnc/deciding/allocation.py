@@ -44,8 +44,8 @@ class Path:
     steps: tuple[Step, ...]
     totals: NDArray[np.int64]
     """(steps + 1,) the model's cost after each number of steps."""
-    round_to: int = 1
-    """Counts between two steps are multiples of this."""
+    round_to: tuple[int, ...] = ()
+    """Per unit what its counts are multiples of; empty: of 1."""
 
     def within(self, limit: float) -> tuple[int, ...]:
         """How many channels each unit keeps where the cost first is at most `limit`; the last step goes no further.
@@ -82,7 +82,8 @@ class Path:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self.costs.total(_with(counts, unit, middle)) <= limit else (low, middle)
-        return _with(counts, unit, max(counts[unit], low - low % self.round_to))
+        multiple = self.round_to[unit] if self.round_to else 1
+        return _with(counts, unit, max(counts[unit], low - low % multiple))
 
 
 def uniform_count(channels: int, ratio: float) -> int:
@@ -96,39 +97,51 @@ def least_count(channels: int) -> int:
 
 
 def error_path(
-    costs: Costs, curves: Sequence[Vector], *, least: Sequence[int] | None = None, round_to: int = 1
+    costs: Costs, curves: Sequence[Vector], *, least: Sequence[int] | None = None, round_to: Sequence[int] = ()
 ) -> Path:
-    """Along predicted errors: curves[u][k] is what is lost when unit u keeps its first k channels."""
-    floors = _floors(costs.units, least)
+    """Along predicted errors: curves[u][k] is what is lost when unit u keeps its first k channels.
+
+    `round_to` is per unit what its counts are multiples of.
+    """
+    floors, multiples = _floors(costs.units, least), _multiples(costs.units, round_to)
     hulls = [
-        _lower_hull(_allowed(floor, unit.size, round_to), curve)
-        for unit, floor, curve in zip(costs.units, floors, curves, strict=True)
+        _lower_hull(_allowed(floor, unit.size, multiple), curve)
+        for unit, floor, curve, multiple in zip(costs.units, floors, curves, multiples, strict=True)
     ]
-    return _path(costs, _cheapest_first(costs, hulls), round_to)
+    return _path(costs, _cheapest_first(costs, hulls), multiples)
 
 
-def threshold_path(costs: Costs, heights: Sequence[Vector], *, least: Sequence[int] | None = None) -> Path:
+def threshold_path(
+    costs: Costs, heights: Sequence[Vector], *, least: Sequence[int] | None = None, round_to: Sequence[int] = ()
+) -> Path:
     """Along a rising threshold: heights[u] ascending, the thresholds that each bring unit u one more merge."""
-    floors = _floors(costs.units, least)
+    floors, multiples = _floors(costs.units, least), _multiples(costs.units, round_to)
     steps = [
         (number, unit.size - 1 - merge, float(height))
         for number, (unit, floor, tree) in enumerate(zip(costs.units, floors, heights, strict=True))
         for merge, height in enumerate(tree[: unit.size - floor])
+        if (unit.size - 1 - merge) % multiples[number] == 0
     ]
-    return _path(costs, sorted(steps, key=lambda step: (step[2], step[0], -step[1])))
+    return _path(costs, sorted(steps, key=lambda step: (step[2], step[0], -step[1])), multiples)
 
 
-def ranking_path(costs: Costs, scores: Sequence[Vector], *, least: Sequence[int] | None = None) -> Path:
+def ranking_path(
+    costs: Costs, scores: Sequence[Vector], *, least: Sequence[int] | None = None, round_to: Sequence[int] = ()
+) -> Path:
     """Along scores, the lowest first: scores[u] are those of the unit's channels, in any order.
 
     Scores of different units are compared as shares of the unit's mean: layers differ in scale for no reason.
     """
     ascending = [np.sort(score) / max(float(np.mean(score)), 1e-300) for score in scores]
-    return threshold_path(costs, ascending, least=least)
+    return threshold_path(costs, ascending, least=least, round_to=round_to)
 
 
 def _floors(units: Sequence[Unit], least: Sequence[int] | None) -> list[int]:
     return [least_count(unit.size) for unit in units] if least is None else list(least)
+
+
+def _multiples(units: Sequence[Unit], round_to: Sequence[int]) -> tuple[int, ...]:
+    return tuple(round_to) or (1,) * len(units)
 
 
 def _allowed(floor: int, size: int, round_to: int) -> NDArray[np.int64]:
@@ -184,7 +197,7 @@ def _cheapest_first(costs: Costs, hulls: Sequence[Sequence[tuple[int, float]]]) 
             heapq.heappush(heap, (price(unit), unit))
 
 
-def _path(costs: Costs, steps: Iterator[Step] | Sequence[Step], round_to: int = 1) -> Path:
+def _path(costs: Costs, steps: Iterator[Step] | Sequence[Step], round_to: tuple[int, ...]) -> Path:
     counts, totals, taken = list(costs.full), [costs.total(costs.full)], []
     for step in steps:
         unit, kept, _ = step

@@ -96,7 +96,7 @@ class Decider:
         if not options.selects:
             return Decision()
         groups = self._eligible(options)
-        counts = {n: c for g in groups for n, c in uniform_counts([g], options.ratio_of(g)).items()}
+        counts = {n: c for g in groups for n, c in uniform_counts([g], options.ratio_of(g), options.rounding).items()}
         return Decision(maps=self._plan(groups, self._ranked(groups, options), counts, options))
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:
@@ -147,7 +147,7 @@ class Decider:
         groups = self._eligible(options)
         if options.selects:
             ranked = self._ranked(groups, options)
-            path = budget_path(self.model, self.shapes, groups, ranked, measure, round_to=options.round_to)
+            path = budget_path(self.model, self.shapes, groups, ranked, measure, rounding=options.rounding)
             kept = zip(path.costs.units, path.within(limit), strict=True)
             return Decision(maps=self._plan(groups, ranked, {unit.group.name: count for unit, count in kept}, options))
         path = self._clustering_path(groups, options, measure)
@@ -160,15 +160,16 @@ class Decider:
         """A threshold that rises, or for rankings a score."""
         units = [Unit(group, channels) for group in groups for channels in _blocks(group)]
         costs = Costs(self.model, self.shapes, units, measure)
-        method = options.merging_method
+        method, multiples = options.merging_method, [options.rounding.multiple(unit.group) for unit in units]
         if isinstance(method, L1 | Random):
-            return ranking_path(costs, [method.scores(v, seed=options.seed) for v in self._vectors(units)])
+            scores = [method.scores(v, seed=options.seed) for v in self._vectors(units)]
+            return ranking_path(costs, scores, round_to=multiples)
         xp = array_module(options.device)
         heights = [
             threshold_heights(v, method, variant=options.variant, linkage=options.linkage, xp=xp)
             for v in self._vectors(units)
         ]
-        return threshold_path(costs, heights)
+        return threshold_path(costs, heights, round_to=multiples)
 
     def _vectors(self, units: Sequence[Unit]) -> Iterator[ChannelVectors]:
         workspace = Workspace(self.model)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
+from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.deciding.allocation import Path, error_path, least_count, uniform_count
 from onnx_tropnnc.deciding.readings import Reading, group_readings
 from onnx_tropnnc.deciding.selection import Ranking, held_out_curve, keep_channels, rank_channels, with_ridge
@@ -80,12 +81,15 @@ def rank_readings(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ran
     return Ranking(ranking.order, np.sum(curves, axis=0) / 2)
 
 
-def uniform_counts(groups: Sequence[ChannelGroup], ratio: float) -> dict[str, int]:
+def uniform_counts(groups: Sequence[ChannelGroup], ratio: float, rounding: Rounding = EXACTLY) -> dict[str, int]:
     """The same share of every group's channels that may go; pinned ones stay and are counted in."""
-    return {
-        group.name: int((group.blocks < 0).sum()) + uniform_count(int((group.blocks >= 0).sum()), ratio)
-        for group in groups
-    }
+    return {group.name: _uniform(group, ratio, rounding) for group in groups}
+
+
+def _uniform(group: ChannelGroup, ratio: float, rounding: Rounding) -> int:
+    pinned = int((group.blocks < 0).sum())
+    count = pinned + uniform_count(group.channels - pinned, ratio)
+    return rounding.up(count, group.channels, rounding.multiple(group))
 
 
 def budget_path(
@@ -95,13 +99,14 @@ def budget_path(
     rankings: Mapping[str, Ranking],
     measure: Measure,
     *,
-    round_to: int = 1,
+    rounding: Rounding = EXACTLY,
 ) -> Path:
     """From all channels to the fewest, by predicted error per saved cost; its units are the groups, in order."""
     units = [Unit(group, rankings[group.name].order) for group in groups]
     least = [int((g.blocks < 0).sum()) + least_count(int((g.blocks >= 0).sum())) for g in groups]
     curves = [rankings[group.name].residual for group in groups]
-    return error_path(Costs(model, shapes, units, measure), curves, least=least, round_to=round_to)
+    multiples = [rounding.multiple(group) for group in groups]
+    return error_path(Costs(model, shapes, units, measure), curves, least=least, round_to=multiples)
 
 
 def selection_plan(

@@ -62,6 +62,7 @@ __all__ = [
     "contract_duplicates",
     "merge",
     "threshold_heights",
+    "threshold_keeping",
 ]
 
 
@@ -191,3 +192,16 @@ def threshold_heights(
     else:
         raise OptionError(f"{method.name} ranks channels and knows no threshold; give a ratio or a target")
     return np.concatenate([np.zeros(vectors.count - duplicates.size), heights])
+
+
+def threshold_keeping(
+    vectors: ChannelVectors, extent: Threshold, method: Method, rounded: Callable[[int], int], *, xp: Namespace
+) -> Threshold:
+    """A threshold of at most `extent`'s value that leaves rounded(K) channels where `extent` leaves K."""
+    heights = threshold_heights(vectors, method, variant=extent.variant, linkage=extent.linkage, xp=xp)
+    kept = vectors.count - int((heights <= extent.value).sum())
+    merges = vectors.count - max(kept, rounded(kept))
+    if merges == vectors.count - kept:
+        return extent
+    lower = float(heights[merges - 1]) if merges else 0.0
+    return replace(extent, value=(lower + float(heights[merges])) / 2)

@@ -26,6 +26,9 @@ COUNTED_TOGETHER = 2**17
 FEED_BYTES = 64 * 2**20
 """A run is fed at most this many bytes (but one sample)."""
 
+WARM_UP = 2
+"""Runs of each that are not counted."""
+
 NOISE_FACTOR = 10.0
 """A difference counts as one where it is so many times what rounding makes."""
 
@@ -44,6 +47,15 @@ class Latency:
     runs: int
     batch: int
     threads: int
+
+    @property
+    def change(self) -> str:
+        """`1.4 x faster`, `2.1 x slower`, or `the same` where the figures round to that."""
+        if not self.before_ms or not self.after_ms:
+            return ""
+        faster = self.before_ms >= self.after_ms
+        factor = f"{max(self.before_ms, self.after_ms) / min(self.before_ms, self.after_ms):.1f}"
+        return "the same" if factor == "1.0" else f"{factor} x {'faster' if faster else 'slower'}"
 
 
 @dataclass(frozen=True)
@@ -216,18 +228,20 @@ def _run_result(after: Runner, feed: dict[str, NDArray[Any]]) -> list[NDArray[An
 
 
 def _measure(before: Runner, after: Runner, samples: Samples, threads: int, seconds: float) -> Latency:
-    """One run of each in turn, so that whatever else the machine does meets both."""
+    """One run of each in turn, now one first and now the other, so that whatever else the machine does meets both."""
     feed = next(samples.feeds(1))[1]
     times: tuple[list[float], list[float]] = ([], [])
+    pairs = list(zip((before, after), times, strict=True))
     stop = time.perf_counter() + seconds
-    while len(times[0]) < 5 or (time.perf_counter() < stop and len(times[0]) < 1000):
-        for runner, log in zip((before, after), times, strict=True):
+    while len(times[0]) < WARM_UP + 5 or (time.perf_counter() < stop and len(times[0]) < 1000):
+        pairs.reverse()
+        for runner, log in pairs:
             start = time.perf_counter()
             runner.run(feed)
             log.append(1000 * (time.perf_counter() - start))
-    (first, first_spread), (second, second_spread) = (_median_and_spread(log[2:]) for log in times)
+    (first, first_spread), (second, second_spread) = (_median_and_spread(log[WARM_UP:]) for log in times)
     batch = run_size(samples.inputs) or 1
-    return Latency(first, second, first_spread, second_spread, len(times[0]) - 2, batch, threads)
+    return Latency(first, second, first_spread, second_spread, len(times[0]) - WARM_UP, batch, threads)
 
 
 def _median_and_spread(times: Sequence[float]) -> tuple[float, float]:

@@ -1,0 +1,106 @@
+"""What a person is warned of, and what is said to do about it."""
+
+from pathlib import Path
+
+import pytest
+from graphs import graph, groups_of, random_weights
+
+from onnx_tropnnc import compress
+from onnx_tropnnc.advice import concern, slowdown
+from onnx_tropnnc.changes import Merged, Note, Verified
+from onnx_tropnnc.graph.sizes import Size
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.report import Report
+from onnx_tropnnc.running.differences import OutputDifference
+from onnx_tropnnc.running.fast_multiples import fast_multiples
+from onnx_tropnnc.running.verification import Latency, Verification
+
+
+def output(name: str, cosine: float, agreement: float | None = None) -> OutputDifference:
+    return OutputDifference(name, 0.1, cosine, 1.0, agreement)
+
+
+def test_outputs_far_from_the_original_are_a_concern() -> None:
+    assert concern(Verification((output("y", 0.99, 95.0), output("z", 0.95)))) is None
+    assert concern(Verification((output("y", 0.99, 89.94),))) == "top-1 agreement is 89.9 %, below 90 %"
+    map_text = "the cosine of output map is 0.00, below 0.9"
+    assert concern(Verification((output("y", 0.99, 95.0), output("map", 0.0012)))) == map_text
+    assert concern(Verification((output("y", 0.5, 95.0),))) is None
+    assert concern(Verification()) is None
+
+
+def image_to_image() -> object:
+    weights = random_weights(a=(8, 2, 3, 3), b=(2, 8, 3, 3))
+    body = "c = Conv<pads = [1, 1, 1, 1]>(x, a) r = Relu(c) y = Conv<pads = [1, 1, 1, 1]>(r, b)"
+    return graph(body, weights, inputs="float[N, 2, 6, 6] x", outputs="float[N, 2, 6, 6] y")
+
+
+def test_a_low_cosine_is_warned_of_with_a_ratio_that_is_safe() -> None:
+    _, report = compress(image_to_image(), ratio=0.85, reconstruct="off", method="random")  # type: ignore[arg-type]
+    text = next(note.text for note in report.of(Note) if note.text.startswith("warning: the cosine"))
+    start, _, safe = text.partition(", below 0.9; --ratio ")
+    assert start.startswith("warning: the cosine of output y is 0.")
+    ratio = float(safe.removesuffix(" reaches it"))
+    _, better = compress(image_to_image(), ratio=ratio, reconstruct="off", method="random")  # type: ignore[arg-type]
+    assert better.verification is not None
+    assert concern(better.verification) is None
+
+
+def test_a_demand_is_no_advice() -> None:
+    options = {"ratio": 0.85, "reconstruct": "off", "method": "random", "min_cosine": 0.0}
+    _, report = compress(image_to_image(), **options)  # type: ignore[arg-type]
+    assert [note for note in report.of(Note) if "cosine" in note.text] == []
+
+
+def timed(before: float, after: float, kept: int, spread: float = 0.01) -> Report:
+    latency = Latency(before, after, spread, spread, 100, 1, 2)
+    merged = Merged("Conv_0", ("Conv_0",), ("Conv_2",), 64, kept, 1, 1, MergeMap.identity(64))
+    return Report("m", Size(2, 2, 2), Size(1, 1, 1), (merged, Verified(Verification((), latency))))
+
+
+@pytest.fixture(scope="module")
+def groups() -> list[object]:
+    body = "c = Conv(x, a) r = Relu(c) y = Conv(r, b)"
+    weights = random_weights(a=(64, 2, 3, 3), b=(3, 64, 3, 3))
+    return list(groups_of(graph(body, weights, inputs="float[N, 2, 9, 9] x", outputs="float[N, 3, 5, 5] y")).values())
+
+
+def test_a_slower_result_says_why_and_what_to_do(groups: list[object]) -> None:
+    multiple = fast_multiples().convolution
+    note = slowdown(timed(1.0, 2.13, 45), groups)  # type: ignore[arg-type]
+    assert note is not None
+    if multiple == 1:
+        pytest.skip("this machine's onnxruntime is as fast at any count")
+    assert note.text == (
+        f"warning: the result is 2.1 x slower than the original: onnxruntime is fast at multiples of {multiple} "
+        "channels here, and 1 of 1 merged groups have other counts (such as 45); give --round-to auto"
+    )
+
+
+def test_channel_counts_are_not_blamed_where_they_are_fast(groups: list[object]) -> None:
+    note = slowdown(timed(1.0, 1.5, 48), groups)  # type: ignore[arg-type]
+    assert note is not None
+    assert "though onnxruntime is fast at its channel counts" in note.text
+    assert "--round-to" not in note.text
+
+
+@pytest.mark.parametrize(("before", "after", "spread"), [(1.0, 0.5, 0.0), (1.0, 1.04, 0.0), (1.0, 1.5, 0.6)])
+def test_chance_is_no_slowdown(before: float, after: float, spread: float, groups: list[object]) -> None:
+    assert slowdown(timed(before, after, 45, spread), groups) is None  # type: ignore[arg-type]
+
+
+def test_nothing_is_said_where_nothing_was_timed(models_folder: Path) -> None:
+    assert slowdown(Report("m", Size(2, 2, 2), Size(1, 1, 1), ()), ()) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [(2.0, 1.43, "1.4 x faster"), (1.0, 2.1, "2.1 x slower"), (1.0, 1.02, "the same"), (0.0, 1.0, "")],
+)
+def test_latency_in_words(before: float, after: float, text: str) -> None:
+    assert Latency(before, after, 0.1, 0.1, 9, 1, 2).change == text
+
+
+def test_auto_says_what_was_measured() -> None:
+    _, report = compress(image_to_image(), ratio=0.3, round_to="auto", verify=False)  # type: ignore[arg-type]
+    assert report.of(Note)[0].text == f"channel counts are rounded up to {fast_multiples()}"
