@@ -16,7 +16,7 @@ w solves (P_SS + ridge) (w - 1) = P_ST 1: where the outputs do not say how to sc
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +46,7 @@ Indices = NDArray[np.int64]
 OUTPUTS = 24_000
 """Outputs drawn of a consumer; OUTPUTS_PER_CHANNEL times n where that is more."""
 OUTPUTS_PER_CHANNEL = 16
+OUTPUTS_AT_ONCE = 2048
 RIDGE = 1e-6
 """Of P's mean diagonal."""
 
@@ -70,17 +71,17 @@ def output_energies(
     """
     if synthetic:
         model, groups = statistics_matched(model, groups, samples)
-    energies = {group.name: np.zeros((group.channels, group.channels)) for group in groups}
+    energies = {group.name: _Energy(group.channels) for group in groups}
     readers = _readers(model, groups)
     stops = [reader.stop for reader in readers]
     rng = np.random.default_rng(seed)
     for reader, visit in zip(readers, LockStep({_MODEL: model}, samples, stops), strict=True):
         weights = np.asarray(reader.layer.matrix()[0], np.float32)
         for batch in visit:
-            for weight, brought in reader.drawn(batch[_MODEL], weights, -(-reader.wanted // visit.batches), rng):
-                for name, places in reader.places.items():
-                    energies[name] += weight * _energy(brought, places)
-    return energies
+            weight, brought = reader.drawn(batch[_MODEL], weights, -(-reader.wanted // visit.batches), rng)
+            for name, places in reader.places.items():
+                energies[name].add(_by_channel(brought, places) * math.sqrt(weight))
+    return {name: energy.total() for name, energy in energies.items()}
 
 
 def removal_ranking(energy: Matrix, always: Indices) -> Ranking:
@@ -141,8 +142,8 @@ class _Reader:
 
     def drawn(
         self, tensors: Mapping[str, NDArray[Any]], weights: NDArray[np.float32], count: int, rng: np.random.Generator
-    ) -> Iterator[tuple[float, NDArray[Any]]]:
-        """(s, d) what each weight brings to `count` outputs of a batch, and how many outputs each of them stands for.
+    ) -> tuple[float, NDArray[Any]]:
+        """How many outputs of a batch each of the `count` drawn ones stands for; (count, d) what weights bring to them.
 
         Positions are drawn first; where there are fewer than `count`, several output channels of each.
         """
@@ -150,16 +151,36 @@ class _Reader:
         positions = draw_positions(self.layer, shape, count, rng)
         rows = input_rows(self.layer, tensors[name_of(self.layer.data)], shape, positions)[0]
         turns = min(channels, math.ceil(count / max(1, len(rows))))
-        first = rng.integers(channels, size=len(rows))
-        for turn in range(turns):
-            yield math.prod(shape) / (turns * len(rows)), rows * weights.T[(first + turn) % channels]
+        outputs = (rng.integers(channels, size=len(rows))[:, None] + np.arange(turns)) % channels
+        brought = rows[:, None, :] * weights.T[outputs]
+        return math.prod(shape) / max(1, outputs.size), brought.reshape(-1, rows.shape[1])
 
 
-def _energy(brought: NDArray[Any], places: csr_array) -> Matrix:
-    """P of these outputs; the columns of `brought` run over kernel offsets first, then positions."""
+class _Energy:
+    """P, summed up many outputs at a time: runs of one sample bring few."""
+
+    def __init__(self, channels: int) -> None:
+        self.sum = np.zeros((channels, channels))
+        self.waiting: list[Matrix] = []
+
+    def add(self, x: Matrix) -> None:
+        """(s, n) what channels bring to more outputs."""
+        self.waiting.append(x)
+        if sum(map(len, self.waiting)) >= OUTPUTS_AT_ONCE:
+            self.total()
+
+    def total(self) -> Matrix:
+        """P of all that came so far."""
+        x = np.concatenate([np.zeros((0, len(self.sum))), *self.waiting])
+        self.sum += x.T @ x
+        self.waiting.clear()
+        return self.sum
+
+
+def _by_channel(brought: NDArray[Any], places: csr_array) -> Matrix:
+    """(s, n) what each channel brings; the columns of `brought` run over kernel offsets first, then positions."""
     positions = brought.reshape(len(brought), -1, places.shape[0]).sum(axis=1, dtype=np.float64)
-    x = (places.T @ positions.T).T
-    return np.asarray(x.T @ x)
+    return np.asarray((places.T @ positions.T).T)
 
 
 def _readers(model: Model, groups: Sequence[ChannelGroup]) -> list[_Reader]:
