@@ -16,6 +16,7 @@ from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scale
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.pipeline import compress
@@ -208,3 +209,18 @@ def test_without_onnxruntime_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch)
     model = graph("a = MatMul(x, w)  h = Relu(a)  y = MatMul(h, u)", random_weights(w=(4, 6), u=(6, 3)))
     with pytest.raises(OptionError, match=r"--method thinet .* pip install onnx-tropnnc\[cpu\]"):
         compress(model, ratio=0.5, method="thinet")
+
+
+def test_little_memory_takes_fewer_samples() -> None:
+    weights = random_weights(w=(5, 8), v=(8, 6), u=(6, 3))
+    body = "a = MatMul(x, w)  g = Relu(a)  b = MatMul(g, v)  h = Relu(b)  y = MatMul(h, u)"
+    model = load(graph(body, weights, inputs="float[N, 5] x"))
+    groups = [group for group in find_channel_groups(model, shapes_of(model)) if group.pinned is None]
+    samples = samples_for(model, count=64)
+
+    def found(given: Samples, memory: int | None) -> list[Matrix]:
+        return list(output_energies(model, groups, given, synthetic=False, memory=memory).values())
+
+    for little, first in zip(found(samples, 1), found(samples.take([0]), None), strict=True):
+        np.testing.assert_array_equal(little, first)
+    assert not np.allclose(found(samples, None)[0], found(samples, 1)[0])

@@ -47,6 +47,7 @@ OUTPUTS = 24_000
 """Outputs drawn of a consumer; OUTPUTS_PER_CHANNEL times n where that is more."""
 OUTPUTS_PER_CHANNEL = 16
 OUTPUTS_AT_ONCE = 2048
+MEMORY = 3 * 2**29
 RIDGE = 1e-6
 """Of P's mean diagonal."""
 
@@ -55,7 +56,13 @@ _MODEL = "model"
 
 
 def output_energies(
-    model: Model, groups: Sequence[ChannelGroup], samples: Samples, *, synthetic: bool, seed: int = 0
+    model: Model,
+    groups: Sequence[ChannelGroup],
+    samples: Samples,
+    *,
+    synthetic: bool,
+    seed: int = 0,
+    memory: int | None = MEMORY,
 ) -> dict[str, Matrix]:
     """P of each group.
 
@@ -65,17 +72,18 @@ def output_energies(
         samples: what to run on.
         synthetic: whether they are made up, so that the model's statistics say more than they do.
         seed: of the outputs drawn.
+        memory: bytes that activations may take; fewer samples are run where they would take more.
 
     Raises:
         NotRunnable: onnxruntime cannot run the model.
     """
     if synthetic:
-        model, groups = statistics_matched(model, groups, samples)
+        model, groups = statistics_matched(model, groups, samples, memory=memory)
     energies = {group.name: _Energy(group.channels) for group in groups}
     readers = _readers(model, groups)
     stops = [reader.stop for reader in readers]
     rng = np.random.default_rng(seed)
-    for reader, visit in zip(readers, LockStep({_MODEL: model}, samples, stops), strict=True):
+    for reader, visit in zip(readers, LockStep({_MODEL: model}, samples, stops, memory=memory), strict=True):
         weights = np.asarray(reader.layer.matrix()[0], np.float32)
         for batch in visit:
             weight, brought = reader.drawn(batch[_MODEL], weights, -(-reader.wanted // visit.batches), rng)
