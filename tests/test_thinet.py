@@ -211,6 +211,18 @@ def test_without_onnxruntime_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch)
         compress(model, ratio=0.5, method="thinet")
 
 
+def test_outputs_that_are_not_finite_tell_nothing() -> None:
+    weights = random_weights(w=(5, 8), u=(8, 3))
+    weights["w"][:, 2] *= 100.0  # its Exp overflows for some samples
+    body = "a = MatMul(x, w)  h = Exp(a)  y = MatMul(h, u)"
+    model = graph(body, weights, inputs="float[N, 5] x")
+    (found,) = energies(model, 50).values()
+    assert np.isfinite(found).all()
+    assert found.trace() > 0.0
+    _, report = compress(model, ratio=0.5, method="thinet", reconstruct="off", verify=False)
+    assert [(change.before, change.after) for change in report.of(Merged)] == [(8, 4)]
+
+
 def test_little_memory_takes_fewer_samples() -> None:
     weights = random_weights(w=(5, 8), v=(8, 6), u=(6, 3))
     body = "a = MatMul(x, w)  g = Relu(a)  b = MatMul(g, v)  h = Relu(b)  y = MatMul(h, u)"

@@ -86,9 +86,10 @@ def output_energies(
     for reader, visit in zip(readers, LockStep({_MODEL: model}, samples, stops, memory=memory), strict=True):
         weights = np.asarray(reader.layer.matrix()[0], np.float32)
         for batch in visit:
-            weight, brought = reader.drawn(batch[_MODEL], weights, -(-reader.wanted // visit.batches), rng)
-            for name, places in reader.places.items():
-                energies[name].add(_by_channel(brought, places) * math.sqrt(weight))
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is left out of P
+                weight, brought = reader.drawn(batch[_MODEL], weights, -(-reader.wanted // visit.batches), rng)
+                for name, places in reader.places.items():
+                    energies[name].add(_by_channel(brought, places) * math.sqrt(weight))
     return {name: energy.total() for name, energy in energies.items()}
 
 
@@ -178,8 +179,9 @@ class _Energy:
             self.total()
 
     def total(self) -> Matrix:
-        """P of all that came so far."""
+        """P of all that came so far; outputs that are not finite tell nothing."""
         x = np.concatenate([np.zeros((0, len(self.sum))), *self.waiting])
+        x = x[np.isfinite(x).all(axis=1)]
         self.sum += x.T @ x
         self.waiting.clear()
         return self.sum
