@@ -202,7 +202,7 @@ def _inspect(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.graph.model_io import load
     from onnx_tropnnc.graph.shapes import shapes_of
     from onnx_tropnnc.pass_manager import PassManager
-    from onnx_tropnnc.passes import FoldBatchNorm, PlainConstants, Selection
+    from onnx_tropnnc.passes import FoldBatchNorm, PlainConstants, PlainShapes, Selection
     from onnx_tropnnc.rewriting.unreached import unreached_layers
     from onnx_tropnnc.terminal import print_coverage, print_groups
 
@@ -210,7 +210,7 @@ def _inspect(arguments: dict[str, Any]) -> int:
     ratio = 0.0 if all(arguments[name] is None for name in amounts) else arguments["ratio"]
     options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
     model = load(arguments["source"], input_shapes=options.input_shape)
-    PassManager([PlainConstants(), FoldBatchNorm()])(model)
+    PassManager([PlainConstants(), PlainShapes(), FoldBatchNorm()])(model)
     shapes = shapes_of(model)
     groups = find_channel_groups(model, shapes)
     selection = Selection(options.include, options.exclude, options.ties)

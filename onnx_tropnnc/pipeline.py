@@ -1,6 +1,6 @@
 """compress(): the default pipeline, from options to a smaller model and a report.
 
-    load -> plain weights -> fold BatchNormalization -> check -> decide, merge, solve -> refresh shapes -> verify
+    load -> plain weights and shapes -> fold BatchNormalization -> check -> decide, merge, solve -> shapes -> verify
 
 (The room is not called compress: a module of that name would stand before the function `onnx_tropnnc.compress`.)
 """
@@ -28,6 +28,7 @@ from onnx_tropnnc.pass_manager import Pass, PassManager, Progress, silent
 from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.plain_constants import PlainConstants
+from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 from onnx_tropnnc.report import Report
@@ -108,7 +109,7 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
 
 def exact_passes(options: Options, samples: SampleSets | None) -> list[Pass]:
     """What leaves every output as it was."""
-    passes: list[Pass] = [PlainConstants(), FoldBatchNorm()]
+    passes: list[Pass] = [PlainConstants(), PlainShapes(), FoldBatchNorm()]
     if not options.verify or samples is None or samples.verifying is None:
         return passes
     return [*passes, CheckExactness(samples.verifying)]

@@ -9,6 +9,7 @@ from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.graph_surgeon import EditWithGraphSurgeon
 from onnx_tropnnc.passes.merge_channels import MergeChannels
 from onnx_tropnnc.passes.plain_constants import PlainConstants
+from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
@@ -20,6 +21,7 @@ __all__ = [
     "FoldBatchNorm",
     "MergeChannels",
     "PlainConstants",
+    "PlainShapes",
     "ReconstructConsumers",
     "RefreshShapes",
     "Selection",

@@ -96,15 +96,61 @@ def test_a_depthwise_first_layer_is_no_producer() -> None:
     assert set(groups_of(graph("c = Conv <group = 2> (x, d) y = Conv(c, w)", weights, **IMAGE))) == {"Conv_1"}
 
 
+def in_both_groups(weight: np.ndarray, axis: int = 0) -> np.ndarray:
+    """The channels along the axis are two convolution groups: in each of them every channel stands twice."""
+    return np.concatenate([twice(part, axis) for part in np.split(weight, 2, axis)], axis)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_grouped_ones_shrink_alike_in_every_group(bias: bool) -> None:
+    """12 channels in two groups, read by a grouped layer of 8, read by a dense one."""
+    found = random_weights(w=(6, 2, 3, 3), g=(4, 6, 1, 1), h=(4,), u=(3, 8, 1, 1))
+    weights = {"w": in_both_groups(found["w"]), "g": in_both_groups(found["g"]), "u": found["u"]}
+    weights |= {"h": in_both_groups(found["h"])} if bias else {}
+    model = graph(f"c = Conv(x, w) e = Conv <group = 2> (c, g{', h' * bias}) y = Conv(e, u)", weights, **IMAGE)
+    result = assert_halves(model, {"Conv_0": 6, "Conv_1": 4})
+    assert (dims(result)["w"], dims(result)["g"], dims(result)["u"]) == ((6, 2, 3, 3), (4, 3, 1, 1), (3, 4, 1, 1))
+    assert result.graph.node[1].attribute[0].i == 2
+
+
+def test_grouped_transposed_ones_shrink_alike() -> None:
+    found = random_weights(w=(6, 2, 3, 3), g=(12, 2, 2, 2), h=(4,), u=(3, 8, 1, 1))
+    g, h = twice(found["g"], 1), in_both_groups(found["h"])
+    body = "c = Conv(x, w) e = ConvTranspose <group = 2, strides = [2, 2]> (c, g, h) y = Conv(e, u)"
+    model = graph(body, {"w": in_both_groups(found["w"]), "g": g, "h": h, "u": found["u"]}, **IMAGE)
+    result = assert_halves(model, {"Conv_0": 6, "ConvTranspose_1": 4})
+    assert (dims(result)["g"], dims(result)["h"], dims(result)["u"]) == ((6, 2, 2, 2), (4,), (3, 4, 1, 1))
+
+
+def test_a_pair_equal_in_one_group_only_stays() -> None:
+    weights = random_weights(w=(8, 2, 3, 3), g=(4, 4, 1, 1), u=(3, 4, 1, 1))
+    weights["w"][1] = weights["w"][0]
+    model = graph("c = Conv(x, w) e = Conv <group = 2> (c, g) y = Conv(e, u)", weights, **IMAGE)
+    assert dims(merged(model, 0.0)) == dims(model)
+
+
+def test_a_grouped_first_layer_makes_channels() -> None:
+    found = random_weights(g=(4, 2, 3, 3), u=(3, 8, 1, 1))
+    model = graph(
+        "c = Conv <group = 2> (x, g) y = Conv(c, u)",
+        {"g": in_both_groups(found["g"]), "u": found["u"]},
+        **IMAGE | {"inputs": "float[N, 4, 6, 6] x"},
+    )
+    assert dims(assert_halves(model, {"Conv_0": 4})) == {"g": (4, 2, 3, 3), "u": (3, 4, 1, 1)}
+
+
 @pytest.mark.parametrize(
-    ("body", "shape"),
-    [("Conv <group = 2> (c, g)", (4, 3, 1, 1)), ("Conv <group = 6> (c, g)", (12, 1, 1, 1))]
-    + [("ConvTranspose <group = 2> (c, g)", (6, 2, 1, 1)), ("ConvTranspose <group = 6> (c, g)", (6, 2, 1, 1))],
+    ("operator", "shape", "halved"),
+    [("Conv", (12, 1, 2, 2), (6, 1, 2, 2)), ("ConvTranspose", (6, 2, 2, 2), (3, 2, 2, 2))],
 )
-def test_grouped_ones_pin_what_they_read(body: str, shape: tuple[int, ...]) -> None:
-    weights = random_weights(w=(6, 2, 3, 3), g=shape)
-    model = graph(f"c = Conv(x, w) y = {body}", weights, inputs=IMAGE["inputs"], outputs="float[N, O, P, Q] y")
-    assert "is a grouped convolution" in pinned(model, "Conv_0")
+def test_depth_multipliers(operator: str, shape: tuple[int, ...], halved: tuple[int, ...]) -> None:
+    """Every channel becomes two, which go with it."""
+    found = doubled(w=(3, 2, 3, 3)) | random_weights(u=(3, 12, 1, 1))
+    found |= {"d": twice(random_weights(d=(shape[0] // 2, *shape[1:]))["d"]), "h": twice(random_weights(h=(6,))["h"])}
+    model = graph(f"c = Conv(x, w) e = {operator} <group = 6> (c, d, h) r = Relu(e) y = Conv(r, u)", found, **IMAGE)
+    result = assert_halves(model, {"Conv_0": 6})
+    assert (dims(result)["d"], dims(result)["h"], dims(result)["u"]) == (halved, (6,), (3, 6, 1, 1))
+    assert result.graph.node[1].attribute[0].i == 3
 
 
 def test_computed_weights_and_biases_pin() -> None:

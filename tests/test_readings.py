@@ -187,3 +187,19 @@ def test_a_model_that_cannot_run_is_refused() -> None:
     next(node for node in loaded.graph if node.op_type == "Relu").op_type = "NoSuchOperator"
     with pytest.raises(NotRunnable, match="NoSuchOperator"):
         group_readings(loaded, groups, samples)
+
+
+def test_a_grouped_convolution_reads_each_group_by_its_own_kernels() -> None:
+    """Channel j stands at position j of both groups; each group's rows of the weight read it there."""
+    weights = random_weights(w=(8, 2, 1, 1), v=(6, 4, 1, 1))
+    body = "a = Conv(x, w) h = Relu(a) y = Conv <group = 2> (h, v)"
+    io = {"inputs": "float[N, 2, 5, 5] x", "outputs": "float[N, 6, 5, 5] y"}
+    ((reading,),) = readings(graph(body, weights, **io)).values()
+    hidden, output = tensors(graph(body, weights, **io), ["h", "y"])
+    kernels = weights["v"].reshape(2, 3, 4).transpose(0, 2, 1).astype(np.float64)
+    gram = sum(rows @ rows.T for rows in kernels)
+    np.testing.assert_allclose(reading.gram * variance(output), gram, rtol=1e-4)
+    shares = np.square(kernels).sum(axis=(1, 2))
+    both = [sum(covariances(part)) / 2 for part in np.split(hidden, 2, axis=1)]
+    expected = sum(share * part for share, part in zip(shares / shares.sum(), both, strict=True))
+    np.testing.assert_allclose(reading.covariance, expected, rtol=1e-3, atol=1e-6)

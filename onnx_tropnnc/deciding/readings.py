@@ -198,7 +198,7 @@ def _growing(samples: Samples, runner: Runner) -> Iterator[tuple[slice, dict[str
 
 def _turns(places: Sequence[Place]) -> tuple[Turn, ...]:
     """The tensor's columns by how many times their channel stood before, weighted by the consumers' weights there."""
-    members = places[0].members
+    members = _members(places[0])
     turns, squares = _repeats(members), sum(np.square(_columns(place)).sum(axis=1) for place in places)
     found = []
     for turn in range(int(turns.max(initial=-1)) + 1):
@@ -220,17 +220,30 @@ def _gram(count: int, places: Sequence[Place], streams: Mapping[ir.Node, float])
     """G: the sum over consumers and turns of C^T C, in units of the stream's variance."""
     gram = np.zeros((count, count))
     for place in places:
-        turns, columns = _repeats(place.members), _columns(place)
+        members = _members(place)
+        turns, columns = _repeats(members), _columns(place)
         for turn in range(int(turns.max(initial=-1)) + 1):
             at = np.flatnonzero(turns == turn)
-            channels = np.ix_(place.members[at], place.members[at])
+            channels = np.ix_(members[at], members[at])
             gram[channels] += columns[at] @ columns[at].T / streams[place.use.node]
     return gram
 
 
+def _groups(place: Place) -> int:
+    """Convolution groups that share the positions of the weight's axis."""
+    shared = place.use.node.op_type == "Conv" and place.use.axis == 1
+    return place.use.node.attributes.get_int("group", 1) if shared else 1
+
+
+def _members(place: Place) -> Labels:
+    """The channel at each position of the tensor that the consumer reads: the weight's axis, once a group."""
+    return np.tile(place.members, _groups(place))
+
+
 def _columns(place: Place) -> Matrix:
-    """The consumer's weights, a row for each position of its axis."""
-    array = array_of(place.use.value)
+    """The consumer's weights, a row for each position of the tensor's axis."""
+    array, groups = array_of(place.use.value), _groups(place)
     assert array is not None
-    moved = np.moveaxis(array, place.use.axis, 0)
-    return np.asarray(moved.reshape(len(moved), -1).astype(np.float64) * place.use.scale)
+    parts = array.reshape(groups, -1, *array.shape[1:]) if groups > 1 else array[None]
+    moved = np.moveaxis(parts, place.use.axis + 1, 1)
+    return np.asarray(moved.reshape(groups * moved.shape[1], -1).astype(np.float64) * place.use.scale)

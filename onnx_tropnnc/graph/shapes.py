@@ -21,6 +21,8 @@ from onnx_tropnnc.inputs.batches import InputSpec, input_specs, resolve_shapes
 
 __all__ = [
     "BATCH",
+    "EVALUATION_FAILURES",
+    "SHAPE_LOGIC",
     "Shapes",
     "evaluate",
     "infer_shapes",
@@ -35,12 +37,12 @@ BATCH = 997
 """A prime that no picture, kernel or layer has as its size."""
 _LARGE = 1000
 _HUGE = 1_000_000
-_SHAPE_LOGIC = frozenset(
+SHAPE_LOGIC = frozenset(
     ("Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Identity", "Max", "Min", "Mod")
     + ("Mul", "Neg", "Range", "ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where")
 )
 
-_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+EVALUATION_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What onnx's evaluator raises for inputs that an operator does not take."""
 _INFERENCE_ERROR = re.compile(r"^.*?\(op_type:(\w+)(?:, node name: ([^)]*))?\): \[\w+InferenceError\] (.*)")
 
@@ -174,7 +176,7 @@ def _evaluated(
             return None
         start, end = (node.attributes.get_int(name, default) for name, default in (("start", 0), ("end", len(shape))))
         return np.asarray(shape[start:end], np.int64)
-    if node.op_type not in _SHAPE_LOGIC:
+    if node.op_type not in SHAPE_LOGIC:
         return None
     inputs: list[NDArray[np.generic] | None] = [_small(value, known) for value in node.inputs]
     if any(array is None and value is not None for array, value in zip(inputs, node.inputs, strict=True)):
@@ -182,7 +184,7 @@ def _evaluated(
     feeds = {name_of(v): a for v, a in zip(node.inputs, inputs, strict=True) if v is not None and a is not None}
     try:
         result = evaluate(node, feeds, opsets)
-    except _FAILURES:
+    except EVALUATION_FAILURES:
         return None  # it may never run, or run on other sizes: unknown is all that follows
     return result if result.size <= _LARGE else None
 

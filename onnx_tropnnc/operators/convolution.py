@@ -2,9 +2,11 @@
 
 Conv           W: C_out x C_in/g x k ...   producer along axis 0, consumer along axis 1
 ConvTranspose  W: C_in x C_out/g x k ...   consumer along axis 0, producer along axis 1
-depthwise      g = C_in = C_out            carrier along axis 0: it passes channels on one by one
+depthwise      g = C_in                    carrier along axis 0: it passes channels on one by one, each m times
+grouped        1 < g < C_in                position j of every convolution group is one channel: merged alike in all
 """
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_tropnnc.analysis.trace import Labels, Trace, label
@@ -14,37 +16,40 @@ __all__ = ["RULES"]
 
 
 def conv(node: ir.Node, trace: Trace) -> None:
-    """Conv: dense, or depthwise as a carrier."""
-    labels = _read(node, trace)
-    shape = trace.shape(node.inputs[1])
-    if weight_refusal(node, 1) or shape is None:
-        return
-    groups = node.attributes.get_int("group", 1)
-    if groups == 1:
-        if labels is not None:
-            trace.use("consumer", node, 1, 1, labels)
-        _produce(node, 0, int(shape[0] or 0), trace)
-    elif shape[0] == groups and shape[1] == 1:
-        _depthwise(node, labels, trace)
-    elif labels is not None:
-        trace.pin([labels], f"{label(node)} is a grouped convolution ({groups} groups)")
+    """Conv: dense or grouped, or depthwise as a carrier."""
+    _convolve(node, trace, consumed=1, made=0)
 
 
 def conv_transpose(node: ir.Node, trace: Trace) -> None:
     """ConvTranspose: as Conv with the weight's first two axes exchanged."""
-    labels = _read(node, trace)
-    shape = trace.shape(node.inputs[1])
+    _convolve(node, trace, consumed=0, made=1)
+
+
+def _convolve(node: ir.Node, trace: Trace, *, consumed: int, made: int) -> None:
+    """The weight reads channels along axis `consumed` and makes them along axis `made`."""
+    labels, shape = _read(node, trace), trace.shape(node.inputs[1])
     if weight_refusal(node, 1) or shape is None:
         return
     groups = node.attributes.get_int("group", 1)
-    if groups == 1:
-        if labels is not None:
-            trace.use("consumer", node, 1, 0, labels)
-        _produce(node, 1, int(shape[1] or 0), trace)
-    elif shape[0] == groups and shape[1] == 1:
-        _depthwise(node, labels, trace)
-    elif labels is not None:
-        trace.pin([labels], f"{label(node)} is a grouped convolution ({groups} groups)")
+    first, second = int(shape[0] or 0), int(shape[1] or 0)
+    channels_in = first if consumed == 0 else second * groups
+    if groups < 1 or first % groups or (labels is not None and len(labels) != channels_in):
+        trace.pin([] if labels is None else [labels], f"{label(node)} has no whole number of channels in each group")
+        return
+    if groups > 1 and groups == channels_in:
+        _depthwise(node, labels, first * second // groups if made == 1 else first // groups, trace)
+        return
+    if labels is not None:
+        part = labels if groups == 1 else _joined(labels, groups, trace)
+        trace.use("consumer", node, 1, consumed, labels if consumed == 0 else part)
+    _produce(node, made, first if made == 0 else second * groups, groups, trace)
+
+
+def _joined(labels: Labels, groups: int, trace: Trace) -> Labels:
+    """The channels of one convolution group, after joining those at the same position of the others to them."""
+    parts = labels.reshape(groups, -1)
+    trace.same.append((np.tile(parts[0], groups - 1), parts[1:].reshape(-1)))
+    return parts[0]
 
 
 def _read(node: ir.Node, trace: Trace) -> Labels | None:
@@ -58,9 +63,10 @@ def _read(node: ir.Node, trace: Trace) -> Labels | None:
     return labels
 
 
-def _produce(node: ir.Node, axis: int, count: int, trace: Trace) -> None:
+def _produce(node: ir.Node, axis: int, count: int, groups: int, trace: Trace) -> None:
     made = trace.fresh(node, count)
-    trace.use("producer", node, 1, axis, made)
+    part = made if groups == 1 else _joined(made, groups, trace)
+    trace.use("producer", node, 1, axis, made if axis == 0 else part)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
         if trace.is_constant(bias):
@@ -70,21 +76,23 @@ def _produce(node: ir.Node, axis: int, count: int, trace: Trace) -> None:
     trace.carry(node.outputs[0], {1: made})
 
 
-def _depthwise(node: ir.Node, labels: Labels | None, trace: Trace) -> None:
+def _depthwise(node: ir.Node, labels: Labels | None, multiplier: int, trace: Trace) -> None:
+    """Every channel by itself; with a multiplier it becomes several, which go or stay together."""
     if labels is None:
         return
+    made = np.repeat(labels, multiplier)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None and not trace.is_constant(bias):
         trace.pin([labels], f"the bias of {label(node)} is computed at run time")
     elif bias is not None:
-        trace.use("carrier", node, 2, 0, labels)
+        trace.use("carrier", node, 2, 0, made)
         if not trace.is_zero(bias):
             trace.bend({1: labels})
             trace.lift({1: labels})
-    trace.use("carrier", node, 1, 0, labels)
+    trace.use("carrier", node, 1, 0, made if node.op_type == "Conv" else labels)
     trace.stretch({1: labels})
     trace.count(node, "group", None, labels)
-    trace.carry(node.outputs[0], {1: labels})
+    trace.carry(node.outputs[0], {1: made})
 
 
 RULES = {"Conv": conv, "ConvTranspose": conv_transpose}

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_tropnnc.analysis.trace import Axes, Labels, Trace, label, shifted
 from onnx_tropnnc.graph.constants import array_of
 from onnx_tropnnc.graph.shapes import BATCH
+from onnx_tropnnc.operators.splitting import split_axis
 
 __all__ = ["RULES", "regroup"]
 
@@ -63,12 +64,24 @@ def _regroup(node: ir.Node, before: Dims, after: Dims, trace: Trace) -> Axes:
     kept: dict[int, Labels] = {}
     for axis, labels in trace.tracked(node.inputs[0]).items():
         found = regroup(labels, axis, before, after)
-        if found is None:
-            trace.pin([labels], f"{label(node)} splits or mixes the axis of the channels")
-        else:
+        if found is not None or (found := _split(node, labels, axis, before, after, trace)) is not None:
             kept[found[0]] = found[1]
+        else:
+            trace.pin([labels], f"{label(node)} mixes the axis of the channels with others")
     trace.carry(node.outputs[0], kept)
     return kept
+
+
+def _split(
+    node: ir.Node, labels: Labels, axis: int, before: Dims, after: Dims, trace: Trace
+) -> tuple[int, Labels] | None:
+    """Of several axes that the channels' axis becomes, the one that keeps them; None where others come in."""
+    block = _block(axis, before, after)
+    if block is None or block[0] != (axis, axis + 1):
+        return None
+    start, stop = block[1]
+    found = split_axis(labels, after[start:stop], trace)
+    return None if found is None else (start + found[0], found[1])
 
 
 def regroup(labels: Labels, axis: int, before: Dims, after: Dims) -> tuple[int, Labels] | None:

@@ -1,7 +1,7 @@
 """Layers whose channels no group holds, each with the reason: what `--inspect` must still explain.
 
 A group begins at a layer with constant weights in the main graph. Quantized layers, recurrent ones, weights computed at
-run time, grouped convolutions and whatever stands in a subgraph begin none.
+run time and whatever stands in a subgraph begin none.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.analysis.trace import label
 from onnx_tropnnc.changes import Unreached
-from onnx_tropnnc.graph.constants import constant_tensor, dims_of, is_floating
+from onnx_tropnnc.graph.constants import constant_tensor, is_floating
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.operators.linear import weight_refusal
 
@@ -37,15 +37,6 @@ def _of(node: ir.Node) -> Iterator[Unreached]:
         yield Unreached(label(node), reason)
     elif node.op_type == "MatMul" and any("quantized" in (weight_refusal(node, slot) or "") for slot in (0, 1)):
         yield Unreached(label(node), "its weight is quantized; compress the float model before quantizing it")
-    elif node.op_type in ("Conv", "ConvTranspose") and _is_grouped(node):
-        groups = node.attributes.get_int("group", 1)
-        yield Unreached(label(node), f"it is a grouped convolution ({groups} groups): its output channels stay")
-
-
-def _is_grouped(node: ir.Node) -> bool:
-    """Neither dense nor depthwise, whose channels are those of the layer before it."""
-    groups, shape = node.attributes.get_int("group", 1), dims_of(node.inputs[1]) or (0, 0)
-    return groups > 1 and not (shape[0] == groups and shape[1] == 1)
 
 
 def _bodies(node: ir.Node) -> Iterator[ir.Graph]:

@@ -1,0 +1,25 @@
+"""An axis of channels that a Reshape splits: heads of attention, the halves of a shuffle, groups of anything.
+
+    C -> h x d      position j of every part is one channel from here on: merged alike in all parts, d becomes smaller
+
+Which axis keeps the channels is a choice: the longest one does, of equally long ones the last (heads come first).
+"""
+
+import numpy as np
+
+from onnx_tropnnc.analysis.trace import Labels, Trace
+
+__all__ = ["split_axis"]
+
+
+def split_axis(labels: Labels, factors: tuple[int, ...], trace: Trace) -> tuple[int, Labels] | None:
+    """The axis among those of lengths `factors` that keeps the channels, and the channels along it.
+
+    Channels that share a position of it are joined to one. None where the axis is not split: one factor is all of it.
+    """
+    longest = max(range(len(factors)), key=lambda i: (factors[i], i))
+    if factors[longest] in (1, len(labels)):
+        return None
+    lines = np.moveaxis(labels.reshape(factors), longest, 0).reshape(factors[longest], -1)
+    trace.same.append((np.repeat(lines[:, 0], lines.shape[1] - 1), lines[:, 1:].reshape(-1)))
+    return longest, np.ascontiguousarray(lines[:, 0])

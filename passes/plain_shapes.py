@@ -1,0 +1,117 @@
+"""Write shape arithmetic that always comes out the same as plain numbers.
+
+before  Reshape(y, Concat(Gather(Shape(y), 0), 2, Gather(Shape(y), 1) / 2, -1))      y: batch x 64 x height x width
+after   Reshape(y, Concat(Gather(Shape(y), 0), 2, 32, -1))
+needs   dimensions that are the same whatever goes in; open ones of the inputs stay open
+
+Merging changes the number of channels, and a plain number can be counted down where arithmetic would need a proof.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.changes import Change
+from onnx_tropnnc.graph.constants import add_initializer, array_of, constant_tensor, name_of, remove_unread
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import EVALUATION_FAILURES, SHAPE_LOGIC, Shapes, evaluate, infer_shapes
+
+__all__ = ["PlainShapes"]
+
+_OPEN = -1
+"""Stands for a dimension that is not fixed; no dimension is negative."""
+_SMALL = 64
+ROUNDS = 20
+_ARITHMETIC = SHAPE_LOGIC | {"Ceil", "Floor", "Pow", "Reciprocal", "Round", "Sqrt"}
+
+
+@dataclass(frozen=True)
+class PlainShapes:
+    """Compute what follows from fixed dimensions alone."""
+
+    name: str = "write shapes plainly"
+
+    def __call__(self, model: Model) -> tuple[Change, ...]:
+        """In topological order, so that numbers go as far as they reach; each round makes more shapes known."""
+        for _ in range(ROUNDS):
+            if not any(node.op_type == "Shape" for node in model.graph):
+                break
+            work = _Work(model, infer_shapes(model, {}))
+            for node in list(model.graph):
+                work.treat(node)
+            if not work.written:
+                break
+        return ()
+
+
+@dataclass
+class _Work:
+    model: Model
+    shapes: Shapes
+    partial: dict[ir.Value, NDArray[np.int64]] = field(default_factory=dict)
+    """Shapes of which some entries are open."""
+    written: set[ir.Value] = field(default_factory=set)
+    """The numbers that were written plainly."""
+
+    def treat(self, node: ir.Node) -> None:
+        """Write the node's output as a number where it is one."""
+        if node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
+            return
+        array = self._shape(node) if node.op_type == "Shape" else self._computed(node)
+        if array is None:
+            return
+        if node.op_type == "Shape" and (array == _OPEN).any():
+            self.partial[node.outputs[0]] = array.astype(np.int64)
+        elif not node.outputs[0].is_graph_output():
+            self._write(node, array)
+
+    def _shape(self, node: ir.Node) -> NDArray[np.generic] | None:
+        shape = None if node.inputs[0] is None else self.shapes.get(name_of(node.inputs[0]))
+        if shape is None:
+            return None
+        start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", len(shape))
+        return np.asarray([_OPEN if d is None else d for d in shape[start:end]], np.int64)
+
+    def _computed(self, node: ir.Node) -> NDArray[np.generic] | None:
+        """Of entries picked from a shape, or of numbers of which at least one was written here."""
+        values = [value for value in node.inputs if value is not None]
+        picks = node.op_type in ("Gather", "Slice") and values[0] in self.partial
+        if not picks and (node.op_type not in _ARITHMETIC or not self.written.intersection(values)):
+            return None
+        arrays = [self.partial.get(value) if picks and i == 0 else _small(value) for i, value in enumerate(values)]
+        known = {name_of(value): array for value, array in zip(values, arrays, strict=True) if array is not None}
+        if len(known) < len({name_of(value) for value in values}):
+            return None
+        try:
+            result = evaluate(node, known, self.model.ir.opset_imports)
+        except EVALUATION_FAILURES:
+            return None  # it may never run: then nothing follows from it
+        return None if result.size > _SMALL or (picks and (result == _OPEN).any()) else result
+
+    def _write(self, node: ir.Node, array: NDArray[np.generic]) -> None:
+        output, name = node.outputs[0], name_of(node.outputs[0])
+        output.name = None  # the initializer takes it
+        number = add_initializer(node, name, array)
+        self.written.add(number)
+        output.replace_all_uses_with(number)
+        self._remove(node)
+
+    def _remove(self, node: ir.Node) -> None:
+        """Take away a node that nothing reads, and those before it that only it read."""
+        if any(output.uses() or output.is_graph_output() for output in node.outputs):
+            return
+        inputs = [value for value in node.inputs if value is not None]
+        self.model.graph.remove(node, safe=True)
+        for value in dict.fromkeys(inputs):
+            maker = value.producer()
+            if maker is not None and maker.op_type in (*_ARITHMETIC, "Shape") and maker.graph is self.model.graph:
+                self._remove(maker)
+            else:
+                remove_unread(value)
+
+
+def _small(value: ir.Value) -> NDArray[np.generic] | None:
+    tensor = constant_tensor(value)
+    return array_of(value) if tensor is not None and tensor.size <= _SMALL else None

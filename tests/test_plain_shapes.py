@@ -1,0 +1,75 @@
+"""Shape arithmetic that always comes out the same becomes numbers."""
+
+import numpy as np
+import onnx
+import pytest
+from graphs import after, assert_same_outputs, assert_sound, dims, graph, initializers, operators, random_weights
+
+from onnx_tropnnc.passes import PlainShapes
+
+PICTURE = {"inputs": "float[N, 4, H, W] x", "outputs": "float[P, Q, R, S] y"}
+INDICES = {"i0": np.array(0), "i1": np.array(1), "i2": np.array(2), "axis": np.array([0]), "two": np.array(2)}
+
+
+def plain(model: onnx.ModelProto) -> onnx.ModelProto:
+    result, _ = after(model, PlainShapes())
+    assert_sound(result)
+    assert_same_outputs(model, result, 0)
+    return result
+
+
+def test_a_number_of_channels_is_written() -> None:
+    body = (
+        "s = Shape(x) n = Gather(s, i0) c = Gather(s, i1) h = Div(c, two) n1 = Unsqueeze(n, axis)"
+        "h1 = Unsqueeze(h, axis) t = Concat <axis = 0> (n1, two1, h1, rest) y = Reshape(x, t)"
+    )
+    more = {"two1": np.array([2]), "rest": np.array([-1])}
+    result = plain(graph(body, INDICES | more, **PICTURE))
+    assert operators(result) == ["Shape", "Gather", "Unsqueeze", "Concat", "Reshape"]
+    assert initializers(result)["h1"].tolist() == [2]
+
+
+def test_what_depends_on_the_input_stays() -> None:
+    body = "s = Shape(x) n = Gather(s, i2) n1 = Unsqueeze(n, axis) t = Concat <axis = 0> (z, n1, m) y = Reshape(x, t)"
+    more = {"z": np.array([0, 4]), "m": np.array([-1])}
+    model = graph(body, INDICES | more, **PICTURE)
+    assert operators(plain(model)) == operators(model)
+
+
+@pytest.mark.parametrize(
+    ("picked", "operator"),
+    [
+        ("s = Shape(x) c = Slice(s, one, two1)", "Constant picks"),
+        ("s = Shape(x) c = Gather(s, one)", "a list of one"),
+        ("s2 = Shape <start = 1, end = 2> (x) c = Identity(s2)", "a Shape of one entry"),
+    ],
+)
+def test_ways_to_pick(picked: str, operator: str) -> None:
+    body = f"{picked} f = Cast <to = 1> (c) r = Sqrt(f) y = Div(x, r)"
+    more = {"one": np.array([1]), "two1": np.array([2])}
+    used = {name: more[name] for name in more if name in body}
+    result = plain(graph(body, used, **PICTURE))
+    assert operators(result) == ["Div"], operator
+    assert dims(result) == {"r": (1,)}
+
+
+def test_each_round_makes_more_known() -> None:
+    """The second Reshape's input is known in full only when the first one's target is written."""
+    step = "s{0} = Shape({1}) c{0} = Gather(s{0}, one) h{0} = Div(c{0}, two) t{0} = Concat <axis = 0> (z, h{0}, m{2})"
+    body = step.format(1, "x", "") + " a = Reshape(x, t1) " + step.format(2, "a", "") + " y = Reshape(a, t2)"
+    more = {"one": np.array([1]), "z": np.array([0]), "m": np.array([-1, 2]), "two": np.array(2)}
+    model = graph(body, more, inputs="float[N, 4, 3, 2] x", outputs="float[P, Q, R, S] y")
+    result = plain(model)
+    assert operators(result) == ["Reshape", "Reshape"]
+    assert initializers(result)["t2"].tolist() == [0, 1, -1, 2]
+
+
+def test_a_shape_that_is_an_output_stays_one() -> None:
+    body = "y = Relu(x) z = Shape(y)"
+    model = graph(body, inputs="float[2, 4] x", outputs="float[2, 4] y, int64[2] z")
+    assert operators(plain(model)) == ["Relu", "Shape"]
+
+
+def test_a_model_without_shapes_is_left_alone() -> None:
+    model = graph("y = MatMul(x, w)", random_weights(w=(4, 3)))
+    assert operators(plain(model)) == ["MatMul"]
