@@ -47,9 +47,9 @@ def _convolve(node: ir.Node, trace: Trace, *, consumed: int, made: int) -> None:
 
 def _joined(labels: Labels, groups: int, trace: Trace) -> Labels:
     """The channels of one convolution group, after joining those at the same position of the others to them."""
-    parts = labels.reshape(groups, -1)
-    trace.same.append((np.tile(parts[0], groups - 1), parts[1:].reshape(-1)))
-    return parts[0]
+    first: Labels = labels[: len(labels) // groups]
+    trace.same.append((np.tile(first, groups - 1), labels[len(first) :]))
+    return first
 
 
 def _read(node: ir.Node, trace: Trace) -> Labels | None:
