@@ -1,6 +1,7 @@
 # make demo    compress a model of models/ into build/ and print what was done
 # make test    all tests
 # make check   formatting, lint, types
+# make check-report   open a report in Debian's chromium (installed by apt-get where it is missing) and look at it
 #
 # Needs Python 3.11 or newer, git and make; everything else goes into .venv. Another Python: make PYTHON=python3.13 test
 
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 # One thread a test process: the arrays are small, and $(WORKERS) processes already fill the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test check format clean
+.PHONY: demo test check check-report format clean
 
 demo: $(VENV)/demo.stamp
 	@mkdir -p build
@@ -28,6 +29,10 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy --cache-dir .mypy_cache/3.11
 	$(BIN)/mypy --cache-dir .mypy_cache/3.13 --python-version 3.13
+
+check-report: $(VENV)/dev.stamp
+	command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium
+	$(BIN)/python tests/browser_check.py chromium
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .

@@ -8,8 +8,9 @@ Only click is imported before the arguments are understood: `--help` must not wa
 """
 
 import importlib.metadata
-import os
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ Examples:
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--external-data", is_flag=True, help="Write weights beside the model (always done over 1.8 GB).")
 @click.option("--save-plan", metavar="PLAN.json", help="Write the merge maps.")
-@click.option("--report", metavar="FILE.json", help="Write what was done as JSON.")
+@click.option("--report", multiple=True, metavar="FILE", help="Write what was done: .json, or .html for people.")
 @click.option("--bound-radius", type=float, metavar="R", help="State error bounds for inputs of up to this length.")
 @click.option("--inspect", is_flag=True, help="Print the channel groups and why some cannot change; write nothing.")
 @click.option("--keep", is_flag=True, help="Write the result even where verification is below what was asked.")
@@ -108,23 +109,28 @@ def _compress(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.deciding.plans import plan_text
     from onnx_tropnnc.errors import OptionError
     from onnx_tropnnc.graph.model_io import check_output, load, save
+    from onnx_tropnnc.outputs import checked, digests, write_reports
     from onnx_tropnnc.pipeline import compress_model
+    from onnx_tropnnc.report import Reproduction
 
     if arguments["target"] is None:
         raise OptionError("OUT.onnx is missing; say where to write, or use --inspect")
     options = _options(arguments)
     target = check_output(arguments["target"], arguments["source"])
-    report_path, plan_path = (_json_path(option, arguments[option]) for option in ("report", "save_plan"))
+    reports = checked("--report", arguments["report"], (".json", ".html"))
+    plans = checked("--save-plan", filter(None, (arguments["save_plan"],)), (".json",))
     model = load(arguments["source"], input_shapes=options.input_shape)
     with _Progress(arguments["quiet"]) as progress:
         report = compress_model(model, options, progress.step)
         if report.passed or arguments["keep"]:
             progress.step(f"write {target}")
             save(model, target, external_data=arguments["external_data"])
-    if report_path is not None:
-        report_path.write_text(report.to_json())
-    if plan_path is not None:
-        plan_path.write_text(plan_text({change.group: change.merge_map for change in report.of(Merged)}))
+    if reports:
+        files = (*digests("input", Path(arguments["source"])), *digests("output", target))
+        report = replace(report, reproduction=Reproduction(shlex.join(["onnx-tropnnc", *sys.argv[1:]]), files))
+        write_reports(report, reports)
+    for path in plans:
+        path.write_text(plan_text({change.group: change.merge_map for change in report.of(Merged)}))
     _tell(report, target, model, arguments)
     return 0 if report.passed else 1
 
@@ -180,23 +186,7 @@ def _options(arguments: dict[str, Any]) -> "Options":
     )
 
 
-def _json_path(option: str, text: str | None) -> Path | None:
-    """Where the report or the plan goes, refused before any work where it cannot."""
-    from onnx_tropnnc.errors import OptionError, OutputPathError
-
-    if text is None:
-        return None
-    path = Path(text)
-    if path.suffix != ".json":
-        raise OptionError(f"--{option.replace('_', '-')} {path}: must end in .json")
-    if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise OutputPathError(f"{path}: its folder does not exist or may not be written")
-    return path
-
-
 def _inspect(arguments: dict[str, Any]) -> int:
-    from dataclasses import replace
-
     from onnx_tropnnc.analysis.channels import find_channel_groups
     from onnx_tropnnc.analysis.coverage import coverage_of
     from onnx_tropnnc.graph.model_io import load

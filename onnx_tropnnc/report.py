@@ -1,6 +1,7 @@
-"""What was done, as one frozen value: for programs (`to_json`) and, through terminal.py, for people.
+"""What was done, as one frozen value: for programs (`to_json`), for people (`to_html`, and through terminal.py).
 
-The JSON is a public format; `SCHEMA_VERSION` changes when a key changes its meaning or goes.
+The JSON is a public format (reporting/report.schema.json); `SCHEMA_VERSION` changes when a key changes its meaning or
+goes.
 """
 
 import dataclasses
@@ -14,11 +15,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from onnx_tropnnc.changes import Change, Folded, Kept, Merged, Note, NotFolded, Unreached, Verified
+from onnx_tropnnc.changes import Change, Folded, Kept, Merged, Note, NotFolded, Reconstructed, Unreached, Verified
 from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.running.verification import Verification
 
-__all__ = ["SCHEMA_VERSION", "Report", "Timing"]
+__all__ = ["SCHEMA_VERSION", "Digest", "Report", "Reproduction", "Timing"]
 
 SCHEMA_VERSION = 1
 
@@ -33,6 +34,23 @@ class Timing:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Digest:
+    """What a file hashes to: its role (input, output), its name, its SHA-256."""
+
+    role: str
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The command that was run, and the files it read and wrote."""
+
+    command: str
+    files: tuple[Digest, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """Sizes before and after, and every change between.
@@ -44,6 +62,7 @@ class Report:
         changes: what the passes did, in order.
         timings: how long each pass took.
         seed: of everything random.
+        reproduction: how to do it again; None where that was no command.
     """
 
     model: str
@@ -52,6 +71,7 @@ class Report:
     changes: tuple[Change, ...]
     timings: tuple[Timing, ...] = ()
     seed: int = 0
+    reproduction: Reproduction | None = None
 
     def of(self, kind: type[T]) -> tuple[T, ...]:
         """The changes of one kind."""
@@ -84,18 +104,30 @@ class Report:
             "groups": [_merged(change) for change in self.of(Merged)],
             "kept": [_plain(change) for change in self.of(Kept)],
             "unreached": [_plain(change) for change in self.of(Unreached)],
+            "reconstructed": [_plain(change) for change in self.of(Reconstructed)],
             "folded": [_plain(change) for change in self.of(Folded)],
             "not_folded": [_plain(change) for change in self.of(NotFolded)],
             "notes": [change.text for change in self.of(Note)],
             "verification": None if self.verification is None else _verification(self.verification),
             "timings": [_plain(timing) for timing in self.timings],
             "seed": self.seed,
+            "reproduction": _plain(self.reproduction),
             "versions": _versions(),
         }
 
     def to_json(self) -> str:
         """The report as JSON text."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+
+    def to_html(self) -> str:
+        """The report as one self-contained page.
+
+        Raises:
+            OptionError: the extra `report` is not installed.
+        """
+        from onnx_tropnnc.reporting.page import page
+
+        return page(self.to_dict())
 
 
 def _merged(change: Merged) -> dict[str, Any]:
@@ -105,8 +137,10 @@ def _merged(change: Merged) -> dict[str, Any]:
 
 
 def _verification(found: Verification) -> dict[str, Any]:
+    latency = found.latency
     return {
         **_plain(found),
+        "latency": None if latency is None else {**_plain(latency), "change": latency.change},
         "agreement": _plain(found.agreement),
         "cosine": _plain(found.cosine),
         "passed": found.passed,

@@ -1,5 +1,6 @@
 """The command line: exit codes, what is written, and one line for whatever is refused."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -133,6 +134,17 @@ def test_the_report_is_json(command: Command, source: Path, target: Path) -> Non
     (group,) = report["groups"]
     assert (group["group"], group["before"], group["after"]) == ("Gemm_0", 8, 4)
     assert report["verification"]["not_verified"] is None
+
+
+def test_the_report_is_a_page_too_and_says_how_to_do_it_again(command: Command, source: Path, target: Path) -> None:
+    paths = [target.with_suffix(suffix) for suffix in (".html", ".json")]
+    assert command(source, target, "--ratio", 0.5, "--report", paths[0], "--report", paths[1]).code == 0
+    again = json.loads(paths[1].read_text())["reproduction"]
+    assert again["command"].startswith(f"onnx-tropnnc {source} {target} --ratio 0.5 --report")
+    hashed = [(f["role"], f["name"], f["sha256"]) for f in again["files"]]
+    expected = [("input", source), ("output", target)]
+    assert hashed == [(role, p.name, hashlib.sha256(p.read_bytes()).hexdigest()) for role, p in expected]
+    assert all(digest in paths[0].read_text() for _, _, digest in hashed)
 
 
 def test_error_bounds_are_printed_and_reported(command: Command, source: Path, target: Path) -> None:

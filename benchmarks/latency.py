@@ -1,0 +1,65 @@
+"""Size, multiply-accumulates and measured speed-up of every model in a folder, those that did not get faster too.
+
+    python benchmarks/latency.py FOLDER [--ratio 0.3 0.5] [--round-to auto] [--threads 1] [--seconds 6] [--only NAME ..]
+
+Models are compressed without reconstruction (weights do not change how long a model takes) and timed through ONNX
+Runtime in turn with their originals, one sample a run unless the model says otherwise; medians, and quartiles' spread.
+Prints one Markdown table, a row as soon as it is measured.
+"""
+
+import argparse
+from pathlib import Path
+
+from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.inputs.samples import samples_for
+from onnx_tropnnc.options import Options
+from onnx_tropnnc.pipeline import compress_model
+from onnx_tropnnc.running.sessions import NotRunnable
+from onnx_tropnnc.running.verification import Latency, measure_latency
+
+COLUMNS = ("model", "ratio", "weights MB", "after", "MACs M", "after", "ms", "after", "speed-up")
+
+
+def row(path: Path, ratio: float, round_to: str, threads: int, seconds: float) -> tuple[str, ...]:
+    """One line of the table."""
+    model = load(path)
+    rounding = int(round_to) if round_to.isdecimal() else round_to
+    report = compress_model(model, Options(ratio=ratio, round_to=rounding, reconstruct="off", verify=False))
+    before, after = report.before, report.after
+    sizes = [f"{size.weight_bytes / 1e6:.2f}" for size in (before, after)]
+    macs = ["" if size.macs is None else f"{size.macs / 1e6:.1f}" for size in (before, after)]
+    try:
+        samples = samples_for(load(path), count=2)
+        found = measure_latency(path, to_proto(model), samples, threads=threads, timing_seconds=seconds)
+    except NotRunnable as error:
+        return (path.stem, f"{ratio:g}", *sizes, *macs, "", "", f"not run: {error}")
+    return (path.stem, f"{ratio:g}", *sizes, *macs, *_milliseconds(found), f"{found.before_ms / found.after_ms:.2f}")
+
+
+def _milliseconds(found: Latency) -> tuple[str, str]:
+    pairs = (found.before_ms, found.before_spread_ms), (found.after_ms, found.after_spread_ms)
+    first, second = (f"{median:.3g} ± {spread / 2:.1g}" for median, spread in pairs)
+    return first, second
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--ratio", type=float, nargs="+", default=[0.3, 0.5])
+    parser.add_argument("--round-to", default="auto")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--only", nargs="*", default=[])
+    given = parser.parse_args()
+    print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS), flush=True)
+    for path in sorted(given.folder.glob("*.onnx")):
+        if given.only and path.stem not in given.only:
+            continue
+        for ratio in given.ratio:
+            cells = row(path, ratio, given.round_to, given.threads, given.seconds)
+            print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
