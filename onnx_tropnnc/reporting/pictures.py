@@ -24,7 +24,6 @@ BEFORE, AFTER, STILL = "#8a8a8a", "#1b6ca8", "#d0d0d0"
 _INCHES = 9.0
 _BAR = 0.24
 _LONGEST = 44
-_SETTINGS = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9.0}
 
 
 def groups_picture(facts: Facts) -> str:
@@ -103,7 +102,7 @@ def svg(figure: "Figure", salt: str) -> str:
     import matplotlib
 
     text = io.StringIO()
-    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": salt}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9.0}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     drawn = text.getvalue()
     return drawn[drawn.index("<svg") :].replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
