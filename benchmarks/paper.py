@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from measuring import LabelledImages, Subject
+from measuring import CACHE, LabelledImages, Subject
 from paper_non_uniform import ablation_lines, equal_size_lines, rules_of, threshold_lines
 from paper_tables import FIGURES, NON_UNIFORM, TABLE_1, TABLE_2, TABLE_3, SizeTable
 from paper_uniform import Curves, size_table_lines
@@ -36,7 +36,10 @@ Command = Callable[[argparse.Namespace], Lines]
 
 
 def _network(name: str, fashion: Path | None, seed: int = 0) -> Path:
-    """A network of paper_networks.py; that room imports PyTorch, which the tables of given models do without."""
+    """A network of paper_networks.py; that room imports PyTorch, which networks that were trained before do without."""
+    known = CACHE / "networks" / f"{name}_{seed}.onnx"
+    if known.exists():
+        return known
     from paper_networks import make_network
 
     return make_network(name, seed, fashion)

@@ -1,6 +1,7 @@
 """What benchmarks/paper.py rests on: bisection to a size, the published figures as data, tables that add up."""
 
 import importlib
+import sys
 from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
@@ -194,6 +195,18 @@ def test_thinet_takes_only_the_layers_of_its_curve(models_folder: Path, test_ima
     assert shapes["conv1.weight"] == (3, 1, 5, 5)
     assert shapes["conv2.weight"] == (8, 3, 5, 5)
     assert shapes["fc1.weight"] == (120, 8 * 5 * 5)
+
+
+def test_networks_that_were_trained_before_need_no_pytorch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    paper = room("paper")
+    monkeypatch.setattr(paper, "CACHE", tmp_path)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ModuleNotFoundError, match="torch"):
+        paper._network("fashion_mnist_lenet", None)
+    (tmp_path / "networks").mkdir()
+    trained = tmp_path / "networks" / "fashion_mnist_lenet_0.onnx"
+    trained.write_bytes(b"")
+    assert paper._network("fashion_mnist_lenet", None) == trained
 
 
 def test_commands_without_a_model_ask_for_one(tmp_path: Path) -> None:
