@@ -147,6 +147,27 @@ def test_merging_space_keeps_the_channels_axis() -> None:
     assert_halves(graph(body, weights(u=(6, 3)) | shape(0, 0, -1), **io), {"Conv_0": 6})
 
 
+SHARED = (
+    "s = Shape(x) n = Gather(s, zero) t = Concat <axis = 0> (n, number, rest)"
+    "c = Conv(x, w, k) a = Reshape(c, t) {0} b = Reshape({1}, t) d = Add(a, b) e = Transpose <perm = [0, 2, 1]> (d)"
+    "y = MatMul(e, u)"
+)
+INTEGERS = {"zero": np.array([0]), "number": np.array([6]), "rest": np.array([-1])}
+
+
+def test_a_number_that_two_reshapes_share_counts_once() -> None:
+    io = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 16, 3] y"}
+    model = graph(SHARED.format("r = Relu(c)", "r"), weights(u=(6, 3)) | INTEGERS, **io)
+    assert initializers(assert_halves(model, {"Conv_3": 6}))["number"].tolist() == [3]
+
+
+def test_a_number_that_counts_two_kinds_of_channels_pins() -> None:
+    io = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 16, 3] y"}
+    found = weights(u=(6, 3)) | INTEGERS | random_weights(q=(6, 2, 3, 3))
+    model = graph(SHARED.format("r = Conv(x, q)", "r").replace("d = Add(a, b)", "d = Neg(a)"), found, **io)
+    assert pinned(model, "Conv_3").startswith("Concat_2 counts them and other channels with one number")
+
+
 def test_unknown_shapes_pin_with_the_remedy() -> None:
     io = {"inputs": "float[N, 2, H, W] x", "outputs": "float[N, 3] y"}
     model = graph("c = Conv(x, w, k) d = Flatten(c) y = Gemm(d, u)", weights(u=(96, 3)), **io)

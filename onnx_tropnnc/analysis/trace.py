@@ -105,6 +105,7 @@ class Trace:
     axes: dict[ir.Value, dict[int, Labels]] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
+    counted: dict[tuple[ir.Node, int | str, int | None], Labels] = field(default_factory=dict)
     ties: list[Tie] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
     same: list[tuple[Labels, Labels]] = field(default_factory=list)
@@ -166,8 +167,12 @@ class Trace:
         self.uses.append(Use(kind, node, slot, axis, labels, scale))
 
     def count(self, node: ir.Node, where: int | str, index: int | None, labels: Labels) -> None:
-        """An integer of the node counts these channels."""
-        self.counts.append(Count(node, where, index, labels))
+        """An integer of the node counts these channels; one that several readers share counts the same for all."""
+        other = self.counted.setdefault((node, where, index), labels)
+        if other is labels:
+            self.counts.append(Count(node, where, index, labels))
+        elif not np.array_equal(other, labels):
+            self.pin([labels, other], f"{label(node)} counts them and other channels with one number")
 
     def tie(self, node: ir.Node, left: Labels, right: Labels) -> None:
         """Both sides must keep the same channels from now on."""
