@@ -38,7 +38,7 @@ def row(path: Path, ratio: float, round_to: str, threads: int, seconds: float) -
 
 def _milliseconds(found: Latency) -> tuple[str, str]:
     pairs = (found.before_ms, found.before_spread_ms), (found.after_ms, found.after_spread_ms)
-    first, second = (f"{median:.3g} ± {spread / 2:.1g}" for median, spread in pairs)
+    first, second = (f"{median:.3g} ± {spread / 2:.2g}" for median, spread in pairs)
     return first, second
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from onnx_tropnnc import passes
     from onnx_tropnnc.changes import Change
+    from onnx_tropnnc.curves import Curve, sweep
     from onnx_tropnnc.errors import TropnncError
     from onnx_tropnnc.graph.model import Model
     from onnx_tropnnc.options import Options
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Change",
+    "Curve",
     "Model",
     "Options",
     "Pass",
@@ -31,10 +33,12 @@ __all__ = [
     "compress",
     "default_passes",
     "passes",
+    "sweep",
 ]
 
 _HOMES = {
     "Change": "changes",
+    "Curve": "curves",
     "Model": "graph.model",
     "Options": "options",
     "Pass": "pass_manager",
@@ -43,6 +47,7 @@ _HOMES = {
     "TropnncError": "errors",
     "compress": "pipeline",
     "default_passes": "pipeline",
+    "sweep": "curves",
 }
 
 

@@ -10,7 +10,7 @@ Only click is imported before the arguments are understood: `--help` must not wa
 import importlib.metadata
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ _EPILOG = """\b
 Examples:
   onnx-tropnnc in.onnx out.onnx --ratio 0.3
   onnx-tropnnc in.onnx --inspect
+  onnx-tropnnc in.onnx --sweep 0.1:0.7:0.1 --report curve.png
   onnx-tropnnc in.onnx out.onnx --ratio 0.5 --data samples.npz --min-agreement 98
 """
 
@@ -43,7 +44,11 @@ Examples:
 @click.option("--apply-plan", metavar="PLAN.json", help="Replay the merge maps that --save-plan wrote.")
 @click.option("--threshold", type=float, help="Merge what is closer than this: non-uniform, clustering methods only.")
 @click.option("--variant", default="raw", show_default=True, help="What the threshold is scaled by: raw, 1 or 2.")
-@click.option("--method", default="auto", show_default=True, help="How channels are merged; see the README.")
+@click.option(
+    "--sweep", metavar="A:B:STEP", help="A curve over ratios (or target-params=A:B:STEP); several --method; no OUT."
+)
+@click.option("--jobs", type=int, default=1, show_default=True, help="Of --sweep: so many points at once.")
+@click.option("--method", multiple=True, help="How channels are merged; see the README.  [default: auto]")
 @click.option("--clustering", help="kmeans (the paper's) or ward; by default ward for --method auto.")
 @click.option("--features", help="What the clustering looks at: weights, fused, cosine, shifted or cup.")
 @click.option("--representative", default="mean", show_default=True, help="Of tropnnc's incoming weights: mean or sum.")
@@ -72,7 +77,12 @@ Examples:
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--external-data", is_flag=True, help="Write weights beside the model (always done over 1.8 GB).")
 @click.option("--save-plan", metavar="PLAN.json", help="Write the merge maps.")
-@click.option("--report", multiple=True, metavar="FILE", help="Write what was done: .json, or .html for people.")
+@click.option(
+    "--report",
+    multiple=True,
+    metavar="FILE",
+    help="What was done: .json, or .html for people; of --sweep: .csv, .png, .svg.",
+)
 @click.option("--bound-radius", type=float, metavar="R", help="State error bounds for inputs of up to this length.")
 @click.option("--inspect", is_flag=True, help="Print the channel groups and why some cannot change; write nothing.")
 @click.option("--keep", is_flag=True, help="Write the result even where verification is below what was asked.")
@@ -87,6 +97,8 @@ def command(**arguments: Any) -> int:
     from onnx_tropnnc.errors import TropnncError
 
     try:
+        if arguments["sweep"] is not None:
+            return _sweep(arguments)
         return _inspect(arguments) if arguments["inspect"] else _compress(arguments)
     except TropnncError as error:
         raise click.ClickException(str(error)) from error
@@ -135,6 +147,44 @@ def _compress(arguments: dict[str, Any]) -> int:
     return 0 if report.passed else 1
 
 
+def _sweep(arguments: dict[str, Any]) -> int:
+    import joblib
+
+    from onnx_tropnnc.curves import parse_sweep, sweep
+    from onnx_tropnnc.errors import OptionError
+    from onnx_tropnnc.options import AMOUNTS
+    from onnx_tropnnc.outputs import checked, write_curve
+    from onnx_tropnnc.terminal import print_curve
+
+    amount, values = parse_sweep(arguments["sweep"])
+    given = {name: arguments["apply_plan" if name == "plan" else name] for name in AMOUNTS}
+    if any(value is not None for value in given.values()) or arguments["target"] is not None:
+        raise OptionError(
+            "--sweep writes no model and goes over amounts by itself; leave out OUT.onnx and other amounts"
+        )
+    paths = checked("--report", arguments["report"], (".csv", ".png", ".svg"))
+    methods = arguments["method"] or ("auto",)
+    options = _options(arguments | {amount: values[0], "method": methods[:1]})
+    others = {field.name: getattr(options, field.name) for field in fields(options)}
+    for name in (amount, "method"):
+        del others[name]
+    with joblib.parallel_config(n_jobs=arguments["jobs"]):
+        curve = sweep(arguments["source"], amount, values, methods=methods, **others)
+    write_curve(curve, paths)
+    if not arguments["quiet"]:
+        print_curve(curve, _console())
+    return 0
+
+
+def _method(arguments: dict[str, Any]) -> str:
+    from onnx_tropnnc.errors import OptionError
+
+    methods = arguments["method"]
+    if len(methods) > 1:
+        raise OptionError("--method is given more than once; that is for --sweep")
+    return methods[0] if methods else "auto"
+
+
 def _options(arguments: dict[str, Any]) -> "Options":
     from onnx_tropnnc.deciding.plans import load_plan
     from onnx_tropnnc.errors import OptionError
@@ -156,7 +206,6 @@ def _options(arguments: dict[str, Any]) -> "Options":
         "ratio",
         "threshold",
         "variant",
-        "method",
         "clustering",
         "iterations",
         "sign_fixed",
@@ -178,6 +227,7 @@ def _options(arguments: dict[str, Any]) -> "Options":
     return Options(
         **{name: arguments[name] for name in plain + more},
         round_to=int(rounding) if rounding.isdecimal() else rounding,
+        method=_method(arguments),
         ratio_for=tuple(ratios),
         plan=None if arguments["apply_plan"] is None else load_plan(arguments["apply_plan"]),
         input_shape=dict(parse_input_shape(text) for text in arguments["input_shape"]),

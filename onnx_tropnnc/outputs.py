@@ -9,11 +9,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from onnx_tropnnc.curves import Curve
 from onnx_tropnnc.errors import OptionError, OutputPathError
 from onnx_tropnnc.report import Digest, Report
+from onnx_tropnnc.reporting.curves import draw_curve
 from onnx_tropnnc.reporting.requirements import require
 
-__all__ = ["checked", "digests", "write_reports"]
+__all__ = ["checked", "digests", "write_curve", "write_reports"]
 
 NEEDS = {".html": ("jinja2", "matplotlib"), ".png": ("matplotlib",), ".svg": ("matplotlib",)}
 
@@ -40,6 +42,15 @@ def write_reports(report: Report, paths: Iterable[Path]) -> None:
     """The report as JSON or as a page, by each path's suffix."""
     for path in paths:
         path.write_text(report.to_html() if path.suffix == ".html" else report.to_json(), encoding="utf-8")
+
+
+def write_curve(curve: Curve, paths: Iterable[Path]) -> None:
+    """The curve as a table or as a picture, by each path's suffix."""
+    for path in paths:
+        if path.suffix == ".csv":
+            path.write_text(curve.to_csv(), encoding="utf-8")
+        else:
+            draw_curve(curve, path)
 
 
 def digests(role: str, path: Path) -> tuple[Digest, ...]:

@@ -9,10 +9,11 @@ from rich.table import Table
 from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.coverage import Coverage
 from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded, Unreached
+from onnx_tropnnc.curves import Curve, Point
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.verification import Verification
 
-__all__ = ["print_coverage", "print_groups", "print_report"]
+__all__ = ["print_coverage", "print_curve", "print_groups", "print_report"]
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -129,3 +130,34 @@ def print_coverage(found: Coverage, console: Console) -> None:
     for reason, weights in found.reasons.items():
         line = f"    {100 * weights / max(1, found.parameters):.1f} % stay: {reason}"
         console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def print_curve(curve: Curve, console: Console) -> None:
+    """A line for each point, then the knees."""
+    amounts = "/".join(dict.fromkeys(point.amount.replace("_", "-") for point in curve.points))
+    headings = ("method", amounts, "parameters", "MACs", "agreement", "cosine", "ms before", "ms after")
+    table = Table(*headings, title=escape(curve.model), title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for point in curve.points:
+        table.add_row(point.method, f"{point.value:g}", *_point_cells(point))
+    console.print(table)
+    for point in curve.points:
+        if point.refused:
+            console.print(escape(f"{point.method} at {point.value:g}: {point.refused}"), highlight=False)
+    for method in dict.fromkeys(point.method for point in curve.points):
+        console.print(escape(_knee_line(method, curve.knees.get(method))), highlight=False)
+
+
+def _point_cells(point: Point) -> tuple[str, ...]:
+    values = (point.parameters, "{:.1f} %"), (point.macs, "{:.1f} %"), (point.agreement, "{:.1f} %")
+    more = (point.cosine, "{:.4f}"), (point.before_ms, "{:.3g}"), (point.after_ms, "{:.3g}")
+    return tuple("" if value is None else text.format(value) for value, text in (*values, *more))
+
+
+def _knee_line(method: str, knee: Point | None) -> str:
+    if knee is None or knee.parameters is None or knee.fidelity is None:
+        return f"{method}: no knee; fidelity does not fall faster from any point on"
+    what = "agreement" if knee.agreement is not None else "cosine in percent"
+    place = f"{knee.amount.replace('_', '-')} {knee.value:g}"
+    return f"{method}: the knee is at {place}: {knee.parameters:.1f} % of the parameters, {what} {knee.fidelity:.1f}"

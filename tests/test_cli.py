@@ -587,3 +587,30 @@ def test_broken_models_are_refused_in_one_line(command: Command, source: Path, t
             continue
         assert str(source) in result.refusal
         assert not target.exists()
+
+
+def test_a_sweep_writes_a_table_and_a_picture_and_no_model(command: Command, source: Path, tmp_path: Path) -> None:
+    reports = tmp_path / "curve.csv", tmp_path / "curve.png"
+    options = "--sweep", "0.25:0.75:0.25", "--method", "tropnnc", "--method", "random", "--reconstruct", "off"
+    result = command(source, *options, "--report", reports[0], "--report", reports[1])
+    assert result.code == 0
+    assert result.out.count("tropnnc") == 4
+    assert len(reports[0].read_text().splitlines()) == 7
+    assert reports[1].read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.csv", "curve.png", "in.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("out.onnx", "--sweep", "0.1:0.3:0.1"), "writes no model"),
+        (("--sweep", "0.1:0.3:0.1", "--ratio", "0.5"), "leave out OUT.onnx and other amounts"),
+        (("--sweep", "0.1:0.3:0.1", "--report", "curve.html"), "must end in .csv or .png or .svg"),
+        (("--sweep", "fast"), "write A:B:STEP"),
+        (("out.onnx", "--ratio", "0.3", "--method", "l1", "--method", "cup"), "that is for --sweep"),
+    ],
+)
+def test_sweeps_are_refused_in_one_line(
+    command: Command, source: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in command(source, *arguments).refusal

@@ -1,0 +1,145 @@
+"""Sweeps: the values, the points, the knee, the files, and that workers elsewhere give the same."""
+
+import csv
+import io
+import re
+import warnings
+from pathlib import Path
+
+import joblib
+import numpy as np
+import onnx
+import pytest
+from graphs import graph, random_weights
+from PIL import Image
+
+import onnx_tropnnc as tropnnc
+from onnx_tropnnc.curves import Curve, Point, parse_sweep, sweep
+from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.reporting.curves import draw_curve
+from onnx_tropnnc.terminal import print_curve
+
+
+def network() -> onnx.ModelProto:
+    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", random_weights(w=(4, 16), k=(16,), u=(16, 3)))
+
+
+@pytest.fixture(scope="module")
+def curve() -> Curve:
+    return sweep(network(), "ratio", (0.25, 0.5, 0.75), methods=("tropnnc", "random"), reconstruct="off")
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "values"),
+    [
+        ("0.1:0.3:0.1", "ratio", (0.1, 0.2, 0.3)),
+        ("ratio=0.1:0.25:0.1", "ratio", (0.1, 0.2)),
+        ("target-params=0.9:0.7:0.1", "target_params", (0.9, 0.8, 0.7)),
+        ("target-macs=0.9:0.7:-0.1", "target_macs", (0.9, 0.8, 0.7)),
+        ("threshold=1:1:1", "threshold", (1.0,)),
+    ],
+)
+def test_values_of_a_sweep(text: str, amount: str, values: tuple[float, ...]) -> None:
+    assert parse_sweep(text) == (amount, values)
+
+
+@pytest.mark.parametrize("text", ["0.1", "0.1:0.3", "0.1:0.3:0", "a:b:c", "max-drop=1:2:1", "0:0.9:0.0001", "0:1:nan"])
+def test_sweeps_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(OptionError, match=r"^--sweep "):
+        parse_sweep(text)
+
+
+def test_points_are_what_compress_gives(curve: Curve) -> None:
+    assert [(p.method, p.value) for p in curve.points] == [
+        (method, value) for method in ("tropnnc", "random") for value in (0.25, 0.5, 0.75)
+    ]
+    for point in curve.points:
+        _, report = tropnnc.compress(network(), ratio=point.value, method=point.method, reconstruct="off")
+        assert point.parameters == 100 * report.after.parameters / report.before.parameters
+        assert report.verification is not None
+        assert (point.agreement, point.cosine) == (report.verification.agreement, report.verification.cosine)
+        assert point.after_ms is not None
+        assert point.after_ms > 0
+
+
+def at(size: float, fidelity: float | None, method: str = "m") -> Point:
+    return Point(method, "ratio", 1 - size / 100, size, size, fidelity, 0.5)
+
+
+def test_the_knee_is_where_fidelity_begins_to_fall() -> None:
+    bent = (at(90, 99.0), at(70, 98.0), at(50, 95.0), at(30, 40.0))
+    assert Curve("m", bent).knees == {"m": bent[2]}
+    assert Curve("m", (at(90, 90.0), at(50, 50.0))).knees == {}
+    assert Curve("m", (at(90, 40.0), at(50, 30.0))).knees == {}
+    assert Curve("m", (at(90, 99.0),)).knees == {}
+    assert Curve("m", (at(100, 100.0), at(100, 100.0))).knees == {}
+
+
+def test_without_rows_of_scores_the_cosine_is_the_fidelity() -> None:
+    assert at(50, None).fidelity == 50.0
+    assert Point("m", "ratio", 0.5).fidelity is None
+
+
+def test_a_budget_out_of_reach_is_a_point_without_figures() -> None:
+    curve = sweep(network(), "target_params", (0.8, 0.001), methods=("l1",), reconstruct="off")
+    reached, missed = curve.points
+    assert (reached.refused, missed.parameters) == ("", None)
+    assert "cannot be reached" in missed.refused
+
+
+def test_csv_has_a_line_for_each_point(curve: Curve) -> None:
+    rows = list(csv.DictReader(io.StringIO(curve.to_csv())))
+    assert [(r["method"], float(r["value"]), float(r["cosine"])) for r in rows] == [
+        (p.method, p.value, p.cosine) for p in curve.points
+    ]
+
+
+def test_the_picture_is_one(curve: Curve, tmp_path: Path) -> None:
+    draw_curve(curve, tmp_path / "c.png")
+    pixels = np.asarray(Image.open(tmp_path / "c.png").convert("RGB"))
+    assert pixels.shape == (1050, 1125, 3)
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+    draw_curve(curve, tmp_path / "c.svg")
+    assert "parameters, % of the original" in re.sub(r"\s+", " ", (tmp_path / "c.svg").read_text())
+
+
+def test_the_knee_is_named_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    bent = (at(90, 99.0, "auto"), at(50, 95.0, "auto"), at(30, 40.0, "auto"), at(30, 40.0, "l1"))
+    print_curve(Curve("m", bent), Console(width=200, color_system=None))
+    out = capsys.readouterr().out
+    assert "auto: the knee is at ratio 0.5: 50.0 % of the parameters, agreement 95.0" in out
+    assert "l1: no knee" in out
+
+
+@pytest.mark.parametrize(
+    ("amount", "options", "message"),
+    [
+        ("max_drop", {}, "a sweep goes over ratio, threshold"),
+        ("ratio", {"min_cosine": 0.9}, "leave out --min-agreement"),
+        ("ratio", {"methods": ()}, "at least one amount"),
+        ("ratio", {"methods": ("magic",)}, "method magic is unknown"),
+    ],
+)
+def test_what_a_sweep_cannot_do_is_refused(amount: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        sweep(network(), amount, (0.5,), **options)  # type: ignore[arg-type]
+
+
+def without_times(curve: Curve) -> list[tuple[object, ...]]:
+    return [(p.method, p.value, p.parameters, p.macs, p.agreement, p.cosine, p.relative_l2) for p in curve.points]
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_dask_cluster_gives_the_same_curve(curve: Curve) -> None:
+    """A real one: two processes on this machine, reached through a scheduler on a free port."""
+    distributed = pytest.importorskip("distributed", reason="pip install 'dask[distributed]'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        with cluster, distributed.Client(cluster) as client, joblib.parallel_config(backend="dask"):
+            found = sweep(network(), "ratio", (0.25, 0.5, 0.75), methods=("tropnnc", "random"), reconstruct="off")
+            ran = client.run(lambda: "onnx_tropnnc.curves" in __import__("sys").modules)
+    assert without_times(found) == without_times(curve)
+    assert any(ran.values()), "no worker ran a point"
