@@ -99,7 +99,8 @@ def sweep(
 
     if amount not in get_args(Amount):
         raise OptionError(f"a sweep goes over {', '.join(get_args(Amount))}, not {amount}")
-    jobs = [Options(**{amount: value}, method=method, **options) for method in methods for value in values]
+    given: list[dict[str, Any]] = [{amount: value, "method": method} for method in methods for value in values]
+    jobs = [Options(**entry, **options) for entry in given]
     if any(job.demanding for job in jobs):
         raise OptionError("--sweep shows what every amount gives; leave out --min-agreement and --min-cosine")
     jobs = [replace(job, round_to=job.rounding) for job in jobs]
