@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import OptionError
 
-__all__ = ["Array", "Namespace", "array_module", "segment_sum", "to_numpy"]
+__all__ = ["Array", "Namespace", "array_module", "missing_cuda", "segment_sum", "to_numpy"]
 
 Array: TypeAlias = Any
 """An array of any namespace: numpy, CuPy, array_api_strict."""
@@ -37,16 +37,16 @@ def array_module(device: str) -> Namespace:
     """The namespace that computes on `device`: cpu, cuda, or auto (cuda where CuPy sees one)."""
     if device not in ("auto", "cpu", "cuda"):
         raise OptionError(f"device {device!r} is unknown; choose auto, cpu or cuda")
-    if device == "cpu" or (device == "auto" and _missing_cuda() is not None):
+    if device == "cpu" or (device == "auto" and missing_cuda() is not None):
         return import_module("array_api_compat.numpy")
-    missing = _missing_cuda()
+    missing = missing_cuda()
     if missing is not None:
         raise OptionError(f"device cuda: {missing}")
     return import_module("array_api_compat.cupy")
 
 
 @cache
-def _missing_cuda() -> str | None:
+def missing_cuda() -> str | None:
     """Why CUDA cannot be used, or None where it can."""
     if find_spec("cupy") is None:
         return "CuPy is not installed; install onnx-tropnnc[gpu]"

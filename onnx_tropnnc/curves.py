@@ -18,9 +18,11 @@ from typing import Any, Literal, get_args
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import EXTERNAL_BYTES, Source, load, to_proto, weight_bytes
-from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.shapes import input_specs_of, shapes_of
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.readers import DataReader, read_all
+from onnx_tropnnc.merging.representatives import Method
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import PassManager
 from onnx_tropnnc.passes import CompressChannels, RefreshShapes, VerifyOutputs
@@ -81,7 +83,12 @@ class Curve:
 
 
 def sweep(
-    model: Source, amount: Amount, values: Sequence[float], *, methods: Sequence[str] = ("auto",), **options: Any
+    model: Source,
+    amount: Amount,
+    values: Sequence[float],
+    *,
+    methods: Sequence[str | Method] = ("auto",),
+    **options: Any,
 ) -> Curve:
     """The curve of a model; it is never changed, and nothing is written.
 
@@ -107,6 +114,9 @@ def sweep(
     if not jobs:
         raise OptionError("a sweep needs at least one amount and one method")
     loaded = load(model, input_shapes=jobs[0].input_shape)
+    if isinstance(jobs[0].data, DataReader):
+        arrays = read_all(jobs[0].data, input_specs_of(loaded))
+        jobs = [replace(job, data=arrays) for job in jobs]
     samples = draw_samples(loaded, replace(jobs[0], reconstruct="off", method="tropnnc")).verifying
     found = joblib.Parallel()(joblib.delayed(_point)(model, amount, job) for job in jobs)
     return Curve(loaded.name, tuple(_timed(loaded, samples, point, result) for point, result in found))
@@ -136,7 +146,7 @@ def parse_sweep(text: str) -> tuple[Amount, tuple[float, ...]]:
 
 def _point(source: Source, amount: Amount, options: Options) -> tuple[Point, bytes | None]:
     """One compression, compared with the original but not timed; with the result where it is small enough to travel."""
-    point = Point(options.method, amount, getattr(options, amount))
+    point = Point(options.method_name, amount, getattr(options, amount))
     model = load(source, input_shapes=options.input_shape)
     before = size_of(model, shapes_of(model))
     samples = draw_samples(model, options)

@@ -5,18 +5,19 @@ Names are those of the command line in snake_case; the README says what each one
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import get_args
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.group_selection import Selection, ratio_for
 from onnx_tropnnc.analysis.rounding import Rounding
 from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.inputs.readers import Data
 from onnx_tropnnc.merging.baselines import Cup, NeuralPath
 from onnx_tropnnc.merging.clustering import Clustering, Extent, Linkage, Threshold, Variant
 from onnx_tropnnc.merging.features import Features
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.merging.representatives import METHODS, Iterative, Method, RepresentativeInput, TropNNC
+from onnx_tropnnc.plugins import plugin_methods
 from onnx_tropnnc.running.fast_multiples import fast_multiples
 
 __all__ = ["AMOUNTS", "Options"]
@@ -30,7 +31,44 @@ SELECTING = ("select", "thinet")
 
 @dataclass(frozen=True)
 class Options:
-    """Exactly one of `ratio`, `threshold`, `target_params`, `target_macs`, `max_drop` and `plan` says what goes."""
+    """What to do to a model: exactly one of the first six says how much goes, the others how.
+
+        Options(ratio=0.3)                        Options(target_macs=0.5, data="samples.npz", round_to="auto")
+
+    Attributes:
+        ratio: the fraction of channels to remove from each group, in [0, 1).
+        threshold: merge channels closer than this; with `variant` and `linkage`, for clustering methods.
+        target_params: the fraction of the parameters to keep, taken away where it hurts least.
+        target_macs: the same for multiply-accumulates.
+        max_drop: points of top-1 agreement that may be lost; as small as that allows.
+        plan: merge maps by group, from an earlier run (deciding.plans.load_plan).
+        variant: what the threshold is scaled by: `raw`, `1` (dimension) or `2` (mean norm).
+        method: `auto`, a name as on the command line, or a method of your own (see merging.representatives.Method).
+        clustering: `kmeans` or `ward`; None: what the method is best with.
+        features: what clustering methods look at; None: the weights.
+        representative: `mean` or, with method tropnnc, `sum`.
+        linkage: of the threshold's tree: `ward`, `complete` or `average`.
+        iterations: of method tropnnc-iterative.
+        sign_fixed: its variant of the paper's Appendix A.6.
+        ratio_for: pairs (pattern of node names, ratio) that differ from `ratio`; the last match counts.
+        include: patterns of node names; only groups made by such nodes change. Empty: all.
+        exclude: patterns of node names that stay.
+        ties: `keep` leaves groups that residual connections tie alone, `merge` takes them too.
+        round_to: a number of which kept counts are multiples, `auto` (measured on onnxruntime here), or a Rounding.
+        reconstruct: `auto`, `off` (merging alone), `synthetic` or `data`: what consumers are solved on.
+        data: samples: an .npz file, a folder of .npy files, arrays by input name, or a CalibrationDataReader.
+        input_shape: shapes of dynamic inputs by name.
+        input_range: (low, high) by input name, for samples that are made up.
+        min_agreement: percent of top-1 agreement to reach; groups are undone until it holds.
+        min_cosine: cosine of every output to reach, likewise.
+        verify: whether to compare the result with the original.
+        bound_radius: state error bounds for inputs of up to this length.
+        device: `cpu`, `cuda` (the CPU with a warning where there is none) or `auto`.
+        seed: of everything random; the same seed gives the same bytes.
+
+    Raises:
+        OptionError: an option is out of range, unknown, or excluded by another one.
+    """
 
     ratio: float | None = None
     threshold: float | None = None
@@ -39,7 +77,7 @@ class Options:
     max_drop: float | None = None
     plan: Mapping[str, MergeMap] | None = None
     variant: Variant = "raw"
-    method: str = "auto"
+    method: str | Method = "auto"
     clustering: Clustering | None = None
     features: Features | None = None
     representative: RepresentativeInput = "mean"
@@ -52,7 +90,7 @@ class Options:
     ties: str = "keep"
     round_to: int | str | Rounding = 1
     reconstruct: str = "auto"
-    data: str | Path | None = None
+    data: Data | None = None
     input_shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     input_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     min_agreement: float | None = None
@@ -104,6 +142,11 @@ class Options:
         _ = self.merging_method, self.selection  # unknown ones are refused before any work
 
     @property
+    def method_name(self) -> str:
+        """As on the command line; of a method given as an object its own."""
+        return self.method if isinstance(self.method, str) else self.method.name
+
+    @property
     def extent(self) -> Extent | None:
         """Where the clustering stops, or None for a ratio."""
         return None if self.threshold is None else Threshold(self.threshold, self.variant, self.linkage)
@@ -148,20 +191,23 @@ class Options:
         if self.features not in get_args(Features):
             raise OptionError(f"--features {self.features}: unknown; choose {', '.join(get_args(Features))}")
         if self.method in SELECTING or not isinstance(method, TropNNC | Iterative | NeuralPath | Cup):
-            raise OptionError(f"--features: {self.method} looks at no clustering vectors of its own choice")
+            raise OptionError(f"--features: {self.method_name} looks at no clustering vectors of its own choice")
         return replace(method, features=self.features)
 
     @property
     def _named_method(self) -> Method:
+        if not isinstance(self.method, str):
+            return self.method
         if self.method in ("auto", *SELECTING):
             return TropNNC(clustering=self.clustering or "ward")
         if self.method == "tropnnc":
             return TropNNC(self.representative, clustering=self.clustering or "kmeans")
         if self.method == "tropnnc-iterative":
             return Iterative(self.iterations, self.sign_fixed, clustering=self.clustering or "kmeans")
-        if self.method not in METHODS:
-            raise OptionError(f"method {self.method} is unknown; choose {', '.join(('auto', *SELECTING, *METHODS))}")
-        return METHODS[self.method]()
+        methods = METHODS if self.method in METHODS else {**METHODS, **plugin_methods()}
+        if self.method not in methods:
+            raise OptionError(f"method {self.method} is unknown; choose {', '.join(('auto', *SELECTING, *methods))}")
+        return methods[self.method]()
 
 
 def _rounds(round_to: int | str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 
 from onnx_tropnnc.advice import advice
+from onnx_tropnnc.backend import missing_cuda
 from onnx_tropnnc.changes import Note
 from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.errors import OptionError, SampleError
@@ -52,9 +53,16 @@ class SampleSets:
 def compress(model: Source, **options: Any) -> tuple[onnx.ModelProto, Report]:
     """A smaller model that computes nearly the same, and what was done.
 
+        model, report = compress("in.onnx", ratio=0.3)
+        model, report = compress(proto, target_macs=0.5, data=reader, min_agreement=98)
+        onnx.save(model, "out.onnx")
+
     Args:
         model: a path, the bytes of a file, or a ModelProto; it is never changed.
-        **options: the fields of `Options`, such as ratio=0.3.
+        **options: the fields of `Options`, such as ratio=0.3; help(onnx_tropnnc.Options) explains each.
+
+    Returns:
+        The result, and a Report: sizes, every change, what verification found; `to_html()`, `to_json()`.
 
     Raises:
         TropnncError: the model or an option is refused; see errors.py.
@@ -79,9 +87,10 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
     if 0 < model.opset < OLDEST_OPSET:
         reason = f"opset {model.opset} is below {OLDEST_OPSET}: nothing was folded or merged; convert the model first"
         return Report(model.name, before, before, (Note(reason),), (), options.seed)
+    options, fallen_back = _on_a_device(options)
     samples = draw_samples(model, options)
     exact = PassManager(exact_passes(options, samples), progress=progress)
-    changes = exact(model)
+    changes = (*exact(model), *fallen_back)
     if options.round_to == "auto":
         options = replace(options, round_to=options.rounding)
         changes += (Note(f"channel counts are rounded up to {options.rounding}"),)
@@ -105,6 +114,14 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
     if not report.passed:
         return with_groups_undone(model, report, check, options, again, progress)
     return replace(report, changes=(*report.changes, *advice(report, check, options, again, decider.groups)))
+
+
+def _on_a_device(options: Options) -> tuple[Options, tuple[Note, ...]]:
+    """The CPU, with a line that says so, where CUDA is asked for and cannot be used."""
+    reason = missing_cuda() if options.device == "cuda" else None
+    if reason is None:
+        return options, ()
+    return replace(options, device="cpu"), (Note(f"warning: --device cuda: {reason}; the CPU did the work"),)
 
 
 def exact_passes(options: Options, samples: SampleSets | None) -> list[Pass]:

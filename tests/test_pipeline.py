@@ -10,6 +10,7 @@ from graphs import after, assert_same_outputs, assert_sound, dims, graph, operat
 
 import onnx_tropnnc as tropnnc
 from onnx_tropnnc import compress, default_passes
+from onnx_tropnnc.backend import missing_cuda
 from onnx_tropnnc.changes import Folded, Merged, Note
 from onnx_tropnnc.errors import InputModelError, OptionError, SampleError
 from onnx_tropnnc.options import Options
@@ -135,3 +136,21 @@ def test_merging_alone_gives_what_the_pipeline_gives_without_solving() -> None:
     result, _ = compress(network(), ratio=0.5, method="tropnnc", reconstruct="off", verify=False)
     alone, _ = after(network(), tropnnc.passes.MergeChannels(ratio=0.5), tropnnc.passes.RefreshShapes())
     assert_same_outputs(alone, result, 1e-6)
+
+
+@pytest.mark.skipif(missing_cuda() is None, reason="there is a GPU here")
+def test_without_a_gpu_the_cpu_does_the_work_and_says_so() -> None:
+    result, report = compress(network(), ratio=0.5, device="cuda", verify=False)
+    assert report.of(Note)[0].text == f"warning: --device cuda: {missing_cuda()}; the CPU did the work"
+    assert (
+        result.SerializeToString() == compress(network(), ratio=0.5, device="cpu", verify=False)[0].SerializeToString()
+    )
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_channels() -> None:
+    _, there = compress(network(), ratio=0.5, device="cuda", reconstruct="off", method="tropnnc")
+    _, here = compress(network(), ratio=0.5, device="cpu", reconstruct="off", method="tropnnc")
+    assert not [note for note in there.of(Note) if "--device" in note.text]
+    maps = [report.of(Merged)[0].merge_map.labels.tolist() for report in (there, here)]
+    assert maps[0] == maps[1]

@@ -4,7 +4,6 @@ Fewer are made for models that take long to run; verification gets every fifth o
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.model import Model
@@ -12,6 +11,7 @@ from onnx_tropnnc.graph.shapes import input_specs_of, shapes_of, structure
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.inputs.batches import Samples, resolve_shapes
 from onnx_tropnnc.inputs.input_hints import input_hints
+from onnx_tropnnc.inputs.readers import Data
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
 from onnx_tropnnc.inputs.user_samples import load_samples
 
@@ -24,12 +24,12 @@ MACS_PER_SAMPLE = ((50e6, 640), (200e6, 320), (1e9, 160), (float("inf"), 80))
 def samples_for(
     model: Model,
     *,
-    data: str | Path | None = None,
+    data: Data | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     count: int | None = None,
     seed: int = 0,
 ) -> Samples:
-    """Samples that fit the model: those in `data` (a .npz or a folder), or synthetic ones.
+    """Samples that fit the model: those in `data`, or synthetic ones.
 
     Raises:
         SampleError: `data` does not fit the model, or a dynamic input's size cannot be guessed.

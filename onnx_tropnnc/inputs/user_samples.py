@@ -1,4 +1,4 @@
-"""Samples that the user has: a .npz file, or a folder of .npy files, never pickles.
+"""Samples that the user has: a .npz file or a folder of .npy files, never pickles; from Python arrays or a reader too.
 
     X.npz   one array per input of the model, by its name, samples on axis 0; optionally `labels`, whole numbers (N,)
     folder  INPUT.npy for every input (a / in the name written as _), optionally labels.npy
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.inputs.batches import InputSpec, Samples, fits, resolve_to, samples_per_run
+from onnx_tropnnc.inputs.readers import Data, DataReader, read_all
 
 __all__ = ["load_samples"]
 
@@ -35,7 +36,7 @@ Array = NDArray[Any]
 class _Store:
     """Named arrays on disk."""
 
-    path: Path
+    path: Path | str
     names: tuple[str, ...]
     read: Callable[[str], Array]
 
@@ -45,27 +46,29 @@ class _Store:
 
 
 def load_samples(
-    path: str | Path,
+    path: Data,
     specs: Sequence[InputSpec],
     limit: int | None = None,
     given: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Samples:
     """The samples at `path` for a model with these inputs; of more than `limit`, evenly spaced ones."""
-    with _opened(Path(path)) as store:
+    with _opened(path, specs) as store:
         pictures = _holds_pictures(store, specs)
         names = {s.name: "images" if pictures else _array_name(store, s) for s in specs}
         found = {name: _read(store, name) for name in names.values()}
         labels = None if any(s.name == "labels" for s in specs) else _labels(store)
         chosen = _evenly_spaced(_common_count(store, found, labels), limit, samples_per_run(specs, given) or 1)
         if not len(chosen):
-            raise SampleError(f"{path}: too few samples, one run of the model takes {samples_per_run(specs, given)}")
+            raise SampleError(
+                f"{store.path}: too few samples, one run of the model takes {samples_per_run(specs, given)}"
+            )
         convert = _normalised if pictures else _cast
         arrays = {s.name: convert(store, names[s.name], found[names[s.name]][chosen], s) for s in specs}
     try:
         inputs = resolve_to(specs, {name: array.shape[1:] for name, array in arrays.items()}, given)
     except SampleError as error:
-        raise SampleError(f"{path}: {error}") from None
-    return Samples(inputs, arrays, None if labels is None else labels[chosen], str(path))
+        raise SampleError(f"{store.path}: {error}") from None
+    return Samples(inputs, arrays, None if labels is None else labels[chosen], str(store.path))
 
 
 def _evenly_spaced(count: int, limit: int | None, run: int) -> NDArray[np.int64]:
@@ -76,7 +79,13 @@ def _evenly_spaced(count: int, limit: int | None, run: int) -> NDArray[np.int64]
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Store]:
+def _opened(data: Data, specs: Sequence[InputSpec]) -> Iterator[_Store]:
+    if not isinstance(data, str | Path):
+        arrays = read_all(data, specs) if isinstance(data, DataReader) else data
+        source = "the data reader" if isinstance(data, DataReader) else "the arrays given"
+        yield _Store(source, tuple(arrays), lambda name: np.asarray(arrays[name]))
+        return
+    path = Path(data)
     if path.is_dir():
         names = tuple(sorted(file.stem for file in path.glob("*.npy")))
         yield _Store(path, names, lambda name: _guarded(lambda: _plain(path / f"{name}.npy"), f"{path / name}.npy"))

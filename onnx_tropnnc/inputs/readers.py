@@ -1,0 +1,56 @@
+"""Samples that come from a program: arrays by input name, or a reader as ONNX Runtime's quantizer takes it.
+
+    class Reader(onnxruntime.quantization.CalibrationDataReader):
+        def get_next(self): ...          {"image": array of (batch, ...)} or None at the end
+
+A reader is read to its end. What its batches hold is put together along the sample axis.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.inputs.input_shapes import InputSpec, stacked_inputs
+
+__all__ = ["Arrays", "Data", "DataReader", "read_all"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@runtime_checkable
+class DataReader(Protocol):
+    """What onnxruntime.quantization calls a CalibrationDataReader."""
+
+    def get_next(self) -> Mapping[str, Any] | None:
+        """The next feed, or None."""
+
+
+Data = str | Path | Arrays | DataReader
+"""A .npz file, a folder of .npy files, arrays by input name, or a reader."""
+
+
+def read_all(reader: DataReader, specs: Sequence[InputSpec]) -> Arrays:
+    """Everything that the reader gives, samples on axis 0.
+
+    Raises:
+        SampleError: it gives nothing, or feeds that do not fit together.
+    """
+    feeds: list[Mapping[str, Any]] = []
+    while (feed := reader.get_next()) is not None:
+        feeds.append(feed)
+    if not feeds:
+        raise SampleError("the data reader gives no samples; if it was read before, give a new one or rewind it")
+    stacked = stacked_inputs(specs)
+    names = [spec.name for spec in specs if all(spec.name in feed for feed in feeds)]
+    return {name: _together([np.asarray(feed[name]) for feed in feeds], name, name in stacked) for name in names}
+
+
+def _together(parts: Sequence[NDArray[Any]], name: str, stacked: bool) -> NDArray[Any]:
+    try:
+        return np.concatenate(parts) if stacked else np.stack(parts)
+    except ValueError as error:
+        raise SampleError(f"the data reader's feeds of {name} do not fit together: {error}") from None
