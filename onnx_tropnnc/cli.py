@@ -40,6 +40,7 @@ Examples:
 @click.option("--ratio", type=float, help="Fraction of channels to remove from each group, in [0, 1).")
 @click.option("--target-params", type=float, metavar="F", help="Keep this fraction of the parameters.")
 @click.option("--target-macs", type=float, metavar="F", help="Keep this fraction of the multiply-accumulates.")
+@click.option("--lossless", is_flag=True, help="Only what is exact: equal, proportional, constant, unread channels.")
 @click.option("--max-drop", type=float, metavar="P", help="Lose at most P points of top-1 agreement.")
 @click.option("--apply-plan", metavar="PLAN.json", help="Replay the merge maps that --save-plan wrote.")
 @click.option("--threshold", type=float, help="Merge what is closer than this: non-uniform, clustering methods only.")
@@ -74,6 +75,9 @@ Examples:
 @click.option("--min-cosine", type=float, metavar="C", help="Cosine of the outputs that the result must reach.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the result with the original.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--memory", type=float, default=1.5, show_default=True, metavar="GB", help="For activations, while solving."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--external-data", is_flag=True, help="Write weights beside the model (always done over 1.8 GB).")
 @click.option("--save-plan", metavar="PLAN.json", help="Write the merge maps.")
@@ -202,6 +206,7 @@ def _options(arguments: dict[str, Any]) -> "Options":
         "target_params",
         "target_macs",
         "max_drop",
+        "lossless",
         "reconstruct",
         "ratio",
         "threshold",
@@ -214,6 +219,7 @@ def _options(arguments: dict[str, Any]) -> "Options":
     )
     more = (
         "bound_radius",
+        "memory",
         "features",
         "representative",
         "linkage",
@@ -241,13 +247,14 @@ def _inspect(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.analysis.coverage import coverage_of
     from onnx_tropnnc.graph.model_io import load
     from onnx_tropnnc.graph.shapes import shapes_of
+    from onnx_tropnnc.options import AMOUNTS
     from onnx_tropnnc.pass_manager import PassManager
     from onnx_tropnnc.passes import FoldBatchNorm, PlainConstants, PlainShapes, Selection
     from onnx_tropnnc.rewriting.unreached import unreached_layers
     from onnx_tropnnc.terminal import print_coverage, print_groups
 
-    amounts = ("ratio", "threshold", "target_params", "target_macs", "max_drop", "apply_plan")
-    ratio = 0.0 if all(arguments[name] is None for name in amounts) else arguments["ratio"]
+    asked = any(arguments[name] is not None and arguments[name] is not False for name in (*AMOUNTS[:-1], "apply_plan"))
+    ratio = arguments["ratio"] if asked else 0.0
     options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
     model = load(arguments["source"], input_shapes=options.input_shape)
     PassManager([PlainConstants(), PlainShapes(), FoldBatchNorm()])(model)

@@ -22,7 +22,7 @@ from onnx_tropnnc.running.fast_multiples import fast_multiples
 
 __all__ = ["AMOUNTS", "Options"]
 
-AMOUNTS = ("ratio", "threshold", "target_params", "target_macs", "max_drop", "plan")
+AMOUNTS = ("ratio", "threshold", "target_params", "target_macs", "max_drop", "lossless", "plan")
 """The options that say how much to remove."""
 
 SELECTING = ("select", "thinet")
@@ -31,7 +31,7 @@ SELECTING = ("select", "thinet")
 
 @dataclass(frozen=True)
 class Options:
-    """What to do to a model: exactly one of the first six says how much goes, the others how.
+    """What to do to a model: exactly one of AMOUNTS says how much goes, the others how.
 
         Options(ratio=0.3)                        Options(target_macs=0.5, data="samples.npz", round_to="auto")
 
@@ -41,6 +41,7 @@ class Options:
         target_params: the fraction of the parameters to keep, taken away where it hurts least.
         target_macs: the same for multiply-accumulates.
         max_drop: points of top-1 agreement that may be lost; as small as that allows.
+        lossless: only what changes no output: equal, proportional, constant and unread channels.
         plan: merge maps by group, from an earlier run (deciding.plans.load_plan).
         variant: what the threshold is scaled by: `raw`, `1` (dimension) or `2` (mean norm).
         method: `auto`, a name as on the command line, or a method of your own (see merging.representatives.Method).
@@ -63,6 +64,7 @@ class Options:
         min_cosine: cosine of every output to reach, likewise.
         verify: whether to compare the result with the original.
         bound_radius: state error bounds for inputs of up to this length.
+        memory: gigabytes that activations may take while solving.
         device: `cpu`, `cuda` (the CPU with a warning where there is none) or `auto`.
         seed: of everything random; the same seed gives the same bytes.
 
@@ -75,6 +77,7 @@ class Options:
     target_params: float | None = None
     target_macs: float | None = None
     max_drop: float | None = None
+    lossless: bool = False
     plan: Mapping[str, MergeMap] | None = None
     variant: Variant = "raw"
     method: str | Method = "auto"
@@ -97,11 +100,12 @@ class Options:
     min_cosine: float | None = None
     verify: bool = True
     bound_radius: float | None = None
+    memory: float = 1.5
     device: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        given = [name for name in AMOUNTS if getattr(self, name) is not None]
+        given = [name for name in AMOUNTS if getattr(self, name) is not None and getattr(self, name) is not False]
         if len(given) != 1:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in AMOUNTS)
             raise OptionError(f"give exactly one of {names.replace('--plan', '--apply-plan')}")
@@ -127,6 +131,8 @@ class Options:
             raise OptionError(f"--representative {self.representative}: unknown; choose mean or sum")
         if self.representative != "mean" and self.method != "tropnnc":
             raise OptionError(f"--representative {self.representative} is a variation of --method tropnnc only")
+        if not self.memory > 0:
+            raise OptionError(f"--memory {self.memory:g}: must be above 0; it is gigabytes for activations")
         if self.clustering not in (None, *get_args(Clustering)):
             raise OptionError(f"--clustering {self.clustering}: unknown; choose {', '.join(get_args(Clustering))}")
         if self.device not in ("auto", "cpu", "cuda"):
@@ -159,8 +165,8 @@ class Options:
     @property
     def selects(self) -> bool:
         """Whether channels are selected by their activations; `auto` does where consumers are solved afterwards."""
-        automatic = self.method == "auto" and self.threshold is None and self.reconstruct != "off"
-        return automatic or self.method in SELECTING
+        automatic = self.method == "auto" and self.threshold is None and self.solves
+        return not self.lossless and (automatic or self.method in SELECTING)
 
     @property
     def rounding(self) -> Rounding:
@@ -168,6 +174,16 @@ class Options:
         if isinstance(self.round_to, str):
             return fast_multiples(self.device)
         return Rounding.to(self.round_to) if isinstance(self.round_to, int) else self.round_to
+
+    @property
+    def solves(self) -> bool:
+        """Whether consumers are solved for what they read after the merge."""
+        return self.reconstruct != "off" and not self.lossless
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the activations that are kept between layers may take."""
+        return int(self.memory * 2**30)
 
     def ratio_of(self, group: ChannelGroup) -> float:
         """The fraction of a group's channels to remove."""

@@ -28,6 +28,7 @@ from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Pass, PassManager, Progress, silent
 from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
+from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
 from onnx_tropnnc.passes.plain_constants import PlainConstants
 from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
@@ -126,7 +127,9 @@ def _on_a_device(options: Options) -> tuple[Options, tuple[Note, ...]]:
 
 def exact_passes(options: Options, samples: SampleSets | None) -> list[Pass]:
     """What leaves every output as it was."""
+    few = None if samples is None else samples.verifying or samples.solving
     passes: list[Pass] = [PlainConstants(), PlainShapes(), FoldBatchNorm()]
+    passes.append(FoldConstantChannels(few, options.selection))
     if not options.verify or samples is None or samples.verifying is None:
         return passes
     return [*passes, CheckExactness(samples.verifying)]
@@ -138,6 +141,8 @@ def merging_passes(
     """What makes the model smaller, and tells how far it is from the original then."""
     solving = samples.solving if samples else None
     passes: list[Pass] = [CompressChannels(options, solving, original, options.plan, decider), RefreshShapes()]
+    if options.lossless and options.verify and samples is not None and samples.verifying is not None:
+        passes.append(CheckExactness(samples.verifying, name="check that merging was exact"))
     return [*passes, _verify_pass(options, samples)] if options.verify else passes
 
 
@@ -154,7 +159,7 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
     """
     if runtime_missing() and options.data is None:
         return SampleSets()
-    solves = (options.selects or options.reconstruct != "off") and _runs(model)
+    solves = (options.selects or options.solves) and _runs(model)
     given = None if options.data is None else samples_for(model, data=options.data)
     if given is None and not solves and not options.verify:
         return SampleSets()

@@ -6,6 +6,7 @@ if __name__ != "onnx_tropnnc.passes":
 from onnx_tropnnc.analysis.group_selection import Selection
 from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
+from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
 from onnx_tropnnc.passes.graph_surgeon import EditWithGraphSurgeon
 from onnx_tropnnc.passes.merge_channels import MergeChannels
 from onnx_tropnnc.passes.plain_constants import PlainConstants
@@ -19,6 +20,7 @@ __all__ = [
     "CompressChannels",
     "EditWithGraphSurgeon",
     "FoldBatchNorm",
+    "FoldConstantChannels",
     "MergeChannels",
     "PlainConstants",
     "PlainShapes",

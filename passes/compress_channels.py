@@ -46,10 +46,15 @@ class CompressChannels:
         reference = model.clone()
         changes = self._merging(self._decide(reference))(model)
         maps = {change.group: change.merge_map for change in changes if isinstance(change, Merged)}
-        if not maps or self.samples is None or self.options.reconstruct == "off":
+        if not maps or self.samples is None or not self.options.solves:
             return changes
         solving = ReconstructConsumers(
-            reference, maps, self.samples, seed=self.options.seed, device=self.options.device
+            reference,
+            maps,
+            self.samples,
+            memory=self.options.memory_bytes,
+            seed=self.options.seed,
+            device=self.options.device,
         )
         return (*changes, *solving(model))
 

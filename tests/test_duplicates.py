@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from onnx_tropnnc.merging.duplicates import contract, contract_duplicates
+from onnx_tropnnc.merging.duplicates import contract, contract_duplicates, contract_exactly
 from onnx_tropnnc.merging.merge_map import ChannelVectors
 
 
@@ -67,3 +67,35 @@ def test_contracted_vectors_keep_pre_fusion_kernels_beside_them() -> None:
     assert_array_equal(contracted.columns[0], [[101.0], [10.0]])
     assert_array_equal(contracted.cluster_rows, ([[2.0], [4.0]],))
     assert_array_equal(contracted.cluster_columns, ([[303.0], [30.0]],))
+
+
+def pair(rows: np.ndarray, columns: np.ndarray, homogeneous: bool = True) -> ChannelVectors:
+    return ChannelVectors((rows,), (columns,), homogeneous=homogeneous)
+
+
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 999))
+def test_multiples_become_one_and_the_function_stays(count: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, scales = rng.standard_normal((count, width)), rng.uniform(0.1, 10.0, 3 * count)
+    of = rng.integers(0, count, 3 * count)
+    wide, columns = (rows[of] * scales[:, None]).astype(np.float32), rng.standard_normal((3 * count, 4))
+    found = contract_exactly(pair(wide, columns))
+    assert found.size == len(np.unique(np.sign(rows[of]), axis=0)) if width == 1 else found.size == len(np.unique(of))
+    less = contract(pair(wide.astype(np.float64), columns), found)
+    x = rng.standard_normal((5, width))
+    before, after = (np.maximum(x @ v.rows[0].T, 0) @ v.columns[0] for v in (pair(wide, columns), less))
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
+
+
+def test_multiples_stay_where_a_channel_may_not_be_rescaled_and_negative_ones_always() -> None:
+    rows, columns = np.array([[1.0, 2.0], [2.0, 4.0], [-1.0, -2.0]]), np.ones((3, 1))
+    assert_array_equal(contract_exactly(pair(rows, columns)).labels, [0, 0, 1])
+    assert_array_equal(contract_exactly(pair(rows, columns)).gamma, [1.0, 2.0, 1.0])
+    assert not contract_exactly(pair(rows, columns, homogeneous=False)).changes
+
+
+def test_channels_that_nobody_reads_go_but_one_stays() -> None:
+    rows = np.eye(4)
+    assert_array_equal(contract_exactly(pair(rows, np.diag([1.0, 0.0, 1.0, 0.0]))).labels, [0, -1, 1, -1])
+    assert contract_exactly(pair(rows, np.zeros((4, 2)))).size == 4
+    assert contract_exactly(ChannelVectors((rows,), ())).size == 4

@@ -28,8 +28,18 @@ def test_pictures_larger_than_the_photographs_are_made():
 
 
 def test_grey_is_the_brightness_of_the_colours():
-    colours, grey = synthetic_images(3, (3, 16, 16), seed=2), synthetic_images(3, (1, 16, 16), seed=2)
+    colours, grey = synthetic_images(1, (3, 16, 16), seed=2), synthetic_images(1, (1, 16, 16), seed=2)
     assert_allclose(grey[:, 0], np.einsum("c,nchw->nhw", [0.299, 0.587, 0.114], colours), atol=1e-6)
+    assert_allclose(synthetic_images(1, (4, 16, 16), seed=2), np.concatenate([colours, grey], axis=1), atol=1e-6)
+
+
+def test_every_other_grey_picture_is_a_drawing_and_all_are_where_asked():
+    for pictures in (
+        synthetic_images(6, (1, 28, 28), seed=0)[1::2],
+        synthetic_images(4, (1, 28, 28), seed=0, drawn=True),
+    ):
+        assert not pictures[:, :, [0, -1]].any()
+        assert (pictures.max(axis=(1, 2, 3)) == 1).all()
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.5])

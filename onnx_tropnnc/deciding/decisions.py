@@ -11,6 +11,7 @@ What costs time (running samples, ranking channels) is done once; any number of 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -46,7 +47,14 @@ class Measurement(Protocol[T_co]):
     """What a run of the samples tells of each group, by name."""
 
     def __call__(
-        self, model: Model, groups: Sequence[ChannelGroup], samples: Samples, *, synthetic: bool, seed: int = 0
+        self,
+        model: Model,
+        groups: Sequence[ChannelGroup],
+        samples: Samples,
+        *,
+        synthetic: bool,
+        seed: int = 0,
+        memory: int | None = None,
     ) -> Mapping[str, T_co]:
         """See `rank_groups`."""
 
@@ -118,12 +126,12 @@ class Decider:
             why = runtime_missing() or "nothing can be run here"
             raise OptionError(f"--method {options.method} runs the model on samples: {why}")
         if missing and self.samples is not None:
-            synthetic = self.samples.source.startswith("synthetic")
+            run = partial(measure, self.model, missing, self.samples, seed=options.seed, memory=options.memory_bytes)
             try:
-                found = measure(self.model, missing, self.samples, synthetic=synthetic, seed=options.seed)
+                found = run(synthetic=self.samples.source.startswith("synthetic"))
             except NotRunnable:
                 # the copy adjusted to BatchNormalization's statistics does not run: look at the model as it is
-                found = measure(self.model, missing, self.samples, synthetic=False, seed=options.seed)
+                found = run(synthetic=False)
             known.update(found)
         return known
 

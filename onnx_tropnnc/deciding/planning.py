@@ -50,7 +50,7 @@ def rank_groups(
     """
     if synthetic:
         model, groups = statistics_matched(model, groups, samples, memory=memory)
-    readings = group_readings(model, groups, samples, seed=seed)
+    readings = group_readings(model, groups, samples, seed=seed, memory=memory)
     return {group.name: rank_readings(readings[group.name], np.flatnonzero(group.blocks < 0)) for group in groups}
 
 

@@ -20,7 +20,7 @@ judged on the other.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,9 @@ from onnx_tropnnc.analysis.trace import Labels
 from onnx_tropnnc.deciding.moments import Covariances, Turn, Variances, drawn
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.model_io import to_proto
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.sessions import Runner
+from onnx_tropnnc.running.watching import watching
 
 __all__ = ["Reading", "group_readings"]
 
@@ -73,7 +73,7 @@ class _Watch:
 
 
 def group_readings(
-    model: Model, groups: Sequence[ChannelGroup], samples: Samples, *, seed: int = 0
+    model: Model, groups: Sequence[ChannelGroup], samples: Samples, *, seed: int = 0, memory: int | None = None
 ) -> dict[str, tuple[Reading, ...]]:
     """Per group its readings, from one walk of the samples through the model.
 
@@ -82,6 +82,7 @@ def group_readings(
         groups: those to look at, found in it, or in a model whose tensors have the same names.
         samples: what to run on.
         seed: of the positions drawn.
+        memory: bytes that one run's tensors may take, RUN_BYTES where that is less; one sample always runs.
 
     Raises:
         NotRunnable: onnxruntime cannot run the model.
@@ -100,7 +101,7 @@ def group_readings(
     ]
     axes = {_stream(node): _output_axis(node) for node in consumers}
     watches.extend(_Watch(name_of(value), axes[value], ROWS, sums) for value, sums in variances.items())
-    _run(model, watches, samples, seed)
+    _run(model, watches, samples, seed, min(memory or RUN_BYTES, RUN_BYTES))
     streams = {node: max(variances[_stream(node)].found(), 1e-30) for node in consumers}
     return {
         group.name: tuple(
@@ -163,12 +164,12 @@ def _stream(node: ir.Node) -> ir.Value:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-def _run(model: Model, watches: Sequence[_Watch], samples: Samples, seed: int) -> None:
-    """The two halves by turns, as many samples a run as RUN_BYTES allows."""
+def _run(model: Model, watches: Sequence[_Watch], samples: Samples, seed: int, room: int) -> None:
+    """The two halves by turns, as many samples a run as `room` bytes allow."""
     names = tuple(dict.fromkeys(watch.tensor for watch in watches))
-    runner, rng = _watching(model, names), np.random.default_rng(seed)
+    runner, rng = watching(model, names), np.random.default_rng(seed)
     for half in range(min(2, samples.count)):
-        for window, feed in _growing(samples.take(np.arange(half, samples.count, 2)), runner):
+        for window, feed in _growing(samples.take(np.arange(half, samples.count, 2)), runner, room):
             tensors = dict(zip(names, runner.run(feed), strict=True))
             share = (window.stop - window.start) / samples.count
             for watch in watches:
@@ -176,20 +177,10 @@ def _run(model: Model, watches: Sequence[_Watch], samples: Samples, seed: int) -
                 watch.sums.add(drawn(tensors[watch.tensor], watch.axis, most, rng), half)
 
 
-def _watching(model: Model, names: tuple[str, ...]) -> Runner:
-    """The model with these tensors as its outputs."""
-    probe = model.clone()
-    there = {name_of(value) for value in probe.graph.outputs}
-    probe.graph.outputs.extend(
-        value for node in probe.graph for value in node.outputs if name_of(value) in set(names) - there
-    )
-    return replace(Runner.load(to_proto(probe)), outputs=names)
-
-
-def _growing(samples: Samples, runner: Runner) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
-    """What each run reads: so many samples as RUN_BYTES allows, which a run of the first one tells."""
+def _growing(samples: Samples, runner: Runner, room: int) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
+    """What each run reads: so many samples as there is room for, which a run of the first one tells."""
     _, first = next(samples.feeds(1))
-    size = int(np.clip(RUN_BYTES // max(1, sum(array.nbytes for array in runner.run(first))), 1, 64))
+    size = int(np.clip(room // max(1, sum(array.nbytes for array in runner.run(first))), 1, 64))
     yield from samples.feeds(size)
 
 

@@ -5,11 +5,13 @@
     moments      a BatchNormalization reads the input: the mean and standard deviation that it was trained on; or it
                  reads the first convolution (see first_convolution)
     vocabulary   the input indexes a table (Gather on axis 0): 0 <= x < rows of the table
+    drawings     a linear layer reads flat pictures whose corners were always black (see first_linear)
     constant     the input is compared with a constant (Equal), as sample rates are: that constant
 
 Values pass unchanged through Identity, Cast, Pad, Transpose and reshaping operators on the way.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.inputs.batches import IMAGE_CHANNELS
 from onnx_tropnnc.inputs.first_convolution import picture_moments, reads_bytes
+from onnx_tropnnc.inputs.first_linear import reads_black_corners
 
 __all__ = ["InputHints", "Moments", "inferred_range", "input_hints"]
 
@@ -47,6 +50,7 @@ class InputHints:
     moments: Moments | None = None
     vocabulary: int | None = None
     constant: int | None = None
+    drawings: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,10 @@ def _hints(graph: _Graph, name: str) -> InputHints:
     if scale is None and moments is None:
         known, moments = _first_convolution(graph, name)
     rows, constant = next(_table_rows(graph, name), None), next(_compared_constants(graph, name), None)
-    return InputHints(known, moments, rows, constant)
+    drawings = any(_black_corners(graph, name))
+    if drawings and known is None and moments is None:
+        known = RANGES[0]
+    return InputHints(known, moments, rows, constant, drawings)
 
 
 def _first_convolution(graph: _Graph, name: str) -> tuple[tuple[float, float] | None, Moments | None]:
@@ -125,6 +132,20 @@ def _first_convolution(graph: _Graph, name: str) -> tuple[tuple[float, float] | 
         found = picture_moments(kernels, offsets, *statistics)
         return None, None if found is None else Moments(*found)
     return None, None
+
+
+def _black_corners(graph: _Graph, name: str) -> Iterator[bool]:
+    """Of each linear layer that reads a whole square picture at once: whether its pictures' corners were black."""
+    for node, tensor in _reached(graph, name):
+        if node.op_type not in ("Gemm", "MatMul") or node.input[0] != tensor:
+            continue
+        weight = graph.constant(node.input[1])
+        if weight is None or weight.ndim != 2:
+            continue
+        transposed = any(a.name == "transB" and a.i for a in node.attribute)
+        rows = (weight if transposed else weight.T).astype(np.float64)
+        side = math.isqrt(rows.shape[1])
+        yield side**2 == rows.shape[1] and reads_black_corners(rows, side, side)
 
 
 def _batch_norm_statistics(graph: _Graph, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:

@@ -3,7 +3,10 @@
 Fewer are made for models that take long to run; verification gets every fifth of them (`Samples.split`).
 """
 
+import math
 from collections.abc import Mapping
+
+import numpy as np
 
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.model import Model
@@ -17,8 +20,9 @@ from onnx_tropnnc.inputs.user_samples import load_samples
 
 __all__ = ["samples_for", "samples_wanted"]
 
-MACS_PER_SAMPLE = ((50e6, 640), (200e6, 320), (1e9, 160), (float("inf"), 80))
-"""How many samples to make for a model of up to so many multiply-accumulates."""
+MACS, VALUES = 2.5e11, 4e7
+"""What all samples together may cost: multiply-accumulates, and numbers in the inputs."""
+FEWEST, MOST = 80, 1280
 
 
 def samples_for(
@@ -47,6 +51,14 @@ def samples_for(
 
 
 def samples_wanted(model: Model) -> int:
-    """How many samples are worth their time: fewer for models that take long to run."""
+    """How many samples are worth their time.
+
+    Late layers of a convolutional network have few positions a picture: only many pictures say enough of them.
+    """
     macs = size_of(model, shapes_of(model)).macs or 0
-    return next(number for limit, number in MACS_PER_SAMPLE if macs <= limit)
+    try:
+        inputs = resolve_shapes(input_specs_of(model), model.input_shapes)
+    except SampleError:
+        return FEWEST
+    values = sum(math.prod(entry.shape) for entry in inputs)
+    return int(np.clip(min(MACS / max(macs, 1), VALUES / max(values, 1)), FEWEST, MOST))

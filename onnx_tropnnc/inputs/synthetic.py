@@ -3,6 +3,7 @@
     picture     one of the last three axes' ends has 1, 3 or 4 channels, sides of 8 or more: see synthetic_images
     flat        a vector as long as a square picture: 784 is 28 x 28, 3072 is 3 x 32 x 32; where its length is a power
                 of 4 (64, 256, 1024: as often plain features) every other sample is Gaussian
+    drawing     either of them where the graph shows that only drawings were read (input_hints)
     waveform    one axis, of free length or 4000 values and more: 1/f noise, standard deviation about 0.1
     series      two axes: 1/f noise along the longer one;   maps: three and more: 1/f noise over the last two
     vector      Gaussian, as are states (inputs without a sample axis)
@@ -83,7 +84,8 @@ def synthetic_samples(
         order = _Order(entry, size, (seed, position), known, (ranges or {}).get(entry.name))
         values = _GENERATORS[kind](order)
         arrays[entry.name] = np.ascontiguousarray(values).reshape(size, *entry.shape).astype(entry.dtype, copy=False)
-        words.append(f"{entry.name}: {kind}{_where(order) if entry.dtype.kind == 'f' else ''}")
+        what = "drawing" if known.drawings and kind in ("picture", "flat") else kind
+        words.append(f"{entry.name}: {what}{_where(order) if entry.dtype.kind == 'f' else ''}")
     return Samples(tuple(inputs), arrays, None, f"synthetic ({', '.join(words)})")
 
 
@@ -154,15 +156,18 @@ def _byte_range(dtype: np.dtype[Any]) -> Range | None:
 def _picture(order: _Order) -> NDArray[Any]:
     shape, channels_last = picture_layout(order.entry.shape) or ((1, 1, 1), False)
     frames = math.prod(order.entry.shape[:-3])
-    values = _toned(synthetic_images(order.count * frames, shape, _one_seed(order)), order)
+    values = _toned(synthetic_images(order.count * frames, shape, _one_seed(order), drawn=order.hints.drawings), order)
     return values.transpose(0, 2, 3, 1) if channels_last else values
 
 
 def _flat(order: _Order) -> NDArray[Any]:
     length = math.prod(order.entry.shape)
     shape = flat_picture(length) or (1, 1, length)
-    values = _toned(synthetic_images(order.count, shape, _one_seed(order)), order).reshape(order.count, length)
-    if shape[0] == 1 and length & (length - 1) == 0:  # a square and a power of 2: a power of 4
+    values = _toned(synthetic_images(order.count, shape, _one_seed(order), drawn=order.hints.drawings), order)
+    values = values.reshape(order.count, length)
+    if (
+        shape[0] == 1 and length & (length - 1) == 0 and not order.hints.drawings
+    ):  # a square and a power of 2: a power of 4
         values[1::2] = _vector(order).reshape(order.count, length)[1::2]
     return values
 

@@ -1,10 +1,12 @@
-"""Pictures made from nothing: arrays in [0, 1], channels first, a third each of
+"""Pictures made from nothing: arrays in [0, 1], channels first. The kinds take turns:
 
     dead leaves   discs and rectangles that cover each other, radii with density r^-3, colours and textures of their own
     photographs   crops at random places, scales and flips of the two that scikit-learn ships (china, flower)
     noise         amplitude falling with frequency as f^-1.5, colours correlated
+    drawings      strokes on black (drawings.py), every other picture where there is one channel only
 
-Together they excite a network's filters much as natural pictures do: edges, textures and colours at all scales.
+Together they excite a network's filters much as natural pictures do: edges, textures and colours at all scales. Small
+grey pictures are more often writing than photographs.
 Picture i depends on the seed and i only.
 """
 
@@ -16,9 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from onnx_tropnnc.inputs.drawings import drawing
+
 __all__ = ["coloured_noise", "dead_leaves", "photograph_crop", "synthetic_images"]
 
 Floats = NDArray[np.float32]
+_Kind = Callable[[np.random.Generator], Floats]
 
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in brightness."""
@@ -28,19 +33,25 @@ SMALLEST_LEAF, SMALLEST_SHARE, LARGEST_SHARE = 3, 0.02, 0.5
 """Radii of leaves: at least so many pixels, and these shares of a picture's shorter side."""
 
 
-def synthetic_images(count: int, shape: tuple[int, int, int], seed: int) -> Floats:
-    """(count, channels, height, width) in [0, 1]; the three kinds take turns. Channels: 1 grey, 3 colours, 4 both."""
+def synthetic_images(count: int, shape: tuple[int, int, int], seed: int, *, drawn: bool = False) -> Floats:
+    """(count, channels, height, width) in [0, 1]. Channels: 1 grey, 3 colours, 4 both. `drawn`: drawings only."""
     channels, height, width = shape
-    photographs = _photographs()
-    kinds: tuple[Callable[[np.random.Generator], Floats], ...] = (
+    photographs = () if drawn else _photographs()
+
+    def draw(rng: np.random.Generator) -> Floats:
+        return np.broadcast_to(drawing(rng, height, width), (3, height, width))
+
+    kinds: tuple[_Kind, ...] = (
         lambda rng: dead_leaves(rng, height, width),
         lambda rng: photograph_crop(rng, height, width, photographs),
         lambda rng: noise_picture(rng, height, width),
     )
+    if channels == 1:
+        kinds = (kinds[0], draw, kinds[1], draw, kinds[2], draw)
     pictures = np.empty((count, channels, height, width), np.float32)
     for i in range(count):
         rng = np.random.default_rng((seed, i))
-        pictures[i] = _with_channels(kinds[i % len(kinds)](rng), channels)
+        pictures[i] = _with_channels((draw if drawn else kinds[i % len(kinds)])(rng), channels)
     return pictures
 
 

@@ -1,10 +1,12 @@
-"""Exact duplicates: channels with equal incoming weights, biases and carrier parameters become one.
+"""What may go exactly: channels that equal each other, are multiples of each other, or that nobody reads.
 
-    y = C phi(A x),  a_i = a_j   =>   C_:,i phi(a_i x) + C_:,j phi(a_j x) = (C_:,i + C_:,j) phi(a_i x)
+    y = C phi(A x),  a_i = a_j     =>   C_:,i phi(a_i x) + C_:,j phi(a_j x) = (C_:,i + C_:,j) phi(a_i x)
+                     a_i = s a_j   =>   the same with C_:,i s      s > 0, phi positively homogeneous, bias in a_i
+                     C_:,i = 0     =>   without channel i
 
-for every activation phi and whatever the columns are. Equal means equal up to the rounding that a merge further
-upstream leaves: no element differs by more than 4 eps of the row's largest. Each carrier block is measured against
-itself, since its scale says nothing about the weights.
+for whatever the columns are, the first for every activation phi. Carriers' parameters must be equal. Equal means equal
+up to the rounding that a merge further upstream leaves: no element differs by more than 4 eps of the row's largest.
+Each carrier block is measured against itself, since its scale says nothing about the weights.
 
 Candidates have nearly the same projection on one random direction, which costs n log n after one pass over the
 weights; they are then compared element by element. Nothing here rests on a Gram matrix.
@@ -21,22 +23,60 @@ from onnx_tropnnc.merging.clustering import Labels, numbered_by_first
 from onnx_tropnnc.merging.gram import column_chunks
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
 
-__all__ = ["contract", "contract_duplicates"]
+__all__ = ["contract", "contract_duplicates", "contract_exactly"]
 
 ROUNDINGS = 4
 SAMPLED_COLUMNS = 32
 COMPARED_BYTES = 16 * 2**20
+SAME_SCALE = 1e-5
+"""Channels whose scales differ by less are equal ones."""
+
+
+def contract_exactly(vectors: ChannelVectors) -> MergeMap:
+    """The map that does all three of the above; at least one channel stays."""
+    read = _read(vectors)
+    scales = _norms(vectors.rows) if vectors.homogeneous and vectors.rows else np.ones(vectors.count)
+    labels = np.where(read, _labels(vectors, scales), -1)
+    kept = labels >= 0
+    labels[kept] = numbered_by_first(labels[kept])
+    leaders = MergeMap.mean_in_sum_out(labels).leaders
+    gamma = np.where(kept, scales / scales[leaders][labels], 0.0)
+    if np.abs(gamma[kept] - 1.0).max() <= SAME_SCALE:
+        return MergeMap.mean_in_sum_out(labels)
+    alpha = np.zeros(len(labels))
+    alpha[leaders] = 1.0
+    return MergeMap(labels, alpha, gamma)
 
 
 def contract_duplicates(vectors: ChannelVectors) -> MergeMap:
     """The map that makes one channel of each set of equal ones: mean of the rows, sum of the columns."""
+    labels = _labels(vectors, np.ones(vectors.count))
+    return MergeMap.mean_in_sum_out(labels) if labels.max() + 1 < len(labels) else MergeMap.identity(len(labels))
+
+
+def _labels(vectors: ChannelVectors, scales: NDArray[np.float64]) -> Labels:
+    """Labels of rows that are equal once divided by their scales."""
     if not any(block.shape[1] for block in vectors.rows):
         # what the channels are is not written in weights, so none are known to be equal
-        return MergeMap.identity(vectors.count)
+        return np.arange(vectors.count)
     carriers = ((carrier,) for carrier in vectors.carriers if carrier.shape[1])
-    families = [_family(blocks) for blocks in (vectors.rows, *carriers)]
-    labels = _equal_labels(families)
-    return MergeMap.mean_in_sum_out(labels) if labels.max() + 1 < len(labels) else MergeMap.identity(len(labels))
+    families = [_family(vectors.rows, scales), *(_family(blocks, np.ones_like(scales)) for blocks in carriers)]
+    return _equal_labels(families)
+
+
+def _read(vectors: ChannelVectors) -> NDArray[np.bool_]:
+    """Which channels some consumer has a weight for; all where none has for any, or where there are no consumers."""
+    read = np.zeros(vectors.count, bool)
+    for block in vectors.columns:
+        read |= block.any(axis=1)
+    return read if read.any() else np.ones_like(read)
+
+
+def _norms(blocks: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """(n,) lengths of the rows over all blocks; 1 for rows of zeros."""
+    squares = [np.einsum("ij,ij->i", block, block, dtype=np.float64) for block in blocks]
+    norms = np.sqrt(np.sum(squares, axis=0))
+    return np.where(norms > 0, norms, 1.0)
 
 
 def contract(vectors: ChannelVectors, duplicates: MergeMap) -> ChannelVectors:
@@ -57,6 +97,8 @@ class _Family:
     """Blocks that are measured together, with what finds and judges their equal rows."""
 
     blocks: tuple[NDArray[Any], ...]
+    scales: NDArray[np.float64]
+    """(n,) what rows are divided by before they are compared."""
     limits: NDArray[np.float64]
     """(n,) the largest difference at which an element still counts as equal."""
     projections: NDArray[np.float64]
@@ -65,7 +107,7 @@ class _Family:
     sample: NDArray[np.float64]
 
 
-def _family(blocks: tuple[NDArray[Any], ...]) -> _Family:
+def _family(blocks: tuple[NDArray[Any], ...], scales: NDArray[np.float64]) -> _Family:
     rng = np.random.default_rng(0)
     count = len(blocks[0])
     largest, projections, weight = np.zeros(count), np.zeros(count), 0.0
@@ -76,9 +118,10 @@ def _family(blocks: tuple[NDArray[Any], ...]) -> _Family:
         weight += float(np.abs(direction).sum())
         largest = np.maximum(largest, np.maximum(chunk.max(axis=1), -chunk.min(axis=1)))
         samples.append(chunk[:, :: max(1, chunk.shape[1] // SAMPLED_COLUMNS)].astype(np.float64))
-    limits = ROUNDINGS * _epsilon(blocks) * largest
+    limits = ROUNDINGS * _epsilon(blocks) * largest / scales
     # twice the bound: the projections themselves are rounded
-    return _Family(blocks, limits, projections, 2.0 * weight * limits, np.hstack(samples))
+    spreads = 2.0 * weight * limits
+    return _Family(blocks, scales, limits, projections / scales, spreads, np.hstack(samples) / scales[:, None])
 
 
 def _epsilon(blocks: Sequence[NDArray[Any]]) -> float:
@@ -107,16 +150,18 @@ def _equal_labels(families: Sequence[_Family]) -> Labels:
 def _equal_to(families: Sequence[_Family], leader: int, others: NDArray[np.int64]) -> NDArray[np.int64]:
     """Those of `others` whose rows equal the leader's: a sample of the columns first, then all of them."""
     for family in families:
-        others = others[_within(family.sample, family.limits[leader], leader, others)]
+        others = others[_within(family.sample, np.ones_like(family.scales), family.limits[leader], leader, others)]
     for family in families:
         for block in family.blocks:
-            others = others[_within(block, family.limits[leader], leader, others)]
+            others = others[_within(block, family.scales, family.limits[leader], leader, others)]
     return others
 
 
-def _within(block: NDArray[Any], limit: float, leader: int, others: NDArray[np.int64]) -> NDArray[np.bool_]:
-    row = block[leader].astype(np.float64)
+def _within(
+    block: NDArray[Any], scales: NDArray[np.float64], limit: float, leader: int, others: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    row = block[leader] / scales[leader]
     step = max(1, COMPARED_BYTES // (8 * max(1, block.shape[1])))
     parts = [others[start : start + step] for start in range(0, len(others), step)]
-    found = [(np.abs(block[part].astype(np.float64) - row) <= limit).all(axis=1) for part in parts]
+    found = [(np.abs(block[part] / scales[part, None] - row) <= limit).all(axis=1) for part in parts]
     return np.concatenate(found) if found else np.zeros(0, dtype=bool)

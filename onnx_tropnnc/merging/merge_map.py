@@ -77,7 +77,8 @@ class MergeMap:
     sign_fixed: bool = False
     """Only elements of C whose sign is that of their cluster's plain sum are summed (Appendix A.6)."""
     contracted: NDArray[np.int64] | None = None
-    """Labels of exact duplicates: they count as one channel, in a carrier's mean and for a sign-fixed map's signs."""
+    """Labels of exact duplicates (-1: dropped): they count as one channel, in a carrier's mean and for a sign-fixed
+    map's signs."""
 
     @property
     def size(self) -> int:
@@ -106,8 +107,9 @@ class MergeMap:
         alpha[kept] = first.alpha[kept] * self.alpha[middle]
         gamma[kept] = first.gamma[kept] * self.gamma[middle]
         contracted = self.contracted
-        if first.changes and kept.all():
-            contracted = first.labels if contracted is None else contracted[first.labels]
+        if first.changes:
+            classes = np.arange(first.size) if contracted is None else contracted
+            contracted = np.where(kept, classes[first.labels], -1)
         return MergeMap(labels, alpha, gamma, self.sign_fixed, contracted)
 
     def over(self, channels: NDArray[np.int64]) -> "MergeMap":

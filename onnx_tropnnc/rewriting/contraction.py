@@ -17,7 +17,7 @@ from onnx_tropnnc.analysis.weights import Workspace
 from onnx_tropnnc.deciding.selection import keep_channels
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
-from onnx_tropnnc.merging.duplicates import contract_duplicates
+from onnx_tropnnc.merging.duplicates import contract_exactly
 from onnx_tropnnc.merging.merge_map import MergeMap
 
 __all__ = ["BlockDecision", "contract_everywhere", "decided_blocks", "duplicates_of", "expanded", "keep_distinct"]
@@ -57,13 +57,14 @@ def keep_distinct(order: Labels, count: int, duplicates: MergeMap) -> MergeMap:
     array([ 0, -1,  0])
     """
     classes = duplicates.labels[order]
+    classes = classes[classes >= 0]
     _, first = np.unique(classes, return_index=True)
     kept = classes[np.sort(first)][:count]
     return keep_channels(kept, duplicates.size).after(duplicates)
 
 
 def _duplicates(group: ChannelGroup, workspace: Workspace) -> BlockDecision:
-    return lambda _, channels: contract_duplicates(workspace.vectors(group, channels))
+    return lambda _, channels: contract_exactly(workspace.vectors(group, channels))
 
 
 def decided_blocks(group: ChannelGroup, before: MergeMap, decide: BlockDecision) -> MergeMap:

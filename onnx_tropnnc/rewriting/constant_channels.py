@@ -1,0 +1,140 @@
+"""Channels that are the same number whatever the input: folded into the biases of the layers that read them.
+
+before  y = C h + b            h_i = v_i at every position of every sample
+after   y = C' h + b'          C'_:,i = 0,  b' = b + sum over taps of C_:,i v_i
+needs   weights of zeros in all producers; consumers that are dense layers; v_i = 0, or no consumer that pads with zeros
+
+The channel is then read by nobody, and merging drops it. Its number v_i comes out of running the model: so nothing here
+has to know what each carrier makes of a constant.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.analysis.channels import ChannelGroup, Place
+from onnx_tropnnc.analysis.trace import Labels
+from onnx_tropnnc.graph.constants import array_of, name_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.running.watching import watching
+from onnx_tropnnc.solving.linear_layers import LinearLayer, solving_refusal
+
+__all__ = ["fold_constants", "silent_channels"]
+
+Values = NDArray[np.float64]
+
+
+def silent_channels(group: ChannelGroup) -> Labels:
+    """The channels that may change whose weights are zeros in all producers, and that some consumer reads."""
+    silent = ~_weighted(group, group.of_kind("producer")) & (group.blocks >= 0)
+    return np.flatnonzero(silent & _weighted(group, group.of_kind("consumer")))
+
+
+def fold_constants(model: Model, groups: Iterable[ChannelGroup], samples: Samples) -> dict[str, int]:
+    """Fold what is constant of the groups' silent channels, the model in place; per group how many that were.
+
+    Args:
+        model: the model to change.
+        groups: found in it.
+        samples: what to run it on; a few are enough, silent channels depend on none of them.
+
+    Raises:
+        NotRunnable: onnxruntime cannot run the model.
+    """
+    readers = {group: [_Reader(place) for place in group.of_kind("consumer")] for group in groups if _solvable(group)}
+    constants = _constants(model, [reader for found in readers.values() for reader in found], samples)
+    folded = {}
+    for group, found in readers.items():
+        fits = [reader.foldable(group.channels, constants[reader.tensor]) for reader in found]
+        silent = silent_channels(group)
+        channels = silent[np.all(fits, axis=0)[silent]]
+        for reader in found:
+            reader.fold(channels, constants[reader.tensor])
+        if len(channels):
+            folded[group.name] = len(channels)
+    return folded
+
+
+def _weighted(group: ChannelGroup, places: Sequence[Place]) -> NDArray[np.bool_]:
+    """(n,) which channels have a weight other than 0 in one of the places."""
+    found = np.zeros(group.channels, bool)
+    for place in places:
+        array = array_of(place.use.value)
+        assert array is not None
+        moved = np.moveaxis(array, place.use.axis, 0)
+        used = moved.reshape(len(moved), -1).any(axis=1)
+        found[place.members[used & (place.members >= 0)]] = True
+    return found
+
+
+def _solvable(group: ChannelGroup) -> bool:
+    """Whether every consumer is a dense layer whose bias can be written."""
+    nodes = [place.use.node for place in group.of_kind("consumer")]
+    return all(solving_refusal(node) is None and LinearLayer(node).groups == 1 for node in nodes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """A consumer; its values are one a position along its channel axis, NaN where they are no constant."""
+
+    place: Place
+
+    @property
+    def layer(self) -> LinearLayer:
+        return LinearLayer(self.place.use.node)
+
+    @property
+    def tensor(self) -> tuple[str, int]:
+        """What it reads, and the axis of the channels there."""
+        return name_of(self.layer.data), self.layer.channel_axis
+
+    def foldable(self, count: int, values: Values) -> NDArray[np.bool_]:
+        """(n,) the channels whose positions are all constant, and 0 where zeros stand around the tensor."""
+        fits = values == 0.0 if _pads(self.place.use.node) else ~np.isnan(values)
+        refused = self.place.members[~fits & (self.place.members >= 0)]
+        return np.asarray(np.bincount(refused, minlength=count) == 0)
+
+    def fold(self, channels: Labels, values: Values) -> None:
+        """Take the channels out of the weights, and what they bring into the bias."""
+        layer, positions = self.layer, np.flatnonzero(np.isin(self.place.members, channels))
+        if not len(positions):
+            return
+        layer.give_bias()
+        matrix = layer.matrix()[0]
+        taps = matrix.reshape(-1, len(self.place.members), matrix.shape[1])  # a view: kernel offsets come first
+        brought = np.einsum("tpm,p->m", taps[:, positions], values[positions])
+        taps[:, positions] = 0.0
+        layer.write(matrix[None], brought)
+        layer.drop_zero_bias()
+
+
+def _pads(node: ir.Node) -> bool:
+    """Whether zeros may stand beside what a convolution reads."""
+    if node.op_type == "ConvTranspose":
+        return True
+    automatic = node.attributes.get_string("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
+    return node.op_type == "Conv" and (automatic or any(node.attributes.get_ints("pads", ())))
+
+
+def _constants(model: Model, readers: Sequence[_Reader], samples: Samples) -> Mapping[tuple[str, int], Values]:
+    """Per tensor and axis its values along that axis, NaN where they differ."""
+    wanted = list(dict.fromkeys(reader.tensor for reader in readers))
+    names = tuple(dict.fromkeys(name for name, _ in wanted))
+    if not names:
+        return {}
+    lowest: dict[tuple[str, int], NDArray[Any]] = {}
+    highest: dict[tuple[str, int], NDArray[Any]] = {}
+    runner = watching(model, names)
+    for _, feed in samples.feeds(1):
+        tensors = dict(zip(names, runner.run(feed), strict=True))
+        for name, axis in wanted:
+            rows = np.moveaxis(tensors[name], axis, 0).reshape(tensors[name].shape[axis], -1)
+            low, high = rows.min(axis=1), rows.max(axis=1)
+            lowest[name, axis] = np.minimum(lowest.get((name, axis), low), low)
+            highest[name, axis] = np.maximum(highest.get((name, axis), high), high)
+    return {key: np.where(lowest[key] == highest[key], lowest[key], np.nan).astype(np.float64) for key in wanted}

@@ -1,0 +1,49 @@
+"""Fold channels that are the same number whatever the input (rewriting/constant_channels.py has the algebra)."""
+
+from dataclasses import dataclass, field
+
+from onnx_tropnnc.analysis.channels import find_channel_groups
+from onnx_tropnnc.analysis.group_selection import Selection
+from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.rewriting.constant_channels import fold_constants, silent_channels
+from onnx_tropnnc.running.sessions import NotRunnable
+
+__all__ = ["FoldConstantChannels"]
+
+_FEW = 4
+"""Samples that show a constant."""
+
+
+@dataclass(frozen=True)
+class FoldConstantChannels:
+    """Take channels whose weights are all zeros out of the layers that read them.
+
+    Attributes:
+        samples: what to run the model on where it has such channels.
+        selection: which groups may change.
+    """
+
+    samples: Samples | None = None
+    selection: Selection = field(default_factory=Selection)
+    name: str = "fold constant channels"
+
+    def __call__(self, model: Model) -> tuple[Change, ...]:
+        """A note a group that had some, or one that says why they stay."""
+        groups = find_channel_groups(model, shapes_of(model))
+        silent = {
+            group: len(found)
+            for group in groups
+            if self.selection.refusal(group) is None and len(found := silent_channels(group))
+        }
+        if not silent:
+            return ()
+        try:
+            if self.samples is None:
+                raise NotRunnable("there are no samples to run the model on")
+            folded = fold_constants(model, silent, self.samples.take(range(min(_FEW, self.samples.count))))
+        except NotRunnable as error:
+            return (Note(f"{sum(silent.values())} channels without weights stay: {error}"),)
+        return tuple(Note(f"{count} constant channels of {name} folded into biases") for name, count in folded.items())
