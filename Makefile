@@ -1,6 +1,7 @@
 # make demo    compress a model of models/ into build/ and print what was done
 # make test    all tests
 # make check   formatting, lint, types
+# make docs    the documentation as a site, in build/site
 # make check-report   open a report in Debian's chromium (installed by apt-get where it is missing) and look at it
 #
 # Needs Python 3.11 or newer, git and make; everything else goes into .venv. Another Python: make PYTHON=python3.13 test
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 # One thread a test process: the arrays are small, and $(WORKERS) processes already fill the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test check check-report format clean
+.PHONY: demo test check check-report docs format clean
 
 demo: $(VENV)/demo.stamp
 	@mkdir -p build
@@ -34,6 +35,10 @@ check-report: $(VENV)/dev.stamp
 	command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium
 	$(BIN)/python tests/browser_check.py chromium
 
+docs: $(VENV)/docs.stamp
+	$(BIN)/python docs/write_operators.py
+	$(BIN)/mkdocs build --strict
+
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -48,6 +53,10 @@ $(BIN)/python:
 # Installed editable: a stamp is renewed only when pyproject.toml changes.
 $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/docs.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python

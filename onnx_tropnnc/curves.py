@@ -174,7 +174,7 @@ def _timed(original: Model, samples: Samples | None, point: Point, result: bytes
     if result is None or samples is None:
         return point
     try:
-        found = measure_latency(original.source, result, samples, timing_seconds=1.0)
+        found = measure_latency(original.source, result, samples, timing_seconds=0.5)
     except NotRunnable:
         return point
     return replace(point, before_ms=found.before_ms, after_ms=found.after_ms)

@@ -1,48 +1,161 @@
-"""The pages say what is true: modules that they name exist, methods and options are those of the command line."""
+"""Every command and every program in the README and the docs runs as it is printed.
 
+A fenced block is run by its language: `console` lines that begin with `$` by the command line of this package (pip and
+make are looked up in pyproject.toml and the Makefile instead), and what stands below them must be in the output, but
+for numbers with a fraction; `python` as a program, or as a doctest where it has prompts; `yaml` and `toml` are parsed,
+and onnx-tropnnc commands in `yaml` and `make` understood.
+`<!-- needs: torch -->` before a block skips it where that is not installed.
+"""
+
+import doctest
 import re
+import shlex
+import sys
+import tomllib
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-import click
 import pytest
+import yaml
 
-from onnx_tropnnc.cli import command
-from onnx_tropnnc.merging.representatives import METHODS
-from onnx_tropnnc.options import SELECTING
+from onnx_tropnnc.cli import command, main
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/method.md", "docs/paper_tables.md")
+PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+BLOCK = re.compile(r"(?:<!-- needs: ([\w, ]+) -->\n)?^```(\w+)\n(.*?)^```$", re.M | re.S)
+RUN = ("console", "python", "yaml", "toml", "make")
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_modules_that_a_page_names_exist(page: str) -> None:
-    named = set(re.findall(r"`(?:python )?([\w/]+\.py)`", (ROOT / page).read_text()))
-    missing = {name for name in named if not any((ROOT / start / name).is_file() for start in ("", "onnx_tropnnc"))}
-    assert not missing
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: where it stands, its language and text, and what it needs."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    needs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
 
 
-def test_functions_that_the_method_page_names_exist() -> None:
-    """Written `theory.bounds.bound_for`: a room, a module and a name in it."""
-    rooms = "|".join(sorted(folder.name for folder in (ROOT / "onnx_tropnnc").iterdir() if folder.is_dir()))
-    named = re.findall(rf"`((?:{rooms})\.\w+)\.(\w+)`", (ROOT / "docs/method.md").read_text())
-    assert len(named) >= 6
-    for module, name in named:
-        source = (ROOT / "onnx_tropnnc" / f"{module.replace('.', '/')}.py").read_text()
-        assert re.search(rf"^(?:def|class) {name}\b", source, re.MULTILINE), f"{module}.{name}"
+def blocks() -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for match in BLOCK.finditer(text):
+            needs = tuple(part.strip() for part in (match[1] or "").split(",") if part.strip())
+            found.append(Block(page, text.count("\n", 0, match.start()) + 1, match[2], match[3], needs))
+    return found
 
 
-def test_every_method_is_on_both_pages() -> None:
-    readme, method = ((ROOT / page).read_text() for page in PAGES[:2])
-    for name in (*SELECTING, *METHODS):
-        assert f"`{name}`" in readme
-        if name not in SELECTING:
-            assert f"`{name}`" in method or f"--method {name}" in method or f"`{name}`:" in method
+def of(*languages: str) -> list[Block]:
+    return [block for block in blocks() if block.language in languages]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_options_that_a_page_names_exist(page: str) -> None:
-    assert isinstance(command, click.Command)
-    known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
-    of_benchmarks = {"--list", "--limit", "--seeds", "--fractions", "--model", "--folder", "--calibration"}
-    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", (ROOT / page).read_text()))
-    assert named - known - of_benchmarks == set()
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as a reader has it: the models, a folder build, and in.onnx."""
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    (tmp_path / "build").mkdir()
+    (tmp_path / "in.onnx").write_bytes((ROOT / "models" / "digits_depthwise.onnx").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def commands(text: str) -> list[tuple[list[str], list[str]]]:
+    """Each command's words, and the lines that are printed below it."""
+    found: list[tuple[list[str], list[str]]] = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            found.append((shlex.split(line[2:]), []))
+        elif line.strip():
+            found[-1][1].append(line)
+    return found
+
+
+def shape(line: str) -> str:
+    """A line without the spaces and the fractions in it, which differ from machine to machine."""
+    return re.sub(r"\d+\.\d+(e-?\d+)?|\b0\b", "#", "".join(line.split()))
+
+
+@pytest.mark.parametrize("block", of("console"), ids=str)
+def test_commands_run_as_they_are_printed(
+    block: Block, workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for words, printed in commands(block.text):
+        match words:
+            case ["pip", "install", requirement]:
+                extras = re.fullmatch(r"onnx-tropnnc\[([\w,]+)\]", requirement)
+                assert extras
+                assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
+            case ["make", target]:
+                assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+            case ["onnx-tropnnc", *arguments]:
+                monkeypatch.setattr(sys, "argv", ["onnx-tropnnc", *arguments])
+                with pytest.raises(SystemExit) as stop:
+                    main()
+                out = capsys.readouterr().out
+                assert stop.value.code == 0
+                there = {shape(line) for line in out.splitlines()}
+                assert [line for line in printed if shape(line) not in there and "latency" not in line] == []
+            case _:
+                pytest.fail(f"{block}: nobody knows how to run {words}")
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("block", of("python"), ids=str)
+def test_programs_run_as_they_are_printed(block: Block, workplace: Path) -> None:
+    if block.text.startswith(">>> "):
+        test = doctest.DocTestParser().get_doctest(block.text, {}, str(block), block.page, block.line)
+        assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed == 0
+        return
+    code = compile(block.text, str(block), "exec")
+    for name in block.needs:
+        if find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    exec(code, {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("block", of("yaml", "toml", "make"), ids=str)
+def test_settings_are_well_formed_and_their_commands_understood(block: Block, workplace: Path) -> None:
+    if block.language == "toml":
+        assert tomllib.loads(block.text)["project"]["entry-points"]["onnx_tropnnc.methods"]
+        return
+    if block.language == "yaml":
+        assert yaml.safe_load(block.text)
+    lines = [line.strip().removeprefix("- ") for line in block.text.splitlines()]
+    found = [line.split("onnx-tropnnc ", 1)[1] for line in lines if re.search(r"(^|: )onnx-tropnnc ", line)]
+    for line in found:
+        context = command.make_context("onnx-tropnnc", shlex.split(line), resilient_parsing=False)
+        assert context.params["target"] is not None
+    assert found or "onnx_tropnnc" in block.text
+
+
+def test_every_block_is_of_a_kind_that_is_run() -> None:
+    """Formulas and drawings are `text` blocks or indented."""
+    others = {block.language for block in blocks()} - {*RUN}
+    assert others <= {"text", "sh"}, others
+
+
+def test_the_operators_page_is_what_the_rules_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import write_operators
+
+    assert (ROOT / "docs/operators.md").read_text(encoding="utf-8") == write_operators.page(), (
+        "run python docs/write_operators.py"
+    )
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text(encoding="utf-8")):
+            assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = {next(iter(entry.values())) for entry in yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]}
+    assert listed == {Path(page).name for page in PAGES[1:]}
