@@ -156,13 +156,11 @@ def _sweep(arguments: dict[str, Any]) -> int:
 
     from onnx_tropnnc.curves import parse_sweep, sweep
     from onnx_tropnnc.errors import OptionError
-    from onnx_tropnnc.options import AMOUNTS
     from onnx_tropnnc.outputs import checked, write_curve
     from onnx_tropnnc.terminal import print_curve
 
     amount, values = parse_sweep(arguments["sweep"])
-    given = {name: arguments["apply_plan" if name == "plan" else name] for name in AMOUNTS}
-    if any(value is not None for value in given.values()) or arguments["target"] is not None:
+    if _amounts(arguments) or arguments["target"] is not None:
         raise OptionError(
             "--sweep writes no model and goes over amounts by itself; leave out OUT.onnx and other amounts"
         )
@@ -242,19 +240,25 @@ def _options(arguments: dict[str, Any]) -> "Options":
     )
 
 
+def _amounts(arguments: dict[str, Any]) -> list[str]:
+    """The options given that say how much to remove."""
+    from onnx_tropnnc.options import AMOUNTS
+
+    values = {name: arguments["apply_plan" if name == "plan" else name] for name in AMOUNTS}
+    return [name for name, value in values.items() if value is not None and value is not False]
+
+
 def _inspect(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.analysis.channels import find_channel_groups
     from onnx_tropnnc.analysis.coverage import coverage_of
     from onnx_tropnnc.graph.model_io import load
     from onnx_tropnnc.graph.shapes import shapes_of
-    from onnx_tropnnc.options import AMOUNTS
     from onnx_tropnnc.pass_manager import PassManager
     from onnx_tropnnc.passes import FoldBatchNorm, PlainConstants, PlainShapes, Selection
     from onnx_tropnnc.rewriting.unreached import unreached_layers
     from onnx_tropnnc.terminal import print_coverage, print_groups
 
-    asked = any(arguments[name] is not None and arguments[name] is not False for name in (*AMOUNTS[:-1], "apply_plan"))
-    ratio = arguments["ratio"] if asked else 0.0
+    ratio = arguments["ratio"] if _amounts(arguments) else 0.0
     options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
     model = load(arguments["source"], input_shapes=options.input_shape)
     PassManager([PlainConstants(), PlainShapes(), FoldBatchNorm()])(model)
