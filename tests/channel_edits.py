@@ -21,13 +21,21 @@ from onnx_tropnnc.passes import RefreshShapes
 __all__ = ["free_groups", "inflated", "permuted"]
 
 
-def free_groups(model: onnx.ModelProto, *, ties: bool = True) -> dict[str, int]:
-    """The groups of which every channel may change, with their number of channels."""
+def free_groups(model: onnx.ModelProto, *, ties: bool = True, once: bool = False) -> dict[str, int]:
+    """The groups of which every channel may change, with their number of channels.
+
+    With `once`, only those that no producer makes in several places: their copies would have no order of their own.
+    """
     return {
         group.name: group.channels
         for group in _groups(load(model))
-        if (group.blocks == 0).all() and (ties or not group.ties)
+        if (group.blocks == 0).all() and (ties or not group.ties) and not (once and _stands_twice(group))
     }
+
+
+def _stands_twice(group: ChannelGroup) -> bool:
+    members = [place.members[place.members >= 0] for place in group.of_kind("producer")]
+    return any(len(np.unique(found)) < len(found) for found in members)
 
 
 def inflated(

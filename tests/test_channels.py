@@ -227,3 +227,16 @@ def test_trained_models_come_out_sound_at_every_ratio(trained_model, name: str, 
     result = merged(trained_model(name), ratio)
     onnx.checker.check_model(result, full_check=True)
     assert_sound(result)
+
+
+def test_channels_that_go_through_different_operators_are_not_merged() -> None:
+    """Equal rows, but one half goes through Relu: what is equal before it is not equal behind it."""
+    body = "a = Conv(x, w) h, l = Split <axis = 1> (a, s) r = Relu(h) c = Concat <axis = 1> (r, l) y = Conv(c, u)"
+    weights = random_weights(w=(3, 2, 3, 3), u=(3, 6, 1, 1))
+    weights["w"] = np.concatenate([weights["w"]] * 2)
+    io = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
+    model = graph(body, weights | {"s": np.array([3, 3])}, **io)
+    assert_array_equal(groups_of(model)["Conv_0"].blocks, [0, 0, 0, 1, 1, 1])
+    assert_same_outputs(model, merged(model, 0.0))
+    moved = graph(body.replace("Relu(h)", "Identity(h)"), weights | {"s": np.array([3, 3])}, **io)
+    assert_array_equal(groups_of(moved)["Conv_0"].blocks, np.zeros(6))

@@ -2,8 +2,9 @@
 
 The graph is walked once, operator by operator (operators/), every tensor axis carrying one atom a position. Atoms
 that must stay together (both sides of a residual Add, two readers of one weight) are joined; what is then connected
-through being made together is one group. Within a group, channels that stand in the same places, as often, form a
-block: only they may be merged with each other, so that one merge map serves every axis of the group.
+through being made together is one group. Within a group, channels that stand in the same places, as often, and go
+through the same operators form a block: only they may be merged with each other, so that one merge map serves every
+axis of the group.
 """
 
 import itertools
@@ -23,7 +24,7 @@ from onnx_tropnnc.analysis.trace import Count, Kind, Labels, Trace, Use, label
 from onnx_tropnnc.graph.constants import name_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
-from onnx_tropnnc.operators import apply_rule
+from onnx_tropnnc.operators import MOVERS, apply_rule
 
 __all__ = ["ChannelGroup", "CountPlace", "Passage", "Place", "find_channel_groups"]
 
@@ -121,6 +122,8 @@ def _walk(model: Model, shapes: Shapes) -> Trace:
     trace = Trace(model, shapes)
     for node in model.graph:
         apply_rule(node, trace)
+        if node.op_type not in MOVERS:
+            trace.computed.extend(labels for value in node.inputs for labels in trace.tracked(value).values())
         for value in node.outputs:
             axes = trace.tracked(value)
             if value.is_graph_output():
@@ -182,6 +185,7 @@ class _Resolution:
         ties = self._split((tie.left, tie) for tie in self.trace.ties)
         pins = self._split((pin.labels, pin) for pin in self.trace.pins)
         trace = self.trace
+        computed = self._split((labels, None) for labels in trace.computed)
         bent, stretched, lifted = (self._touched(labels) for labels in (trace.bent, trace.stretched, trace.lifted))
         for number in sorted(places, key=lambda g: int(self.first[self.members[g][0]])):
             found = tuple(Place(use, members) for members, use in places[number])
@@ -190,7 +194,8 @@ class _Resolution:
                 reasons = [(members, pin.reason) for members, pin in pins.get(number, ())]
                 tied = tuple(dict.fromkeys(label(tie.node) for _, tie in ties.get(number, ())))
                 passage = Passage(number not in bent, number not in stretched, number not in lifted)
-                yield self._group(number, found, counted, reasons, tied, passage)
+                through = [members for members, _ in computed.get(number, ())]
+                yield self._group(number, found, counted, reasons, tied, passage, through)
 
     def _touched(self, labelled: Iterable[Labels]) -> set[int]:
         """The groups that any of the labels belong to."""
@@ -214,6 +219,7 @@ class _Resolution:
         reasons: list[tuple[Labels, str]],
         ties: tuple[str, ...],
         passage: Passage,
+        through: list[Labels],
     ) -> ChannelGroup:
         size = len(self.members[number])
         pinned = np.zeros(size, bool)
@@ -224,11 +230,13 @@ class _Resolution:
             (("producer",), "no producer makes it"),
             (("consumer",), "nothing that could be rewritten reads it"),
         ):
-            missing = ~pinned & (_occurrences((p for p in places if p.use.kind in kinds), size).sum(axis=0) == 0)
+            missing = ~pinned & (
+                _occurrences((p.members for p in places if p.use.kind in kinds), size).sum(axis=0) == 0
+            )
             pinned |= missing
             if missing.any():
                 texts[text] = None
-        blocks = _blocks(_occurrences(places, size), pinned)
+        blocks = _blocks(_occurrences([*(place.members for place in places), *through], size), pinned)
         first = next(place.use.node for place in places if place.use.kind == "producer")
         return ChannelGroup(label(first), size, places, counts, ties, passage, blocks, tuple(texts))
 
@@ -249,14 +257,15 @@ def _runs(numbers: Labels, things: Labels) -> Iterator[tuple[int, Labels]]:
         yield int(numbers[start]), things[start:stop]
 
 
-def _occurrences(places: Iterable[Place], size: int) -> NDArray[np.int64]:
-    """(places, n) how often each channel stands in each place."""
-    rows = [np.bincount(place.members[place.members >= 0], minlength=size) for place in places]
-    return np.stack(rows) if rows else np.zeros((1, size), np.int64)
+def _occurrences(standing: Iterable[Labels], size: int) -> NDArray[np.int64]:
+    """(places, n) how often each channel stands in each place; equal rows once."""
+    rows = [np.bincount(members[members >= 0], minlength=size) for members in standing]
+    different = {row.tobytes(): row for row in rows}
+    return np.stack(list(different.values())) if different else np.zeros((1, size), np.int64)
 
 
 def _blocks(occurrences: NDArray[np.int64], pinned: NDArray[np.bool_]) -> Labels:
-    """Channels that stand in the same places, as often, are one block; pinned ones are -1."""
+    """Channels with the same column are one block; pinned ones are -1."""
     blocks = np.full(len(pinned), -1)
     free = np.flatnonzero(~pinned)
     if free.size:

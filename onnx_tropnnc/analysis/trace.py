@@ -109,6 +109,8 @@ class Trace:
     ties: list[Tie] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
     same: list[tuple[Labels, Labels]] = field(default_factory=list)
+    computed: list[Labels] = field(default_factory=list)
+    """Channels that an operator reads together and computes something of."""
     bent: list[Labels] = field(default_factory=list)
     stretched: list[Labels] = field(default_factory=list)
     lifted: list[Labels] = field(default_factory=list)

@@ -32,6 +32,8 @@ def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     node = value.producer()
     if node is None or node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
+    if "sparse_value" in node.attributes:
+        return None  # its elements are written nowhere as a tensor
     return ir.convenience.get_const_tensor(value)
 
 

@@ -57,7 +57,10 @@ def load(source: Source, *, input_shapes: Mapping[str, tuple[int, ...]] | None =
         origin, graph = path, _detached(_deserialize(_parse(_read(path), name), name), name)
         ir.external_data.set_base_dir(graph.graph, path.absolute().parent)
         files = {path, *(Path(t.path) for t in _tensors(graph) if isinstance(t, ir.ExternalTensor))}
-    check_graph(graph, name)
+    try:
+        check_graph(graph, name)
+    except ir.serde.SerdeError as error:
+        raise InputModelError(f"{name}: holds names that are no text; the file is broken, export it again") from error
     return Model(graph, name, origin, input_shapes=input_shapes or {}, files=frozenset(files))
 
 

@@ -35,6 +35,10 @@ _FIELDS: Mapping[str, tuple[str, int]] = {
 """Per element type where elements lie that are not bytes, one a number, and how many bytes they are otherwise."""
 
 
+_MOST_VERSIONS = 1000
+"""An operator set's version is a small number; onnx takes no other."""
+
+
 def check_proto(proto: onnx.ModelProto, name: str) -> None:
     """Raise InputModelError for the first thing that does not hold; `name` is how the model is called."""
     versions = {entry.domain: entry.version for entry in proto.opset_import}
@@ -105,6 +109,10 @@ def _about_node(node: onnx.NodeProto, versions: Mapping[str, int]) -> str | None
         for tensor in tensors:
             if reason := _about_tensor(tensor):
                 return f"{called}: {reason}"
+    if not isinstance(node.op_type, str) or not isinstance(node.domain, str):
+        return f"the operator of {called!s} is no text"  # protobuf hands out bytes that are not UTF-8 as they are
+    if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and not _is_whole_constant(node):
+        return f"{called} (Constant) holds no value"
     schema = _schema(node, versions)
     if schema is None:
         return None
@@ -112,10 +120,18 @@ def _about_node(node: onnx.NodeProto, versions: Mapping[str, int]) -> str | None
     return None if reason is None else f"{called} ({node.op_type}) {reason}"
 
 
+def _is_whole_constant(node: onnx.NodeProto) -> bool:
+    """Whether it has the one attribute that it needs, of a name that onnx knows."""
+    names = [attribute.name for attribute in node.attribute]
+    return len(names) == 1 and names[0] in onnx.defs.get_schema("Constant", 13, "").attributes
+
+
 def _schema(node: onnx.NodeProto, versions: Mapping[str, int]) -> onnx.defs.OpSchema | None:
     domain = "" if node.domain == "ai.onnx" else node.domain
     version = versions.get(domain, versions.get("ai.onnx", 0) if domain == "" else 0)
-    if not version or not onnx.defs.has(node.op_type, domain=domain, max_inclusive_version=version):
+    if not 0 < version < _MOST_VERSIONS or not onnx.defs.has(
+        node.op_type, domain=domain, max_inclusive_version=version
+    ):
         return None
     return onnx.defs.get_schema(node.op_type, version, domain)
 

@@ -96,7 +96,17 @@ def _opened(data: Data, specs: Sequence[InputSpec]) -> Iterator[_Store]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise SampleError(f"{path}: not an .npz archive; save it with numpy.savez, one array per input")
         stack.enter_context(archive)
-        yield _Store(path, tuple(archive.files), lambda name: _guarded(lambda: archive[name], f"{path}: array {name}"))
+        yield _Store(
+            path, tuple(archive.files), lambda name: _guarded(lambda: _member(archive, name), f"{path}: array {name}")
+        )
+
+
+def _member(archive: Any, name: str) -> Any:
+    """An array of the archive; numpy hands out the bytes of members that are none."""
+    array = archive[name]
+    if isinstance(array, bytes):
+        raise TypeError("no array")
+    return array
 
 
 def _plain(path: Path) -> Any:

@@ -11,7 +11,8 @@ so one product of n^2 d operations gives both, and Gram matrices of blocks add u
 common offset of all channels cannot cancel away their differences; pairs closer than 1e-5 (Gc_ii + Gc_jj) are
 computed again from the rows.
 
-float32 vectors are multiplied in float32, float16 and bfloat16 as float32, float64 in float64; results are float64.
+float32 vectors are multiplied in float32, float16 and bfloat16 as float32, float64 and what has elements over LARGE in
+float64; results are float64.
 The product runs over chunks of columns, so that temporary memory stays bounded whatever d is.
 """
 
@@ -31,6 +32,8 @@ __all__ = ["Gram", "column_chunks", "gram_matrix", "squared_distances"]
 CHUNK_BYTES = 64 * 2**20
 NEAR = 1e-5
 """Relative squared distance below which a pair is computed again from its rows."""
+LARGE = 1e14
+"""Sums of up to 1e10 squares of such numbers fit in float32."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,13 @@ def _placed(blocks: Sequence[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]
 
 
 def _product_dtype(blocks: Sequence[NDArray[Any]]) -> np.dtype[Any]:
-    return np.dtype(np.float64 if any(block.dtype == np.float64 for block in blocks) else np.float32)
+    """float32 where no block is float64 and no sum of squares can pass float32's largest number."""
+    double = any(block.dtype == np.float64 or _largest(block) > LARGE for block in blocks)
+    return np.dtype(np.float64 if double else np.float32)
+
+
+def _largest(block: NDArray[Any]) -> float:
+    return max(float(block.max()), -float(block.min())) if block.size else 0.0
 
 
 def squared_distances(gram: Gram, blocks: Sequence[NDArray[Any]]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from onnx_tropnnc.operators import (
     reorder,
 )
 
-__all__ = ["RULES", "Rule", "apply_rule", "rule_for"]
+__all__ = ["MOVERS", "RULES", "Rule", "apply_rule", "rule_for"]
 
 Rule = Callable[[ir.Node, Trace], None]
 
@@ -38,6 +38,10 @@ RULES: Mapping[str, Rule] = (
     | reorder.RULES
 )
 """Rule by operator type, for the default operator set."""
+
+
+MOVERS = frozenset((*layout.RULES, *reorder.RULES, "Identity")) - {"Resize", "Upsample"}
+"""Operators that only move values: what a channel computes does not depend on which of them it goes through."""
 
 
 def rule_for(node: ir.Node) -> Rule:

@@ -1,36 +1,79 @@
-"""python -m tests.robustness [--sample N] [--graphs N] [--seed S] [--only TEXT]: say what does not hold."""
+"""python -m tests.robustness [PART ...] [--sample N] [--seed S]: all of each part, or a sample; say what does not hold.
+
+nodes          onnx's tests of every operator, alone and between two layers
+models         its stored models with inputs and expected outputs;  light: its large ones, made small
+graphs         random graphs and the laws that hold for all of them
+broken         files that are truncated or changed
+interruptions  runs killed at random moments, disks without room
+escapes        files that reach outside their folder or hold pickles
+"""
 
 import argparse
-import itertools
 import random
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator
 
-from .backend_nodes import all_outcomes, case_names
+from .backend_models import light_names, model_names, stored_model
+from .backend_nodes import case_names, node_outcomes
+from .broken_files import broken_file
+from .escapes import ESCAPES, escape
+from .interruptions import full_disk, killed, run_seconds
+from .outcomes import Outcome
 from .random_graphs import outcome
+
+GRAPHS, BROKEN, KILLS, FULL = 500, 2000, 40, 12
+
+
+def _drawn(names: list[str], sample: int | None, seed: int) -> list[str]:
+    return names if sample is None or sample >= len(names) else sorted(random.Random(seed).sample(names, sample))
+
+
+def _nodes(sample: int | None, seed: int) -> Iterator[Outcome]:
+    for name in _drawn(case_names(), sample, seed):
+        yield from node_outcomes(name)
+
+
+def _interruptions(sample: int | None, seed: int) -> Iterator[Outcome]:
+    seconds = run_seconds()
+    for number in range(seed, seed + (sample or KILLS)):
+        yield killed(number, seconds)
+    for number in range(seed, seed + (sample or FULL)):
+        yield full_disk(number)
+
+
+PARTS: dict[str, Callable[[int | None, int], Iterator[Outcome]]] = {
+    "nodes": _nodes,
+    "models": lambda sample, seed: map(stored_model, _drawn(model_names(), sample, seed)),
+    "light": lambda sample, seed: map(stored_model, _drawn(light_names(), sample, seed)),
+    "graphs": lambda sample, seed: map(outcome, range(seed, seed + (sample or GRAPHS))),
+    "broken": lambda sample, seed: map(broken_file, range(seed, seed + (sample or BROKEN))),
+    "interruptions": _interruptions,
+    "escapes": lambda sample, seed: map(escape, ESCAPES),
+}
 
 
 def main() -> int:
-    """Print every problem and the totals; 1 where there is a problem."""
-    parser = argparse.ArgumentParser(prog="python -m tests.robustness", description=__doc__)
-    parser.add_argument("--sample", type=int, help="how many of onnx's node tests to draw (default: all)")
-    parser.add_argument("--graphs", type=int, default=500, help="how many random graphs (default: 500)")
-    parser.add_argument("--only", default="", help="node tests with this in their name")
+    """Print every problem, and the counts of each part; 1 where there is a problem."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.robustness", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS), metavar="PART")
+    parser.add_argument("--sample", type=int, help="how many of each part (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    names = [name for name in case_names() if arguments.only in name]
-    if arguments.sample is not None:
-        names = sorted(random.Random(arguments.seed).sample(names, min(arguments.sample, len(names))))
-    graphs = map(outcome, range(arguments.seed, arguments.seed + arguments.graphs))
-    counts: Counter[str] = Counter()
-    for found in itertools.chain(all_outcomes(names), graphs):
-        counts["problems" if found.problem else "skipped" if found.skipped else "held"] += 1
-        counts["merged something"] += found.merged
-        if found.problem:
-            print(f"{found.case}: {found.problem}", flush=True)
-    print(", ".join(f"{count} {what}" for what, count in sorted(counts.items())))
-    return int(counts["problems"] > 0)
+    problems = 0
+    for part in arguments.parts:
+        counts: Counter[str] = Counter(problems=0)
+        for found in PARTS[part](arguments.sample, arguments.seed):
+            counts["problems" if found.problem else "not tried" if found.skipped else "held"] += 1
+            counts["became smaller"] += found.merged
+            if found.problem:
+                print(f"{found.case}: {found.problem}", flush=True)
+        print(f"{part}: {', '.join(f'{count} {what}' for what, count in sorted(counts.items()))}", flush=True)
+        problems += counts["problems"]
+    return int(problems > 0)
 
 
 if __name__ == "__main__":

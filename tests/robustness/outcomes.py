@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc import compress
 from onnx_tropnnc.errors import TropnncError
 
-__all__ = ["Arrays", "Outcome", "Trial", "attempt", "run"]
+__all__ = ["Arrays", "Outcome", "Trial", "attempt", "compressed", "run", "weights"]
 
 Arrays = dict[str, NDArray[np.generic]]
 TOLERANCE = 1e-4
@@ -52,7 +52,7 @@ def attempt(
     """The model compressed; without `expected` the result need only run."""
     untouched = model.SerializeToString()
     try:
-        result = _compressed(model, ratio)
+        result = compressed(model, ratio)
     except TropnncError as error:
         return Trial(f"ratio {ratio}: refused: {error}")
     if model.SerializeToString() != untouched:
@@ -61,10 +61,11 @@ def attempt(
     if isinstance(found, str):
         return Trial(f"ratio {ratio}: the result does not run: {found}")
     same = expected is None or all(y.shape == z.shape and _close(y, z) for y, z in zip(expected, found, strict=True))
-    return Trial(None if same else f"ratio {ratio}: outputs differ", _weights(result) < _weights(model))
+    return Trial(None if same else f"ratio {ratio}: outputs differ", weights(result) < weights(model))
 
 
-def _weights(model: onnx.ModelProto) -> int:
+def weights(model: onnx.ModelProto) -> int:
+    """Elements of the initializers."""
     return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
 
 
@@ -75,5 +76,6 @@ def _close(y: NDArray[np.generic], z: NDArray[np.generic]) -> bool:
     return bool(np.allclose(y, z, rtol=TOLERANCE, atol=TOLERANCE * scale, equal_nan=True))
 
 
-def _compressed(model: onnx.ModelProto, ratio: float) -> onnx.ModelProto:
+def compressed(model: onnx.ModelProto, ratio: float) -> onnx.ModelProto:
+    """Merged alone, residual streams too."""
     return compress(model, ratio=ratio, verify=False, ties="merge", method="tropnnc", reconstruct="off")[0]

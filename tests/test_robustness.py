@@ -1,0 +1,57 @@
+"""A fixed sample of the robustness suite; `make robustness` runs all of it."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from random import Random
+
+import pytest
+from tests.robustness import backend_models, backend_nodes, broken_files, escapes, interruptions, random_graphs
+from tests.robustness.outcomes import Outcome
+
+
+def drawn(names: Sequence[str], count: int) -> list[str]:
+    return sorted(Random(0).sample(names, count))
+
+
+def assert_all_hold(try_one: Callable[..., Outcome], cases: Sequence[object]) -> list[Outcome]:
+    """No case has a problem; returns what became of those that could be tried."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy's, about the infinities that some cases are about
+        found = [try_one(case) for case in cases]
+    assert [(outcome.case, outcome.problem) for outcome in found if outcome.problem] == []
+    return [outcome for outcome in found if not outcome.skipped]
+
+
+def test_tests_of_operators() -> None:
+    names = drawn(backend_nodes.case_names(), 40)
+    assert len(assert_all_hold(backend_nodes.alone, names)) >= 20
+    for axis in (1, -1):
+        sandwiches = assert_all_hold(lambda name, axis=axis: backend_nodes.sandwiched(name, axis), names)
+        assert any(outcome.merged for outcome in sandwiches)
+
+
+def test_stored_models() -> None:
+    assert len(assert_all_hold(backend_models.stored_model, drawn(backend_models.model_names(), 40))) >= 20
+
+
+def test_random_graphs() -> None:
+    found = assert_all_hold(random_graphs.outcome, range(12))
+    assert sum(outcome.merged for outcome in found) >= 8
+
+
+def test_broken_files() -> None:
+    assert len(assert_all_hold(broken_files.broken_file, range(80))) == 80
+
+
+@pytest.mark.parametrize("name", escapes.ESCAPES)
+def test_escapes(name: str) -> None:
+    assert_all_hold(escapes.escape, [name])
+
+
+def test_a_killed_run() -> None:
+    seconds = interruptions.run_seconds()
+    assert_all_hold(lambda seed: interruptions.killed(seed, seconds), [0])
+
+
+def test_a_full_disk() -> None:
+    assert_all_hold(interruptions.full_disk, [0])
