@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 # One thread a test process: the arrays are small, and $(WORKERS) processes already fill the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test check check-report docs format clean
+.PHONY: demo test check check-report docs robustness format clean
 
 demo: $(VENV)/demo.stamp
 	@mkdir -p build

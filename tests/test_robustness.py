@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 import pytest
+
 from tests.robustness import backend_models, backend_nodes, broken_files, escapes, interruptions, random_graphs
 from tests.robustness.outcomes import Outcome
 
