@@ -75,7 +75,7 @@ def floor(source: Path, target: Path) -> None:
 def timed(command: list[str]) -> tuple[float, float]:
     """Seconds and peak gigabytes of one process."""
     start = time.perf_counter()
-    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)} failed")

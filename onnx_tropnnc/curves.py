@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+from threadpoolctl import threadpool_limits
+
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import EXTERNAL_BYTES, Source, load, to_proto, weight_bytes
@@ -27,7 +29,7 @@ from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import PassManager
 from onnx_tropnnc.passes import CompressChannels, RefreshShapes, VerifyOutputs
 from onnx_tropnnc.pipeline import draw_samples, exact_passes
-from onnx_tropnnc.running.sessions import NotRunnable
+from onnx_tropnnc.running.sessions import NotRunnable, available_cores
 from onnx_tropnnc.running.verification import measure_latency
 
 __all__ = ["Amount", "Curve", "Point", "parse_sweep", "sweep"]
@@ -118,7 +120,8 @@ def sweep(
         arrays = read_all(jobs[0].data, input_specs_of(loaded))
         jobs = [replace(job, data=arrays) for job in jobs]
     samples = draw_samples(loaded, replace(jobs[0], reconstruct="off", method="tropnnc")).verifying
-    found = joblib.Parallel()(joblib.delayed(_point)(model, amount, job) for job in jobs)
+    at_once = max(1, joblib.effective_n_jobs())
+    found = joblib.Parallel()(joblib.delayed(_alone)(model, amount, job, at_once) for job in jobs)
     return Curve(loaded.name, tuple(_timed(loaded, samples, point, result) for point, result in found))
 
 
@@ -142,6 +145,12 @@ def parse_sweep(text: str) -> tuple[Amount, tuple[float, ...]]:
         raise OptionError(f"--sweep {text}: these are more than {_MOST} points")
     towards = abs(step) if last >= first else -abs(step)
     return amount, tuple(round(first + i * towards, 10) for i in range(int(count + 1e-9) + 1))
+
+
+def _alone(source: Source, amount: Amount, options: Options, at_once: int) -> tuple[Point, bytes | None]:
+    """A point on its share of the cores: so many are made at once, and each would otherwise take them all."""
+    with threadpool_limits(max(1, available_cores() // at_once)):
+        return _point(source, amount, options)
 
 
 def _point(source: Source, amount: Amount, options: Options) -> tuple[Point, bytes | None]:
