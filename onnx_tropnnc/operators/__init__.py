@@ -14,12 +14,14 @@ from onnx_tropnnc.operators import (
     activation,
     convolution,
     elementwise,
+    gathering,
     layout,
     linear,
     normalization,
     opaque,
     pooling,
     reorder,
+    repeating,
 )
 
 __all__ = ["MOVERS", "RULES", "Rule", "apply_rule", "rule_for"]
@@ -30,17 +32,22 @@ RULES: Mapping[str, Rule] = (
     activation.RULES
     | convolution.RULES
     | elementwise.RULES
+    | gathering.RULES
     | layout.RULES
     | linear.RULES
     | normalization.RULES
     | opaque.RULES
     | pooling.RULES
     | reorder.RULES
+    | repeating.RULES
 )
 """Rule by operator type, for the default operator set."""
 
 
-MOVERS = frozenset((*layout.RULES, *reorder.RULES, "Identity")) - {"Resize", "Upsample"}
+MOVERS = frozenset((*gathering.RULES, *layout.RULES, *reorder.RULES, *repeating.RULES, "Identity")) - {
+    "Resize",
+    "Upsample",
+}
 """Operators that only move values: what a channel computes does not depend on which of them it goes through."""
 
 

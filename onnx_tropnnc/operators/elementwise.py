@@ -111,4 +111,23 @@ def _is_bias_slot(node: ir.Node, slot: int, shapes: list[tuple[int | None, ...] 
     return len(wide) == 1 and trace.is_constant(node.inputs[slot]) and _is_bias(node, slot, shape, wide[0], trace)
 
 
-RULES = dict.fromkeys(("Add", "Div", "Max", "Mean", "Min", "Mul", "Pow", "Sub", "Sum"), binary)
+def where(node: ir.Node, trace: Trace) -> None:
+    """Where: as the others, but a constant condition with one entry a channel has no mean."""
+    condition = trace.shape(node.inputs[0])
+    if trace.is_constant(node.inputs[0]) and condition is not None:
+        rank = max((trace.rank(value) or 0 for value in node.inputs), default=0)
+        for value in node.inputs[1:]:
+            for axis, labels in trace.tracked(value).items():
+                own = axis + rank - (trace.rank(value) or 0) - (rank - len(condition))
+                if own >= 0 and condition[own] != 1:
+                    trace.pin([labels], f"{label(node)} chooses among them by a constant")
+                    return
+    binary(node, trace)
+
+
+_COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+RULES = (
+    {"Where": where}
+    | dict.fromkeys(_COMPARISONS, binary)
+    | dict.fromkeys(("Add", "Div", "Max", "Mean", "Min", "Mul", "Pow", "Sub", "Sum"), binary)
+)

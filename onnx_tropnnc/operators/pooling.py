@@ -52,6 +52,15 @@ def _axes(node: ir.Node, trace: Trace) -> tuple[int, ...] | None:
 
 
 _HOMOGENEOUS = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
-_POOLS = ("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool")
+_POOLS = (
+    "AveragePool",
+    "GlobalAveragePool",
+    "GlobalLpPool",
+    "GlobalMaxPool",
+    "GridSample",
+    "LpPool",
+    "MaxPool",
+    "RoiAlign",
+)
 _REDUCTIONS = (*_HOMOGENEOUS, "ReduceLogSum", "ReduceLogSumExp", "ReduceProd", "ReduceSumSquare")
 RULES = dict.fromkeys(_POOLS, pool) | dict.fromkeys(_REDUCTIONS, reduce)

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx_tropnnc.analysis.trace import Labels, Trace
 
-__all__ = ["split_axis"]
+__all__ = ["joined_along", "split_axis"]
 
 
 def split_axis(labels: Labels, factors: tuple[int, ...], trace: Trace) -> tuple[int, Labels] | None:
@@ -20,6 +20,11 @@ def split_axis(labels: Labels, factors: tuple[int, ...], trace: Trace) -> tuple[
     longest = max(range(len(factors)), key=lambda i: (factors[i], i))
     if factors[longest] in (1, len(labels)):
         return None
-    lines = np.moveaxis(labels.reshape(factors), longest, 0).reshape(factors[longest], -1)
+    return longest, joined_along(labels.reshape(factors), longest, trace)
+
+
+def joined_along(grid: Labels, axis: int, trace: Trace) -> Labels:
+    """The channels along one axis of a grid, after joining those at the same position of it to one."""
+    lines = np.moveaxis(grid, axis, 0).reshape(grid.shape[axis], -1)
     trace.same.append((np.repeat(lines[:, 0], lines.shape[1] - 1), lines[:, 1:].reshape(-1)))
-    return longest, np.ascontiguousarray(lines[:, 0])
+    return np.ascontiguousarray(lines[:, 0])

@@ -1,0 +1,36 @@
+"""Gather: entries picked along an axis; an embedding's table makes the channels that it holds.
+
+activation   channels on other axes pass; along the gathered axis they stay, their numbers would be others
+table        V x D, words in: a producer of D channels along its last axis
+"""
+
+import onnx_ir as ir
+
+from onnx_tropnnc.analysis.trace import Trace, label
+from onnx_tropnnc.graph.constants import constant_tensor, is_floating
+
+__all__ = ["RULES"]
+
+
+def gather(node: ir.Node, trace: Trace) -> None:
+    """Gather from an activation, or rows of a constant table."""
+    data, indices = node.inputs[0], node.inputs[1]
+    rank, picked = trace.rank(data), trace.rank(indices)
+    axes = trace.tracked(data)
+    if rank is None or picked is None:
+        trace.pin(axes, f"the ranks of what {label(node)} picks from are not known")
+        return
+    along = node.attributes.get_int("axis", 0) % rank
+    table = constant_tensor(data)
+    if table is not None:
+        if is_floating(table) and rank == 2 and along == 0 and not trace.is_constant(indices):
+            made = trace.fresh(node, int((trace.shape(data) or (0, 0))[1] or 0))
+            trace.use("producer", node, 0, 1, made)
+            trace.carry(node.outputs[0], {picked: made})
+        return
+    trace.pin([labels for axis, labels in axes.items() if axis == along], f"{label(node)} picks single channels")
+    shift = picked - 1
+    trace.carry(node.outputs[0], {a if a < along else a + shift: labels for a, labels in axes.items() if a != along})
+
+
+RULES = {"Gather": gather}

@@ -1,0 +1,83 @@
+"""Operators that repeat channels, or move them between depth and space.
+
+Expand, Tile             over other axes channels pass; repeated themselves, each owns several positions
+DepthToSpace             b*b*C -> C: the b*b parts are merged alike, as in a Reshape that splits the axis
+SpaceToDepth             C -> b*b*C: every channel owns b*b positions
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_tropnnc.analysis.trace import Labels, Trace, label
+from onnx_tropnnc.operators.splitting import joined_along
+
+__all__ = ["RULES"]
+
+
+def expand(node: ir.Node, trace: Trace) -> None:
+    """Expand: a channel axis keeps its length; where that is written down it is counted."""
+    before, after = trace.rank(node.inputs[0]), trace.shape(node.outputs[0])
+    kept: dict[int, Labels] = {}
+    for axis, labels in trace.tracked(node.inputs[0]).items():
+        place = axis + len(after) - before if after is not None and before is not None else -1
+        if after is None or place < 0 or after[place] != len(labels):
+            trace.pin([labels], f"{label(node)} repeats a channel, or its shape is not known")
+            continue
+        if _is_written(node, place - len(after), labels, trace):
+            kept[place] = labels
+        else:
+            trace.pin([labels], f"the shape that {label(node)} repeats them to is computed at run time")
+    trace.carry(node.outputs[0], kept)
+
+
+def _is_written(node: ir.Node, from_end: int, labels: Labels, trace: Trace) -> bool:
+    """Whether the target's entry for the axis is missing, 1 or a number, which is counted then."""
+    length = (trace.shape(node.inputs[1]) or (None,))[0]
+    if length is None:
+        return False
+    if length + from_end < 0:
+        return True
+    place = trace.literal(node.inputs[1], length + from_end, (node, 1))
+    entries = None if place is None else trace.integers(place[0].inputs[place[1]])
+    if place is None or entries is None:
+        return False
+    if entries[place[2]] > 1:
+        trace.count(*place, labels)
+    return True
+
+
+def tile(node: ir.Node, trace: Trace) -> None:
+    """Tile: repeats that are written down."""
+    axes, repeats = trace.tracked(node.inputs[0]), trace.integers(node.inputs[1])
+    if repeats is None:
+        trace.pin(axes, f"how often {label(node)} repeats is computed at run time")
+        return
+    trace.carry(node.outputs[0], {axis: np.tile(labels, repeats[axis]) for axis, labels in axes.items()})
+
+
+def depth_to_space(node: ir.Node, trace: Trace) -> None:
+    """DepthToSpace in both modes: depth first (DCR) or channels first (CRD)."""
+    labels, block = _channels(node, trace), node.attributes.get_int("blocksize", 1)
+    if labels is None or block < 1 or len(labels) % (block * block):
+        trace.pin([] if labels is None else [labels], f"{label(node)} has no whole number of channels in each block")
+        return
+    columns = node.attributes.get_string("mode", "DCR") == "CRD"
+    grid = labels.reshape((-1, block * block) if columns else (block * block, -1))
+    trace.carry(node.outputs[0], {1: joined_along(grid, 0 if columns else 1, trace)})
+
+
+def space_to_depth(node: ir.Node, trace: Trace) -> None:
+    """SpaceToDepth: all channels of one place of the block, then those of the next."""
+    labels, block = _channels(node, trace), node.attributes.get_int("blocksize", 1)
+    if labels is not None:
+        trace.carry(node.outputs[0], {1: np.tile(labels, block * block)})
+
+
+def _channels(node: ir.Node, trace: Trace) -> Labels | None:
+    axes = dict(trace.tracked(node.inputs[0]))
+    labels = axes.pop(1, None)
+    trace.pin(axes, f"{label(node)} moves them as space")
+    return labels
+
+
+RULES = {"DepthToSpace": depth_to_space, "Expand": expand, "SpaceToDepth": space_to_depth, "Tile": tile}
