@@ -53,8 +53,10 @@ def fidelity(report: Report, check: VerifyOutputs, options: Options, again: Agai
         middle = (low + high) // 2
         fine = concern(quick.compare(again(replace(options, ratio=round(0.05 * middle, 2))))) is None
         low, high = (middle, high) if fine else (low, middle)
-    safe = f"--ratio {0.05 * low:.2f} reaches it" if low else "no ratio of 0.05 or more reaches it"
-    return Note(f"warning: {warning}; {safe}")
+    if low:
+        return Note(f"warning: {warning}; --ratio {0.05 * low:.2f} reaches it")
+    unsure = "" if options.data is not None else " on made-up samples; give --data to know better"
+    return Note(f"warning: {warning}; no ratio of 0.05 or more reaches it{unsure}")
 
 
 def concern(found: Verification) -> str | None:

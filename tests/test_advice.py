@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from graphs import graph, groups_of, random_weights
 
@@ -9,7 +10,8 @@ from onnx_tropnnc import compress
 from onnx_tropnnc.advice import concern, slowdown
 from onnx_tropnnc.changes import Merged, Note, Verified
 from onnx_tropnnc.graph.sizes import Size
-from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.merging.clustering import Keep
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.fast_multiples import fast_multiples
@@ -29,6 +31,16 @@ def test_outputs_far_from_the_original_are_a_concern() -> None:
     assert concern(Verification()) is None
 
 
+class Negated:
+    """The first channels stay, with the wrong sign: no ratio is safe."""
+
+    name = "negated"
+
+    def __call__(self, vectors: ChannelVectors, extent: Keep, *, seed: int, xp: object) -> MergeMap:
+        kept = np.arange(vectors.count) < extent.count
+        return MergeMap(np.where(kept, np.arange(len(kept)), -1), -1.0 * kept, 1.0 * kept)
+
+
 def image_to_image() -> object:
     weights = random_weights(a=(8, 2, 3, 3), b=(2, 8, 3, 3))
     body = "c = Conv<pads = [1, 1, 1, 1]>(x, a) r = Relu(c) y = Conv<pads = [1, 1, 1, 1]>(r, b)"
@@ -44,6 +56,18 @@ def test_a_low_cosine_is_warned_of_with_a_ratio_that_is_safe() -> None:
     _, better = compress(image_to_image(), ratio=ratio, reconstruct="off", method="random")  # type: ignore[arg-type]
     assert better.verification is not None
     assert concern(better.verification) is None
+
+
+def test_where_no_ratio_is_safe_samples_are_asked_for() -> None:
+    weights = random_weights(a=(20, 2, 3, 3), b=(2, 20, 3, 3))
+    body = "c = Conv<pads = [1, 1, 1, 1]>(x, a) r = Relu(c) y = Conv<pads = [1, 1, 1, 1]>(r, b)"
+    model = graph(body, weights, inputs="float[N, 2, 6, 6] x", outputs="float[N, 2, 6, 6] y")
+    samples = {"x": np.random.default_rng(0).standard_normal((8, 2, 6, 6)).astype(np.float32)}
+    ending = "no ratio of 0.05 or more reaches it"
+    for data, end in ((None, f"{ending} on made-up samples; give --data to know better"), (samples, ending)):
+        _, report = compress(model, ratio=0.6, reconstruct="off", method=Negated(), data=data)
+        (warning,) = (note.text for note in report.of(Note) if note.text.startswith("warning: the cosine"))
+        assert warning.endswith(end)
 
 
 def test_a_demand_is_no_advice() -> None:

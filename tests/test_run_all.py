@@ -20,11 +20,14 @@ def test_a_line_has_times_their_ratio_and_memory(benchmark: object, tmp_path: Pa
     quick = [sys.executable, "-S", "-c", "import time; time.sleep(0.2)"]
     slow = [sys.executable, "-S", "-c", "import time; b = bytearray(10**8); time.sleep(0.6)"]
     row = benchmark.Job("work", slow, quick, tmp_path / "m.onnx", limit="3 x").row()  # type: ignore[attr-defined]
-    name, seconds, floor, ratio, peak, allowed, limit = (cell.strip() for cell in row.strip("|").split("|"))
+    name, seconds, floor, ratio, processor, _, peak, allowed, limit = (
+        cell.strip() for cell in row.strip("|").split("|")
+    )
     assert (name, allowed, limit) == ("work", "0.50", "3 x")
     assert float(seconds) >= 0.6
     assert float(floor) >= 0.2
     assert float(ratio) == pytest.approx(float(seconds) / float(floor), abs=0.1)
+    assert float(processor) < float(seconds)
     assert float(peak) > 0.1
 
 
