@@ -8,6 +8,7 @@ from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
 from onnx_tropnnc.passes.graph_surgeon import EditWithGraphSurgeon
+from onnx_tropnnc.passes.inline_functions import InlineFunctions
 from onnx_tropnnc.passes.merge_channels import MergeChannels
 from onnx_tropnnc.passes.plain_constants import PlainConstants
 from onnx_tropnnc.passes.plain_shapes import PlainShapes
@@ -21,6 +22,7 @@ __all__ = [
     "EditWithGraphSurgeon",
     "FoldBatchNorm",
     "FoldConstantChannels",
+    "InlineFunctions",
     "MergeChannels",
     "PlainConstants",
     "PlainShapes",

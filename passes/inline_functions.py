@@ -1,0 +1,32 @@
+"""Put the bodies of model-local functions where they are called.
+
+before  Block(x, w)             Block: a function of the model, as exporters of modules write them
+after   Relu(MatMul(x, w))      nodes named after the call; no functions are left
+needs   nothing
+
+Channels are followed through operators; a call would be one that nobody knows.
+"""
+
+from dataclasses import dataclass
+
+from onnx_ir.passes.common import InlinePass
+
+from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.graph.model import Model
+
+__all__ = ["InlineFunctions"]
+
+
+@dataclass(frozen=True)
+class InlineFunctions:
+    """Inline every call of a model-local function."""
+
+    name: str = "inline functions"
+
+    def __call__(self, model: Model) -> tuple[Change, ...]:
+        """All of them, functions that functions call too."""
+        count = len(model.ir.functions)
+        if not count:
+            return ()
+        InlinePass()(model.ir)
+        return (Note(f"{count} model-local function{'s were' if count > 1 else ' was'} inlined"),)
