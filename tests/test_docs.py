@@ -57,9 +57,8 @@ def of(*languages: str) -> list[Block]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as a reader has it: the models, a folder build, and in.onnx."""
+    """A folder as a reader has it: the models, and in.onnx."""
     (tmp_path / "models").symlink_to(ROOT / "models")
-    (tmp_path / "build").mkdir()
     (tmp_path / "in.onnx").write_bytes((ROOT / "models" / "digits_depthwise.onnx").read_bytes())
     monkeypatch.chdir(tmp_path)
     return tmp_path
