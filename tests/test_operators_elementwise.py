@@ -219,3 +219,17 @@ def test_a_shared_scale_is_copied_for_the_group_that_changes() -> None:
     assert dims(result)["s"] == (6, 1, 1)
     assert initializers(result)["s"].tolist() == doubled["s"].tolist()
     assert dims(result)["s_Mul_1"] == SIDE
+
+
+def test_gates_are_no_residual_ties() -> None:
+    """SwiGLU: two layers made and multiplied; `--ties keep` leaves only what is added to a stream."""
+    body = "a = MatMul(x, w) s = Sigmoid(a) b = MatMul(x, v) c = Mul(s, b) y = MatMul(c, u)"
+    found = random_weights(w=(4, 3), v=(4, 3), u=(6, 3))
+    weights = {"w": twice(found["w"], 1), "v": twice(found["v"], 1), "u": found["u"]}
+    model = graph(body, weights)
+    group = groups_of(model)["MatMul_0"]
+    assert (group.ties, group.gates) == (("Mul_3",), ("Mul_3",))
+    assert dims(merged(model, 0.5, ties="keep")) == {"w": (4, 3), "v": (4, 3), "u": (3, 3)}
+    both = graph(body.replace("y = MatMul(c, u)", "e = MatMul(x, v) d = Add(c, e) y = MatMul(d, u)"), weights)
+    assert groups_of(both)["MatMul_0"].gates == ("Mul_3",)
+    assert dims(merged(both, 0.5, ties="keep")) == dims(both)

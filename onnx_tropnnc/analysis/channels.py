@@ -76,6 +76,7 @@ class ChannelGroup:
         passage: what the carriers between producers and consumers are, as functions.
         blocks: (n,) per channel the number of its block; -1 where it is pinned.
         reasons: why channels are pinned, in words; empty where none is.
+        gates: those of the ties that multiply (squeeze and excitation, SwiGLU): no residual stream goes through them.
     """
 
     name: str
@@ -86,6 +87,7 @@ class ChannelGroup:
     passage: Passage
     blocks: Labels
     reasons: tuple[str, ...]
+    gates: tuple[str, ...] = ()
 
     def of_kind(self, *kinds: Kind) -> tuple[Place, ...]:
         """The places of producers, biases, consumers or carriers."""
@@ -192,7 +194,7 @@ class _Resolution:
             if any(place.use.kind == "producer" for place in found):
                 counted = tuple(CountPlace(count, members) for members, count in counts.get(number, ()))
                 reasons = [(members, pin.reason) for members, pin in pins.get(number, ())]
-                tied = tuple(dict.fromkeys(label(tie.node) for _, tie in ties.get(number, ())))
+                tied = [tie.node for _, tie in ties.get(number, ())]
                 passage = Passage(number not in bent, number not in stretched, number not in lifted)
                 through = [members for members, _ in computed.get(number, ())]
                 yield self._group(number, found, counted, reasons, tied, passage, through)
@@ -217,7 +219,7 @@ class _Resolution:
         places: tuple[Place, ...],
         counts: tuple[CountPlace, ...],
         reasons: list[tuple[Labels, str]],
-        ties: tuple[str, ...],
+        ties: list[ir.Node],
         passage: Passage,
         through: list[Labels],
     ) -> ChannelGroup:
@@ -238,7 +240,12 @@ class _Resolution:
                 texts[text] = None
         blocks = _blocks(_occurrences([*(place.members for place in places), *through], size), pinned)
         first = next(place.use.node for place in places if place.use.kind == "producer")
-        return ChannelGroup(label(first), size, places, counts, ties, passage, blocks, tuple(texts))
+        names, gates = (tuple(dict.fromkeys(map(label, nodes))) for nodes in (ties, filter(_multiplies, ties)))
+        return ChannelGroup(label(first), size, places, counts, names, passage, blocks, tuple(texts), gates)
+
+
+def _multiplies(node: ir.Node) -> bool:
+    return node.op_type == "Mul"
 
 
 def _components(count: int, pairs: Iterable[tuple[Labels, Labels]]) -> Labels:

@@ -16,7 +16,8 @@ class Selection:
     Attributes:
         include: patterns (as in a shell) of which one must match a node of the group; empty: every group.
         exclude: patterns of which none may match.
-        ties: `keep` leaves groups with a residual tie alone, as in the paper; `merge` takes them too.
+        ties: `keep` leaves groups with a residual tie alone, as in the paper; `merge` takes them too. Gates, which
+            multiply, are no residual ties.
     """
 
     include: tuple[str, ...] = ()
@@ -29,9 +30,10 @@ class Selection:
 
     def refusal(self, group: ChannelGroup) -> str | None:
         """Why an option keeps the group as it is, or None."""
-        if group.ties and self.ties == "keep":
-            more = f" and {len(group.ties) - 1} more" if len(group.ties) > 1 else ""
-            return f"{group.ties[0]}{more} ties it to another activation (--ties keep)"
+        residual = [tie for tie in group.ties if tie not in group.gates]
+        if residual and self.ties == "keep":
+            more = f" and {len(residual) - 1} more" if len(residual) > 1 else ""
+            return f"{residual[0]}{more} ties it to another activation (--ties keep)"
         if self.include and not matches(group, self.include):
             return "not included (--include)"
         if self.exclude and matches(group, self.exclude):
