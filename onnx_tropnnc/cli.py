@@ -40,6 +40,7 @@ Examples:
 @click.option("--ratio", type=float, help="Fraction of channels to remove from each group, in [0, 1).")
 @click.option("--target-params", type=float, metavar="F", help="Keep this fraction of the parameters.")
 @click.option("--target-macs", type=float, metavar="F", help="Keep this fraction of the multiply-accumulates.")
+@click.option("--target-latency", type=float, metavar="F", help="Keep this fraction of the latency, measured here.")
 @click.option("--lossless", is_flag=True, help="Only what is exact: equal, proportional, constant, unread channels.")
 @click.option("--max-drop", type=float, metavar="P", help="Lose at most P points of top-1 agreement.")
 @click.option("--apply-plan", metavar="PLAN.json", help="Replay the merge maps that --save-plan wrote.")
@@ -62,10 +63,9 @@ Examples:
 @click.option("--ties", default="keep", show_default=True, help="Groups tied by residual connections: keep or merge.")
 @click.option(
     "--round-to",
-    default="1",
-    show_default=True,
     metavar="N|auto",
-    help="Round channel counts up to a multiple; auto: what onnxruntime is fast at here, measured.",
+    help="Round channel counts up to a multiple (1); auto: what onnxruntime is fast at here, measured; the default of "
+    "--target-latency.",
 )
 @click.option("--reconstruct", default="auto", show_default=True, help="auto, off, synthetic or data.")
 @click.option("--data", metavar="PATH", help="Samples: X.npz (an array per input, `labels`) or a folder of .npy files.")
@@ -203,6 +203,7 @@ def _options(arguments: dict[str, Any]) -> "Options":
     plain = (
         "target_params",
         "target_macs",
+        "target_latency",
         "max_drop",
         "lossless",
         "reconstruct",
@@ -230,7 +231,7 @@ def _options(arguments: dict[str, Any]) -> "Options":
     )
     return Options(
         **{name: arguments[name] for name in plain + more},
-        round_to=int(rounding) if rounding.isdecimal() else rounding,
+        round_to=int(rounding) if rounding is not None and rounding.isdecimal() else rounding,
         method=_method(arguments),
         ratio_for=tuple(ratios),
         plan=None if arguments["apply_plan"] is None else load_plan(arguments["apply_plan"]),

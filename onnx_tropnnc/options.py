@@ -22,7 +22,7 @@ from onnx_tropnnc.running.fast_multiples import fast_multiples
 
 __all__ = ["AMOUNTS", "Options"]
 
-AMOUNTS = ("ratio", "threshold", "target_params", "target_macs", "max_drop", "lossless", "plan")
+AMOUNTS = ("ratio", "threshold", "target_params", "target_macs", "target_latency", "max_drop", "lossless", "plan")
 """The options that say how much to remove."""
 
 SELECTING = ("select", "thinet")
@@ -40,6 +40,7 @@ class Options:
         threshold: merge channels closer than this; with `variant` and `linkage`, for clustering methods.
         target_params: the fraction of the parameters to keep, taken away where it hurts least.
         target_macs: the same for multiply-accumulates.
+        target_latency: the fraction of the latency to keep, measured by onnxruntime on this machine.
         max_drop: points of top-1 agreement that may be lost; as small as that allows.
         lossless: only what changes no output: equal, proportional, constant and unread channels.
         plan: merge maps by group, from an earlier run (deciding.plans.load_plan).
@@ -55,7 +56,8 @@ class Options:
         include: patterns of node names; only groups made by such nodes change. Empty: all.
         exclude: patterns of node names that stay.
         ties: `keep` leaves groups that residual connections tie alone, `merge` takes them too.
-        round_to: a number of which kept counts are multiples, `auto` (measured on onnxruntime here), or a Rounding.
+        round_to: a number of which kept counts are multiples, `auto` (measured on onnxruntime here), or a Rounding;
+            None: 1, but `auto` with `target_latency`.
         reconstruct: `auto`, `off` (merging alone), `synthetic` or `data`: what consumers are solved on.
         data: samples: an .npz file, a folder of .npy files, arrays by input name, or a CalibrationDataReader.
         input_shape: shapes of dynamic inputs by name.
@@ -76,6 +78,7 @@ class Options:
     threshold: float | None = None
     target_params: float | None = None
     target_macs: float | None = None
+    target_latency: float | None = None
     max_drop: float | None = None
     lossless: bool = False
     plan: Mapping[str, MergeMap] | None = None
@@ -91,7 +94,7 @@ class Options:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     ties: str = "keep"
-    round_to: int | str | Rounding = 1
+    round_to: int | str | Rounding | None = None
     reconstruct: str = "auto"
     data: Data | None = None
     input_shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -116,10 +119,11 @@ class Options:
         for ratio in (self.ratio or 0.0, *(other for _, other in self.ratio_for)):
             if not 0.0 <= ratio < 1.0:
                 raise OptionError(f"ratio {ratio:g} is outside [0, 1): it is the fraction of channels to remove")
-        for name, target in (("--target-params", self.target_params), ("--target-macs", self.target_macs)):
+        targets = {"params": self.target_params, "macs": self.target_macs, "latency": self.target_latency}
+        for name, target in targets.items():
             if target is not None and not 0.0 < target <= 1.0:
-                raise OptionError(f"{name} {target:g} is outside (0, 1]: it is the fraction to keep")
-        if not isinstance(self.round_to, Rounding) and not _rounds(self.round_to):
+                raise OptionError(f"--target-{name} {target:g} is outside (0, 1]: it is the fraction to keep")
+        if isinstance(self.round_to, int | str) and not _rounds(self.round_to):
             raise OptionError(f"--round-to {self.round_to}: must be a whole number of 1 or more, or auto")
         demands = ("--min-agreement", self.min_agreement, 100.0), ("--min-cosine", self.min_cosine, 1.0)
         for name, value, high in demands:
@@ -173,7 +177,7 @@ class Options:
         """What kept counts are multiples of; `auto` is measured once a process."""
         if isinstance(self.round_to, str):
             return fast_multiples(self.device)
-        return Rounding.to(self.round_to) if isinstance(self.round_to, int) else self.round_to
+        return self.round_to if isinstance(self.round_to, Rounding) else Rounding.to(self.round_to or 1)
 
     @property
     def solves(self) -> bool:

@@ -23,6 +23,7 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import Size, size_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
+from onnx_tropnnc.latency_budget import within_latency
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Pass, PassManager, Progress, silent
@@ -35,6 +36,7 @@ from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 from onnx_tropnnc.report import Report
+from onnx_tropnnc.running.fast_multiples import fast_multiples
 from onnx_tropnnc.running.sessions import NotRunnable, Runner, runtime_missing
 from onnx_tropnnc.undoing import with_groups_undone, within_drop
 
@@ -93,8 +95,8 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
     samples = draw_samples(model, options)
     exact = PassManager(exact_passes(options, samples), progress=progress)
     changes = (*exact(model), *fallen_back)
-    if options.round_to == "auto":
-        options = replace(options, round_to=options.rounding)
+    if options.round_to == "auto" or (options.round_to is None and options.target_latency is not None):
+        options = replace(options, round_to=fast_multiples(options.device))
         changes += (Note(f"channel counts are rounded up to {options.rounding}"),)
     folded = model.clone()
     decider = Decider(folded, samples.solving, before)
@@ -106,7 +108,16 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
         RefreshShapes()(copy)
         return copy
 
+    def sized(trial: Options) -> Model:
+        """The folded model at the sizes that the options ask for, nothing solved."""
+        copy = folded.clone()
+        CompressChannels(trial, samples.solving, before, None, decider).merge(copy)
+        RefreshShapes()(copy)
+        return copy
+
     check = _verify_pass(options, samples)
+    if options.target_latency is not None:
+        options = within_latency(options, sized, check.latency, progress)
     if options.max_drop is not None:
         options = within_drop(options, check, again, progress)
     merging = PassManager(merging_passes(options, samples, before, decider), progress=progress)

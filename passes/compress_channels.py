@@ -44,7 +44,7 @@ class CompressChannels:
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Decide on the whole model, then merge, then solve."""
         reference = model.clone()
-        changes = self._merging(self._decide(reference))(model)
+        changes = self.merge(model)
         maps = {change.group: change.merge_map for change in changes if isinstance(change, Merged)}
         if not maps or self.samples is None or not self.options.solves:
             return changes
@@ -57,6 +57,10 @@ class CompressChannels:
             device=self.options.device,
         )
         return (*changes, *solving(model))
+
+    def merge(self, model: Model) -> tuple[Change, ...]:
+        """Decide and merge; nothing is solved."""
+        return self._merging(self._decide(model.clone()))(model)
 
     def _decide(self, reference: Model) -> Decision:
         if self.plan is not None:

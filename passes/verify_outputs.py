@@ -18,7 +18,8 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import EXTERNAL_BYTES, load, save, to_proto, weight_bytes
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
-from onnx_tropnnc.running.verification import Verification, assert_same, verify
+from onnx_tropnnc.running.sessions import NotRunnable
+from onnx_tropnnc.running.verification import Latency, Verification, assert_same, measure_latency, verify
 
 __all__ = ["CheckExactness", "VerifyOutputs"]
 
@@ -40,6 +41,15 @@ class VerifyOutputs:
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Both models run on the same samples."""
         return (Verified(self.compare(model)),)
+
+    def latency(self, model: Model, seconds: float = 1.0) -> Latency:
+        """Both models timed in turn; NotRunnable where onnxruntime cannot run them."""
+        try:
+            samples = self.samples or _made_up(model, self.seed)
+        except SampleError as error:
+            raise NotRunnable(str(error)) from error
+        with _runnable(model) as result:
+            return measure_latency(model.source, result, samples, timing_seconds=seconds)
 
     def compare(self, model: Model) -> Verification:
         """The comparison alone."""
