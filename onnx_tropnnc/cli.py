@@ -60,7 +60,9 @@ Examples:
 @click.option("--ratio-for", multiple=True, metavar="PATTERN=R", help="Another ratio for nodes of these names.")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only groups made by nodes of these names.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No groups made by nodes of these names.")
-@click.option("--ties", default="keep", show_default=True, help="Groups tied by residual connections: keep or merge.")
+@click.option(
+    "--ties", default="auto", show_default=True, help="Residual streams: keep, merge, or auto (with budgets)."
+)
 @click.option(
     "--round-to",
     metavar="N|auto",

@@ -93,7 +93,7 @@ class Options:
     ratio_for: tuple[tuple[str, float], ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    ties: str = "keep"
+    ties: str = "auto"
     round_to: int | str | Rounding | None = None
     reconstruct: str = "auto"
     data: Data | None = None
@@ -164,7 +164,9 @@ class Options:
     @property
     def selection(self) -> Selection:
         """Which groups may change."""
-        return Selection(self.include, self.exclude, self.ties)
+        budget = self.target_params is not None or self.target_macs is not None
+        automatic = "merge" if self.lossless or (budget and self.selects) else "keep"
+        return Selection(self.include, self.exclude, automatic if self.ties == "auto" else self.ties)
 
     @property
     def selects(self) -> bool:

@@ -26,7 +26,7 @@ class Selection:
 
     def __post_init__(self) -> None:
         if self.ties not in ("keep", "merge"):
-            raise OptionError(f"--ties {self.ties}: unknown; choose keep or merge")
+            raise OptionError(f"--ties {self.ties}: unknown; choose auto, keep or merge")
 
     def refusal(self, group: ChannelGroup) -> str | None:
         """Why an option keeps the group as it is, or None."""
