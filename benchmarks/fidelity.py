@@ -4,7 +4,8 @@
 
 DATA.npz holds `images` (uint8, N x C x H x W), `labels`, and `mean`, `std`. Every method gets the same share of the
 parameters to keep; onnxsim (pip install onnxsim==0.8.1) takes a sparsity, which is found by bisection. Prints one
-Markdown table: top-1, parameters, multiply-accumulates and seconds of each.
+Markdown table: top-1, parameters, multiply-accumulates, latency (a share of the original's, both timed in turn) and the
+seconds that each method took.
 """
 
 import argparse
@@ -21,6 +22,8 @@ import onnx_tropnnc
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import Size, size_of
+from onnx_tropnnc.inputs.samples import samples_for
+from onnx_tropnnc.running.verification import measure_latency
 
 Make = Callable[[float], onnx.ModelProto]
 
@@ -41,6 +44,13 @@ def size(model: onnx.ModelProto) -> Size:
     """Parameters and multiply-accumulates."""
     loaded = load(model)
     return size_of(loaded, shapes_of(loaded))
+
+
+def latency(path: Path, result: onnx.ModelProto) -> float:
+    """The result's median latency as a share of the original's."""
+    samples = samples_for(load(path), count=8)
+    found = measure_latency(path.read_bytes(), result.SerializeToString(), samples, timing_seconds=1.0)
+    return found.after_ms / found.before_ms
 
 
 def ours(path: Path, **options: object) -> Make:
@@ -89,32 +99,34 @@ def main() -> None:
         "onnxsim L1": onnxsim_pruned(arguments.model, onnxsim.apply_structured_pruning, importance_norm="l1"),
     }
     if arguments.calibration:
-        name = load(arguments.model).graph.inputs[0].name
-        stored = np.load(arguments.calibration)
-        inputs = (stored["images"][:256].astype(np.float32) / 255 - mean) / std
-        methods["ours, calibration images"] = ours(arguments.model, data=arguments.calibration)
+        entry = onnx.load(arguments.model, load_external_data=False).graph.input[0]
+        dims = [d.dim_value for d in entry.type.tensor_type.shape.dim][1:]
+        stored = np.load(arguments.calibration)["images"].astype(np.float32)
+        inputs = ((stored / 255 - mean) / std).reshape(len(stored), *(d or -1 for d in dims)).astype(np.float32)
+        methods["ours, calibration images"] = ours(arguments.model, data={entry.name: inputs})
         methods["onnxsim Wanda, the same images"] = onnxsim_pruned(
             arguments.model,
             onnxsim.apply_structured_wanda_pruning,
-            calibration_data=[{name: inputs[i : i + 64]} for i in range(0, len(inputs), 64)],
+            calibration_data=[{entry.name: inputs[i : i + 64]} for i in range(0, len(inputs), 64)],
         )
     base = onnx.load(arguments.model)
     before = size(base)
     print(f"{arguments.model.name}: {before.parameters:,} parameters, top-1 {top1(base, images, labels):.2f} %\n")
-    print("| method | keep | parameters | multiply-accumulates | top-1 % | seconds |")
-    print("|" + " --- |" * 6)
+    print("| method | keep | parameters | multiply-accumulates | latency | top-1 % | seconds |")
+    print("|" + " --- |" * 7)
     for keep in arguments.keep:
         for label, make in methods.items():
             start = time.perf_counter()
             try:
                 result = make(keep)
             except onnx_tropnnc.TropnncError as error:
-                print(f"| {label} | {keep:g} | | | {error} | |", flush=True)
+                print(f"| {label} | {keep:g} | | | | {error} | |", flush=True)
                 continue
             seconds, after = time.perf_counter() - start, size(result)
             score = top1(result, images, labels)
             macs = "" if after.macs is None else f"{after.macs:,}"
-            row = f"{label} | {keep:g} | {after.parameters:,} | {macs} | {score:.2f} | {seconds:.0f}"
+            cost = f"{macs} | {latency(arguments.model, result):.2f}"
+            row = f"{label} | {keep:g} | {after.parameters:,} | {cost} | {score:.2f} | {seconds:.0f}"
             print(f"| {row} |", flush=True)
 
 

@@ -209,7 +209,7 @@ class _Stream:
 
     def _run(self, step: _Step, feed: Tensors) -> Tensors:
         if self.runner is None:
-            self.runner = Runner.load(segment(self.model, step.nodes, feed, step.makes))
+            self.runner = Runner.load(segment(self.model, step.nodes, feed, step.makes), spinning=False)
             if lost := set(step.makes) - set(self.runner.outputs):
                 raise NotRunnable(f"{min(lost)} is no tensor of numbers")
         return dict(zip(self.runner.outputs, self.runner.run(feed), strict=True))

@@ -75,10 +75,12 @@ class Runner:
         providers: Sequence[str] | None = None,
         *,
         optimized: bool = True,
+        spinning: bool = True,
     ) -> "Runner":
         """The model, ready to run on `threads` threads (default: all cores); NotRunnable where that fails.
 
-        Without `optimized` every node is run as it stands.
+        Without `optimized` every node is run as it stands. Without `spinning` waiting threads sleep: slower for a run by
+        itself, but short runs between other work do not keep the cores busy with waiting.
         """
         if missing := runtime_missing():
             raise NotRunnable(missing)
@@ -91,6 +93,8 @@ class Runner:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Two sessions share the cores here: one that goes on spinning after its run would slow the other one down.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if not spinning:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = onnxruntime.InferenceSession(
                 _loadable(source), options, providers=_provider_options(onnxruntime, providers or CPU)

@@ -79,7 +79,7 @@ def _in_one_walk(model: Model, samples: Samples) -> dict[str, Affine]:
     names = [name_of(value) for value in found]
     made = [tensor for value in found for tensor in _normalise(probe, value, model.statistics[name_of(value)])]
     probe.graph.outputs.extend(made)
-    runner = replace(Runner.load(to_proto(probe)), outputs=tuple(name_of(tensor) for tensor in made))
+    runner = replace(Runner.load(to_proto(probe), spinning=False), outputs=tuple(name_of(tensor) for tensor in made))
     totals, count = [np.zeros(()) for _ in made], 0
     for window, feed in samples.feeds(_run_samples(samples)):
         size = window.stop - window.start
