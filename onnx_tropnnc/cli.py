@@ -257,7 +257,7 @@ def _inspect(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.graph.model_io import load
     from onnx_tropnnc.graph.shapes import shapes_of
     from onnx_tropnnc.pass_manager import PassManager
-    from onnx_tropnnc.passes import FoldBatchNorm, InlineFunctions, PlainConstants, PlainShapes, Selection
+    from onnx_tropnnc.passes import FoldBatchNorm, InlineFunctions, PlainConstants, PlainShapes
     from onnx_tropnnc.rewriting.unreached import unreached_layers
     from onnx_tropnnc.terminal import print_coverage, print_groups
 
@@ -267,7 +267,7 @@ def _inspect(arguments: dict[str, Any]) -> int:
     PassManager([InlineFunctions(), PlainConstants(), PlainShapes(), FoldBatchNorm()])(model)
     shapes = shapes_of(model)
     groups = find_channel_groups(model, shapes)
-    selection = Selection(options.include, options.exclude, options.ties)
+    selection = options.selection
     print_groups(groups, [selection.refusal(group) for group in groups], unreached_layers(model), _console())
     print_coverage(coverage_of(model, shapes, groups, selection.refusal), _console())
     if options.ratio != 0.0:

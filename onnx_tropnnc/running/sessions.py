@@ -79,8 +79,8 @@ class Runner:
     ) -> "Runner":
         """The model, ready to run on `threads` threads (default: all cores); NotRunnable where that fails.
 
-        Without `optimized` every node is run as it stands. Without `spinning` waiting threads sleep: slower for a run by
-        itself, but short runs between other work do not keep the cores busy with waiting.
+        Without `optimized` every node is run as it stands. Without `spinning` waiting threads sleep: slower for a run
+        by itself, but short runs between other work do not keep the cores busy with waiting.
         """
         if missing := runtime_missing():
             raise NotRunnable(missing)
