@@ -45,7 +45,7 @@ Examples:
 @click.option("--max-drop", type=float, metavar="P", help="Lose at most P points of top-1 agreement.")
 @click.option("--apply-plan", metavar="PLAN.json", help="Replay the merge maps that --save-plan wrote.")
 @click.option("--threshold", type=float, help="Merge what is closer than this: non-uniform, clustering methods only.")
-@click.option("--variant", default="raw", show_default=True, help="What the threshold is scaled by: raw, 1 or 2.")
+@click.option("--variant", help="What the threshold is scaled by: raw, 1 or 2.  [default: raw; 2 with budgets]")
 @click.option(
     "--sweep", metavar="A:B:STEP", help="A curve over ratios (or target-params=A:B:STEP); several --method; no OUT."
 )

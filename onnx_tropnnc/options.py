@@ -44,7 +44,7 @@ class Options:
         max_drop: points of top-1 agreement that may be lost; as small as that allows.
         lossless: only what changes no output: equal, proportional, constant and unread channels.
         plan: merge maps by group, from an earlier run (deciding.plans.load_plan).
-        variant: what the threshold is scaled by: `raw`, `1` (dimension) or `2` (mean norm).
+        variant: what the threshold is scaled by: `raw`, `1` (dimension) or `2` (mean norm); None: raw, 2 with budgets.
         method: `auto`, a name as on the command line, or a method of your own (see merging.representatives.Method).
         clustering: `kmeans` or `ward`; None: what the method is best with.
         features: what clustering methods look at; None: the weights.
@@ -83,7 +83,7 @@ class Options:
     max_drop: float | None = None
     lossless: bool = False
     plan: Mapping[str, MergeMap] | None = None
-    variant: Variant = "raw"
+    variant: Variant | None = None
     method: str | Method = "auto"
     clustering: Clustering | None = None
     features: Features | None = None
@@ -160,7 +160,12 @@ class Options:
     @property
     def extent(self) -> Extent | None:
         """Where the clustering stops, or None for a ratio."""
-        return None if self.threshold is None else Threshold(self.threshold, self.variant, self.linkage)
+        return None if self.threshold is None else Threshold(self.threshold, self.scaling, self.linkage)
+
+    @property
+    def scaling(self) -> Variant:
+        """What thresholds are scaled by: raw where one is given; where a budget looks for it, what measures best."""
+        return self.variant or ("2" if self.threshold is None else "raw")
 
     @property
     def selection(self) -> Selection:

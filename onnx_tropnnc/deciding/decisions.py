@@ -174,7 +174,7 @@ class Decider:
             return ranking_path(costs, scores, round_to=multiples)
         xp = array_module(options.device)
         heights = [
-            threshold_heights(v, method, variant=options.variant, linkage=options.linkage, xp=xp)
+            threshold_heights(v, method, variant=options.scaling, linkage=options.linkage, xp=xp)
             for v in self._vectors(units)
         ]
         return threshold_path(costs, heights, round_to=multiples)
