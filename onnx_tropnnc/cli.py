@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnx_tropnnc.progress_line import ProgressLine
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -138,7 +140,7 @@ def _compress(arguments: dict[str, Any]) -> int:
     reports = checked("--report", arguments["report"], (".json", ".html"))
     plans = checked("--save-plan", filter(None, (arguments["save_plan"],)), (".json",))
     model = load(arguments["source"], input_shapes=options.input_shape)
-    with _Progress(arguments["quiet"]) as progress:
+    with ProgressLine(arguments["quiet"]) as progress:
         report = compress_model(model, options, progress.step)
         if report.passed or arguments["keep"]:
             progress.step(f"write {target}")
@@ -303,30 +305,3 @@ def _tell(report: "Report", target: Path | None, model: "Model", arguments: dict
     if target is not None:
         written = report.passed or arguments["keep"]
         click.echo(f"wrote {target}" if written else f"nothing written to {target}; --keep writes it all the same")
-
-
-class _Progress:
-    """What is being done: a spinner on a terminal, plain lines in a pipe, nothing when quiet; on standard error."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
-        self.status: Any = None
-
-    def __enter__(self) -> "_Progress":
-        if not self.quiet and sys.stderr.isatty():
-            from rich.console import Console
-
-            self.status = Console(stderr=True).status("reading")
-            self.status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.status is not None:
-            self.status.stop()
-
-    def step(self, text: str) -> None:
-        """Say what comes next."""
-        if self.status is not None:
-            self.status.update(text)
-        elif not self.quiet:
-            click.echo(text, err=True)
