@@ -204,53 +204,24 @@ def _options(arguments: dict[str, Any]) -> "Options":
             ratios.append((pattern, float(ratio)))
         except ValueError:
             raise OptionError(f"--ratio-for {text}: must be PATTERN=R, as in --ratio-for '/layer1/*=0.2'") from None
-    plain = (
-        "target_params",
-        "target_macs",
-        "target_latency",
-        "max_drop",
-        "lossless",
-        "reconstruct",
-        "ratio",
-        "threshold",
-        "variant",
-        "clustering",
-        "iterations",
-        "sign_fixed",
-        "include",
-        "exclude",
-    )
-    more = (
-        "bound_radius",
-        "memory",
-        "features",
-        "representative",
-        "linkage",
-        "ties",
-        "data",
-        "min_agreement",
-        "min_cosine",
-        "device",
-        "seed",
-    )
-    return Options(
-        **{name: arguments[name] for name in plain + more},
-        round_to=int(rounding) if rounding is not None and rounding.isdecimal() else rounding,
-        method=_method(arguments),
-        ratio_for=tuple(ratios),
-        plan=None if arguments["apply_plan"] is None else load_plan(arguments["apply_plan"]),
-        input_shape=dict(parse_input_shape(text) for text in arguments["input_shape"]),
-        input_range=dict(parse_input_range(text) for text in arguments["input_range"]),
-        verify=not arguments["no_verify"],
-    )
+    as_given = {field.name: arguments[field.name] for field in fields(Options) if field.name in arguments}
+    understood = {
+        "round_to": int(rounding) if rounding is not None and rounding.isdecimal() else rounding,
+        "method": _method(arguments),
+        "ratio_for": tuple(ratios),
+        "plan": None if arguments["apply_plan"] is None else load_plan(arguments["apply_plan"]),
+        "input_shape": dict(parse_input_shape(text) for text in arguments["input_shape"]),
+        "input_range": dict(parse_input_range(text) for text in arguments["input_range"]),
+        "verify": not arguments["no_verify"],
+    }
+    return Options(**(as_given | understood))
 
 
 def _amounts(arguments: dict[str, Any]) -> list[str]:
     """The options given that say how much to remove."""
-    from onnx_tropnnc.options import AMOUNTS
+    from onnx_tropnnc.options import amounts_given
 
-    values = {name: arguments["apply_plan" if name == "plan" else name] for name in AMOUNTS}
-    return [name for name, value in values.items() if value is not None and value is not False]
+    return amounts_given(arguments | {"plan": arguments["apply_plan"]})
 
 
 def _inspect(arguments: dict[str, Any]) -> int:

@@ -18,9 +18,10 @@ from onnx_tropnnc.merging.features import Features
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.merging.representatives import METHODS, Iterative, Method, RepresentativeInput, TropNNC
 from onnx_tropnnc.plugins import plugin_methods
+from onnx_tropnnc.running.activations import FRONTIER_BYTES
 from onnx_tropnnc.running.fast_multiples import fast_multiples
 
-__all__ = ["AMOUNTS", "Options"]
+__all__ = ["AMOUNTS", "Options", "amounts_given"]
 
 AMOUNTS = ("ratio", "threshold", "target_params", "target_macs", "target_latency", "max_drop", "lossless", "plan")
 """The options that say how much to remove."""
@@ -104,13 +105,12 @@ class Options:
     min_cosine: float | None = None
     verify: bool = True
     bound_radius: float | None = None
-    memory: float = 1.5
+    memory: float = FRONTIER_BYTES / 2**30
     device: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        given = [name for name in AMOUNTS if getattr(self, name) is not None and getattr(self, name) is not False]
-        if len(given) != 1:
+        if len(amounts_given(vars(self))) != 1:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in AMOUNTS)
             raise OptionError(f"give exactly one of {names.replace('--plan', '--apply-plan')}")
         if self.max_drop is not None and not 0.0 <= self.max_drop <= 100.0:
@@ -181,11 +181,16 @@ class Options:
         return not self.lossless and (automatic or self.method in SELECTING)
 
     @property
+    def measures_rounding(self) -> bool:
+        """Whether kept counts are multiples of what onnxruntime is measured to be fast at."""
+        return self.round_to == "auto" or (self.round_to is None and self.target_latency is not None)
+
+    @property
     def rounding(self) -> Rounding:
         """What kept counts are multiples of; `auto` is measured once a process."""
-        if isinstance(self.round_to, str):
+        if self.measures_rounding:
             return fast_multiples(self.device)
-        return self.round_to if isinstance(self.round_to, Rounding) else Rounding.to(self.round_to or 1)
+        return self.round_to if isinstance(self.round_to, Rounding) else Rounding.to(int(self.round_to or 1))
 
     @property
     def solves(self) -> bool:
@@ -236,6 +241,11 @@ class Options:
         if self.method not in methods:
             raise OptionError(f"method {self.method} is unknown; choose {', '.join(('auto', *SELECTING, *methods))}")
         return methods[self.method]()
+
+
+def amounts_given(values: Mapping[str, object]) -> list[str]:
+    """Those of AMOUNTS that `values`, by name, say something of."""
+    return [name for name in AMOUNTS if values[name] is not None and values[name] is not False]
 
 
 def _rounds(round_to: int | str) -> bool:

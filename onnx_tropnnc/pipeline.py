@@ -8,6 +8,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import onnx
@@ -36,7 +37,6 @@ from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 from onnx_tropnnc.report import Report
-from onnx_tropnnc.running.fast_multiples import fast_multiples
 from onnx_tropnnc.running.sessions import NotRunnable, Runner, runtime_missing
 from onnx_tropnnc.undoing import with_groups_undone, within_drop
 
@@ -95,29 +95,23 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
     samples = draw_samples(model, options)
     exact = PassManager(exact_passes(options, samples), progress=progress)
     changes = (*exact(model), *fallen_back)
-    if options.round_to == "auto" or (options.round_to is None and options.target_latency is not None):
-        options = replace(options, round_to=fast_multiples(options.device))
+    if options.measures_rounding:
+        options = replace(options, round_to=options.rounding)
         changes += (Note(f"channel counts are rounded up to {options.rounding}"),)
     folded = model.clone()
     decider = Decider(folded, samples.solving, before)
 
-    def again(trial: Options, *, plan: Mapping[str, MergeMap] | None = None) -> Model:
-        """The folded model, compressed with other options or a given plan."""
+    def again(trial: Options, *, plan: Mapping[str, MergeMap] | None = None, solved: bool = True) -> Model:
+        """The folded model, compressed with other options or a given plan; or merged only, to its size."""
         copy = folded.clone()
-        CompressChannels(trial, samples.solving, before, plan, decider)(copy)
-        RefreshShapes()(copy)
-        return copy
-
-    def sized(trial: Options) -> Model:
-        """The folded model at the sizes that the options ask for, nothing solved."""
-        copy = folded.clone()
-        CompressChannels(trial, samples.solving, before, None, decider).merge(copy)
+        step = CompressChannels(trial, samples.solving, before, plan, decider)
+        _ = step(copy) if solved else step.merge(copy)
         RefreshShapes()(copy)
         return copy
 
     check = _verify_pass(options, samples)
     if options.target_latency is not None:
-        options = within_latency(options, sized, check.latency, progress)
+        options = within_latency(options, partial(again, solved=False), check.latency, progress)
     if options.max_drop is not None:
         options = within_drop(options, check, again, progress)
     merging = PassManager(merging_passes(options, samples, before, decider), progress=progress)

@@ -26,7 +26,7 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.rewriting.statistics_matching import match_statistics
-from onnx_tropnnc.running.activations import Batch, LockStep, Visit
+from onnx_tropnnc.running.activations import FRONTIER_BYTES, Batch, LockStep, Visit
 from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows, output_rows
@@ -67,7 +67,7 @@ class ReconstructConsumers:
     positions: int = 32768
     ridges: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
     batch: int = 32
-    memory: int | None = 3 * 2**29
+    memory: int | None = FRONTIER_BYTES
     seed: int = 0
     device: str = "cpu"
     name: str = "reconstruct consumers"

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,9 @@ import pytest
 from graphs import dims, graph, operators, random_weights
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_tropnnc.cli import command as click_command
 from onnx_tropnnc.cli import main
+from onnx_tropnnc.options import Options
 
 IO = {"inputs": "float[N, 4] x", "outputs": "float[N, 3] y"}
 IMAGE = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
@@ -101,6 +103,13 @@ def test_the_installed_command_runs(source: Path, target: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+def test_help_shows_the_defaults_that_hold() -> None:
+    shown = {p.name: p.default for p in click_command.params if getattr(p, "show_default", False)}
+    held = {field.name: field.default for field in fields(Options)}
+    assert len(shown) > 5
+    assert {name: held.get(name, default) for name, default in shown.items()} == shown
 
 
 def test_quiet_says_nothing(command: Command, source: Path, target: Path) -> None:

@@ -34,7 +34,7 @@ from onnx_tropnnc.graph.constants import name_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.running.activations import LockStep, Stop
+from onnx_tropnnc.running.activations import FRONTIER_BYTES, LockStep, Stop
 from onnx_tropnnc.solving.layer_rows import draw_positions, input_rows
 from onnx_tropnnc.solving.linear_layers import LinearLayer, solving_refusal
 
@@ -47,7 +47,6 @@ OUTPUTS = 24_000
 """Outputs drawn of a consumer; OUTPUTS_PER_CHANNEL times n where that is more."""
 OUTPUTS_PER_CHANNEL = 16
 OUTPUTS_AT_ONCE = 2048
-MEMORY = 3 * 2**29
 RIDGE = 1e-6
 """Of P's mean diagonal."""
 
@@ -62,7 +61,7 @@ def output_energies(
     *,
     synthetic: bool,
     seed: int = 0,
-    memory: int | None = MEMORY,
+    memory: int | None = FRONTIER_BYTES,
 ) -> dict[str, Matrix]:
     """P of each group.
 

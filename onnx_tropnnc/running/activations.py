@@ -30,11 +30,15 @@ from onnx_tropnnc.inputs.batches import Samples, run_size
 from onnx_tropnnc.running.segments import computed_inputs, segment
 from onnx_tropnnc.running.sessions import NotRunnable, Runner
 
-__all__ = ["LockStep", "Stop", "Visit"]
+__all__ = ["FRONTIER_BYTES", "LockStep", "Stop", "Visit"]
 
 Tensors = dict[str, NDArray[Any]]
 Batch = Mapping[str, Mapping[str, NDArray[Any]]]
 """Per model (its key) the tensors that the stop asked for, by name."""
+
+
+FRONTIER_BYTES = 3 * 2**29
+"""What activations kept between layers may take where nothing else is said."""
 
 
 @dataclass(frozen=True)
