@@ -60,14 +60,14 @@ class CompressChannels:
 
     def merge(self, model: Model) -> tuple[Change, ...]:
         """Decide and merge; nothing is solved."""
-        return self._merging(self._decide(model.clone()))(model)
+        return self._merging(self._decide(model))(model)
 
-    def _decide(self, reference: Model) -> Decision:
+    def _decide(self, model: Model) -> Decision:
         if self.plan is not None:
             return Decision(maps=self.plan)
         if self.decider is None:
-            original = self.original or size_of(reference, shapes_of(reference))
-            self.decider = Decider(reference, self.samples, original)
+            original = self.original or size_of(model, shapes_of(model))
+            self.decider = Decider(model.clone(), self.samples, original)
         return self.decider.decide(self._options)
 
     @property

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.deciding.planning import budget_path, rank_groups, rank_readings, selection_plan, uniform_counts
+from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, rank_readings, selection_plan
 from onnx_tropnnc.deciding.readings import Reading
 from onnx_tropnnc.deciding.selection import Ranking
 from onnx_tropnnc.graph.model import Model
@@ -73,7 +73,7 @@ def test_dead_channels_go_first_and_cost_nothing() -> None:
 def test_a_ratio_takes_the_same_share_of_every_group_and_ties_stay_whole() -> None:
     model, groups, samples = folded(residual_network())
     rankings = rank_groups(model, groups, samples, synthetic=True)
-    counts = uniform_counts(groups, 0.5)
+    counts = {group.name: kept_at_ratio(group, 0.5) for group in groups}
     assert sorted(counts.values()) == [3, 4, 4]
     result = apply(model, groups, rankings, counts)
     assert_sound(result)
@@ -92,7 +92,7 @@ def test_pinned_channels_are_counted_in_and_stay() -> None:
     model, groups, samples = folded(proto)
     (group,) = groups
     assert (group.blocks < 0).sum() == 2
-    assert uniform_counts(groups, 0.5) == {group.name: 4}
+    assert kept_at_ratio(group, 0.5) == 4
     rankings = rank_groups(model, groups, samples, synthetic=True)
     assert sorted(rankings[group.name].order[:2].tolist()) == [4, 5]
     result = apply(model, groups, rankings, {group.name: 4})

@@ -22,7 +22,7 @@ from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
 from onnx_tropnnc.analysis.weights import Workspace
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.deciding.allocation import Path, ranking_path, threshold_path
-from onnx_tropnnc.deciding.planning import budget_path, rank_groups, selection_plan, uniform_counts
+from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, selection_plan
 from onnx_tropnnc.deciding.selection import Ranking
 from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
 from onnx_tropnnc.errors import OptionError
@@ -104,7 +104,8 @@ class Decider:
         if not options.selects:
             return Decision()
         groups = self._eligible(options)
-        counts = {n: c for g in groups for n, c in uniform_counts([g], options.ratio_of(g), options.rounding).items()}
+        rounding = options.rounding
+        counts = {group.name: kept_at_ratio(group, options.ratio_of(group), rounding) for group in groups}
         return Decision(maps=self._plan(groups, self._ranked(groups, options), counts, options))
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:

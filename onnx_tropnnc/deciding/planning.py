@@ -1,7 +1,7 @@
 """Which channels to keep, decided on the whole model before anything is changed.
 
     rankings = rank_groups(model, groups, samples, ...)         once: the samples run, every group ranked
-    counts = uniform_counts(groups, 0.3)                        as often as asked; or of budget_path(...).within(limit)
+    counts = {g.name: kept_at_ratio(g, 0.3) for g in groups}    as often as asked; or of budget_path(...).within(limit)
     plan = selection_plan(groups, rankings, counts)             merge maps by group name, for MergeChannels(plan=...)
 
 Where BatchNormalization statistics are known and the samples are made up, the samples run through a copy of the model
@@ -26,7 +26,7 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.rewriting.statistics_matching import match_statistics
 from onnx_tropnnc.solving.rescaling import statistics_affines
 
-__all__ = ["budget_path", "rank_groups", "selection_plan", "statistics_matched", "uniform_counts"]
+__all__ = ["budget_path", "kept_at_ratio", "rank_groups", "selection_plan", "statistics_matched"]
 
 
 def rank_groups(
@@ -81,12 +81,8 @@ def rank_readings(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ran
     return Ranking(ranking.order, np.sum(curves, axis=0) / 2)
 
 
-def uniform_counts(groups: Sequence[ChannelGroup], ratio: float, rounding: Rounding = EXACTLY) -> dict[str, int]:
-    """The same share of every group's channels that may go; pinned ones stay and are counted in."""
-    return {group.name: _uniform(group, ratio, rounding) for group in groups}
-
-
-def _uniform(group: ChannelGroup, ratio: float, rounding: Rounding) -> int:
+def kept_at_ratio(group: ChannelGroup, ratio: float, rounding: Rounding = EXACTLY) -> int:
+    """How many channels stay where this share of those that may go does; pinned ones stay and are counted in."""
     pinned = int((group.blocks < 0).sum())
     count = pinned + uniform_count(group.channels - pinned, ratio)
     return rounding.up(count, group.channels, rounding.multiple(group))

@@ -35,6 +35,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.sessions import Runner
 from onnx_tropnnc.running.watching import watching
+from onnx_tropnnc.solving.linear_layers import LinearLayer
 
 __all__ = ["Reading", "group_readings"]
 
@@ -96,10 +97,15 @@ def group_readings(
     consumers = _nodes(place for found in tensors.values() for places in found.values() for place in places)
     variances = {_stream(node): Variances() for node in consumers}
     watches = [
-        _Watch(name_of(value), _axis(tensors[name][value][0]), max(ROWS, ROWS_PER_CHANNEL * sums.count), sums)
+        _Watch(
+            name_of(value),
+            LinearLayer(tensors[name][value][0].use.node).channel_axis,
+            max(ROWS, ROWS_PER_CHANNEL * sums.count),
+            sums,
+        )
         for (name, value), sums in covariances.items()
     ]
-    axes = {_stream(node): _output_axis(node) for node in consumers}
+    axes = {_stream(node): LinearLayer(node).channel_axis for node in consumers}
     watches.extend(_Watch(name_of(value), axes[value], ROWS, sums) for value, sums in variances.items())
     _run(model, watches, samples, seed, min(memory or RUN_BYTES, RUN_BYTES))
     streams = {node: max(variances[_stream(node)].found(), 1e-30) for node in consumers}
@@ -119,32 +125,12 @@ def _tensors(group: ChannelGroup) -> dict[ir.Value, list[Place]]:
     """Per tensor that consumers of the group read, those consumers."""
     found: dict[ir.Value, list[Place]] = defaultdict(list)
     for place in group.of_kind("consumer"):
-        value = place.use.node.inputs[_data_slot(place)]
-        assert value is not None
-        found[value].append(place)
+        found[LinearLayer(place.use.node).data].append(place)
     return found
 
 
 def _nodes(places: Iterable[Place]) -> list[ir.Node]:
     return [place.use.node for place in places]
-
-
-def _data_slot(place: Place) -> int:
-    """The input that is no weight: 0, but 1 for W x."""
-    return 1 if place.use.slot == 0 else 0
-
-
-def _axis(place: Place) -> int:
-    """The channels' axis of the tensor that a consumer reads."""
-    if place.use.node.op_type != "MatMul":
-        return 1
-    return -1 if place.use.slot == 1 else -2
-
-
-def _output_axis(node: ir.Node) -> int:
-    if node.op_type != "MatMul":
-        return 1
-    return -2 if constant_tensor(node.inputs[0]) is not None else -1
 
 
 def _stream(node: ir.Node) -> ir.Value:

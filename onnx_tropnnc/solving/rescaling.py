@@ -15,7 +15,7 @@ solving only, and never reach the result.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.constants import add_initializer, constant_tensor, name_of, shape_of
 from onnx_tropnnc.graph.model import ChannelStatistics, Model
-from onnx_tropnnc.graph.model_io import to_proto
 from onnx_tropnnc.inputs.batches import Samples, run_size
 from onnx_tropnnc.running.activations import LockStep, Stop
-from onnx_tropnnc.running.sessions import Runner
+from onnx_tropnnc.running.watching import watching
 
 __all__ = ["Affine", "statistics_affines"]
 
@@ -78,8 +77,7 @@ def _in_one_walk(model: Model, samples: Samples) -> dict[str, Affine]:
     found = [value for node in probe.graph for value in node.outputs if name_of(value) in model.statistics]
     names = [name_of(value) for value in found]
     made = [tensor for value in found for tensor in _normalise(probe, value, model.statistics[name_of(value)])]
-    probe.graph.outputs.extend(made)
-    runner = replace(Runner.load(to_proto(probe), spinning=False), outputs=tuple(name_of(tensor) for tensor in made))
+    runner = watching(probe, [name_of(tensor) for tensor in made])
     totals, count = [np.zeros(()) for _ in made], 0
     for window, feed in samples.feeds(_run_samples(samples)):
         size = window.stop - window.start
