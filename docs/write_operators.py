@@ -4,21 +4,10 @@ from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
 
-from onnx_tropnnc.operators import (
-    activation,
-    convolution,
-    elementwise,
-    layout,
-    linear,
-    normalization,
-    opaque,
-    pooling,
-    reorder,
-)
+from onnx_tropnnc.operators import FAMILIES
 
 __all__ = ["page"]
 
-FAMILIES = (linear, convolution, activation, pooling, elementwise, normalization, layout, reorder, opaque)
 HEAD = """# Operators
 
 What channels go through, and what they stop at: made from the rules in `onnx_tropnnc/operators/` by

@@ -24,23 +24,26 @@ from onnx_tropnnc.operators import (
     repeating,
 )
 
-__all__ = ["MOVERS", "RULES", "Rule", "apply_rule", "rule_for"]
+__all__ = ["FAMILIES", "MOVERS", "RULES", "Rule", "apply_rule", "rule_for"]
 
 Rule = Callable[[ir.Node, Trace], None]
 
-RULES: Mapping[str, Rule] = (
-    activation.RULES
-    | convolution.RULES
-    | elementwise.RULES
-    | gathering.RULES
-    | layout.RULES
-    | linear.RULES
-    | normalization.RULES
-    | opaque.RULES
-    | pooling.RULES
-    | reorder.RULES
-    | repeating.RULES
+FAMILIES = (
+    linear,
+    convolution,
+    activation,
+    pooling,
+    elementwise,
+    normalization,
+    layout,
+    reorder,
+    gathering,
+    repeating,
+    opaque,
 )
+"""The families, in the order in which a person reads about them."""
+
+RULES: Mapping[str, Rule] = {operator: rule for family in FAMILIES for operator, rule in family.RULES.items()}
 """Rule by operator type, for the default operator set."""
 
 
