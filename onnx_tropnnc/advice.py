@@ -5,7 +5,7 @@ slowdown    the result takes longer to run than the original
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
@@ -73,15 +73,20 @@ def _concern(output: OutputDifference) -> str | None:
     return None
 
 
-def slowdown(report: Report, groups: Sequence[ChannelGroup]) -> Note | None:
-    """The result takes longer than the original: why, as far as channel counts can be why."""
+def slowdown(
+    report: Report, groups: Sequence[ChannelGroup], measured: Callable[[], Rounding] = fast_multiples
+) -> Note | None:
+    """The result takes longer than the original: why, as far as channel counts can be why.
+
+    `measured` tells which counts onnxruntime is fast at; it is asked only where there is something to explain.
+    """
     latency = None if report.verification is None else report.verification.latency
     if latency is None or latency.after_ms <= _SLOWER * latency.before_ms:
         return None
     if latency.after_ms - latency.before_ms <= max(latency.before_spread_ms, latency.after_spread_ms):
         return None
     warning = f"warning: the result is {latency.after_ms / latency.before_ms:.1f} x slower than the original"
-    merged, fast = report.of(Merged), fast_multiples()
+    merged, fast = report.of(Merged), measured()
     odd = list(_uneven(merged, groups, fast))
     if not odd:
         return Note(f"{warning}, though onnxruntime is fast at its channel counts: its time is not where channels went")

@@ -25,11 +25,11 @@ def plugin_methods() -> Mapping[str, Callable[[], Method]]:
 def _maker(entry: EntryPoint) -> Callable[[], Method]:
     def make() -> Method:
         try:
-            made = entry.load()()
+            made: Method = entry.load()()
         except (ImportError, AttributeError, TypeError) as error:
             raise OptionError(f"--method {entry.name}: {entry.value} cannot be used ({error})") from error
         if not callable(made) or not isinstance(getattr(made, "name", None), str):
             raise OptionError(f"--method {entry.name}: {entry.value} makes no method, a callable with a name")
-        return made  # type: ignore[no-any-return]
+        return made
 
     return make

@@ -170,7 +170,10 @@ class Yolo(nn.Module):
 
     def __init__(self, width: int = 16, outputs: int = 20) -> None:
         super().__init__()
-        down = lambda a, b: conv_norm(a, b, 3, 2, act=nn.SiLU)  # noqa: E731
+
+        def down(a: int, b: int) -> nn.Module:
+            return conv_norm(a, b, 3, 2, act=nn.SiLU)
+
         w = width
         self.stem = nn.Sequential(down(3, w), down(w, 2 * w), CrossStage(2 * w, 2 * w))
         self.middle = nn.Sequential(down(2 * w, 4 * w), CrossStage(4 * w, 4 * w))

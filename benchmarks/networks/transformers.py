@@ -207,7 +207,10 @@ class Rotary(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, t, c = x.shape
-        split = lambda y, heads: y.view(n, t, heads, self.size).transpose(1, 2)  # noqa: E731
+
+        def split(y: Tensor, heads: int) -> Tensor:
+            return y.view(n, t, heads, self.size).transpose(1, 2)
+
         q, k, v = split(self.query(x), self.heads), split(self.key(x), self.shared), split(self.value(x), self.shared)
         q, k = self.turned(q), self.turned(k)
         k, v = (

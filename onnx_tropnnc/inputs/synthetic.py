@@ -165,9 +165,9 @@ def _flat(order: _Order) -> NDArray[Any]:
     shape = flat_picture(length) or (1, 1, length)
     values = _toned(synthetic_images(order.count, shape, _one_seed(order), drawn=order.hints.drawings), order)
     values = values.reshape(order.count, length)
-    if (
-        shape[0] == 1 and length & (length - 1) == 0 and not order.hints.drawings
-    ):  # a square and a power of 2: a power of 4
+    power_of_two = length & (length - 1) == 0
+    if shape[0] == 1 and power_of_two and not order.hints.drawings:
+        # as likely features as pixels: every other sample is one
         values[1::2] = _vector(order).reshape(order.count, length)[1::2]
     return values
 

@@ -46,12 +46,14 @@ def synthetic_images(count: int, shape: tuple[int, int, int], seed: int, *, draw
         lambda rng: photograph_crop(rng, height, width, photographs),
         lambda rng: noise_picture(rng, height, width),
     )
-    if channels == 1:
+    if drawn:
+        kinds = (draw,)
+    elif channels == 1:
         kinds = (kinds[0], draw, kinds[1], draw, kinds[2], draw)
     pictures = np.empty((count, channels, height, width), np.float32)
     for i in range(count):
         rng = np.random.default_rng((seed, i))
-        pictures[i] = _with_channels((draw if drawn else kinds[i % len(kinds)])(rng), channels)
+        pictures[i] = _with_channels(kinds[i % len(kinds)](rng), channels)
     return pictures
 
 
