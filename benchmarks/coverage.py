@@ -20,7 +20,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.pass_manager import PassManager
-from onnx_tropnnc.passes import FoldBatchNorm, InlineFunctions, PlainConstants, PlainShapes, Selection
+from onnx_tropnnc.passes import FoldBatchNorm, InlineFunctions, NameBodiesApart, PlainConstants, PlainShapes, Selection
 
 __all__ = ["covered", "folded", "onnxsim_share", "percent"]
 
@@ -30,7 +30,7 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 def folded(path: Path) -> Model:
     """The model with weights written plainly and BatchNormalization folded."""
     model = load(path)
-    PassManager([InlineFunctions(), PlainConstants(), PlainShapes(), FoldBatchNorm()])(model)
+    PassManager([InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()])(model)
     return model
 
 

@@ -32,6 +32,7 @@ from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
 from onnx_tropnnc.passes.inline_functions import InlineFunctions
+from onnx_tropnnc.passes.name_bodies_apart import NameBodiesApart
 from onnx_tropnnc.passes.plain_constants import PlainConstants
 from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
@@ -134,7 +135,7 @@ def _on_a_device(options: Options) -> tuple[Options, tuple[Note, ...]]:
 def exact_passes(options: Options, samples: SampleSets | None) -> list[Pass]:
     """What leaves every output as it was."""
     few = None if samples is None else samples.verifying or samples.solving
-    passes: list[Pass] = [InlineFunctions(), PlainConstants(), PlainShapes(), FoldBatchNorm()]
+    passes: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()]
     passes.append(FoldConstantChannels(few, options.selection))
     if not options.verify or samples is None or samples.verifying is None:
         return passes

@@ -10,6 +10,7 @@ from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
 from onnx_tropnnc.passes.graph_surgeon import EditWithGraphSurgeon
 from onnx_tropnnc.passes.inline_functions import InlineFunctions
 from onnx_tropnnc.passes.merge_channels import MergeChannels
+from onnx_tropnnc.passes.name_bodies_apart import NameBodiesApart
 from onnx_tropnnc.passes.plain_constants import PlainConstants
 from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
@@ -24,6 +25,7 @@ __all__ = [
     "FoldConstantChannels",
     "InlineFunctions",
     "MergeChannels",
+    "NameBodiesApart",
     "PlainConstants",
     "PlainShapes",
     "ReconstructConsumers",

@@ -36,7 +36,7 @@ class FoldConstantChannels:
         silent = {
             group: len(found)
             for group in groups
-            if self.selection.refusal(group) is None and len(found := silent_channels(group))
+            if group.body is None and self.selection.refusal(group) is None and len(found := silent_channels(group))
         }
         if not silent:
             return ()

@@ -54,7 +54,7 @@ class MergeChannels:
         method: what makes the merge maps.
         selection: which groups may change.
         sizes: channels to keep by group name and block, instead of a ratio.
-        plan: merge maps by group name, replayed instead of made; groups that are not in it stay.
+        plan: merge maps by group name, replayed instead of made; groups that are neither in it nor in `sizes` stay.
         rounding: what counts are rounded up to, with a ratio or a threshold.
         bound_radius: state error bounds for inputs in a ball of this radius; None: none, they cost a pass over the
             weights.
@@ -84,14 +84,17 @@ class MergeChannels:
         """Merge group after group."""
         work = _Work(Workspace(model), shapes_of(model))
         groups = find_channel_groups(model, work.shapes)
-        if self.plan is None:
-            work.contract([group for group in groups if group.pinned is None and self._refusal(group) is None])
+        decided = [group for group in groups if group.pinned is None and not self._is_planned(group)]
+        work.contract([group for group in decided if self._refusal(group) is None])
         return (*(self._treat(group, work) for group in groups), *unreached_layers(model))
 
     def _refusal(self, group: ChannelGroup) -> str | None:
         reason = self.selection.refusal(group)
-        missing = self.plan is not None and group.name not in self.plan
+        missing = self.plan is not None and group.name not in {**self.plan, **(self.sizes or {})}
         return "not in the plan" if reason is None and missing else reason
+
+    def _is_planned(self, group: ChannelGroup) -> bool:
+        return self.plan is not None and group.name in self.plan
 
     def _treat(self, group: ChannelGroup, work: "_Work") -> Change:
         producers = group.nodes("producer")
@@ -100,7 +103,8 @@ class MergeChannels:
         reason = self._refusal(group)
         if reason is None:
             before = work.contracted.get(group, MergeMap.identity(group.channels))
-            step = self._decide(group, before, work) if self.plan is None else _fitting(self.plan[group.name], group)
+            planned = self.plan[group.name] if self.plan is not None and group.name in self.plan else None
+            step = self._decide(group, before, work) if planned is None else _fitting(planned, group)
             merge_map = step.after(before)
             if merge_map.changes:
                 bound = self._bound(group, before, step, work)

@@ -28,7 +28,7 @@ class PlainConstants:
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """In topological order, so that a chain of them goes whole."""
-        for node in list(model.graph):
+        for node in list(model.graph.all_nodes()):
             if _is_hidden_weight(node):
                 _replace(node, model)
         return ()
@@ -51,7 +51,8 @@ def _replace(node: ir.Node, model: Model) -> None:
         name, array = name_of(output), evaluate(node, feeds, model.ir.opset_imports)
         output.name = None  # the initializer takes it
         output.replace_all_uses_with(add_initializer(node, name, array))
-    inputs = list(node.inputs)
-    model.graph.remove(node, safe=True)
+    inputs, graph = list(node.inputs), node.graph
+    assert graph is not None
+    graph.remove(node, safe=True)
     for value in inputs:
         remove_unread(value)

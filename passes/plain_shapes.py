@@ -36,10 +36,10 @@ class PlainShapes:
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """In topological order, so that numbers go as far as they reach; each round makes more shapes known."""
         for _ in range(ROUNDS):
-            if not any(node.op_type == "Shape" for node in model.graph):
+            if not any(node.op_type == "Shape" for node in model.graph.all_nodes()):
                 break
             work = _Work(model, infer_shapes(model, {}))
-            for node in list(model.graph):
+            for node in list(model.graph.all_nodes()):
                 work.treat(node)
             if not work.written:
                 break
@@ -102,11 +102,12 @@ class _Work:
         """Take away a node that nothing reads, and those before it that only it read."""
         if any(output.uses() or output.is_graph_output() for output in node.outputs):
             return
-        inputs = [value for value in node.inputs if value is not None]
-        self.model.graph.remove(node, safe=True)
+        inputs, graph = [value for value in node.inputs if value is not None], node.graph
+        assert graph is not None
+        graph.remove(node, safe=True)
         for value in dict.fromkeys(inputs):
             maker = value.producer()
-            if maker is not None and maker.op_type in (*_ARITHMETIC, "Shape") and maker.graph is self.model.graph:
+            if maker is not None and maker.op_type in (*_ARITHMETIC, "Shape") and maker.graph is graph:
                 self._remove(maker)
             else:
                 remove_unread(value)

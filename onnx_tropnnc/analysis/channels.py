@@ -1,6 +1,7 @@
 """The channel groups of a graph: analysis only, nothing is changed.
 
-The graph is walked once, operator by operator (operators/), every tensor axis carrying one atom a position. Atoms
+The graph is walked once, operator by operator (operators/), bodies of If, Loop and Scan behind the nodes that hold
+them, every tensor axis carrying one atom a position. Atoms
 that must stay together (both sides of a residual Add, two readers of one weight) are joined; what is then connected
 through being made together is one group. Within a group, channels that stand in the same places, as often, and go
 through the same operators form a block: only they may be merged with each other, so that one merge map serves every
@@ -77,6 +78,7 @@ class ChannelGroup:
         blocks: (n,) per channel the number of its block; -1 where it is pinned.
         reasons: why channels are pinned, in words; empty where none is.
         gates: those of the ties that multiply (squeeze and excitation, SwiGLU): no residual stream goes through them.
+        body: the If, Loop or Scan in whose body layers of it stand, so that its activations cannot be looked at.
     """
 
     name: str
@@ -88,6 +90,7 @@ class ChannelGroup:
     blocks: Labels
     reasons: tuple[str, ...]
     gates: tuple[str, ...] = ()
+    body: str | None = None
 
     def of_kind(self, *kinds: Kind) -> tuple[Place, ...]:
         """The places of producers, biases, consumers or carriers."""
@@ -122,15 +125,17 @@ def find_channel_groups(model: Model, shapes: Shapes) -> tuple[ChannelGroup, ...
 
 def _walk(model: Model, shapes: Shapes) -> Trace:
     trace = Trace(model, shapes)
-    for node in model.graph:
+    leaving = {value: node for body, node in trace.owners.items() for value in body.outputs}
+    for node in model.graph.all_nodes():
         apply_rule(node, trace)
         if node.op_type not in MOVERS:
             trace.computed.extend(labels for value in node.inputs for labels in trace.tracked(value).values())
         for value in node.outputs:
             axes = trace.tracked(value)
             if value.is_graph_output():
-                trace.pin(axes, f"its output {name_of(value)} is a model output")
-            captors = {label(use.node) for use in value.uses() if use.node.graph is not model.graph}
+                whose = f"leaves the body of {label(leaving[value])}" if value in leaving else "is a model output"
+                trace.pin(axes, f"its output {name_of(value)} {whose}")
+            captors = {label(use.node) for use in value.uses() if use.node.graph is not node.graph}
             if captors:
                 trace.pin(axes, f"{name_of(value)} is captured by a subgraph ({', '.join(sorted(captors))})")
     return trace
@@ -174,6 +179,7 @@ class _Resolution:
         self.first = np.full(self.count, atoms)
         np.minimum.at(self.first, self.component, np.arange(atoms))
         self.local = np.zeros(self.count, np.int64)
+        self.names: set[str] = set()
         self.members: dict[int, Labels] = {}
         order = np.lexsort((self.first, self.group))
         for number, channels in _runs(self.group[order], order):
@@ -241,7 +247,16 @@ class _Resolution:
         blocks = _blocks(_occurrences([*(place.members for place in places), *through], size), pinned)
         first = next(place.use.node for place in places if place.use.kind == "producer")
         names, gates = (tuple(dict.fromkeys(map(label, nodes))) for nodes in (ties, filter(_multiplies, ties)))
-        return ChannelGroup(label(first), size, places, counts, names, passage, blocks, tuple(texts), gates)
+        body = next((owner for place in places if (owner := self.trace.body_of(place.use.node))), None)
+        return ChannelGroup(self._name(first), size, places, counts, names, passage, blocks, tuple(texts), gates, body)
+
+    def _name(self, first: ir.Node) -> str:
+        """The maker's label; of several groups whose makers share one, the others' outputs tell them apart."""
+        name = label(first)
+        if name in self.names:
+            name = f"{name} ({name_of(first.outputs[0])})"
+        self.names.add(name)
+        return name
 
 
 def _multiplies(node: ir.Node) -> bool:

@@ -81,7 +81,7 @@ class Costs:
         """
         self.units = tuple(units)
         self.measure = measure
-        self._weights = _weights(units, shapes)
+        self._weights = _weights(units, shapes, model.graph)
         self._touched: dict[int, list[_Weight]] = defaultdict(list)
         for weight in self._weights:
             for unit in {unit for axis in weight.axes for unit in axis.standing}:
@@ -109,7 +109,7 @@ class Costs:
         return sum(weight.uses * weight.elements(counts) for weight in weights if weight.uses)
 
 
-def _weights(units: Sequence[Unit], shapes: Shapes) -> list[_Weight]:
+def _weights(units: Sequence[Unit], shapes: Shapes, graph: ir.Graph) -> list[_Weight]:
     """Every floating-point constant that a unit stands on, once."""
     axes: dict[ir.Value, dict[int, dict[int, NDArray[np.int64]]]] = defaultdict(lambda: defaultdict(dict))
     for number, unit in enumerate(units):
@@ -118,11 +118,14 @@ def _weights(units: Sequence[Unit], shapes: Shapes) -> list[_Weight]:
             if occurrences.any():
                 standing = np.concatenate([[0], np.cumsum(occurrences)])
                 axes[place.use.value][place.use.axis][number] = standing
-    found = [_weight(value, on, shapes) for value, on in axes.items()]
+    found = [_weight(value, on, shapes, graph) for value, on in axes.items()]
     return [weight for weight in found if weight is not None]
 
 
-def _weight(value: ir.Value, on: Mapping[int, Mapping[int, NDArray[np.int64]]], shapes: Shapes) -> _Weight | None:
+def _weight(
+    value: ir.Value, on: Mapping[int, Mapping[int, NDArray[np.int64]]], shapes: Shapes, graph: ir.Graph
+) -> _Weight | None:
+    """Readers outside of `graph`, in bodies, run nobody knows how often: their multiply-accumulates are not counted."""
     tensor = constant_tensor(value)
     if tensor is None or not is_floating(tensor):
         return None
@@ -133,7 +136,7 @@ def _weight(value: ir.Value, on: Mapping[int, Mapping[int, NDArray[np.int64]]], 
     )
     others = int(np.prod([d for axis, d in enumerate(dims) if axis not in on], dtype=np.int64))
     readers = {use.node: None for use in value.uses()}
-    macs = sum(node_macs(node, shapes) or 0 for node in readers if _weight_of(node) is value)
+    macs = sum(node_macs(node, shapes) or 0 for node in readers if _weight_of(node) is value and node.graph is graph)
     return _Weight(others, axes, macs // max(1, tensor.size))
 
 

@@ -27,7 +27,6 @@ __all__ = ["Coverage", "LayerCoverage", "coverage_of"]
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 NO_GROUP = "its channels begin no group"
-IN_BODY = "it stands in the body of an If, Loop or Scan"
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def _layers(model: Model, shapes: Shapes, standing: _Standing) -> Iterator[Layer
             inside = graph is not model.graph
             size, reached, reasons = _reached(value, standing.get(value, ()))
             macs = 0 if inside else node_macs(node, shapes)
-            why = "; ".join(reasons) or (IN_BODY if inside else NO_GROUP)
+            why = "; ".join(reasons) or NO_GROUP
             counted = value not in seen
             seen.add(value)
             yield LayerCoverage(

@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnx_tropnnc.graph.bodies import body_owners
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of, name_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
@@ -115,6 +116,11 @@ class Trace:
     stretched: list[Labels] = field(default_factory=list)
     lifted: list[Labels] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
+    owners: Mapping[ir.Graph, ir.Node] = field(init=False)
+    """The nodes that hold bodies, by body."""
+
+    def __post_init__(self) -> None:
+        self.owners = body_owners(self.model.graph)
 
     # -- what rules ask ------------------------------------------------------------------------------------------
 
@@ -149,6 +155,11 @@ class Trace:
             return True
         array = array_of(value)
         return array is not None and not np.any(array)
+
+    def body_of(self, node: ir.Node) -> str | None:
+        """The If, Loop or Scan in whose body the node stands; None in the main graph."""
+        owner = self.owners.get(node.graph) if isinstance(node.graph, ir.Graph) else None
+        return None if owner is None else label(owner)
 
     # -- what rules say ------------------------------------------------------------------------------------------
 

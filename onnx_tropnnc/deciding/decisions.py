@@ -5,6 +5,7 @@
     select with a ratio                      maps: of each group's ranking the first K channels stay
     select with a budget                     maps: channels go where they cost the least predicted error
     thinet                                   as select, by ThiNet's ranking and predicted error; what stays is scaled
+    select and thinet, groups in bodies      sizes: nothing inside an If, Loop or Scan can be watched; clustering merges
 
 What costs time (running samples, ranking channels) is done once; any number of ratios and budgets is answered from it.
 """
@@ -25,6 +26,7 @@ from onnx_tropnnc.deciding.allocation import Path, ranking_path, threshold_path
 from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, selection_plan
 from onnx_tropnnc.deciding.selection import Ranking
 from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
+from onnx_tropnnc.deciding.weight_ranking import block_counts, ranking_by_weights
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
@@ -61,7 +63,7 @@ class Measurement(Protocol[T_co]):
 
 @dataclass(frozen=True)
 class Decision:
-    """Merge maps by group, or sizes by group and block; nothing of both: the merging pass decides by itself."""
+    """Merge maps by group, sizes by group and block for others; nothing of both: the merging pass decides by itself."""
 
     maps: Mapping[str, MergeMap] | None = None
     sizes: Mapping[str, tuple[int, ...]] | None = None
@@ -106,17 +108,33 @@ class Decider:
         groups = self._eligible(options)
         rounding = options.rounding
         counts = {group.name: kept_at_ratio(group, options.ratio_of(group), rounding) for group in groups}
-        return Decision(maps=self._plan(groups, self._ranked(groups, options), counts, options))
+        return self._selected(groups, self._ranked(groups, options), counts, options)
+
+    def _selected(
+        self,
+        groups: Sequence[ChannelGroup],
+        ranked: Mapping[str, Ranking],
+        counts: Mapping[str, int],
+        options: Options,
+    ) -> Decision:
+        """Maps that keep the first channels; sizes for groups in bodies, which clustering makes smaller."""
+        seen = [group for group in groups if group.body is None]
+        sizes = {g.name: block_counts(g, ranked[g.name], counts[g.name]) for g in groups if g.body is not None}
+        return Decision(self._plan(seen, ranked, {group.name: counts[group.name] for group in seen}, options), sizes)
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:
         return [g for g in self.groups if g.pinned is None and options.selection.refusal(g) is None]
 
     def _ranked(self, groups: Sequence[ChannelGroup], options: Options) -> Mapping[str, Ranking]:
         """The groups' channels in the order in which they stay."""
+        workspace = Workspace(self.model)
+        by_weights = {g.name: ranking_by_weights(g, workspace) for g in groups if g.body is not None}
+        seen = [group for group in groups if group.body is None]
         if options.method != "thinet":
-            return self._measured(self._rankings, groups, options, rank_groups)
-        energies = self._measured(self._energies, groups, options, output_energies)
-        return {g.name: removal_ranking(energies[g.name], np.flatnonzero(g.blocks < 0)) for g in groups}
+            return {**self._measured(self._rankings, seen, options, rank_groups), **by_weights}
+        energies = self._measured(self._energies, seen, options, output_energies)
+        by_energy = {g.name: removal_ranking(energies[g.name], np.flatnonzero(g.blocks < 0)) for g in seen}
+        return by_energy | by_weights
 
     def _measured(
         self, known: dict[str, T], groups: Sequence[ChannelGroup], options: Options, measure: Measurement[T]
@@ -158,7 +176,7 @@ class Decider:
             ranked = self._ranked(groups, options)
             path = budget_path(self.model, self.shapes, groups, ranked, measure, rounding=options.rounding)
             kept = zip(path.costs.units, path.within(limit), strict=True)
-            return Decision(maps=self._plan(groups, ranked, {unit.group.name: count for unit, count in kept}, options))
+            return self._selected(groups, ranked, {unit.group.name: count for unit, count in kept}, options)
         path = self._clustering_path(groups, options, measure)
         sizes: dict[str, tuple[int, ...]] = {}
         for unit, count in zip(path.costs.units, path.within(limit), strict=True):

@@ -109,7 +109,7 @@ def add_initializer(node: ir.Node, wanted: str, array: NDArray[np.generic]) -> i
     graph = node.graph
     if not isinstance(graph, ir.Graph):
         raise TypeError(f"{node.name} stands in no graph")
-    name = _free_name(graph, wanted)
+    name = _free_name(graph, wanted, _around(graph))
     tensor = ir.Tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     # before IR version 4 every initializer had to be listed as an input too
@@ -134,10 +134,23 @@ def remove_unread(value: ir.Value | None) -> None:
         del graph.initializers[name_of(value)]
 
 
-def _free_name(graph: ir.Graph, wanted: str) -> str:
+def _around(graph: ir.Graph) -> set[ir.Graph]:
+    """A body's outer graphs, as far as it captures something of them."""
+    found = {graph}
+    waiting = [graph]
+    while waiting:
+        read = {v for node in waiting.pop() for v in node.inputs if v is not None}
+        outer = {v.graph for v in read if isinstance(v.graph, ir.Graph)} - found
+        found |= outer
+        waiting.extend(outer)
+    return found
+
+
+def _free_name(graph: ir.Graph, wanted: str, around: set[ir.Graph]) -> str:
     """`wanted`, or it with a number where a value of that name exists."""
-    taken = {v.name for n in graph.all_nodes() for v in n.outputs} | {v.name for v in graph.inputs}
-    for inner in {n.graph for n in graph.all_nodes() if n.graph is not None} | {graph}:
+    nodes = [node for outer in around for node in outer.all_nodes()]
+    taken = {v.name for n in nodes for v in n.outputs} | {v.name for v in graph.inputs}
+    for inner in {n.graph for n in nodes if n.graph is not None} | around:
         taken |= set(inner.initializers) | {v.name for v in inner.inputs}
     name, number = wanted, 1
     while name in taken:

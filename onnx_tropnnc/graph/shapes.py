@@ -5,7 +5,7 @@ dimensions are given values first; a batch of BATCH samples, a prime, cannot be 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -103,11 +103,11 @@ def inference_error(model: ir.Model) -> str | None:
 
 
 def structure(model: Model) -> onnx.ModelProto:
-    """A proto of the model's graph in which huge tensors have their type and dimensions, but no data."""
+    """A proto of the model's graph in which huge tensors have their type and dimensions, but no data; bodies' go."""
     skeleton = _skeleton(model.ir, _HUGE)
     large = set(model.graph.initializers) - set(skeleton.graph.initializers)
     inputs = {name_of(v) for v in model.graph.inputs}
-    for value in [v for v in skeleton.graph.inputs if name_of(v) in large - inputs]:
+    for value in [v for v in skeleton.graph.inputs if name_of(v) not in inputs]:
         skeleton.graph.inputs.remove(value)
     proto = ir.to_proto(skeleton)
     for name in large:
@@ -127,12 +127,23 @@ def _inferred(model: ir.Model) -> onnx.ModelProto:
 
 
 def _shapes(inferred: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
-    found: dict[str, tuple[int | None, ...]] = {t.name: tuple(t.dims) for t in inferred.graph.initializer}
-    for info in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
-        if info.type.tensor_type.HasField("shape"):
-            dims = info.type.tensor_type.shape.dim
-            found[info.name] = tuple(d.dim_value if d.HasField("dim_value") else None for d in dims)
+    found: dict[str, tuple[int | None, ...]] = {}
+    for graph in _graphs(inferred.graph):
+        found |= {t.name: tuple(t.dims) for t in graph.initializer}
+        for info in (*graph.input, *graph.value_info, *graph.output):
+            if info.type.tensor_type.HasField("shape"):
+                dims = info.type.tensor_type.shape.dim
+                found[info.name] = tuple(d.dim_value if d.HasField("dim_value") else None for d in dims)
     return found
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The bodies inside it first, so that what the graph around them says of a name counts."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _graphs(body)
+    yield graph
 
 
 def _fold_shape_logic(copy: ir.Model, found: Shapes) -> bool:
@@ -140,11 +151,11 @@ def _fold_shape_logic(copy: ir.Model, found: Shapes) -> bool:
 
     A Reshape whose target is put together from Shape, Gather and Concat has no shape for onnx before opset 13.
     """
-    if all(None not in found.get(name_of(v), (None,)) for n in copy.graph for v in n.outputs):
+    if all(None not in found.get(name_of(v), (None,)) for n in copy.graph.all_nodes() for v in n.outputs):
         return False
     known: dict[str, NDArray[np.generic]] = {}
     progress = False
-    for node in list(copy.graph):
+    for node in list(copy.graph.all_nodes()):
         result = _evaluated(node, found, known, copy.opset_imports)
         if result is None:
             continue
@@ -153,10 +164,11 @@ def _fold_shape_logic(copy: ir.Model, found: Shapes) -> bool:
         if node.op_type != "Constant":
             progress = True
             constant = ir.node("Constant", [], {"value": ir.tensor(result)}, name=node.name)
-            copy.graph.insert_before(node, constant)
-            name = output.name
+            name, graph = output.name, node.graph
+            assert graph is not None
+            graph.insert_before(node, constant)
             output.replace_all_uses_with(constant.outputs[0], replace_graph_outputs=True)
-            copy.graph.remove(node, safe=True)
+            graph.remove(node, safe=True)
             constant.outputs[0].name = name
     return progress
 
@@ -214,17 +226,19 @@ def _skeleton(model: ir.Model, most: int = _LARGE) -> ir.Model:
     Shapes of the default operators' outputs are cleared: what the file says may be stale or symbolic.
     """
     copy = model.clone()
-    large = [v for v in copy.graph.initializers.values() if v.const_value is not None and v.const_value.size > most]
+    stored = [(graph, v) for graph in copy.graphs() for v in graph.initializers.values()]
     listed = {v.name for v in copy.graph.inputs}
-    for value in large:
+    for graph, value in stored:
         tensor = value.const_value
-        assert tensor is not None
+        if tensor is None or tensor.size <= most or (graph is not copy.graph and value.name in listed):
+            continue
         value.shape, value.type = ir.Shape(shape_of(tensor)), ir.TensorType(tensor.dtype)
-        del copy.graph.initializers[name_of(value)]
+        del graph.initializers[name_of(value)]
         value.const_value = None
         if value.name not in listed:
             copy.graph.inputs.append(value)
-    for node in copy.graph:
+            listed.add(value.name)
+    for node in copy.graph.all_nodes():
         if node.domain in ("", "ai.onnx"):
             for output in node.outputs:
                 output.shape = None

@@ -27,7 +27,7 @@ def recurrent(node: ir.Node, trace: Trace) -> None:
 
 
 def control_flow(node: ir.Node, trace: Trace) -> None:
-    """If, Loop, Scan: what goes in and out is fixed by the bodies."""
+    """If, Loop, Scan: what goes in and out stays; layers inside the bodies are compressed there."""
     _pin_all(node, f"{label(node)} ({node.op_type}) hands it to a subgraph", trace)
 
 

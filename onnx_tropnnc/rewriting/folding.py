@@ -44,7 +44,8 @@ def fold_batch_norms(model: Model) -> tuple[Change, ...]:
 
     In topological order, so that a chain of them folds whole. The model is changed in place.
     """
-    nodes = [node for node in model.graph if node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx")]
+    every = model.graph.all_nodes()
+    nodes = [node for node in every if node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx")]
     shapes = shapes_of(model) if nodes else {}
     return tuple(_fold(node, model, shapes) for node in nodes)
 
@@ -103,10 +104,16 @@ def _layer(node: ir.Node) -> _Layer | str:
     last = node.inputs[0].producer() if node.inputs[0] is not None else None
     if last is None:
         return "it stands first, no layer is before it"
+    if last.graph is not node.graph:
+        return f"{label(last)} before it stands outside of its body"
     if last.op_type == "Add":
         sides = [v.producer() if v is not None else None for v in last.inputs]
         maker = next((side for side in sides if side is not None and side.op_type in _LAYERS), None)
-        if maker is None or not any(constant_tensor(v) is not None for v in last.inputs):
+        if (
+            maker is None
+            or maker.graph is not last.graph
+            or not any(constant_tensor(v) is not None for v in last.inputs)
+        ):
             return f"{label(last)} before it adds two activations"
         if len(maker.outputs[0].uses()) > 1 or maker.outputs[0].is_graph_output():
             return f"{name_of(maker.outputs[0])} has other readers"

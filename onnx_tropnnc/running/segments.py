@@ -15,6 +15,7 @@ import onnx.helper
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnx_tropnnc.graph.bodies import bodies_of
 from onnx_tropnnc.graph.constants import constant_tensor, name_of
 from onnx_tropnnc.graph.model import Model
 
@@ -48,20 +49,10 @@ def segment(
 def _read(node: ir.Node) -> Iterator[ir.Value]:
     """The node's inputs, and what its subgraphs capture."""
     yield from (value for value in node.inputs if value is not None)
-    for inner in _subgraphs(node):
+    for inner in bodies_of(node):
         own = {*inner.inputs, *inner.initializers.values(), *(v for n in inner for v in n.outputs)}
         read = [v for n in inner for v in _read(n)] + list(inner.outputs)
         yield from (value for value in read if value not in own)
-
-
-def _subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
 
 
 def _initializer(value: ir.Value) -> onnx.TensorProto:

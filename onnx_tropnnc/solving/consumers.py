@@ -98,11 +98,11 @@ def find_consumers(
     readers = {p.use.node for group in groups if group.name in merges for p in group.of_kind("consumer")}
     twins = {name_of(value): node for node in compressed.graph for value in node.outputs}
     maps = output_maps(groups, merges)
-    nodes = [node for node in reference.graph if node in readers]
-    unsolved = {node for node in nodes if _refusal(node, maps) is None}
+    nodes = [node for node in reference.graph.all_nodes() if node in readers]
+    unsolved = {node for node in nodes if _refusal(node, maps, reference.graph) is None}
     found: list[Consumer | Passed] = []
     for node in nodes:
-        reason = _refusal(node, maps)
+        reason = _refusal(node, maps, reference.graph)
         if reason is not None:
             found.append(Passed(label(node), reason))
             continue
@@ -113,7 +113,9 @@ def find_consumers(
     return tuple(found)
 
 
-def _refusal(node: ir.Node, maps: Mapping[ir.Node, csr_array]) -> str | None:
+def _refusal(node: ir.Node, maps: Mapping[ir.Node, csr_array], graph: ir.Graph) -> str | None:
+    if node.graph is not graph:
+        return "it stands in the body of an If, Loop or Scan, which does not show what it reads"
     reason = solving_refusal(node)
     if reason is None and node in maps and LinearLayer(node).groups > 1:
         return "its own channels are merged across convolution groups"

@@ -1,0 +1,42 @@
+"""A ranking from weights alone, for groups whose activations cannot be looked at: those in bodies of If, Loop, Scan.
+
+With inputs that are white, unit and centred a group's channels have the covariance of its rows,
+
+    R = A A^T      G = C^T C / tr(C R C^T)
+
+so that what a consumer loses counts against what it makes, as in readings.py. Channels of different blocks share no
+consumer's columns: R and G are blocks of their own.
+"""
+
+import numpy as np
+
+from onnx_tropnnc.analysis.channels import ChannelGroup
+from onnx_tropnnc.analysis.weights import Workspace
+from onnx_tropnnc.deciding.selection import Ranking, rank_channels, with_ridge
+
+__all__ = ["block_counts", "ranking_by_weights"]
+
+
+def ranking_by_weights(group: ChannelGroup, workspace: Workspace) -> Ranking:
+    """The group's channels in the order in which they stay; pinned ones first."""
+    covariance, gram = np.eye(group.channels), np.zeros((group.channels, group.channels))
+    for number in range(int(group.blocks.max(initial=-1)) + 1):
+        channels = np.flatnonzero(group.blocks == number)
+        vectors = workspace.vectors(group, channels)
+        at = np.ix_(channels, channels)
+        covariance[at] = sum((row @ row.T for row in map(_double, vectors.rows)), np.zeros((len(channels),) * 2))
+        gram[at] = sum((c @ c.T for c in map(_double, vectors.columns)), np.zeros((len(channels),) * 2))
+    energy = float(np.sum(covariance * gram))
+    always = np.flatnonzero(group.blocks < 0)
+    return rank_channels([with_ridge(covariance)], [gram / max(energy, 1e-30)], always)
+
+
+def block_counts(group: ChannelGroup, ranking: Ranking, kept: int) -> tuple[int, ...]:
+    """Of the first `kept` channels how many stand in each block, one at least."""
+    blocks = group.blocks[ranking.order[:kept]]
+    found = np.bincount(blocks[blocks >= 0], minlength=int(group.blocks.max(initial=-1)) + 1)
+    return tuple(int(count) for count in np.maximum(found, 1))
+
+
+def _double(array: np.ndarray) -> np.ndarray:
+    return np.asarray(array, np.float64)

@@ -1,0 +1,53 @@
+"""Give tensors in the bodies of If, Loop and Scan names that no other tensor has.
+
+before  If(then: h = MatMul(x, w); else: h = MatMul(x, v))
+after   If(then: h = MatMul(x, w); else: h_2 = MatMul(x, v))
+needs   nothing; names of the main graph stay, and those in bodies that nothing else has
+
+What is known of a tensor (its shape, its statistics) is kept by its name.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnx_tropnnc.changes import Change
+from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.model import Model
+
+__all__ = ["NameBodiesApart"]
+
+
+@dataclass(frozen=True)
+class NameBodiesApart:
+    """Rename what is called as something else is, body by body."""
+
+    name: str = "name tensors of bodies apart"
+
+    def __call__(self, model: Model) -> tuple[Change, ...]:
+        """The first tensor of a name keeps it."""
+        taken = {name_of(value) for value in _made(model.graph)}
+        bodies = list(model.graph.subgraphs())
+        everywhere = taken | {name_of(value) for body in bodies for value in _made(body)}
+        for body in bodies:
+            for value in dict.fromkeys(_made(body)):
+                name = name_of(value)
+                if name and name in taken:
+                    value.name = _numbered(name, everywhere)
+                taken.add(name_of(value))
+                everywhere.add(name_of(value))
+        return ()
+
+
+def _made(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    yield from (value for node in graph for value in node.outputs)
+
+
+def _numbered(name: str, taken: set[str]) -> str:
+    number = 2
+    while f"{name}_{number}" in taken:
+        number += 1
+    return f"{name}_{number}"
