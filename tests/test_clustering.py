@@ -14,14 +14,14 @@ from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.clustering import (
     Keep,
     Threshold,
-    agglomerative,
     cluster,
     kmeans,
     merge_heights,
-    numbered_by_first,
     threshold_scale,
 )
 from onnx_tropnnc.merging.gram import gram_matrix, squared_distances
+from onnx_tropnnc.merging.labels import numbered_by_first
+from onnx_tropnnc.merging.trees import agglomerative
 
 NAMESPACES = [numpy_namespace, array_api_strict]
 
@@ -113,16 +113,15 @@ def test_a_count_that_no_partition_has_is_refused(count: int) -> None:
     with pytest.raises(OptionError, match=f"cannot form {count} clusters of 3 channels"):
         kmeans(np.eye(3), count, seed=0)
     with pytest.raises(OptionError, match=f"cannot form {count} clusters of 3 channels"):
-        agglomerative(1.0 - np.eye(3), count=count)
+        agglomerative(np.ones(3), 3, count=count)
 
 
 @pytest.mark.parametrize("linkage", ["ward", "complete", "average"])
 @pytest.mark.parametrize("count", [1, 7, 40])
 def test_trees_are_scikit_learns(linkage: str, count: int) -> None:
     vectors = np.random.default_rng(7).standard_normal((40, 6))
-    labels = agglomerative(
-        squared_distances(gram_matrix((vectors,), numpy_namespace), (vectors,)), linkage=linkage, count=count
-    )
+    distances = squared_distances(gram_matrix((vectors,), numpy_namespace), (vectors,))
+    labels = agglomerative(distances, 40, linkage=linkage, count=count)
     theirs = AgglomerativeClustering(count, linkage=linkage).fit_predict(vectors)
     assert same_partition(labels, theirs)
     assert_array_equal(labels, numbered_by_first(labels))
@@ -171,7 +170,7 @@ def test_one_channel() -> None:
     one = (np.ones((1, 3)),)
     assert_array_equal(cluster(one, Keep(1), seed=0, xp=numpy_namespace), [0])
     assert_array_equal(cluster(one, Threshold(1.0), seed=0, xp=numpy_namespace), [0])
-    assert_array_equal(agglomerative(np.zeros((1, 1)), count=1), [0])
+    assert_array_equal(agglomerative(np.zeros(0), 1, count=1), [0])
 
 
 def test_keeping_more_than_there_are_changes_nothing() -> None:
@@ -184,9 +183,9 @@ def test_numbering() -> None:
 
 def test_a_tree_needs_a_count_or_a_threshold() -> None:
     with pytest.raises(OptionError, match="either a count or a threshold"):
-        agglomerative(np.zeros((2, 2)))
+        agglomerative(np.zeros(1), 2)
     with pytest.raises(OptionError, match="either a count or a threshold"):
-        agglomerative(np.zeros((2, 2)), count=1, threshold=1.0)
+        agglomerative(np.zeros(1), 2, count=1, threshold=1.0)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.spatial.distance import squareform
 
 from onnx_tropnnc.backend import to_numpy
 from onnx_tropnnc.merging.gram import column_chunks, gram_matrix, squared_distances
@@ -73,7 +74,7 @@ def test_the_weights_are_left_alone() -> None:
 @pytest.mark.parametrize("xp", NAMESPACES)
 def test_distances(xp) -> None:
     blocks = blocks_of(np.random.default_rng(5), 8, (3, 4))
-    distances = squared_distances(gram_matrix(blocks, xp), blocks)
+    distances = squareform(squared_distances(gram_matrix(blocks, xp), blocks))
     assert_allclose(distances, direct_distances(np.hstack(blocks)), atol=1e-12)
     assert_array_equal(np.diagonal(distances), np.zeros(8))
 
@@ -81,7 +82,7 @@ def test_distances(xp) -> None:
 def test_a_common_offset_does_not_cost_digits() -> None:
     vectors = np.random.default_rng(6).standard_normal((10, 20)).astype(np.float32)
     moved = (vectors + np.float32(1000)).astype(np.float32)
-    distances = squared_distances(gram_matrix((moved,), numpy_namespace), (moved,))
+    distances = squareform(squared_distances(gram_matrix((moved,), numpy_namespace), (moved,)))
     assert_allclose(distances, direct_distances(moved.astype(np.float64)), rtol=1e-4, atol=1e-9)
 
 
@@ -89,7 +90,7 @@ def test_near_pairs_come_from_the_rows() -> None:
     rng = np.random.default_rng(7)
     vectors = rng.standard_normal((6, 300)).astype(np.float32)
     vectors[3], vectors[4] = vectors[0], vectors[1] + np.float32(1e-5) * rng.standard_normal(300).astype(np.float32)
-    distances = squared_distances(gram_matrix((vectors,), numpy_namespace), (vectors,))
+    distances = squareform(squared_distances(gram_matrix((vectors,), numpy_namespace), (vectors,)))
     exact = direct_distances(vectors.astype(np.float64))
     assert distances[0, 3] == distances[3, 0] == 0.0
     assert_allclose(distances[1, 4], exact[1, 4], rtol=1e-12)
@@ -99,5 +100,5 @@ def test_near_pairs_come_from_the_rows() -> None:
 @given(st.integers(1, 12), st.integers(1, 30), st.integers(0, 9))
 def test_distances_of_any_size(count: int, width: int, seed: int) -> None:
     vectors = np.random.default_rng(seed).standard_normal((count, width))
-    distances = squared_distances(gram_matrix((vectors,), numpy_namespace), (vectors,))
+    distances = squareform(squared_distances(gram_matrix((vectors,), numpy_namespace), (vectors,)))
     assert_allclose(distances, direct_distances(vectors), atol=1e-10)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.merging.clustering import numbered_by_first
+from onnx_tropnnc.merging.labels import numbered_by_first
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 from onnx_tropnnc.merging.representatives import (
     METHODS,

@@ -6,7 +6,7 @@ from graphs import assert_same_outputs, assert_sound, dims, graph, initializers,
 from numpy.testing import assert_allclose, assert_array_equal
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.analysis.weights import Workspace
+from onnx_tropnnc.analysis.weights import SLAB_BYTES, Workspace
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
@@ -178,3 +178,19 @@ def test_half_precision_weights_stay_half() -> None:
     loaded, groups = prepared(graph("c = Conv(x, w) y = Conv(c, u)", found, dtype=np.float16, **io))
     Workspace(loaded).apply(groups["Conv_0"], labels(0, 1, 0, 2))
     assert {array.dtype for array in initializers(to_proto(loaded)).values()} == {np.dtype(np.float16)}
+
+
+def test_weights_larger_than_a_slab_are_rewritten_whole() -> None:
+    found = random_weights(w=(2304, 4), u=(4 * 2304, 1000))
+    assert found["u"].nbytes > SLAB_BYTES
+    body = (
+        "c = Gemm <transB = 1> (x, w) s = Unsqueeze <axes = [2, 3]> (c) t = Tile(s, once) f = Flatten(t) y = Gemm(f, u)"
+    )
+    turned = {"w": found["w"], "u": found["u"], "once": np.array([1, 1, 2, 2], np.int64)}
+    loaded, groups = prepared(graph(body, turned, opset=11))
+    merge_map = MergeMap.mean_in_sum_out(np.arange(2304) // 2)
+    Workspace(loaded).apply(groups["Gemm_0"], merge_map)
+    result = initializers(to_proto(loaded))
+    assert_array_equal(result["w"], found["w"].reshape(1152, 2, 4).astype(np.float64).mean(axis=1).astype(np.float32))
+    sums = found["u"].reshape(1152, 2, 4, 1000).astype(np.float64).sum(axis=1)
+    assert_array_equal(result["u"], sums.reshape(4 * 1152, 1000).astype(np.float32))

@@ -8,6 +8,7 @@ are still there.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,14 @@ from onnx_tropnnc.analysis.trace import Labels, Use
 from onnx_tropnnc.graph.constants import array_of, name_of, own_input, set_array
 from onnx_tropnnc.graph.model import Model, RowScale
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
+from onnx_tropnnc.merging.row_major import row_major
 
-__all__ = ["Workspace"]
+__all__ = ["SLAB_BYTES", "Workspace"]
 
 Array = NDArray[Any]
+
+SLAB_BYTES = 32 * 2**20
+"""Weights are rewritten in pieces of this size, so that little memory is taken beside the old and the new one."""
 
 
 @dataclass
@@ -104,16 +109,19 @@ class Workspace:
         array, axis, members = array_of(value), place.use.axis, self._members(place)
         assert array is not None
         stays = (members < 0) | keep[members]
-        moved = np.moveaxis(array, axis, 0)
-        result = np.ascontiguousarray(moved[stays])
-        kept = members[stays]
-        for channels in _by_occurrence(members):
-            block = _as_block(array, axis, _positions(members, channels), len(channels))
-            part = merge_map.over(channels)
-            merged = _APPLY[place.use.kind]([block], part)[0]
-            targets = _positions(kept, channels[part.leaders])
-            result[targets] = merged.reshape(len(targets), *moved.shape[1:])
-        set_array(value, np.moveaxis(result, 0, axis))
+        shape = [*array.shape]
+        shape[axis] = int(stays.sum())
+        result = np.empty(shape, array.dtype)
+        for slab in _slabs(array, axis):
+            whole, rest = np.moveaxis(array[slab], axis, 0), np.moveaxis(result[slab], axis, 0)
+            rest[...] = whole[stays]
+            for channels in _by_occurrence(members):
+                block = _as_block(array[slab], axis, _positions(members, channels), len(channels))
+                part = merge_map.over(channels)
+                merged = _APPLY[place.use.kind]([block], part)[0]
+                targets = _positions(members[stays], channels[part.leaders])
+                rest[targets] = merged.reshape(len(targets), *whole.shape[1:])
+        set_array(value, result)
         scale = self.model.row_scales.get(name_of(value))
         if scale is not None and scale.axis == axis:
             self.model.row_scales[name_of(value)] = RowScale(axis, scale.factors[stays])
@@ -165,7 +173,18 @@ def _as_block(array: Array, axis: int, positions: Labels, count: int) -> Array:
     moved = np.moveaxis(array, axis, 0)
     if not np.array_equal(positions, np.arange(len(moved))):
         moved = moved[positions]
+    if moved.ndim == 2 and len(moved) != count:
+        moved = row_major(moved)
     return moved.reshape(count, -1)
+
+
+def _slabs(array: Array, axis: int) -> Iterator[tuple[slice, ...]]:
+    """The array in pieces of about SLAB_BYTES, cut across its longest other axis: what is merged is whole in each."""
+    lengths = [0 if other == axis else length for other, length in enumerate(array.shape)]
+    cut = int(np.argmax(lengths))
+    pieces = max(1, min(lengths[cut], -(-array.nbytes // SLAB_BYTES)))
+    for low, high in pairwise(max(1, lengths[cut]) * piece // pieces for piece in range(pieces + 1)):
+        yield tuple(slice(low, high) if other == cut != axis else slice(None) for other in range(array.ndim))
 
 
 def _pre_fusion(array: Array, scale: RowScale) -> Array:

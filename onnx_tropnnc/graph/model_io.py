@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import google.protobuf.message
@@ -21,6 +22,7 @@ from onnx_tropnnc.errors import InputModelError, OutputPathError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_checks import check_graph, check_stored
 from onnx_tropnnc.graph.proto_checks import check_proto
+from onnx_tropnnc.graph.streaming import hollowed, write_whole
 
 __all__ = ["EXTERNAL_BYTES", "Source", "check_output", "load", "save", "to_proto", "weight_bytes"]
 
@@ -147,7 +149,9 @@ def _write(model: Model, path: Path, folder: Path, external: bool) -> None:
     if external:
         ir.save(model.ir, draft, external_data=data.name)
     else:
-        draft.write_bytes(to_proto(model).SerializeToString(deterministic=True))
+        hollow, large = hollowed(model.ir)
+        with draft.open("wb") as file:
+            write_whole(to_proto(replace(model, ir=hollow)), large, file)
     _adopt_mode(draft, path)
     if external:
         path.unlink(missing_ok=True)

@@ -21,32 +21,31 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Array, Namespace, segment_sum, to_numpy
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.merging.gram import Gram, gram_matrix, squared_distances
+from onnx_tropnnc.merging.gram import Gram, fits_float32, gram_matrix, row_lengths, squared_distances
+from onnx_tropnnc.merging.labels import Labels, numbered_by_first
+from onnx_tropnnc.merging.trees import Linkage, agglomerative, tree_heights
+from onnx_tropnnc.merging.wide_ward import wide_heights, wide_labels
 
 __all__ = [
     "Clustering",
     "Extent",
     "Keep",
-    "Labels",
-    "Linkage",
     "Threshold",
     "Variant",
-    "agglomerative",
     "cluster",
     "hierarchical",
     "kmeans",
     "merge_heights",
-    "numbered_by_first",
     "threshold_scale",
 ]
 
-Labels: TypeAlias = NDArray[np.int64]
 Blocks: TypeAlias = Sequence[NDArray[Any]]
-Linkage: TypeAlias = Literal["ward", "complete", "average"]
 Clustering: TypeAlias = Literal["kmeans", "ward"]
 Variant: TypeAlias = Literal["raw", "1", "2"]
 
 MAX_ITERATIONS = 300
+WIDE = 4096
+"""More vectors than this get Ward's tree from half a matrix in float32 (wide_ward.py)."""
 
 
 @dataclass(frozen=True)
@@ -107,22 +106,33 @@ def hierarchical(blocks: Blocks, extent: Extent, *, xp: Namespace, gram: Gram | 
     size = len(blocks[0])
     if size < 2 or (isinstance(extent, Keep) and extent.count >= size):
         return np.arange(size)
+    if gram is None and _is_wide(blocks, "ward" if isinstance(extent, Keep) else extent.linkage):
+        if isinstance(extent, Keep):
+            return wide_labels(blocks, xp, count=extent.count)
+        return wide_labels(blocks, xp, threshold=extent.value * _wide_scale(blocks, extent.variant))
     known = gram_matrix(blocks, xp) if gram is None else gram
     distances = squared_distances(known, blocks)
     if isinstance(extent, Keep):
-        return agglomerative(distances, count=extent.count)
+        return agglomerative(distances, size, count=extent.count)
     limit = extent.value * threshold_scale(known, extent.variant)
-    return agglomerative(distances, linkage=extent.linkage, threshold=limit)
+    return agglomerative(distances, size, linkage=extent.linkage, threshold=limit)
 
 
 def merge_heights(blocks: Blocks, *, variant: Variant, linkage: Linkage, xp: Namespace) -> NDArray[np.float64]:
     """(n-1,) ascending, the threshold values that each bring one more merge: at t, n - #(heights <= t) stay."""
     if len(blocks[0]) < 2:
         return np.zeros(0)
-    gram = gram_matrix(blocks, xp)
-    heights = _tree(squared_distances(gram, blocks), linkage)[:, 2]
-    scale = threshold_scale(gram, variant)
+    if _is_wide(blocks, linkage):
+        heights, scale = wide_heights(blocks, xp), _wide_scale(blocks, variant)
+    else:
+        gram = gram_matrix(blocks, xp)
+        heights, scale = tree_heights(squared_distances(gram, blocks), linkage), threshold_scale(gram, variant)
     return heights / scale if scale > 0 else np.zeros_like(heights)
+
+
+def _is_wide(blocks: Blocks, linkage: Linkage) -> bool:
+    """Whether a float64 matrix of the distances would take more memory than is well spent on it."""
+    return len(blocks[0]) > WIDE and linkage == "ward" and fits_float32(blocks)
 
 
 # -- k-means ----------------------------------------------------------------------------------------------------------
@@ -228,57 +238,7 @@ def _without_empty(labels: Labels, gaps: NDArray[np.float64], count: int) -> Lab
     return labels
 
 
-def numbered_by_first(labels: Labels) -> Labels:
-    """The same clusters, numbered in the order of their first members: [2, 0, 2, 1] -> [0, 1, 0, 2]."""
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    numbered: Labels = rank[inverse.reshape(-1)]
-    return numbered
-
-
-# -- agglomerative ----------------------------------------------------------------------------------------------------
-
-
-def agglomerative(
-    squared_distances: NDArray[np.float64],
-    *,
-    linkage: Linkage = "ward",
-    count: int | None = None,
-    threshold: float | None = None,
-) -> Labels:
-    """Labels of the tree cut at `count` clusters, or with every merge whose height is at most `threshold`."""
-    if (count is None) == (threshold is None):
-        raise OptionError("agglomerative clustering needs either a count or a threshold")
-    size = len(squared_distances)
-    if count is not None and not 1 <= count <= size:
-        raise OptionError(f"cannot form {count} clusters of {size} channels")
-    if size < 2:
-        return np.zeros(size, dtype=np.int64)
-    tree = _tree(squared_distances, linkage)
-    merges = int((tree[:, 2] <= threshold).sum()) if threshold is not None else size - (count or 0)
-    return _cut(tree[:merges, :2].astype(np.int64), size)
-
-
-def _tree(squared_distances: NDArray[np.float64], linkage: Linkage) -> NDArray[np.float64]:
-    """SciPy's merge table. Ward needs Euclidean distances, not their squares, and gets them condensed."""
-    from scipy.cluster import hierarchy
-    from scipy.spatial.distance import squareform
-
-    tree: NDArray[np.float64] = hierarchy.linkage(np.sqrt(squareform(squared_distances, checks=False)), method=linkage)
-    return tree
-
-
-def _cut(merges: NDArray[np.int64], size: int) -> Labels:
-    """Labels after the first merges: merge j joins two nodes into node size + j, so clusters are what is connected."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    nodes = size + len(merges)
-    parents = np.repeat(np.arange(size, nodes), 2)
-    edges = coo_array((np.ones(2 * len(merges)), (merges.reshape(-1), parents)), shape=(nodes, nodes))
-    _, labels = connected_components(edges, directed=False)
-    return numbered_by_first(labels[:size])
+# -- thresholds --------------------------------------------------------------------------------------------------------
 
 
 def threshold_scale(gram: Gram, variant: Variant) -> float:
@@ -286,3 +246,10 @@ def threshold_scale(gram: Gram, variant: Variant) -> float:
     if variant == "1":
         return float(np.sqrt(gram.dimension))
     return float(to_numpy(gram.norms()).mean()) if variant == "2" else 1.0
+
+
+def _wide_scale(blocks: Blocks, variant: Variant) -> float:
+    """The same from the vectors themselves."""
+    if variant == "1":
+        return float(np.sqrt(sum(block.shape[1] for block in blocks)))
+    return float(row_lengths(blocks).mean()) if variant == "2" else 1.0

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.merging.clustering import Labels, numbered_by_first
-from onnx_tropnnc.merging.gram import column_chunks
+from onnx_tropnnc.merging.gram import column_chunks, row_lengths
+from onnx_tropnnc.merging.labels import Labels, numbered_by_first
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
 
 __all__ = ["contract", "contract_duplicates", "contract_exactly"]
@@ -74,8 +74,7 @@ def _read(vectors: ChannelVectors) -> NDArray[np.bool_]:
 
 def _norms(blocks: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
     """(n,) lengths of the rows over all blocks; 1 for rows of zeros."""
-    squares = [np.einsum("ij,ij->i", block, block, dtype=np.float64) for block in blocks]
-    norms = np.sqrt(np.sum(squares, axis=0))
+    norms = row_lengths(blocks)
     return np.where(norms > 0, norms, 1.0)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_tropnnc.merging.gram import row_lengths
 from onnx_tropnnc.merging.merge_map import ChannelVectors
 
 __all__ = ["Features", "feature_blocks", "row_norms"]
@@ -40,8 +41,8 @@ def feature_blocks(vectors: ChannelVectors, features: Features) -> Blocks:
 
 def row_norms(blocks: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
     """(n,) lengths of the rows of all blocks together; 1 for a row of zeros, so that it can be divided by."""
-    squares = np.sum([np.einsum("ij,ij->i", block, block, dtype=np.float64) for block in blocks], axis=0)
-    return np.where(squares > 0, np.sqrt(squares), 1.0)
+    lengths = row_lengths(blocks)
+    return np.where(lengths > 0, lengths, 1.0)
 
 
 def _scaled(blocks: Sequence[NDArray[Any]], factors: NDArray[np.float64]) -> Blocks:

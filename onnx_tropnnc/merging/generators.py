@@ -17,14 +17,13 @@ from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.clustering import (
     Extent,
     Keep,
-    Labels,
-    Linkage,
     Variant,
     cluster,
     merge_heights,
-    numbered_by_first,
 )
+from onnx_tropnnc.merging.labels import Labels, numbered_by_first
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
+from onnx_tropnnc.merging.trees import Linkage
 
 __all__ = ["generator_heights", "merge_generators", "shares"]
 

@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Array, Namespace, to_numpy
+from onnx_tropnnc.merging.row_major import copy_matrix
 
-__all__ = ["Gram", "column_chunks", "gram_matrix", "squared_distances"]
+__all__ = ["Gram", "column_chunks", "fits_float32", "gram_matrix", "row_lengths", "squared_distances"]
 
 CHUNK_BYTES = 64 * 2**20
 NEAR = 1e-5
@@ -94,7 +95,7 @@ def column_chunks(blocks: Sequence[NDArray[Any]], chunk_bytes: int = CHUNK_BYTES
         for start, block in _placed(blocks):
             first, last = max(low, start), min(high, start + block.shape[1])
             if first < last:
-                chunk[:, first - low : last - low] = block[:, first - start : last - start]
+                copy_matrix(chunk[:, first - low : last - low], block[:, first - start : last - start])
         yield chunk
 
 
@@ -108,8 +109,20 @@ def _placed(blocks: Sequence[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]
 
 def _product_dtype(blocks: Sequence[NDArray[Any]]) -> np.dtype[Any]:
     """float32 where no block is float64 and no sum of squares can pass float32's largest number."""
-    double = any(block.dtype == np.float64 or _largest(block) > LARGE for block in blocks)
-    return np.dtype(np.float64 if double else np.float32)
+    single = fits_float32(blocks) and all(block.dtype != np.float64 for block in blocks)
+    return np.dtype(np.float32 if single else np.float64)
+
+
+def fits_float32(blocks: Sequence[NDArray[Any]]) -> bool:
+    """Whether no sum of the elements' squares can pass float32's largest number."""
+    return all(_largest(block) <= LARGE for block in blocks)
+
+
+def row_lengths(blocks: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """(n,) the length of each row of all blocks together."""
+    squares = [np.einsum("ij,ij->i", block, block, dtype=np.float64) for block in blocks]
+    lengths: NDArray[np.float64] = np.sqrt(np.sum(squares, axis=0))
+    return lengths
 
 
 def _largest(block: NDArray[Any]) -> float:
@@ -117,16 +130,20 @@ def _largest(block: NDArray[Any]) -> float:
 
 
 def squared_distances(gram: Gram, blocks: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """(n, n) on the host, from the Gram matrix of `blocks`; the near pairs from the rows themselves."""
+    """On the host, of the pairs (0, 1), (0, 2) ... (1, 2) ..., from the Gram matrix of `blocks`; the near pairs from
+    the rows themselves."""
     centred = to_numpy(gram.centred)
     squares = np.diagonal(centred)
-    scale = squares[:, None] + squares[None, :]
-    distances: NDArray[np.float64] = np.maximum(scale - 2.0 * centred, 0.0)
-    np.fill_diagonal(distances, 0.0)
-    near = np.triu(distances <= NEAR * scale, 1)
-    for row in np.flatnonzero(near.any(axis=1)):
-        others = np.flatnonzero(near[row])
-        distances[row, others] = distances[others, row] = _row_distances(blocks, int(row), others)
+    distances = np.empty(len(squares) * (len(squares) - 1) // 2)
+    start = 0
+    for row in range(len(squares) - 1):
+        scale = squares[row] + squares[row + 1 :]
+        found = np.maximum(scale - 2.0 * centred[row, row + 1 :], 0.0)
+        near = np.flatnonzero(found <= NEAR * scale)
+        if len(near):
+            found[near] = _row_distances(blocks, row, row + 1 + near)
+        distances[start : start + len(found)] = found
+        start += len(found)
     return distances
 
 

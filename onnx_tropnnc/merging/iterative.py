@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Array, Namespace, segment_sum, to_numpy
-from onnx_tropnnc.merging.clustering import Labels
 from onnx_tropnnc.merging.gram import Gram, column_chunks
+from onnx_tropnnc.merging.labels import Labels
 
 __all__ = ["Coefficients", "alternate", "alternate_sign_fixed", "summing_to_one"]
 

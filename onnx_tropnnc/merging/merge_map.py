@@ -25,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from onnx_tropnnc.merging.row_major import row_major
+
 __all__ = ["ChannelVectors", "MergeMap", "apply_carriers", "apply_columns", "apply_rows"]
 
 CHUNK_BYTES = 64 * 2**20
@@ -175,7 +177,7 @@ def _weighted_sum(block: NDArray[Any], summation: csr_array) -> NDArray[Any]:
     out = np.empty((summation.shape[0], width), block.dtype)
     step = max(1, CHUNK_BYTES // (8 * max(1, len(block))))
     for start in range(0, width, step):
-        out[:, start : start + step] = summation @ block[:, start : start + step].astype(np.float64)
+        out[:, start : start + step] = summation @ row_major(block[:, start : start + step]).astype(np.float64)
     return out
 
 

@@ -28,7 +28,6 @@ from onnx_tropnnc.merging.clustering import (
     Clustering,
     Extent,
     Keep,
-    Linkage,
     Threshold,
     Variant,
     cluster,
@@ -40,6 +39,7 @@ from onnx_tropnnc.merging.generators import generator_heights, merge_generators
 from onnx_tropnnc.merging.gram import Gram, gram_matrix
 from onnx_tropnnc.merging.iterative import Coefficients, alternate, alternate_sign_fixed, summing_to_one
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
+from onnx_tropnnc.merging.trees import Linkage
 
 __all__ = [
     "L1",

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.merging.clustering import Labels
 from onnx_tropnnc.merging.gram import column_chunks
+from onnx_tropnnc.merging.labels import Labels
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_columns
 from onnx_tropnnc.theory.propositions import (
     ROUNDING,

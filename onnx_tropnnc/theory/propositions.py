@@ -25,8 +25,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from onnx_tropnnc import zonotopes
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.merging.clustering import Labels
 from onnx_tropnnc.merging.duplicates import contract, contract_duplicates
+from onnx_tropnnc.merging.labels import Labels
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_columns, apply_rows
 
 __all__ = [
