@@ -229,15 +229,23 @@ def _inspect(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.analysis.coverage import coverage_of
     from onnx_tropnnc.graph.model_io import load
     from onnx_tropnnc.graph.shapes import shapes_of
-    from onnx_tropnnc.pass_manager import PassManager
-    from onnx_tropnnc.passes import FoldBatchNorm, InlineFunctions, NameBodiesApart, PlainConstants, PlainShapes
+    from onnx_tropnnc.pass_manager import Pass, PassManager
+    from onnx_tropnnc.passes import (
+        DequantizeWeights,
+        FoldBatchNorm,
+        InlineFunctions,
+        NameBodiesApart,
+        PlainConstants,
+        PlainShapes,
+    )
     from onnx_tropnnc.rewriting.unreached import unreached_layers
     from onnx_tropnnc.terminal import print_coverage, print_groups
 
     ratio = arguments["ratio"] if _amounts(arguments) else 0.0
     options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
     model = load(arguments["source"], input_shapes=options.input_shape)
-    PassManager([InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()])(model)
+    plain: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()]
+    PassManager([*plain, DequantizeWeights()])(model)
     shapes = shapes_of(model)
     groups = find_channel_groups(model, shapes)
     selection = options.selection

@@ -27,8 +27,8 @@ from onnx_tropnnc.inputs.readers import DataReader, read_all
 from onnx_tropnnc.merging.representatives import Method
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import PassManager
-from onnx_tropnnc.passes import CompressChannels, RefreshShapes, VerifyOutputs
-from onnx_tropnnc.pipeline import draw_samples, exact_passes
+from onnx_tropnnc.passes import CompressChannels, VerifyOutputs
+from onnx_tropnnc.pipeline import draw_samples, exact_passes, finishing_passes
 from onnx_tropnnc.running.sessions import NotRunnable, available_cores
 from onnx_tropnnc.running.verification import measure_latency
 
@@ -161,7 +161,7 @@ def _point(source: Source, amount: Amount, options: Options) -> tuple[Point, byt
     samples = draw_samples(model, options)
     PassManager(exact_passes(options, samples))(model)
     try:
-        PassManager([CompressChannels(options, samples.solving, before), RefreshShapes()])(model)
+        PassManager([CompressChannels(options, samples.solving, before), *finishing_passes()])(model)
     except OptionError as error:
         return replace(point, refused=str(error)), None
     found = VerifyOutputs(samples.verifying, timing_seconds=0.0, seed=options.seed).compare(model)

@@ -29,12 +29,14 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Pass, PassManager, Progress, silent
 from onnx_tropnnc.passes.compress_channels import CompressChannels
+from onnx_tropnnc.passes.dequantize_weights import DequantizeWeights
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
 from onnx_tropnnc.passes.inline_functions import InlineFunctions
 from onnx_tropnnc.passes.name_bodies_apart import NameBodiesApart
 from onnx_tropnnc.passes.plain_constants import PlainConstants
 from onnx_tropnnc.passes.plain_shapes import PlainShapes
+from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 from onnx_tropnnc.report import Report
@@ -107,7 +109,7 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
         copy = folded.clone()
         step = CompressChannels(trial, samples.solving, before, plan, decider)
         _ = step(copy) if solved else step.merge(copy)
-        RefreshShapes()(copy)
+        PassManager(finishing_passes())(copy)
         return copy
 
     check = _verify_pass(options, samples)
@@ -137,9 +139,20 @@ def exact_passes(options: Options, samples: SampleSets | None) -> list[Pass]:
     few = None if samples is None else samples.verifying or samples.solving
     passes: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()]
     passes.append(FoldConstantChannels(few, options.selection))
-    if not options.verify or samples is None or samples.verifying is None:
-        return passes
-    return [*passes, CheckExactness(samples.verifying)]
+    if options.verify and samples is not None and samples.verifying is not None:
+        passes.append(CheckExactness(samples.verifying))
+    return [*passes, DequantizeWeights()] if _may_round(options) else passes
+
+
+def _may_round(options: Options) -> bool:
+    """Whether anything is asked for that changes numbers: else quantized weights stay as they are stored."""
+    ratios = options.ratio, *(ratio for _, ratio in options.ratio_for)
+    return not options.lossless and (options.ratio is None or any(ratios))
+
+
+def finishing_passes() -> list[Pass]:
+    """What makes a compressed model one to write."""
+    return [QuantizeWeights(), RefreshShapes()]
 
 
 def merging_passes(
@@ -147,7 +160,7 @@ def merging_passes(
 ) -> list[Pass]:
     """What makes the model smaller, and tells how far it is from the original then."""
     solving = samples.solving if samples else None
-    passes: list[Pass] = [CompressChannels(options, solving, original, options.plan, decider), RefreshShapes()]
+    passes: list[Pass] = [CompressChannels(options, solving, original, options.plan, decider), *finishing_passes()]
     if options.lossless and options.verify and samples is not None and samples.verifying is not None:
         passes.append(CheckExactness(samples.verifying, name="check that merging was exact"))
     return [*passes, _verify_pass(options, samples)] if options.verify else passes

@@ -5,6 +5,7 @@ if __name__ != "onnx_tropnnc.passes":
 
 from onnx_tropnnc.analysis.group_selection import Selection
 from onnx_tropnnc.passes.compress_channels import CompressChannels
+from onnx_tropnnc.passes.dequantize_weights import DequantizeWeights
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
 from onnx_tropnnc.passes.graph_surgeon import EditWithGraphSurgeon
@@ -13,6 +14,7 @@ from onnx_tropnnc.passes.merge_channels import MergeChannels
 from onnx_tropnnc.passes.name_bodies_apart import NameBodiesApart
 from onnx_tropnnc.passes.plain_constants import PlainConstants
 from onnx_tropnnc.passes.plain_shapes import PlainShapes
+from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
@@ -20,6 +22,7 @@ from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 __all__ = [
     "CheckExactness",
     "CompressChannels",
+    "DequantizeWeights",
     "EditWithGraphSurgeon",
     "FoldBatchNorm",
     "FoldConstantChannels",
@@ -28,6 +31,7 @@ __all__ = [
     "NameBodiesApart",
     "PlainConstants",
     "PlainShapes",
+    "QuantizeWeights",
     "ReconstructConsumers",
     "RefreshShapes",
     "Selection",

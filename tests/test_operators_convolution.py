@@ -193,7 +193,7 @@ def test_quantized_weights_pin_with_the_remedy() -> None:
     }
     model = graph("c = Conv(x, w) u = DequantizeLinear(q, s, z) y = Conv(c, u)", weights, **IMAGE)
     assert pinned(model, "Conv_0") == (
-        "the weight of Conv_2 is quantized; compress the float model before quantizing it"
+        "the weight of Conv_2 is quantized: a merge would round it; compress the float model before quantizing it"
     )
 
 

@@ -158,7 +158,7 @@ def test_computed_weights_pin() -> None:
     weights = random_weights(w=(4, 6)) | {"q": np.ones((6, 3), np.int8), "s": np.float32(0.1), "z": np.int8(0)}
     model = graph("c = MatMul(x, w) u = DequantizeLinear(q, s, z) y = MatMul(c, u)", weights)
     assert pinned(model, "MatMul_0") == (
-        "the weight of MatMul_2 is quantized; compress the float model before quantizing it"
+        "the weight of MatMul_2 is quantized: a merge would round it; compress the float model before quantizing it"
     )
 
 

@@ -27,8 +27,10 @@ def test_operators_without_a_rule(body: str) -> None:
 def test_quantization() -> None:
     more = {"s": np.float32(0.1), "z": np.uint8(128)}
     model = between("q = QuantizeLinear(c, s, z) d = DequantizeLinear(q, s, z)", **more)
+    assert groups_of(model)["MatMul_0"].pinned is None
+    model = between("q, s, z = DynamicQuantizeLinear(c) d = DequantizeLinear(q, s, z)")
     assert pinned(model, "MatMul_0") == (
-        "QuantizeLinear_1 (QuantizeLinear) is quantized; compress the float model before quantizing it"
+        "DynamicQuantizeLinear_1 (DynamicQuantizeLinear) is quantized; compress the float model before quantizing it"
     )
 
 

@@ -103,6 +103,8 @@ class Workspace:
         value = own_input(use.node, use.slot, inside)
         if before in self.model.row_scales:
             self.model.row_scales[name_of(value)] = self.model.row_scales[before]
+        if before in self.model.quantized:
+            self.model.quantized[name_of(value)] = self.model.quantized[before]
         return value
 
     def _rewrite(self, place: Place, value: ir.Value, merge_map: MergeMap, keep: NDArray[np.bool_]) -> None:
@@ -125,6 +127,9 @@ class Workspace:
         scale = self.model.row_scales.get(name_of(value))
         if scale is not None and scale.axis == axis:
             self.model.row_scales[name_of(value)] = RowScale(axis, scale.factors[stays])
+        stored = self.model.quantized.get(name_of(value))
+        if stored is not None:
+            self.model.quantized[name_of(value)] = stored.cut(axis, stays)
 
     def _drop_positions(self, place: Place, keep: NDArray[np.bool_]) -> None:
         key = (place.use.node, place.use.slot, place.use.axis)

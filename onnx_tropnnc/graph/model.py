@@ -13,6 +13,8 @@ import onnx
 import onnx_ir
 from numpy.typing import NDArray
 
+from onnx_tropnnc.graph.quantization import Quantization
+
 __all__ = ["ChannelStatistics", "Model", "RowScale"]
 
 
@@ -42,6 +44,7 @@ class Model:
         source: the untouched original, for verification: its path, or the proto where it came without a file.
         row_scales: per weight (name of its value), how to get back to the kernel before fusion.
         statistics: per tensor (name), what a folded BatchNormalization promised of it.
+        quantized: per weight (name of its value), how it was stored where a DequantizeLinear stood before it.
         input_shapes: shapes that the user gave for dynamic inputs.
         files: what the original consists of: its own file and those of its external data; never written to.
     """
@@ -51,6 +54,7 @@ class Model:
     source: Path | onnx.ModelProto
     row_scales: dict[str, RowScale] = field(default_factory=dict)
     statistics: dict[str, ChannelStatistics] = field(default_factory=dict)
+    quantized: dict[str, Quantization] = field(default_factory=dict)
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     files: frozenset[Path] = frozenset()
 
@@ -66,4 +70,10 @@ class Model:
 
     def clone(self) -> "Model":
         """A copy whose graph can be changed independently; tensors are shared, not copied."""
-        return replace(self, ir=self.ir.clone(), row_scales=dict(self.row_scales), statistics=dict(self.statistics))
+        return replace(
+            self,
+            ir=self.ir.clone(),
+            row_scales=dict(self.row_scales),
+            statistics=dict(self.statistics),
+            quantized=dict(self.quantized),
+        )

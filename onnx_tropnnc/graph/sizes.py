@@ -1,7 +1,8 @@
 """What a model costs: parameters, multiply-accumulates of one sample, bytes of weights.
 
-Parameters are the floating-point elements of initializers and Constant nodes, subgraphs' too. Multiply-accumulates are
-those of Conv, ConvTranspose, Gemm and MatMul with constant weights.
+Parameters are the floating-point elements of initializers and Constant nodes, subgraphs' too, and the integers that a
+DequantizeLinear makes weights of. Multiply-accumulates are those of Conv, ConvTranspose, Gemm and MatMul with constant
+weights.
 """
 
 import math
@@ -11,6 +12,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import constant_tensor, dims_of, is_floating, name_of
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.quantization import dequantized, is_quantized_weight
 from onnx_tropnnc.graph.shapes import Shapes
 
 __all__ = ["Size", "node_macs", "size_of"]
@@ -31,7 +33,17 @@ def size_of(model: Model, shapes: Shapes) -> Size:
     macs = [node_macs(node, shapes) for node in model.graph]
     known = None if None in macs else sum(m or 0 for m in macs)
     floating = sum(t.size for t in tensors if is_floating(t))
-    return Size(floating, known, sum(t.nbytes for t in tensors))
+    return Size(floating + sum(map(_elements, _integers(model))), known, sum(t.nbytes for t in tensors))
+
+
+def _integers(model: Model) -> set[ir.Value]:
+    """Stored weights behind a DequantizeLinear, each once."""
+    nodes = [node for node in model.graph.all_nodes() if is_quantized_weight(node)]
+    return {value for node in nodes if (value := node.inputs[0]) is not None}
+
+
+def _elements(value: ir.Value) -> int:
+    return math.prod(dims_of(value) or ())
 
 
 def _tensors(graph: ir.Graph) -> list[ir.TensorProtocol]:
@@ -47,8 +59,9 @@ def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
     """
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return 0
-    slot = 0 if node.op_type == "MatMul" and dims_of(node.inputs[1]) is None else 1
-    weight = dims_of(node.inputs[slot])
+    sides = [dims_of(dequantized(value)) for value in node.inputs[:2]]
+    slot = 0 if node.op_type == "MatMul" and sides[1] is None else 1
+    weight = sides[slot]
     if weight is None:
         return 0
     if node.op_type == "Gemm":

@@ -20,6 +20,7 @@ from onnx_tropnnc.operators import (
     normalization,
     opaque,
     pooling,
+    quantizing,
     reorder,
     repeating,
 )
@@ -39,6 +40,7 @@ FAMILIES = (
     reorder,
     gathering,
     repeating,
+    quantizing,
     opaque,
 )
 """The families, in the order in which a person reads about them."""

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.analysis.trace import Labels, Trace, label
 from onnx_tropnnc.graph.constants import constant_tensor
+from onnx_tropnnc.graph.quantization import is_quantized_weight, quantization_refusal
 
 __all__ = ["RULES", "weight_refusal"]
 
@@ -18,8 +19,9 @@ def weight_refusal(node: ir.Node, slot: int) -> str | None:
     if constant_tensor(value) is not None:
         return None
     maker = value.producer() if value is not None else None
-    if maker is not None and maker.op_type == "DequantizeLinear":
-        return f"the weight of {label(node)} is quantized; compress the float model before quantizing it"
+    if maker is not None and is_quantized_weight(maker):
+        why = quantization_refusal(maker) or "is quantized: a merge would round it"
+        return f"the weight of {label(node)} {why}; compress the float model before quantizing it"
     return f"the weight of {label(node)} is computed at run time, not an initializer"
 
 

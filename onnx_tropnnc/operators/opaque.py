@@ -17,7 +17,7 @@ def unknown(node: ir.Node, trace: Trace) -> None:
 
 
 def quantization(node: ir.Node, trace: Trace) -> None:
-    """QuantizeLinear, QLinearConv ...: integers have no room for merged weights."""
+    """QLinearConv, MatMulInteger ...: layers of integers without floating-point weights between them."""
     _pin_all(node, f"{label(node)} ({node.op_type}) is quantized; compress the float model before quantizing it", trace)
 
 
@@ -82,8 +82,7 @@ RULES = (
     | dict.fromkeys(("GRU", "LSTM", "RNN"), recurrent)
     | dict.fromkeys(("If", "Loop", "Scan"), control_flow)
     | dict.fromkeys(
-        ("ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul")
-        + ("QuantizeLinear",),
+        ("ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"),
         quantization,
     )
 )

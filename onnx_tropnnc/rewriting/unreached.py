@@ -32,5 +32,6 @@ def _of(node: ir.Node) -> Iterator[Unreached]:
         yield Unreached(label(node), f"{node.op_type} is recurrent: its gates and state share one size")
     elif node.op_type in _LAYERS and (reason := weight_refusal(node, 1)):
         yield Unreached(label(node), reason)
-    elif node.op_type == "MatMul" and any("quantized" in (weight_refusal(node, slot) or "") for slot in (0, 1)):
-        yield Unreached(label(node), "its weight is quantized; compress the float model before quantizing it")
+    elif node.op_type == "MatMul":
+        reasons = [reason for slot in (0, 1) if (reason := weight_refusal(node, slot)) and "quantized" in reason]
+        yield from (Unreached(label(node), reason.replace(f"of {label(node)} ", "")) for reason in reasons[:1])

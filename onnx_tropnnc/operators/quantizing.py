@@ -1,0 +1,28 @@
+"""QuantizeLinear and DequantizeLinear on activations: channels pass where one step serves them all.
+
+    y = s (round(x / s) + z - z)      element by element; integers in between
+
+Weights behind a DequantizeLinear are no activations: passes/dequantize_weights.py writes them plainly first.
+"""
+
+import onnx_ir as ir
+
+from onnx_tropnnc.analysis.trace import Trace, label
+
+__all__ = ["RULES"]
+
+
+def with_one_step(node: ir.Node, trace: Trace) -> None:
+    """QuantizeLinear, DequantizeLinear: of activations, with one scale for all channels."""
+    axes, shape = trace.tracked(node.inputs[0]), trace.shape(node.inputs[1])
+    if not axes:
+        return
+    if shape is None or any(size != 1 for size in shape):
+        trace.pin(axes, f"{label(node)} ({node.op_type}) has a step for each channel, or steps computed at run time")
+        return
+    trace.bend(axes)
+    trace.stretch(axes)
+    trace.carry(node.outputs[0], axes)
+
+
+RULES = dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), with_one_step)

@@ -1,0 +1,149 @@
+"""Store weights as the integers that they were before DequantizeWeights: an int8 model comes out as one.
+
+before  W -> Conv                        merged, cut, solved
+after   DequantizeLinear(q, s, z) -> Conv
+needs   `Model.quantized`
+
+What was only cut has the integers and steps that it had. Where merged or solved weights do not fit, their steps become
+longer, and those of the layer's bias with them: runtimes that compute in integers take the bias's step to be the
+product of the input's and the weight's. A bias that solving brought is stored on that step too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.graph.constants import add_initializer, array_of, name_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.quantization import Quantization
+
+__all__ = ["QuantizeWeights"]
+
+_WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
+_BIAS = 2
+
+
+@dataclass(frozen=True)
+class QuantizeWeights:
+    """Put integers and DequantizeLinear back in front of every layer that had them."""
+
+    name: str = "quantize weights"
+
+    def __call__(self, model: Model) -> tuple[Change, ...]:
+        """A note that says how many weights changed."""
+        values = [value for graph in model.ir.graphs() for value in graph.initializers.values() if value.uses()]
+        stored = {value: model.quantized[name_of(value)] for value in values if name_of(value) in model.quantized}
+        model.quantized.clear()
+        biases = {value: quantization for value, quantization in stored.items() if _is_bias(value)}
+        weights = {value: quantization for value, quantization in stored.items() if value not in biases}
+        layers: dict[ir.Node, _Stored] = {}
+        changed = 0
+        for value, quantization in weights.items():
+            readers = [use.node for use in value.uses()]
+            found = _Stored.of(value, quantization)
+            layers |= dict.fromkeys(readers, found)
+            changed += found.quantization.integers is not quantization.integers
+        for value, quantization in biases.items():
+            _Stored.of(value, _on_longer_steps(value, quantization, layers))
+        for value, quantization in _new_biases(layers).items():
+            _Stored.of(value, quantization)
+        kinds = " and ".join(sorted({quantization.dtype.name.lower() for quantization in stored.values()}))
+        return (
+            (Note(f"{changed} of {len(weights)} quantized weights changed, and are {kinds} again"),) if changed else ()
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """A weight that was written as integers, and how much longer its steps became."""
+
+    quantization: Quantization
+    factors: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, value: ir.Value, quantization: Quantization) -> "_Stored":
+        """Write the weight as integers."""
+        array = array_of(value)
+        assert array is not None
+        integers, factors = quantization.apply(array)
+        found = quantization.rescaled(integers, factors)
+        _write(value, found)
+        return cls(found, factors)
+
+
+def _is_bias(value: ir.Value) -> bool:
+    return all(use.idx == _BIAS and use.node.op_type in _WITH_BIAS for use in value.uses())
+
+
+def _on_longer_steps(value: ir.Value, bias: Quantization, layers: Mapping[ir.Node, _Stored]) -> Quantization:
+    """The bias's steps as much longer as those of the weight beside it."""
+    weight = next((layers[use.node] for use in value.uses() if use.node in layers), None)
+    if weight is None or weight.factors.size != bias.steps.size or (weight.factors == 1.0).all():
+        return bias
+    return bias.rescaled(bias.integers, weight.factors)
+
+
+def _new_biases(layers: Mapping[ir.Node, _Stored]) -> dict[ir.Value, Quantization]:
+    """Floating-point biases that only a layer of integers reads, on the steps that the integers' products have."""
+    found = {}
+    for node, weight in layers.items():
+        bias = node.inputs[_BIAS] if node.op_type in _WITH_BIAS and len(node.inputs) > _BIAS else None
+        array, step = array_of(bias), _step_of(node.inputs[0])
+        if bias is None or array is None or step is None or not bias.is_initializer() or len(bias.uses()) > 1:
+            continue
+        steps = np.asarray(weight.quantization.steps * step)
+        if array.ndim == 1 and steps.size in (1, array.size):
+            found[bias] = _bias_quantization(name_of(bias), array, steps.astype(array.dtype))
+    return found
+
+
+def _bias_quantization(name: str, array: NDArray[np.generic], steps: NDArray[np.generic]) -> Quantization:
+    return Quantization(
+        node=f"{name}_dequantize",
+        names=(f"{name}_quantized", f"{name}_scale", ""),
+        dtype=ir.DataType.INT32,
+        axis=0 if steps.size > 1 else None,
+        steps=steps if steps.size > 1 else steps.reshape(()),
+        zeros=np.zeros(steps.shape if steps.size > 1 else (), np.int32),
+        integers=np.zeros(array.shape, np.int32),
+    )
+
+
+def _step_of(value: ir.Value | None) -> NDArray[Any] | None:
+    """The step of a tensor that comes from a DequantizeLinear with one for all of it."""
+    node = None if value is None else value.producer()
+    step = array_of(node.inputs[1]) if node is not None and node.op_type == "DequantizeLinear" else None
+    return step if step is not None and step.size == 1 else None
+
+
+def _write(value: ir.Value, stored: Quantization) -> None:
+    """DequantizeLinear of the integers in place of the weight, under its name."""
+    name, graph = name_of(value), value.graph
+    assert isinstance(graph, ir.Graph)
+    anchor = next((node for node in graph if any(source is value for source in node.inputs)), None) or graph[0]
+    parts = zip(stored.names, (stored.integers, stored.steps, stored.zeros), strict=True)
+    inputs = [_constant(anchor, wanted, array) for wanted, array in parts if wanted]
+    node = ir.node("DequantizeLinear", inputs, {} if stored.axis is None else {"axis": stored.axis}, name=stored.node)
+    graph.insert_before(anchor, node)
+    value.replace_all_uses_with(node.outputs[0])
+    graph.initializers.pop(name)
+    node.outputs[0].name = name
+
+
+def _constant(anchor: ir.Node, wanted: str, array: NDArray[np.generic]) -> ir.Value:
+    """An initializer of this name: the one that other weights share with this one, or a new one."""
+    graph = anchor.graph
+    there = array_of(graph.initializers.get(wanted)) if isinstance(graph, ir.Graph) else None
+    if (
+        isinstance(graph, ir.Graph)
+        and there is not None
+        and there.dtype == array.dtype
+        and np.array_equal(there, array)
+    ):
+        return graph.initializers[wanted]
+    return add_initializer(anchor, wanted, array)
