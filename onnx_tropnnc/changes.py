@@ -14,6 +14,7 @@ Change
 from dataclasses import dataclass
 
 from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.merging.predicted_error import Prediction
 from onnx_tropnnc.running.verification import Verification
 from onnx_tropnnc.theory.propositions import Bound
 
@@ -61,6 +62,8 @@ class Merged(Change):
     macs_saved: int
     merge_map: MergeMap
     bound: Bound | None = None
+    predicted: Prediction | None = None
+    """What was predicted of its consumers when its size was decided; None where nothing could be."""
 
 
 @dataclass(frozen=True)

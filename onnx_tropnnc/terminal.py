@@ -8,7 +8,7 @@ from rich.table import Table
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.coverage import Coverage
-from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded, Unreached
+from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded, Reconstructed, Unreached
 from onnx_tropnnc.curves import Curve, Point
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.verification import Verification
@@ -51,6 +51,7 @@ def _lines(report: Report) -> Iterable[str]:
     pinned = sum(k.pinned for k in kept)
     if kept:
         yield f"  {pinned} pinned by the graph, {len(kept) - pinned} left by options; --inspect says why"
+    yield from _errors(merged, report.of(Reconstructed))
     yield from _bounds(merged)
     for layer in report.of(Unreached):
         yield f"  {layer.node} stays: {layer.reason}"
@@ -58,6 +59,22 @@ def _lines(report: Report) -> Iterable[str]:
         yield from _verified(report.verification)
     for note in report.of(Note):
         yield note.text
+
+
+def _errors(merged: Iterable[Merged], solved: Iterable[Reconstructed]) -> Iterable[str]:
+    """The largest relative errors of layers that read merged groups."""
+    predicted = [
+        (m.predicted.error, f"{m.group}, from {m.predicted.source}") for m in merged if m.predicted is not None
+    ]
+    errors = ((s.node, s.error_before if s.error_after is None else s.error_after) for s in solved)
+    measured = [(error, node) for node, error in errors if error is not None]
+    parts = [
+        f"{what} up to {100 * max(found)[0]:.2g} % ({max(found)[1]})"
+        for what, found in (("predicted", predicted), ("measured", measured))
+        if found
+    ]
+    if parts:
+        yield f"  relative error where they are read: {', '.join(parts)}"
 
 
 def _bounds(merged: Iterable[Merged]) -> Iterable[str]:

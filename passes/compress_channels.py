@@ -86,6 +86,7 @@ class CompressChannels:
             selection=options.selection,
             sizes=decision.sizes,
             plan=decision.maps,
+            predicted=decision.predicted,
             rounding=options.rounding,
             bound_radius=options.bound_radius,
             seed=options.seed,

@@ -8,7 +8,7 @@ Exact duplicates go first, in all groups. Then groups are taken in topological o
 groups before it left them. K always counts from the channels that the model came with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,7 +26,8 @@ from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.graph.sizes import size_of
-from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
+from onnx_tropnnc.merging.predicted_error import Loss, Prediction, linear_loss
 from onnx_tropnnc.merging.representatives import (
     Extent,
     Keep,
@@ -55,6 +56,7 @@ class MergeChannels:
         selection: which groups may change.
         sizes: channels to keep by group name and block, instead of a ratio.
         plan: merge maps by group name, replayed instead of made; groups that are neither in it nor in `sizes` stay.
+        predicted: the relative errors of planned groups' consumers, where they are known; else weights predict them.
         rounding: what counts are rounded up to, with a ratio or a threshold.
         bound_radius: state error bounds for inputs in a ball of this radius; None: none, they cost a pass over the
             weights.
@@ -69,6 +71,7 @@ class MergeChannels:
     selection: Selection = field(default_factory=Selection)
     sizes: Mapping[str, tuple[int, ...]] | None = None
     plan: Mapping[str, MergeMap] | None = None
+    predicted: Mapping[str, float] = field(default_factory=dict)
     rounding: Rounding = EXACTLY
     bound_radius: float | None = None
     seed: int = 0
@@ -107,10 +110,10 @@ class MergeChannels:
             step = self._decide(group, before, work) if planned is None else _fitting(planned, group)
             merge_map = step.after(before)
             if merge_map.changes:
-                bound = self._bound(group, before, step, work)
+                bound, predicted = self._bound(group, before, step, work), self._predicted(group, before, step, work)
                 if step.changes:
                     work.apply(group, expanded(step, before))
-                return work.merged(group, merge_map, bound)
+                return work.merged(group, merge_map, bound, predicted)
             reason = "; ".join(("nothing to merge at this size", *group.reasons))
         return Kept(group.name, producers, group.channels, reason, pinned=False)
 
@@ -134,12 +137,10 @@ class MergeChannels:
         if self.bound_radius is None:
             return None
         bounds = []
-        merge_map, left = expanded(step, before), before.leaders
-        for number in range(int(group.blocks.max(initial=-1)) + 1):
-            channels = left[group.blocks[left] == number]
+        for vectors, merge_map in work.blocks(group, before, step):
             found = bound_for(
-                work.workspace.vectors(group, channels),
-                merge_map.over(channels),
+                vectors,
+                merge_map,
                 radius=self.bound_radius,
                 method=self.method.name,
                 lipschitz=group.passage.lipschitz,
@@ -150,6 +151,14 @@ class MergeChannels:
             bounds.append(found)
         weakest = next((bound for bound in bounds if not bound.holds), bounds[0])
         return replace(weakest, value=sum(bound.value for bound in bounds), radius=self.bound_radius)
+
+    def _predicted(self, group: ChannelGroup, before: MergeMap, step: MergeMap, work: "_Work") -> Prediction | None:
+        """Of the group's consumers, before it is merged; contraction costs nothing."""
+        if group.name in self.predicted:
+            return Prediction(self.predicted[group.name], "activations")
+        losses = (linear_loss(*block, seed=self.seed) for block in work.blocks(group, before, step))
+        relative = sum(losses, start=Loss(0.0, 0.0)).relative
+        return None if relative is None else Prediction(relative, "weights")
 
     def _count(self, group: ChannelGroup, block: int, channels: int) -> int:
         """How many of a block's channels stay."""
@@ -185,7 +194,18 @@ class _Work:
             macs + (before.macs or 0) - (after.macs or 0),
         )
 
-    def merged(self, group: ChannelGroup, merge_map: MergeMap, bound: Bound | None) -> Merged:
+    def blocks(
+        self, group: ChannelGroup, before: MergeMap, step: MergeMap
+    ) -> Iterator[tuple[ChannelVectors, MergeMap]]:
+        """The weights around the channels that are left, block by block, and what `step` makes of each."""
+        merge_map, left = expanded(step, before), before.leaders
+        for number in range(int(group.blocks.max(initial=-1)) + 1):
+            channels = left[group.blocks[left] == number]
+            yield self.workspace.vectors(group, channels), merge_map.over(channels)
+
+    def merged(
+        self, group: ChannelGroup, merge_map: MergeMap, bound: Bound | None, predicted: Prediction | None
+    ) -> Merged:
         parameters, macs = self.saved[group]
         return Merged(
             group=group.name,
@@ -197,6 +217,7 @@ class _Work:
             macs_saved=macs,
             merge_map=merge_map,
             bound=bound,
+            predicted=predicted,
         )
 
 

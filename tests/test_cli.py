@@ -156,6 +156,23 @@ def test_the_report_is_a_page_too_and_says_how_to_do_it_again(command: Command, 
     assert all(digest in paths[0].read_text() for _, _, digest in hashed)
 
 
+def test_predicted_and_measured_errors_are_printed_and_reported(command: Command, source: Path, target: Path) -> None:
+    report = target.with_suffix(".json")
+    result = command(source, target, "--ratio", 0.5, "--report", report)
+    found = json.loads(report.read_text())
+    (group,), (solved,) = found["groups"], found["reconstructed"]
+    assert group["predicted"]["source"] == "activations"
+    predicted = f"predicted up to {100 * group['predicted']['error']:.2g} % ({group['group']}, from activations)"
+    measured = f"measured up to {100 * solved['error_after']:.2g} % ({solved['node']})"
+    assert f"  relative error where they are read: {predicted}, {measured}\n" in result.out
+    result = command(source, target, "--ratio", 0.5, "--report", report, "--reconstruct", "off")
+    error = json.loads(report.read_text())["groups"][0]["predicted"]["error"]
+    line = (
+        f"  relative error where they are read: predicted up to {100 * error:.2g} % ({group['group']}, from weights)\n"
+    )
+    assert line in result.out
+
+
 def test_error_bounds_are_printed_and_reported(command: Command, source: Path, target: Path) -> None:
     options = ("--ratio", 0.5, "--method", "tropnnc", "--reconstruct", "off", "--bound-radius", 3, "--no-verify")
     report = target.with_suffix(".json")

@@ -85,6 +85,8 @@ def test_the_page_says_what_was_done(report: Report) -> None:
     assert {"Parameters", "64", "32", "50.0 %", "8 → 4", "its output y is a model output"} <= set(shown.cells)
     bound = report.to_dict()["groups"][0]["bound"]
     assert f"{bound['value']:.4g} (Lipschitz, radius 2)" in shown.cells
+    predicted = report.to_dict()["groups"][0]["predicted"]
+    assert f"{100 * predicted['error']:.2g} % (activations)" in shown.cells
     (solved,) = report.to_dict()["reconstructed"]
     assert f"{solved['node']}: {100 * solved['error_before']:.2g} % merged, " in shown.text
     assert f"Seed {report.seed}." in shown.text

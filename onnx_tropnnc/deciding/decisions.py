@@ -67,6 +67,8 @@ class Decision:
 
     maps: Mapping[str, MergeMap] | None = None
     sizes: Mapping[str, tuple[int, ...]] | None = None
+    predicted: Mapping[str, float] = field(default_factory=dict)
+    """Of groups with maps, the relative L2 errors that samples predict of their consumers."""
 
 
 @dataclass
@@ -120,7 +122,8 @@ class Decider:
         """Maps that keep the first channels; sizes for groups in bodies, which clustering makes smaller."""
         seen = [group for group in groups if group.body is None]
         sizes = {g.name: block_counts(g, ranked[g.name], counts[g.name]) for g in groups if g.body is not None}
-        return Decision(self._plan(seen, ranked, {group.name: counts[group.name] for group in seen}, options), sizes)
+        maps = self._plan(seen, ranked, {group.name: counts[group.name] for group in seen}, options)
+        return Decision(maps, sizes, {name: ranked[name].relative_error(merge_map) for name, merge_map in maps.items()})
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:
         return [g for g in self.groups if g.pinned is None and options.selection.refusal(g) is None]

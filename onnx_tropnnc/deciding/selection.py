@@ -40,6 +40,18 @@ class Ranking:
     residual: NDArray[np.float64]
     """(n + 1,) what is lost with the first k kept, on what the order was made from; in units of the Gram matrices."""
 
+    def relative_error(self, merge_map: MergeMap) -> float:
+        """The root of what is lost with the channels that a map keeps; each may bring its duplicates along.
+
+        They are as many of the first ones as it takes to have one of every cluster.
+        """
+        places = np.empty(len(self.order), np.int64)
+        places[self.order] = np.arange(len(self.order))
+        first = np.full(merge_map.size, len(self.order) - 1)
+        kept = merge_map.labels >= 0
+        np.minimum.at(first, merge_map.labels[kept], places[kept])
+        return float(np.sqrt(max(self.residual[int(first.max(initial=-1)) + 1], 0.0)))
+
 
 def rank_channels(covariances: Sequence[Array], grams: Sequence[Array], always: NDArray[np.int64]) -> Ranking:
     """All channels in greedy order, those of `always` before all others; arrays of one namespace, float64."""
