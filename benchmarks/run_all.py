@@ -23,7 +23,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from vgg16 import timed
 
-from onnx_tropnnc.running.sessions import available_cores
+from onnx_tropnnc.running.cores import available_cores
 
 HERE = Path(__file__).parent
 WIDE = (4096, 16384, 4096)

@@ -174,8 +174,8 @@ def _sweep(arguments: dict[str, Any]) -> int:
     others = {field.name: getattr(options, field.name) for field in fields(options)}
     for name in (amount, "method"):
         del others[name]
-    with joblib.parallel_config(n_jobs=arguments["jobs"]):
-        curve = sweep(arguments["source"], amount, values, methods=methods, **others)
+    with joblib.parallel_config(n_jobs=arguments["jobs"]), ProgressLine(arguments["quiet"]) as progress:
+        curve = sweep(arguments["source"], amount, values, methods=methods, progress=progress.step, **others)
     write_curve(curve, paths)
     if not arguments["quiet"]:
         print_curve(curve, _console())

@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from threadpoolctl import threadpool_limits
-
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import EXTERNAL_BYTES, Source, load, to_proto, weight_bytes
@@ -26,10 +24,11 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.readers import DataReader, read_all
 from onnx_tropnnc.merging.representatives import Method
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.pass_manager import PassManager
+from onnx_tropnnc.pass_manager import PassManager, Progress, silent
 from onnx_tropnnc.passes import CompressChannels, VerifyOutputs
 from onnx_tropnnc.pipeline import draw_samples, exact_passes, finishing_passes
-from onnx_tropnnc.running.sessions import NotRunnable, available_cores
+from onnx_tropnnc.running.cores import sharing_cores
+from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.running.verification import measure_latency
 
 __all__ = ["Amount", "Curve", "Point", "parse_sweep", "sweep"]
@@ -90,6 +89,7 @@ def sweep(
     values: Sequence[float],
     *,
     methods: Sequence[str | Method] = ("auto",),
+    progress: Progress = silent,
     **options: Any,
 ) -> Curve:
     """The curve of a model; it is never changed, and nothing is written.
@@ -99,6 +99,7 @@ def sweep(
         amount: what `values` are: ratio, threshold, target_params or target_macs.
         values: the amounts.
         methods: the methods to draw a curve of.
+        progress: called with what is being done.
         **options: other fields of `Options`.
 
     Raises:
@@ -121,8 +122,18 @@ def sweep(
         jobs = [replace(job, data=arrays) for job in jobs]
     samples = draw_samples(loaded, replace(jobs[0], reconstruct="off", method="tropnnc")).verifying
     at_once = max(1, joblib.effective_n_jobs())
-    found = joblib.Parallel()(joblib.delayed(_alone)(model, amount, job, at_once) for job in jobs)
-    return Curve(loaded.name, tuple(_timed(loaded, samples, point, result) for point, result in found))
+    # backends of others may hand over results only when all are there
+    streams = joblib.parallel.get_active_backend()[0].supports_return_generator
+    parallel = joblib.Parallel(return_as="generator" if streams else "list")
+    progress(f"compress {len(jobs)} points, {min(at_once, len(jobs))} at once")
+    found, points = [], []
+    for point, result in parallel(joblib.delayed(_alone)(model, amount, job, at_once) for job in jobs):
+        found.append((point, result))
+        progress(f"{len(found)} of {len(jobs)} points compressed: {point.method} at {point.value:g}")
+    for point, result in found:
+        progress(f"measure the latency of {point.method} at {point.value:g}")
+        points.append(_timed(loaded, samples, point, result))
+    return Curve(loaded.name, tuple(points))
 
 
 def parse_sweep(text: str) -> tuple[Amount, tuple[float, ...]]:
@@ -149,7 +160,7 @@ def parse_sweep(text: str) -> tuple[Amount, tuple[float, ...]]:
 
 def _alone(source: Source, amount: Amount, options: Options, at_once: int) -> tuple[Point, bytes | None]:
     """A point on its share of the cores: so many are made at once, and each would otherwise take them all."""
-    with threadpool_limits(max(1, available_cores() // at_once)):
+    with sharing_cores(at_once):
         return _point(source, amount, options)
 
 

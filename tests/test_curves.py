@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from graphs import graph, random_weights
+from joblib.parallel import SequentialBackend
 from PIL import Image
 
 import onnx_tropnnc as tropnnc
@@ -61,6 +62,27 @@ def test_points_are_what_compress_gives(curve: Curve) -> None:
         assert (point.agreement, point.cosine) == (report.verification.agreement, report.verification.cosine)
         assert point.after_ms is not None
         assert point.after_ms > 0
+
+
+class AllAtOnce(SequentialBackend):
+    """A backend that knows no generators."""
+
+    supports_return_generator = False
+
+
+@pytest.mark.parametrize("backend", ["threading", AllAtOnce()], ids=["threading", "all at once"])
+def test_progress_is_told_point_by_point(backend: object) -> None:
+    said: list[str] = []
+    with joblib.parallel_config(backend=backend, n_jobs=2):
+        sweep(network(), "ratio", (0.25, 0.5), methods=("l1",), reconstruct="off", progress=said.append)
+    at_once = 2 if backend == "threading" else 1
+    assert said == [
+        f"compress 2 points, {at_once} at once",
+        "1 of 2 points compressed: l1 at 0.25",
+        "2 of 2 points compressed: l1 at 0.5",
+        "measure the latency of l1 at 0.25",
+        "measure the latency of l1 at 0.5",
+    ]
 
 
 def at(size: float, fidelity: float | None, method: str = "m") -> Point:

@@ -4,7 +4,7 @@ import importlib.metadata
 
 import pytest
 
-from onnx_tropnnc.running.sessions import available_cores, runtime_conflict, runtime_missing
+from onnx_tropnnc.running.sessions import runtime_conflict, runtime_missing
 
 
 def installed(folder, *names):
@@ -37,4 +37,3 @@ def test_two_distributions_of_onnxruntime_are_a_conflict(tmp_path, names, confli
 def test_this_environment_is_sound():
     assert runtime_conflict() is None
     assert runtime_missing() is None
-    assert available_cores() >= 1

@@ -13,7 +13,8 @@ from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.inputs.batches import InputSpec, Samples, input_specs, resolve_shapes
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
 from onnx_tropnnc.passes import FoldBatchNorm
-from onnx_tropnnc.running.sessions import NotRunnable, Runner, available_cores
+from onnx_tropnnc.running.cores import available_cores
+from onnx_tropnnc.running.sessions import NotRunnable, Runner
 from onnx_tropnnc.running.verification import Verification, assert_same, measure_latency, verify
 
 OPSETS = '<ir_version: 8, opset_import: ["" : 17]>'

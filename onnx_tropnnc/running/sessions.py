@@ -7,7 +7,6 @@ Models of over 2 GB, or with external data, are given by path; smaller ones as b
 
 import importlib.metadata
 import importlib.util
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import TropnncError
+from onnx_tropnnc.running.cores import usable_cores
 
-__all__ = ["NotRunnable", "Runner", "available_cores", "runtime_conflict", "runtime_missing"]
+__all__ = ["NotRunnable", "Runner", "runtime_conflict", "runtime_missing"]
 
 ModelSource = onnx.ModelProto | bytes | str | Path
 
@@ -54,11 +54,6 @@ def runtime_conflict(installed: Iterable[importlib.metadata.Distribution] | None
     )
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(frozen=True)
 class Runner:
     """A loaded model; `outputs` are the names of its numeric outputs."""
@@ -77,7 +72,7 @@ class Runner:
         optimized: bool = True,
         spinning: bool = True,
     ) -> "Runner":
-        """The model, ready to run on `threads` threads (default: all cores); NotRunnable where that fails.
+        """The model, ready to run on `threads` threads (default: all usable cores); NotRunnable where that fails.
 
         Without `optimized` every node is run as it stands. Without `spinning` waiting threads sleep: slower for a run
         by itself, but short runs between other work do not keep the cores busy with waiting.
@@ -88,7 +83,7 @@ class Runner:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = SILENT
-        options.intra_op_num_threads = threads or available_cores()
+        options.intra_op_num_threads = threads or usable_cores()
         if not optimized:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Two sessions share the cores here: one that goes on spinning after its run would slow the other one down.

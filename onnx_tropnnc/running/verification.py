@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import BrokenPromiseError
 from onnx_tropnnc.inputs.batches import Samples, run_size
+from onnx_tropnnc.running.cores import usable_cores
 from onnx_tropnnc.running.differences import OutputDifference, Tally
-from onnx_tropnnc.running.sessions import ModelSource, NotRunnable, Runner, available_cores
+from onnx_tropnnc.running.sessions import ModelSource, NotRunnable, Runner
 
 __all__ = ["Latency", "OutputDifference", "Verification", "assert_same", "measure_latency", "verify"]
 
@@ -115,7 +116,7 @@ def verify(
         )
     after = _result_runner(result, before, threads, providers)
     outputs = _compare(before, after, samples, size)
-    latency = _measure(before, after, samples, threads or available_cores(), timing_seconds) if timing_seconds else None
+    latency = _measure(before, after, samples, threads or usable_cores(), timing_seconds) if timing_seconds else None
     shortfalls = _shortfalls(outputs, min_agreement, min_cosine)
     return Verification(outputs, latency, samples.count, samples.source, None, shortfalls, _notes(outputs, samples))
 
@@ -162,7 +163,7 @@ def measure_latency(
     """Median times of one run of each model, measured in turn; NotRunnable where the original cannot be run."""
     before = Runner.load(original, threads, providers)
     after = _result_runner(result, before, threads, providers)
-    return _measure(before, after, samples, threads or available_cores(), timing_seconds)
+    return _measure(before, after, samples, threads or usable_cores(), timing_seconds)
 
 
 def _runnable_size(runner: Runner, samples: Samples) -> int:
