@@ -1,5 +1,6 @@
 """A report, and the groups of a model, as text for a terminal or a pipe."""
 
+import math
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -67,7 +68,7 @@ def _errors(merged: Iterable[Merged], solved: Iterable[Reconstructed]) -> Iterab
         (m.predicted.error, f"{m.group}, from {m.predicted.source}") for m in merged if m.predicted is not None
     ]
     errors = ((s.node, s.error_before if s.error_after is None else s.error_after) for s in solved)
-    measured = [(error, node) for node, error in errors if error is not None]
+    measured = [(error, node) for node, error in errors if error is not None and math.isfinite(error)]
     parts = [
         f"{what} up to {100 * max(found)[0]:.2g} % ({max(found)[1]})"
         for what, found in (("predicted", predicted), ("measured", measured))

@@ -5,10 +5,10 @@ after   fewer channels, their consumers solved for what they now read
 needs   samples for `select` and for reconstruction; without them clusters are merged and that is all
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from onnx_tropnnc.changes import Change, Merged
+from onnx_tropnnc.changes import Change, Merged, Note
 from onnx_tropnnc.deciding.decisions import Decider, Decision
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
@@ -60,7 +60,8 @@ class CompressChannels:
 
     def merge(self, model: Model) -> tuple[Change, ...]:
         """Decide and merge; nothing is solved."""
-        return self._merging(self._decide(model))(model)
+        decision = self._decide(model)
+        return (*_told(decision.untold), *self._merging(decision)(model))
 
     def _decide(self, model: Model) -> Decision:
         if self.plan is not None:
@@ -92,3 +93,12 @@ class CompressChannels:
             seed=options.seed,
             device=options.device,
         )
+
+
+def _told(untold: Sequence[str]) -> tuple[Note, ...]:
+    """The line that says which groups could not be selected from."""
+    if not untold:
+        return ()
+    others = f" and {len(untold) - 1} more" if len(untold) > 1 else ""
+    text = f"activations of {untold[0]}{others} are too large for float32 on the samples; weights decided there"
+    return (Note(f"warning: {text}"),)

@@ -69,6 +69,8 @@ class Decision:
     sizes: Mapping[str, tuple[int, ...]] | None = None
     predicted: Mapping[str, float] = field(default_factory=dict)
     """Of groups with maps, the relative L2 errors that samples predict of their consumers."""
+    untold: tuple[str, ...] = ()
+    """Groups that were to be selected by their activations, which are too large for float32: they have sizes."""
 
 
 @dataclass
@@ -88,6 +90,7 @@ class Decider:
     shapes: Shapes = field(init=False)
     _rankings: dict[str, Ranking] = field(init=False, default_factory=dict)
     _energies: dict[str, NDArray[np.float64]] = field(init=False, default_factory=dict)
+    _untold: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self.shapes = shapes_of(self.model)
@@ -119,31 +122,37 @@ class Decider:
         counts: Mapping[str, int],
         options: Options,
     ) -> Decision:
-        """Maps that keep the first channels; sizes for groups in bodies, which clustering makes smaller."""
-        seen = [group for group in groups if group.body is None]
-        sizes = {g.name: block_counts(g, ranked[g.name], counts[g.name]) for g in groups if g.body is not None}
+        """Maps that keep the first channels; sizes for groups that samples tell nothing of: clustering serves them."""
+        seen = [group for group in groups if self._is_seen(group)]
+        sizes = {g.name: block_counts(g, ranked[g.name], counts[g.name]) for g in groups if not self._is_seen(g)}
         maps = self._plan(seen, ranked, {group.name: counts[group.name] for group in seen}, options)
-        return Decision(maps, sizes, {name: ranked[name].relative_error(merge_map) for name, merge_map in maps.items()})
+        predicted = {name: ranked[name].relative_error(merge_map) for name, merge_map in maps.items()}
+        return Decision(maps, sizes, predicted, tuple(group.name for group in groups if group.name in self._untold))
+
+    def _is_seen(self, group: ChannelGroup) -> bool:
+        """Whether samples tell of it: not of what stands in bodies, nor of what is too large for float32."""
+        return group.body is None and group.name not in self._untold
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:
         return [g for g in self.groups if g.pinned is None and options.selection.refusal(g) is None]
 
     def _ranked(self, groups: Sequence[ChannelGroup], options: Options) -> Mapping[str, Ranking]:
         """The groups' channels in the order in which they stay."""
-        workspace = Workspace(self.model)
-        by_weights = {g.name: ranking_by_weights(g, workspace) for g in groups if g.body is not None}
-        seen = [group for group in groups if group.body is None]
+        outside = [group for group in groups if group.body is None]
         if options.method != "thinet":
-            return {**self._measured(self._rankings, seen, options, rank_groups), **by_weights}
-        energies = self._measured(self._energies, seen, options, output_energies)
-        by_energy = {g.name: removal_ranking(energies[g.name], np.flatnonzero(g.blocks < 0)) for g in seen}
-        return by_energy | by_weights
+            found = self._measured(self._rankings, outside, options, rank_groups)
+        else:
+            energies = self._measured(self._energies, outside, options, output_energies)
+            seen = [group for group in outside if self._is_seen(group)]
+            found = {g.name: removal_ranking(energies[g.name], np.flatnonzero(g.blocks < 0)) for g in seen}
+        workspace = Workspace(self.model)
+        return {**found, **{g.name: ranking_by_weights(g, workspace) for g in groups if not self._is_seen(g)}}
 
     def _measured(
         self, known: dict[str, T], groups: Sequence[ChannelGroup], options: Options, measure: Measurement[T]
     ) -> Mapping[str, T]:
         """`known`, with what the samples say of groups that it lacks."""
-        missing = [group for group in groups if group.name not in known]
+        missing = [group for group in groups if group.name not in known and self._is_seen(group)]
         if missing and self.samples is None:
             why = runtime_missing() or "nothing can be run here"
             raise OptionError(f"--method {options.method} runs the model on samples: {why}")
@@ -155,6 +164,7 @@ class Decider:
                 # the copy adjusted to BatchNormalization's statistics does not run: look at the model as it is
                 found = run(synthetic=False)
             known.update(found)
+            self._untold.update(group.name for group in missing if group.name not in found)
         return known
 
     def _plan(

@@ -6,7 +6,8 @@ many, and with weights w_q
 
     R = sum_q w_q cov(x_q) / sum_q w_q          n x n, zero for channels that own no column
 
-Sums are taken in float64 around a provisional mean, of the samples' two halves apart.
+Sums are taken in float64 around a provisional mean, of the samples' two halves apart. Rows with numbers above LARGEST,
+or not finite, are left out; where that are most of them, what is left would stand for nothing, and nothing is found.
 """
 
 from dataclasses import dataclass, field
@@ -19,6 +20,26 @@ __all__ = ["Covariances", "Turn", "Variances", "drawn"]
 
 Matrix = NDArray[np.float64]
 Rows = NDArray[np.float32]
+
+LARGEST = 1e15
+"""Squares of such numbers, a million of them, still fit in float32."""
+
+
+@dataclass
+class _Seen:
+    """How many rows came, and how many could be used."""
+
+    all: int = 0
+    used: int = 0
+
+    @property
+    def enough(self) -> bool:
+        return self.used > 0 and 2 * self.used >= self.all
+
+    def telling(self, rows: Rows) -> Rows:
+        tells = (np.abs(rows) <= LARGEST).all(axis=1)
+        self.all, self.used = self.all + len(rows), self.used + int(tells.sum())
+        return rows if tells.all() else rows[tells]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +68,13 @@ class Covariances:
     count: int
     turns: tuple[Turn, ...]
     halves: dict[int, _Sums] = field(default_factory=dict)
+    seen: _Seen = field(default_factory=_Seen)
 
     def add(self, rows: Rows, half: int) -> None:
         """Take rows (s, columns) in; they are overwritten."""
+        rows = self.seen.telling(rows)
+        if not len(rows):
+            return
         if half not in self.halves:
             width = rows.shape[1]
             self.halves[half] = _Sums(rows.mean(axis=0), np.zeros(width), np.zeros((self.count, self.count)))
@@ -59,10 +84,12 @@ class Covariances:
         sums.total += rows.sum(axis=0, dtype=np.float64)
         for turn in self.turns:
             part = rows[:, turn.columns]
-            sums.products[np.ix_(turn.channels, turn.channels)] += turn.weight * (part.T @ part)
+            sums.products[np.ix_(turn.channels, turn.channels)] += turn.weight * (part.T @ part).astype(np.float64)
 
     def found(self) -> tuple[Matrix, ...]:
-        """R, one a half that had rows."""
+        """R, one a half that had rows; none where most were left out."""
+        if not self.seen.enough:
+            return ()
         weight = sum(turn.weight for turn in self.turns)
         return tuple(self._centred(sums) / weight for _, sums in sorted(self.halves.items()))
 
@@ -79,9 +106,13 @@ class Variances:
     """The sum over columns of their variances, a mean over the two halves."""
 
     halves: dict[int, tuple[Rows, Matrix, Matrix, int]] = field(default_factory=dict)
+    seen: _Seen = field(default_factory=_Seen)
 
     def add(self, rows: Rows, half: int) -> None:
         """Take rows (s, columns) in; they are overwritten."""
+        rows = self.seen.telling(rows)
+        if not len(rows):
+            return
         nothing = np.zeros(rows.shape[1])
         origin, total, squares, count = self.halves.get(half) or (rows.mean(axis=0), nothing, nothing, 0)
         rows -= origin
@@ -89,8 +120,10 @@ class Variances:
         squares = squares + np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
         self.halves[half] = origin, total, squares, count + len(rows)
 
-    def found(self) -> float:
-        """The sum of variances."""
+    def found(self) -> float | None:
+        """The sum of variances; None where most rows were left out."""
+        if not self.seen.enough:
+            return None
         return float(np.mean([(squares / n - (total / n) ** 2).sum() for _, total, squares, n in self.halves.values()]))
 
 

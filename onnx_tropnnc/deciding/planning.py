@@ -40,6 +40,8 @@ def rank_groups(
 ) -> dict[str, Ranking]:
     """Per group its channels in the order in which they stay, with the error curve; pinned channels come first.
 
+    Groups that the samples tell nothing of are left out: see group_readings, and covariances that lost their digits.
+
     Args:
         model: with its BatchNormalizations folded and nothing merged.
         groups: those of its groups that may change.
@@ -51,7 +53,20 @@ def rank_groups(
     if synthetic:
         model, groups = statistics_matched(model, groups, samples, memory=memory)
     readings = group_readings(model, groups, samples, seed=seed, memory=memory)
-    return {group.name: rank_readings(readings[group.name], np.flatnonzero(group.blocks < 0)) for group in groups}
+    pinned = {group.name: np.flatnonzero(group.blocks < 0) for group in groups}
+    rankings = {name: _told(found, pinned[name]) for name, found in readings.items()}
+    return {name: ranking for name, ranking in rankings.items() if ranking is not None}
+
+
+def _told(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ranking | None:
+    """The ranking, where numbers that differ by more than float64 can hold have left one."""
+    parts = (part for reading in readings for part in (reading.gram, *reading.halves))
+    if not all(np.isfinite(part).all() for part in parts):
+        return None
+    try:
+        return rank_readings(readings, always)
+    except np.linalg.LinAlgError:
+        return None
 
 
 def statistics_matched(

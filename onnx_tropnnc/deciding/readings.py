@@ -78,6 +78,8 @@ def group_readings(
 ) -> dict[str, tuple[Reading, ...]]:
     """Per group its readings, from one walk of the samples through the model.
 
+    Groups whose activations, or their consumers' outputs, are too large for float32 on most samples are left out.
+
     Args:
         model: what to run, with its BatchNormalizations folded; it is not changed.
         groups: those to look at, found in it, or in a model whose tensors have the same names.
@@ -108,13 +110,20 @@ def group_readings(
     axes = {_stream(node): LinearLayer(node).channel_axis for node in consumers}
     watches.extend(_Watch(name_of(value), axes[value], ROWS, sums) for value, sums in variances.items())
     _run(model, watches, samples, seed, min(memory or RUN_BYTES, RUN_BYTES))
-    streams = {node: max(variances[_stream(node)].found(), 1e-30) for node in consumers}
+    found = {node: variances[_stream(node)].found() for node in consumers}
+    streams = {node: max(variance, 1e-30) for node, variance in found.items() if variance is not None}
+    seen = {
+        group: {value: covariances[group.name, value].found() for value in tensors[group.name]}
+        for group in groups
+        if all(node in streams for places in tensors[group.name].values() for node in _nodes(places))
+    }
     return {
         group.name: tuple(
-            Reading(name_of(value), covariances[group.name, value].found(), _gram(group.channels, places, streams))
-            for value, places in tensors[group.name].items()
+            Reading(name_of(value), halves, _gram(group.channels, tensors[group.name][value], streams))
+            for value, halves in moments.items()
         )
-        for group in groups
+        for group, moments in seen.items()
+        if all(moments.values())
     }
 
 

@@ -63,7 +63,7 @@ def output_energies(
     seed: int = 0,
     memory: int | None = FRONTIER_BYTES,
 ) -> dict[str, Matrix]:
-    """P of each group.
+    """P of each group; groups of whose consumers' outputs most are not finite are left out.
 
     Args:
         model: with its BatchNormalizations folded and nothing merged; it is not changed.
@@ -89,7 +89,7 @@ def output_energies(
                 weight, brought = reader.drawn(batch[_MODEL], weights, -(-reader.wanted // visit.batches), rng)
                 for name, places in reader.places.items():
                     energies[name].add(_by_channel(brought, places) * math.sqrt(weight))
-    return {name: energy.total() for name, energy in energies.items()}
+    return {name: energy.total() for name, energy in energies.items() if energy.tells}
 
 
 def removal_ranking(energy: Matrix, always: Indices) -> Ranking:
@@ -170,6 +170,13 @@ class _Energy:
     def __init__(self, channels: int) -> None:
         self.sum = np.zeros((channels, channels))
         self.waiting: list[Matrix] = []
+        self.count = self.finite = 0
+
+    @property
+    def tells(self) -> bool:
+        """Whether at least half of the outputs were finite: fewer would stand for nothing."""
+        self.total()
+        return self.finite > 0 and 2 * self.finite >= self.count
 
     def add(self, x: Matrix) -> None:
         """(s, n) what channels bring to more outputs."""
@@ -180,8 +187,10 @@ class _Energy:
     def total(self) -> Matrix:
         """P of all that came so far; outputs that are not finite tell nothing."""
         x = np.concatenate([np.zeros((0, len(self.sum))), *self.waiting])
+        self.count += len(x)
         x = x[np.isfinite(x).all(axis=1)]
         self.sum += x.T @ x
+        self.finite += len(x)
         self.waiting.clear()
         return self.sum
 

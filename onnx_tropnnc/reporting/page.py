@@ -72,8 +72,10 @@ def _reader_errors(facts: Facts) -> dict[str, str]:
 
 def _error(layer: Mapping[str, Any]) -> str:
     before, after = (layer[key] for key in ("error_before", "error_after"))
-    if before is None or after is None:
+    if layer["reason"] is not None:
         return f"{layer['node']}: not solved, {layer['reason']}"
+    if before is None or after is None:
+        return f"{layer['node']}: solved, of outputs that do not vary"
     return f"{layer['node']}: {100 * before:.2g} % merged, {100 * after:.2g} % solved"
 
 

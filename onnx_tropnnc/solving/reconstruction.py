@@ -27,6 +27,9 @@ __all__ = ["Moments", "NormalEquations", "Solution", "Unsolved", "solve"]
 EXACT = 1e-5
 """Relative error that rounding alone makes."""
 
+NOTHING = 1e-300
+"""A variance no larger is none."""
+
 SMALLEST_PIVOT = 1e-7
 """Of Cholesky's largest pivot: its square is about what float64 can still tell from zero."""
 
@@ -136,7 +139,7 @@ class Unsolved:
 def solve(equations: NormalEquations, ridges: Sequence[float]) -> Solution | Unsolved:
     """The ridge solution with the lambda that the held-out rows like best, refitted to all rows."""
     fitted, held = equations.fitted, equations.held
-    scale = max(equations.energy * held.count / max(1, held.count + fitted.count), 1e-300)
+    scale = max(equations.energy * held.count / max(1, held.count + fitted.count), NOTHING)
     before = float(equations.xp.sum(held.squares))
     reason = _unsolvable(fitted, held)
     if reason is not None:
@@ -155,6 +158,9 @@ def solve(equations: NormalEquations, ridges: Sequence[float]) -> Solution | Uns
 
 
 def _relative(error: float, scale: float) -> float:
+    """Infinite where the targets do not vary, or their variance is lost in rounding."""
+    if error > 0.0 and scale <= NOTHING:
+        return math.inf
     return math.sqrt(max(error, 0.0) / scale)
 
 
