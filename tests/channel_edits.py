@@ -24,7 +24,8 @@ __all__ = ["free_groups", "inflated", "permuted"]
 def free_groups(model: onnx.ModelProto, *, ties: bool = True, once: bool = False) -> dict[str, int]:
     """The groups of which every channel may change, with their number of channels.
 
-    With `once`, only those that no producer makes in several places: their copies would have no order of their own.
+    With `once`, only those that no producer makes in several places: their copies would have no order of their own. Nor
+    would those of a lone channel that a consumer reads in several places: nothing tells where one of them ends.
     """
     return {
         group.name: group.channels
@@ -34,7 +35,8 @@ def free_groups(model: onnx.ModelProto, *, ties: bool = True, once: bool = False
 
 
 def _stands_twice(group: ChannelGroup) -> bool:
-    members = [place.members[place.members >= 0] for place in group.of_kind("producer")]
+    places = group.places if group.channels == 1 else group.of_kind("producer")
+    members = [place.members[place.members >= 0] for place in places]
     return any(len(np.unique(found)) < len(found) for found in members)
 
 
