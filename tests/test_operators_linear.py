@@ -4,6 +4,12 @@ import numpy as np
 import pytest
 from graphs import assert_halves, assert_same_outputs, dims, graph, groups_of, merged, pinned, random_weights, twice
 
+import onnx_tropnnc
+from onnx_tropnnc.changes import Reconstructed
+from onnx_tropnnc.graph.model_io import load
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.sizes import size_of
+
 
 def doubled(axis: int = 1, **shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Random weights; w stands twice along `axis`, k along its last."""
@@ -126,10 +132,44 @@ def test_an_add_behind_matmul_is_its_bias(shape: tuple[int, ...], order: str) ->
     assert dims(assert_halves(model, {"MatMul_0": 6}))["k"] == shape
 
 
-def test_stacks_of_weights_pin() -> None:
-    io = {"inputs": "float[2, 5, 4] x", "outputs": "float[2, 5, 3] y"}
-    model = graph("c = MatMul(x, w) y = MatMul(c, u)", random_weights(w=(4, 6), u=(2, 6, 3)), **io)
-    assert pinned(model, "MatMul_0") == "MatMul_1 contracts them with another activation"
+STACKS = {"inputs": "float[N, 2, 5, 4] x", "outputs": "float[N, 2, 5, 3] y"}
+
+
+def test_a_stack_of_weights_shares_its_channels() -> None:
+    found = random_weights(w=(2, 4, 3), k=(2, 1, 3), u=(2, 6, 3))
+    weights = {"w": np.repeat(found["w"], 2, axis=2), "k": np.repeat(found["k"], 2, axis=2), "u": found["u"]}
+    model = graph("m = MatMul(x, w) c = Add(m, k) r = Relu(c) y = MatMul(r, u)", weights, **STACKS)
+    result = assert_halves(model, {"MatMul_0": 6})
+    assert dims(result) == {"w": (2, 4, 3), "k": (2, 1, 3), "u": (2, 3, 3)}
+
+
+def test_a_stack_on_the_left_and_one_matrix_behind() -> None:
+    found = random_weights(w=(2, 3, 5), u=(4, 6))
+    weights = {"w": np.repeat(found["w"], 2, axis=1), "u": found["u"]}
+    io = STACKS | {"outputs": "float[N, 2, 4, 4] y"}
+    model = graph("m = MatMul(w, x) r = Relu(m) y = MatMul(u, r)", weights, **io)
+    assert dims(assert_halves(model, {"MatMul_0": 6})) == {"w": (2, 3, 5), "u": (4, 3)}
+
+
+def test_channels_equal_in_one_matrix_only_stay() -> None:
+    found = random_weights(w=(2, 4, 6), u=(2, 6, 3))
+    found["w"][0, :, 1] = found["w"][0, :, 0]
+    model = graph("m = MatMul(x, w) r = Relu(m) y = MatMul(r, u)", found, **STACKS)
+    assert dims(merged(model, 0.0)) == dims(model)
+
+
+def test_a_stack_counts_its_own_work() -> None:
+    model = load(graph("y = MatMul(x, w)", random_weights(w=(2, 4, 3)), **STACKS))
+    assert size_of(model, shapes_of(model)).macs == 2 * 5 * 4 * 3
+    model = load(graph("y = MatMul(x, w)", random_weights(w=(4, 3)), **STACKS))
+    assert size_of(model, shapes_of(model)).macs == 2 * 5 * 4 * 3
+
+
+def test_a_stack_is_selected_but_not_solved() -> None:
+    model = graph("m = MatMul(x, w) r = Relu(m) y = MatMul(r, u)", random_weights(w=(2, 4, 12), u=(2, 12, 3)), **STACKS)
+    result, report = onnx_tropnnc.compress(model, ratio=0.5)
+    assert dims(result) == {"w": (2, 4, 6), "u": (2, 6, 3)}
+    assert [change.reason for change in report.of(Reconstructed)] == ["its weight is not of rank 2"]
 
 
 def test_attention_contracts_two_activations() -> None:

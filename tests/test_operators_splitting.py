@@ -94,4 +94,12 @@ def test_an_axis_that_takes_others_in_is_mixed() -> None:
     mixed = graph(
         body, random_weights(w=(12, 2, 1, 1), u=(3, 12, 1, 1)) | shapes | {"s": np.array([0, 8, 54])}, **PICTURE
     )
+    assert (
+        groups_of(
+            graph(
+                body, random_weights(w=(12, 2, 1, 1), u=(3, 12, 1, 1)) | shapes | {"s": np.array([0, 6, 72])}, **PICTURE
+            )
+        )["Conv_0"].channels
+        == 6
+    )
     assert pinned(mixed, "Conv_0").startswith("Reshape_1 mixes the axis of the channels with others")

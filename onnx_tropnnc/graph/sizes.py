@@ -74,4 +74,7 @@ def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
         places = source[2:] if source is not None else (None,)
     else:
         places = (*out[1:-1],) if slot == 1 or len(out) < 3 else (*out[1:-2], out[-1])
+        # each matrix of a stack meets its own share of what is read
+        stack = {len(out) - len(weight) + axis: size for axis, size in enumerate(weight[:-2])}
+        weight = (math.prod(weight) // math.prod(size for axis, size in stack.items() if axis > 0),)
     return None if None in places else math.prod(weight) * math.prod(int(d or 0) for d in places)

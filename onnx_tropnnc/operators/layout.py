@@ -1,6 +1,7 @@
 """Operators that move values without computing: channels keep their identity, and change places.
 
 Flatten, Reshape   (C, H, W) -> C*H*W: every channel owns H*W positions, and the other way round
+                   (C, H, W) -> G x C/G*H*W: G groups of channels, which go or stay whole (GroupNormalization by hand)
 Transpose, Squeeze, Unsqueeze   axes renumbered
 Resize, Upsample   over space only
 """
@@ -13,7 +14,7 @@ import onnx_ir as ir
 from onnx_tropnnc.analysis.trace import Axes, Labels, Trace, label, shifted
 from onnx_tropnnc.graph.constants import array_of
 from onnx_tropnnc.graph.shapes import BATCH
-from onnx_tropnnc.operators.splitting import split_axis
+from onnx_tropnnc.operators.splitting import joined_along, split_axis
 
 __all__ = ["RULES", "regroup"]
 
@@ -75,11 +76,19 @@ def _regroup(node: ir.Node, before: Dims, after: Dims, trace: Trace) -> Axes:
 def _split(
     node: ir.Node, labels: Labels, axis: int, before: Dims, after: Dims, trace: Trace
 ) -> tuple[int, Labels] | None:
-    """Of several axes that the channels' axis becomes, the one that keeps them; None where others come in."""
+    """Of several axes that the channels' axis becomes, the one that keeps them.
+
+    Where space comes in, in the first axis if it counts groups of consecutive channels; else None.
+    """
     block = _block(axis, before, after)
-    if block is None or block[0] != (axis, axis + 1):
+    if block is None or block[0][0] != axis:
         return None
-    start, stop = block[1]
+    (_, last), (start, stop) = block
+    if last > axis + 1:
+        groups, mixed = after[start], BATCH in before[axis + 1 : last]
+        if mixed or groups in (1, len(labels)) or len(labels) % groups:
+            return None
+        return start, joined_along(labels.reshape(groups, -1), 0, trace)
     found = split_axis(labels, after[start:stop], trace)
     return None if found is None else (start + found[0], found[1])
 

@@ -1,7 +1,7 @@
 """Gemm and MatMul: consumers of what they read, producers of what they return.
 
 Gemm    y = alpha x W + beta b       W: columns of x along axis 0 (1 with transB), channels of y along the other
-MatMul  y = x W                      W of rank 2; every other axis of x passes
+MatMul  y = x W                      every other axis of x passes; of a stack of W all matrices share their channels
 """
 
 import onnx_ir as ir
@@ -70,27 +70,34 @@ def _bias(node: ir.Node, made: Labels, beta: float, trace: Trace) -> None:
 def matmul(node: ir.Node, trace: Trace) -> None:
     """y = x W, W x, or the product of two activations (attention)."""
     left, right = node.inputs[0], node.inputs[1]
-    if trace.is_constant(right) and trace.rank(right) == 2:
+    if trace.is_constant(right) and (trace.rank(right) or 0) >= 2:
         _with_weight(node, 0, 1, trace)
-    elif trace.is_constant(left) and trace.rank(left) == 2:
+    elif trace.is_constant(left) and (trace.rank(left) or 0) >= 2:
         _with_weight(node, 1, 0, trace)
     else:
         _of_activations(node, trace)
 
 
 def _with_weight(node: ir.Node, data: int, slot: int, trace: Trace) -> None:
-    """x W contracts x's last axis, W x its last but one; the weight's other axis makes the channels."""
+    """x W contracts x's last axis, W x its last but one; the weight's other axis makes the channels.
+
+    A stack of weights has them in each of its matrices; x's channels on the axis that counts the matrices stay.
+    """
     x = node.inputs[data]
-    axes, rank, shape = dict(trace.tracked(x)), trace.rank(x), trace.shape(node.inputs[slot])
+    rank, shape = trace.rank(x), trace.shape(node.inputs[slot])
     if rank is None or shape is None or rank < 2:
-        trace.pin(axes, f"the rank of what {label(node)} reads is not known or below 2")
+        trace.pin(trace.tracked(x), f"the rank of what {label(node)} reads is not known or below 2")
         return
-    contracted, inner = (rank - 1, 0) if slot == 1 else (rank - 2, 1)
+    axes = {axis - rank: labels for axis, labels in trace.tracked(x).items()}
+    contracted, inner, outer = (-1, -2, -1) if slot == 1 else (-2, -1, -2)
     if contracted in axes:
-        trace.use("consumer", node, slot, inner, axes.pop(contracted))
-    made = trace.fresh(node, int(shape[1 - inner] or 0))
-    trace.use("producer", node, slot, 1 - inner, made)
-    trace.carry(node.outputs[0], axes | {contracted: made})
+        trace.use("consumer", node, slot, inner + len(shape), axes.pop(contracted))
+    for axis in [axis for axis in axes if axis < -2 and not _broadcasts(node.inputs[slot], axis, trace)]:
+        trace.pin([axes.pop(axis)], f"{label(node)} pairs them with a tensor whose channels are not known")
+    made = trace.fresh(node, int(shape[outer] or 0))
+    trace.use("producer", node, slot, outer + len(shape), made)
+    whole = max(rank, len(shape))
+    trace.carry(node.outputs[0], {axis + whole: labels for axis, labels in (axes | {contracted: made}).items()})
 
 
 def _of_activations(node: ir.Node, trace: Trace) -> None:

@@ -2,12 +2,14 @@
 
 BatchNormalization      could not be folded: scale, shift, mean and variance are a carrier's
 InstanceNormalization   scale and shift are a carrier's
+GroupNormalization      its groups go or stay whole: a group of C / G consecutive channels is one channel from here on
 Softmax, LayerNormalization, LRN ...   mix channels: pinned where they run over them
 """
 
 import onnx_ir as ir
 
 from onnx_tropnnc.analysis.trace import Labels, Trace, label
+from onnx_tropnnc.operators.splitting import joined_along
 
 __all__ = ["RULES"]
 
@@ -67,13 +69,40 @@ def along_axis(node: ir.Node, trace: Trace) -> None:
     trace.carry(node.outputs[0], kept)
 
 
+def group_normalization(node: ir.Node, trace: Trace) -> None:
+    """GroupNormalization: its groups become channels, for inside one the mean and deviation are of all of it."""
+    axes = dict(trace.tracked(node.inputs[0]))
+    labels, groups = axes.pop(1, None), node.attributes.get_int("num_groups", 1)
+    trace.pin(axes, f"{label(node)} averages over them")
+    if labels is None:
+        return
+    if groups < 1 or len(labels) % groups or not all(trace.is_constant(value) for value in node.inputs[1:3]):
+        trace.pin(
+            [labels], f"parameters of {label(node)} are computed at run time, or its groups are not equally large"
+        )
+        return
+    whole = joined_along(labels.reshape(groups, -1), 0, trace)
+    for slot in (1, 2):
+        one_each = trace.shape(node.inputs[slot]) == (len(labels),)
+        trace.use("carrier", node, slot, 0, labels if one_each else whole)
+    trace.count(node, "num_groups", None, whole)
+    trace.bend({1: labels})
+    trace.stretch({1: labels})
+    trace.lift({1: labels})
+    trace.carry(node.outputs[0], {1: labels})
+
+
 def over_channels(node: ir.Node, trace: Trace) -> None:
-    """LRN, GroupNormalization, LpNormalization: a channel's output depends on its neighbours."""
+    """LRN, LpNormalization, MeanVarianceNormalization: a channel's output depends on its neighbours."""
     trace.pin(trace.tracked(node.inputs[0]), f"{label(node)} ({node.op_type}) normalises over the channels")
 
 
 RULES = (
-    {"BatchNormalization": batch_normalization, "InstanceNormalization": instance_normalization}
+    {
+        "BatchNormalization": batch_normalization,
+        "GroupNormalization": group_normalization,
+        "InstanceNormalization": instance_normalization,
+    }
     | dict.fromkeys(("Hardmax", "LayerNormalization", "LogSoftmax", "RMSNormalization", "Softmax"), along_axis)
-    | dict.fromkeys(("GroupNormalization", "LRN", "LpNormalization", "MeanVarianceNormalization"), over_channels)
+    | dict.fromkeys(("LRN", "LpNormalization", "MeanVarianceNormalization"), over_channels)
 )
