@@ -27,9 +27,9 @@ __all__ = ["covered", "folded", "onnxsim_share", "percent"]
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def folded(path: Path) -> Model:
+def folded(path: Path, *, whole_heads: bool = False) -> Model:
     """The model with weights written plainly and BatchNormalization folded."""
-    model = load(path)
+    model = load(path, whole_heads=whole_heads)
     PassManager([InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()])(model)
     return model
 

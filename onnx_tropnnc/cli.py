@@ -65,6 +65,7 @@ Examples:
 @click.option(
     "--ties", default="auto", show_default=True, help="Residual streams: keep, merge, or auto (with budgets)."
 )
+@click.option("--heads", default="keep", show_default=True, help="Attention heads: keep them all, or merge whole ones.")
 @click.option(
     "--round-to",
     metavar="N|auto",
@@ -139,7 +140,7 @@ def _compress(arguments: dict[str, Any]) -> int:
     target = check_output(arguments["target"], arguments["source"])
     reports = checked("--report", arguments["report"], (".json", ".html"))
     plans = checked("--save-plan", filter(None, (arguments["save_plan"],)), (".json",))
-    model = load(arguments["source"], input_shapes=options.input_shape)
+    model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)
     with ProgressLine(arguments["quiet"]) as progress:
         report = compress_model(model, options, progress.step)
         if report.passed or arguments["keep"]:
@@ -243,7 +244,7 @@ def _inspect(arguments: dict[str, Any]) -> int:
 
     ratio = arguments["ratio"] if _amounts(arguments) else 0.0
     options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
-    model = load(arguments["source"], input_shapes=options.input_shape)
+    model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)
     plain: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()]
     PassManager([*plain, DequantizeWeights()])(model)
     shapes = shapes_of(model)

@@ -167,7 +167,7 @@ def _alone(source: Source, amount: Amount, options: Options, at_once: int) -> tu
 def _point(source: Source, amount: Amount, options: Options) -> tuple[Point, bytes | None]:
     """One compression, compared with the original but not timed; with the result where it is small enough to travel."""
     point = Point(options.method_name, amount, getattr(options, amount))
-    model = load(source, input_shapes=options.input_shape)
+    model = load(source, input_shapes=options.input_shape, whole_heads=options.merges_heads)
     before = size_of(model, shapes_of(model))
     samples = draw_samples(model, options)
     PassManager(exact_passes(options, samples))(model)

@@ -59,6 +59,7 @@ class Options:
         exclude: patterns of node names that stay.
         ties: `keep` leaves groups that residual connections tie alone, `merge` takes them too; `auto` merges them where
             error curves meet a budget and where only what is exact goes, and keeps them otherwise.
+        heads: `keep` leaves attention heads in number and makes their values narrower, `merge` takes whole heads.
         round_to: a number of which kept counts are multiples, `auto` (measured on onnxruntime here), or a Rounding;
             None: 1, but `auto` with `target_latency`.
         reconstruct: `auto`, `off` (merging alone), `synthetic` or `data`: what consumers are solved on.
@@ -97,6 +98,7 @@ class Options:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     ties: str = "auto"
+    heads: str = "keep"
     round_to: int | str | Rounding | None = None
     reconstruct: str = "auto"
     data: Data | None = None
@@ -133,6 +135,8 @@ class Options:
                 raise OptionError(f"{name} {value:g} is outside [0, {high:g}]")
             if value is not None and not self.verify:
                 raise OptionError(f"{name} needs verification; leave out --no-verify")
+        if self.heads not in ("keep", "merge"):
+            raise OptionError(f"--heads {self.heads}: unknown; choose keep or merge")
         if self.representative not in get_args(RepresentativeInput):
             raise OptionError(f"--representative {self.representative}: unknown; choose mean or sum")
         if self.representative != "mean" and self.method != "tropnnc":
@@ -174,6 +178,11 @@ class Options:
         budget = self.target_params is not None or self.target_macs is not None
         automatic = "merge" if self.lossless or (budget and self.selects) else "keep"
         return Selection(self.include, self.exclude, automatic if self.ties == "auto" else self.ties)
+
+    @property
+    def merges_heads(self) -> bool:
+        """Whether attention heads are what is compressed of attention."""
+        return self.heads == "merge"
 
     @property
     def selects(self) -> bool:

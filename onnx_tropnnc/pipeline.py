@@ -78,7 +78,7 @@ def compress(model: Source, **options: Any) -> tuple[onnx.ModelProto, Report]:
     if unknown:
         raise OptionError(f"unknown option {', '.join(sorted(unknown))}; see help(onnx_tropnnc.Options)")
     chosen = Options(**options)
-    working = load(model, input_shapes=chosen.input_shape)
+    working = load(model, input_shapes=chosen.input_shape, whole_heads=chosen.merges_heads)
     report = compress_model(working, chosen)
     return to_proto(working), report
 

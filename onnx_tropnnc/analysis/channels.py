@@ -77,7 +77,7 @@ class ChannelGroup:
         passage: what the carriers between producers and consumers are, as functions.
         blocks: (n,) per channel the number of its block; -1 where it is pinned.
         reasons: why channels are pinned, in words; empty where none is.
-        gates: those of the ties that multiply (squeeze and excitation, SwiGLU): no residual stream goes through them.
+        gates: those of the ties that multiply (squeeze and excitation, SwiGLU, attention): no residual streams.
         body: the If, Loop or Scan in whose body layers of it stand, so that its activations cannot be looked at.
     """
 
@@ -172,6 +172,9 @@ class _Resolution:
         self.trace = trace
         atoms = trace.origins[-1].last
         self.component = _components(atoms, trace.same)
+        for left, right, reason in trace.shared:
+            if not np.array_equal(self.component[left], self.component[right]):
+                trace.pin([left, right], reason)
         self.count = int(self.component.max()) + 1
         origin = np.repeat(np.arange(len(trace.origins)), [o.last - o.first for o in trace.origins])
         joined = _components(self.count + len(trace.origins), [(self.component, origin + self.count)])
@@ -260,7 +263,7 @@ class _Resolution:
 
 
 def _multiplies(node: ir.Node) -> bool:
-    return node.op_type == "Mul"
+    return node.op_type in ("MatMul", "Mul")
 
 
 def _components(count: int, pairs: Iterable[tuple[Labels, Labels]]) -> Labels:

@@ -107,6 +107,8 @@ class Trace:
     uses: list[Use] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
     counted: dict[tuple[ir.Node, int | str, int | None], Labels] = field(default_factory=dict)
+    shared: list[tuple[Labels, Labels, str]] = field(default_factory=list)
+    """Channels that one number counts; they stay, for the reason, unless they turn out to be the same."""
     ties: list[Tie] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
     same: list[tuple[Labels, Labels]] = field(default_factory=list)
@@ -185,7 +187,7 @@ class Trace:
         if other is labels:
             self.counts.append(Count(node, where, index, labels))
         elif not np.array_equal(other, labels):
-            self.pin([labels, other], f"{label(node)} counts them and other channels with one number")
+            self.shared.append((other, labels, f"{label(node)} counts them and other channels with one number"))
 
     def tie(self, node: ir.Node, left: Labels, right: Labels) -> None:
         """Both sides must keep the same channels from now on."""
@@ -220,11 +222,24 @@ class Trace:
         node = value.producer()
         if node is None:
             return None
-        if node.op_type in ("Cast", "Identity", "Unsqueeze", "Squeeze"):
+        flat = node.op_type == "Reshape" and self.rank(node.inputs[0]) == self.rank(value) == 1
+        if node.op_type in ("Cast", "Identity", "Unsqueeze", "Squeeze") or flat:
             return self.literal(node.inputs[0], index, (node, 0))
+        if node.op_type == "Where" and self._chooses_shape(node):
+            return self.literal(node.inputs[2], index, (node, 2))
         if node.op_type == "Concat":
             return self._literal_in_concat(node, index)
         return None
+
+    def _chooses_shape(self, node: ir.Node) -> bool:
+        """Whether a Where takes its third input wherever that is not -1, as PyTorch's expand writes it."""
+        condition = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if condition is None or condition.op_type != "Equal" or node.inputs[2] not in condition.inputs:
+            return False
+        others = [value for value in condition.inputs if value is not node.inputs[2]]
+        maker = others[0].producer() if others and others[0] is not None else None
+        factors = maker.inputs if maker is not None and maker.op_type == "Mul" else others
+        return any(set(self.integers(factor) or ()) == {-1} for factor in factors)
 
     def _literal_in_concat(self, node: ir.Node, index: int) -> tuple[ir.Node, int, int] | None:
         for slot, piece in enumerate(node.inputs):

@@ -46,6 +46,7 @@ class Model:
         statistics: per tensor (name), what a folded BatchNormalization promised of it.
         quantized: per weight (name of its value), how it was stored where a DequantizeLinear stood before it.
         input_shapes: shapes that the user gave for dynamic inputs.
+        whole_heads: whether attention heads are looked at as channels, instead of what is inside them.
         files: what the original consists of: its own file and those of its external data; never written to.
     """
 
@@ -56,6 +57,7 @@ class Model:
     statistics: dict[str, ChannelStatistics] = field(default_factory=dict)
     quantized: dict[str, Quantization] = field(default_factory=dict)
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    whole_heads: bool = False
     files: frozenset[Path] = frozenset()
 
     @property

@@ -39,8 +39,15 @@ _PLAIN = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataTyp
 )
 
 
-def load(source: Source, *, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Model:
-    """Read a model; external data stays on disk, memory-mapped. `input_shapes` are those of dynamic inputs.
+def load(
+    source: Source, *, input_shapes: Mapping[str, tuple[int, ...]] | None = None, whole_heads: bool = False
+) -> Model:
+    """Read a model; external data stays on disk, memory-mapped.
+
+    Args:
+        source: its path, its bytes, or a ModelProto.
+        input_shapes: those of dynamic inputs.
+        whole_heads: whether attention heads are to be looked at as channels.
 
     Raises:
         InputModelError: the file is missing, is not ONNX or is truncated; its external data is missing, too short or
@@ -63,7 +70,7 @@ def load(source: Source, *, input_shapes: Mapping[str, tuple[int, ...]] | None =
         check_graph(graph, name)
     except ir.serde.SerdeError as error:
         raise InputModelError(f"{name}: holds names that are no text; the file is broken, export it again") from error
-    return Model(graph, name, origin, input_shapes=input_shapes or {}, files=frozenset(files))
+    return Model(graph, name, origin, input_shapes=input_shapes or {}, whole_heads=whole_heads, files=frozenset(files))
 
 
 def check_output(target: str | os.PathLike[str], source: Source) -> Path:

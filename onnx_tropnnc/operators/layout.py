@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx_tropnnc.analysis.trace import Axes, Labels, Trace, label, shifted
 from onnx_tropnnc.graph.constants import array_of
 from onnx_tropnnc.graph.shapes import BATCH
-from onnx_tropnnc.operators.splitting import joined_along, split_axis
+from onnx_tropnnc.operators.splitting import joined_along, split_axis, whole_heads
 
 __all__ = ["RULES", "regroup"]
 
@@ -89,8 +89,14 @@ def _split(
         if mixed or groups in (1, len(labels)) or len(labels) % groups:
             return None
         return start, joined_along(labels.reshape(groups, -1), 0, trace)
-    found = split_axis(labels, after[start:stop], trace)
+    heads = whole_heads(labels, after[start:stop], trace) if _of_heads(axis, before, trace) else None
+    found = heads or split_axis(labels, after[start:stop], trace)
     return None if found is None else (start + found[0], found[1])
+
+
+def _of_heads(axis: int, before: Dims, trace: Trace) -> bool:
+    """Whether heads are what the axis is split into: features on the last axis, and whole heads wanted."""
+    return trace.model.whole_heads and axis == len(before) - 1
 
 
 def regroup(labels: Labels, axis: int, before: Dims, after: Dims) -> tuple[int, Labels] | None:

@@ -2,14 +2,25 @@
 
     C -> h x d      position j of every part is one channel from here on: merged alike in all parts, d becomes smaller
 
-Which axis keeps the channels is a choice: the longest one does, of equally long ones the last (heads come first).
+Which axis keeps the channels is a choice: the longest one does, of equally long ones the last (heads come first). Or,
+with `--heads merge` and features on the last axis, the heads do: queries, keys and values of one go or stay together.
+
+    C -> h x d      d consecutive channels of every head are one channel from here on: h becomes smaller
 """
 
 import numpy as np
 
 from onnx_tropnnc.analysis.trace import Labels, Trace
 
-__all__ = ["joined_along", "split_axis"]
+__all__ = ["joined_along", "split_axis", "whole_heads"]
+
+
+def whole_heads(labels: Labels, factors: tuple[int, ...], trace: Trace) -> tuple[int, Labels] | None:
+    """The axis of heads, the last but one, and one channel for each of them; None where there is one head only."""
+    heads = len(factors) - 2
+    if heads < 0 or factors[heads] == 1 or factors[-1] == 1:
+        return None
+    return heads, joined_along(labels.reshape(factors), heads, trace)
 
 
 def split_axis(labels: Labels, factors: tuple[int, ...], trace: Trace) -> tuple[int, Labels] | None:

@@ -1,0 +1,168 @@
+"""Attention heads as channels: queries, keys, values and the projection behind them, joint or apart, shared or not."""
+
+import numpy as np
+import onnx
+import pytest
+from graphs import dims, feeds_for, graph, groups_of, initializers, random_weights, run
+from numpy.testing import assert_allclose
+
+import onnx_tropnnc
+from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.changes import Merged
+from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.graph.model_io import load
+from onnx_tropnnc.graph.shapes import shapes_of
+
+WORDS = {"inputs": "float[N, 5, 8] x", "outputs": "float[N, 5, 7] y"}
+SIZE = 5
+"""Features of a head."""
+
+APART = (
+    "q0 = MatMul(x, wq) q1 = Add(q0, bq) k0 = MatMul(x, wk) v0 = MatMul(x, wv) "
+    "q2 = Reshape(q1, split) k2 = Reshape(k0, split) v2 = Reshape(v0, split) "
+)
+JOINT = (
+    "j0 = MatMul(x, w) j1 = Add(j0, b) q1, k1, v1 = Split <axis = 2> (j1, thirds) "
+    "q2 = Reshape(q1, split) k2 = Reshape(k1, split) v2 = Reshape(v1, split) "
+)
+ATTENTION = (
+    "q = Transpose <perm = [0, 2, 1, 3]> (q2) k = Transpose <perm = [0, 2, 3, 1]> (k2) "
+    "v = Transpose <perm = [0, 2, 1, 3]> (v2) s0 = MatMul(q, k) s1 = Mul(s0, scale) s2 = Add(s1, mask) "
+    "p = Softmax <axis = -1> (s2) m = MatMul(p, v) t = Transpose <perm = [0, 2, 1, 3]> (m) o = Reshape(t, join) "
+    "y = MatMul(o, wo)"
+)
+
+
+def twice_by_heads(weight: np.ndarray) -> np.ndarray:
+    """Every head stands twice."""
+    blocks = np.split(weight, weight.shape[-1] // SIZE, axis=-1)
+    return np.concatenate([block for block in blocks for _ in range(2)], axis=-1)
+
+
+def attention(*, joint: bool = False, doubled: bool = True) -> onnx.ModelProto:
+    """Four heads, of which two are copies."""
+    found = random_weights(1, wq=(8, 10), wk=(8, 10), wv=(8, 10), bq=(10,), wo=(20, 7), mask=(5, 5))
+    other = random_weights(2, wq=(8, 20), wk=(8, 20), wv=(8, 20), bq=(20,))
+    made = {name: twice_by_heads(found[name]) if doubled else other[name] for name in ("wq", "wk", "wv", "bq")}
+    more = {"split": np.array([0, 0, 4, SIZE]), "join": np.array([0, 0, 20]), "scale": np.float32(0.5)}
+    more |= {"wo": found["wo"], "mask": found["mask"]}
+    if not joint:
+        return graph(APART + ATTENTION, made | more, **WORDS)
+    bias = np.concatenate([made["bq"], np.zeros(40, np.float32)])
+    whole = np.concatenate([made[name] for name in ("wq", "wk", "wv")], axis=1)
+    return graph(JOINT + ATTENTION, more | {"w": whole, "b": bias, "thirds": np.array([20, 20, 20])}, **WORDS)
+
+
+def heads_of(model: onnx.ModelProto) -> list[ChannelGroup]:
+    loaded = load(model, whole_heads=True)
+    return [group for group in find_channel_groups(loaded, shapes_of(loaded)) if group.pinned is None]
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_equal_heads_become_one(joint: bool) -> None:
+    model = attention(joint=joint)
+    (group,) = heads_of(model)
+    assert (group.channels, group.ties, group.gates) == (4, *[tuple(n.name for n in matmuls(model))] * 2)
+    result, report = onnx_tropnnc.compress(model, ratio=0.5, heads="merge", reconstruct="off")
+    assert [(change.before, change.after) for change in report.of(Merged)] == [(4, 2)]
+    assert {n: d for n, d in dims(result).items() if n in ("w", "wq", "wk", "wv", "bq", "wo")} == (
+        {"w": (8, 30), "wo": (10, 7)}
+        if joint
+        else {"wq": (8, 10), "wk": (8, 10), "wv": (8, 10), "bq": (10,), "wo": (10, 7)}
+    )
+    assert initializers(result)["split"].tolist() == [0, 0, 2, SIZE]
+    assert initializers(result)["join"].tolist() == [0, 0, 10]
+    feeds = feeds_for(model)
+    assert_allclose(run(result, feeds)[0], run(model, feeds)[0], rtol=1e-4, atol=1e-5)
+
+
+def matmuls(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The two products of activations."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [n for n in model.graph.node if n.op_type == "MatMul" and not stored.intersection(n.input)]
+
+
+@pytest.mark.parametrize("options", [{"ratio": 0.5}, {"target_params": 0.7}, {"ratio": 0.5, "ties": "keep"}])
+def test_heads_are_selected_and_the_projection_solved(options: dict[str, object]) -> None:
+    model = attention(doubled=False)
+    result, report = onnx_tropnnc.compress(model, heads="merge", **options)
+    kept = dims(result)["wo"][0] // SIZE
+    assert kept < 4
+    assert dims(result)["wq"] == dims(result)["wk"] == dims(result)["wv"] == (8, kept * SIZE)
+    assert report.verification is not None
+    onnx.checker.check_model(result, full_check=True)
+
+
+def test_by_default_heads_stay_and_their_values_become_narrower() -> None:
+    result, _ = onnx_tropnnc.compress(attention(doubled=False), ratio=0.4)
+    assert {name: dims(result)[name] for name in ("wq", "wk", "wv", "wo")} == {
+        "wq": (8, 20),
+        "wk": (8, 20),
+        "wv": (8, 12),
+        "wo": (12, 7),
+    }
+
+
+def test_one_head_has_values_only() -> None:
+    more = {"split": np.array([0, 0, 1, 20])}
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in attention().graph.initializer}
+    model = graph(APART + ATTENTION, weights | more, **WORDS)
+    assert [group.channels for group in heads_of(model)] == [20]
+
+
+def test_query_heads_that_share_keys_go_together() -> None:
+    """Two heads of keys and values, each repeated for two of queries, as PyTorch's expand writes it."""
+    share = (
+        "q0 = MatMul(x, wq) k0 = MatMul(x, wk) v0 = MatMul(x, wv) q2 = Reshape(q0, split) "
+        "k1 = Reshape(k0, few) v1 = Reshape(v0, few) kt = Transpose <perm = [0, 2, 1, 3]> (k1) "
+        "vt = Transpose <perm = [0, 2, 1, 3]> (v1) ku = Unsqueeze(kt, two) vu = Unsqueeze(vt, two) "
+        "n0 = Shape <start = 0, end = 1> (x) rest = Constant <value_ints = [2, 2, 5, 5]> () "
+        "c = Concat <axis = 0> (n0, rest) r = Reshape(c, all) ones = ConstantOfShape <value = int64[1] {1}> (length) "
+        "less = Mul(ones, minus) e = Equal(r, less) w = Where(e, ones, r) ke = Expand(ku, w) ve = Expand(vu, w) "
+        "kr = Reshape(ke, wide) v = Reshape(ve, wide) q = Transpose <perm = [0, 2, 1, 3]> (q2) "
+        "k = Transpose <perm = [0, 1, 3, 2]> (kr) s = MatMul(q, k) p = Softmax <axis = -1> (s) m = MatMul(p, v) "
+        "t = Transpose <perm = [0, 2, 1, 3]> (m) o = Reshape(t, join) y = MatMul(o, wo)"
+    )
+    found = random_weights(3, wq=(8, 10), wk=(8, 5), wv=(8, 5), wo=(20, 7))
+    weights = {
+        "wq": np.concatenate([found["wq"], found["wq"]], axis=1),
+        "wk": twice_by_heads(found["wk"]),
+        "wv": twice_by_heads(found["wv"]),
+        "wo": found["wo"],
+        "split": np.array([0, 0, 4, SIZE]),
+        "few": np.array([0, 0, 2, SIZE]),
+        "two": np.array([2]),
+        "all": np.array([-1]),
+        "length": np.array([5]),
+        "minus": np.array(-1),
+        "wide": np.array([0, 4, 5, SIZE]),
+        "join": np.array([0, 0, 20]),
+    }
+    model = graph(share, weights, **WORDS)
+    assert [group.channels for group in heads_of(model)] == [2]
+    result, _ = onnx_tropnnc.compress(model, lossless=True, heads="merge")
+    assert {name: dims(result)[name] for name in ("wq", "wk", "wv", "wo")} == {
+        "wq": (8, 10),
+        "wk": (8, 5),
+        "wv": (8, 5),
+        "wo": (10, 7),
+    }
+    feeds = feeds_for(model)
+    assert_allclose(run(result, feeds)[0], run(model, feeds)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_unknown_words_are_refused() -> None:
+    with pytest.raises(OptionError, match="--heads some: unknown; choose keep or merge"):
+        onnx_tropnnc.Options(ratio=0.1, heads="some")
+
+
+def test_a_split_of_other_axes_is_none_of_heads() -> None:
+    body = (
+        "a = Conv(x, w) r = Reshape(a, split) t = Transpose <perm = [0, 2, 1, 3, 4]> (r) "
+        "j = Reshape(t, join) y = Conv(j, u)"
+    )
+    shapes = {"split": np.array([0, 2, 6, 6, 6]), "join": np.array([0, 12, 6, 6])}
+    weights = random_weights(w=(12, 2, 1, 1), u=(3, 12, 1, 1)) | shapes
+    model = graph(body, weights, inputs="float[N, 2, 6, 6] x", outputs="float[N, 3, 6, 6] y")
+    assert [group.channels for group in heads_of(model)] == [6]
+    assert groups_of(model)["Conv_0"].channels == 6
