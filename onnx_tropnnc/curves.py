@@ -10,7 +10,7 @@ measured afterwards, one after the other, where the sweep was called: side by si
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -26,7 +26,7 @@ from onnx_tropnnc.merging.representatives import Method
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import PassManager, Progress, silent
 from onnx_tropnnc.passes import CompressChannels, VerifyOutputs
-from onnx_tropnnc.pipeline import draw_samples, exact_passes, finishing_passes
+from onnx_tropnnc.pipeline import SampleSets, draw_samples, exact_passes, finishing_passes
 from onnx_tropnnc.running.cores import sharing_cores
 from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.running.verification import measure_latency
@@ -35,6 +35,8 @@ __all__ = ["Amount", "Curve", "Point", "parse_sweep", "sweep"]
 
 Amount = Literal["ratio", "threshold", "target_params", "target_macs"]
 _MOST = 1000
+TRAVELLING = 64 * 2**20
+"""Bytes of samples that are drawn once for all points; where they are more, each point draws its own."""
 
 
 @dataclass(frozen=True)
@@ -105,35 +107,60 @@ def sweep(
     Raises:
         TropnncError: the model or an option is refused.
     """
-    import joblib
+    jobs = _jobs(amount, values, methods, options)
+    loaded = load(model, input_shapes=jobs[0].input_shape)
+    if isinstance(jobs[0].data, DataReader):
+        arrays = read_all(jobs[0].data, input_specs_of(loaded))
+        jobs = [replace(job, data=arrays) for job in jobs]
+    progress("draw samples")
+    drawn = {runs: draw_samples(loaded, job) for runs, job in {_runs(job): job for job in jobs}.items()}
+    found = []
+    for point, result in _in_parallel(model, amount, jobs, drawn, progress):
+        found.append((point, result))
+        progress(f"{len(found)} of {len(jobs)} points compressed: {point.method} at {point.value:g}")
+    points, samples = [], next(iter(drawn.values())).verifying
+    for point, result in found:
+        progress(f"measure the latency of {point.method} at {point.value:g}")
+        points.append(_timed(loaded, samples, point, result))
+    return Curve(loaded.name, tuple(points))
 
+
+def _jobs(
+    amount: Amount, values: Sequence[float], methods: Sequence[str | Method], options: Mapping[str, Any]
+) -> list[Options]:
+    """Every method at every amount."""
     if amount not in get_args(Amount):
         raise OptionError(f"a sweep goes over {', '.join(get_args(Amount))}, not {amount}")
     given: list[dict[str, Any]] = [{amount: value, "method": method} for method in methods for value in values]
     jobs = [Options(**entry, **options) for entry in given]
     if any(job.demanding for job in jobs):
         raise OptionError("--sweep shows what every amount gives; leave out --min-agreement and --min-cosine")
-    jobs = [replace(job, round_to=job.rounding) for job in jobs]
     if not jobs:
         raise OptionError("a sweep needs at least one amount and one method")
-    loaded = load(model, input_shapes=jobs[0].input_shape)
-    if isinstance(jobs[0].data, DataReader):
-        arrays = read_all(jobs[0].data, input_specs_of(loaded))
-        jobs = [replace(job, data=arrays) for job in jobs]
-    samples = draw_samples(loaded, replace(jobs[0], reconstruct="off", method="tropnnc")).verifying
+    return [replace(job, round_to=job.rounding) for job in jobs]
+
+
+def _runs(job: Options) -> bool:
+    """Whether a point runs samples to decide or to solve: all that its samples depend on."""
+    return job.selects or job.solves
+
+
+def _in_parallel(
+    model: Source, amount: Amount, jobs: Sequence[Options], drawn: Mapping[bool, SampleSets], progress: Progress
+) -> Iterable[tuple[Point, bytes | None]]:
+    """The points in order, as they are done."""
+    import joblib
+
     at_once = max(1, joblib.effective_n_jobs())
+    progress(f"compress {len(jobs)} points, {min(at_once, len(jobs))} at once")
+    given = {runs: samples if samples.nbytes <= TRAVELLING else None for runs, samples in drawn.items()}
     # backends of others may hand over results only when all are there
     streams = joblib.parallel.get_active_backend()[0].supports_return_generator
     parallel = joblib.Parallel(return_as="generator" if streams else "list")
-    progress(f"compress {len(jobs)} points, {min(at_once, len(jobs))} at once")
-    found, points = [], []
-    for point, result in parallel(joblib.delayed(_alone)(model, amount, job, at_once) for job in jobs):
-        found.append((point, result))
-        progress(f"{len(found)} of {len(jobs)} points compressed: {point.method} at {point.value:g}")
-    for point, result in found:
-        progress(f"measure the latency of {point.method} at {point.value:g}")
-        points.append(_timed(loaded, samples, point, result))
-    return Curve(loaded.name, tuple(points))
+    found: Iterable[tuple[Point, bytes | None]] = parallel(
+        joblib.delayed(_alone)(model, amount, job, given[_runs(job)], at_once) for job in jobs
+    )
+    return found
 
 
 def parse_sweep(text: str) -> tuple[Amount, tuple[float, ...]]:
@@ -158,18 +185,20 @@ def parse_sweep(text: str) -> tuple[Amount, tuple[float, ...]]:
     return amount, tuple(round(first + i * towards, 10) for i in range(int(count + 1e-9) + 1))
 
 
-def _alone(source: Source, amount: Amount, options: Options, at_once: int) -> tuple[Point, bytes | None]:
+def _alone(
+    source: Source, amount: Amount, options: Options, given: SampleSets | None, at_once: int
+) -> tuple[Point, bytes | None]:
     """A point on its share of the cores: so many are made at once, and each would otherwise take them all."""
     with sharing_cores(at_once):
-        return _point(source, amount, options)
+        return _point(source, amount, options, given)
 
 
-def _point(source: Source, amount: Amount, options: Options) -> tuple[Point, bytes | None]:
+def _point(source: Source, amount: Amount, options: Options, given: SampleSets | None) -> tuple[Point, bytes | None]:
     """One compression, compared with the original but not timed; with the result where it is small enough to travel."""
     point = Point(options.method_name, amount, getattr(options, amount))
     model = load(source, input_shapes=options.input_shape, whole_heads=options.merges_heads)
     before = size_of(model, shapes_of(model))
-    samples = draw_samples(model, options)
+    samples = given or draw_samples(model, options)
     PassManager(exact_passes(options, samples))(model)
     try:
         PassManager([CompressChannels(options, samples.solving, before), *finishing_passes()])(model)

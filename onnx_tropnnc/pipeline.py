@@ -56,6 +56,12 @@ class SampleSets:
     solving: Samples | None = None
     verifying: Samples | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Of all arrays."""
+        both = (part for part in (self.solving, self.verifying) if part is not None)
+        return sum(array.nbytes for part in both for array in part.arrays.values())
+
 
 def compress(model: Source, **options: Any) -> tuple[onnx.ModelProto, Report]:
     """A smaller model that computes nearly the same, and what was done.

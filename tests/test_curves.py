@@ -6,6 +6,7 @@ import io
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -16,6 +17,7 @@ from joblib.parallel import SequentialBackend
 from PIL import Image
 
 import onnx_tropnnc as tropnnc
+from onnx_tropnnc import curves
 from onnx_tropnnc.curves import Curve, Point, parse_sweep, sweep
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.reporting.curves import draw_curve
@@ -77,12 +79,23 @@ def test_progress_is_told_point_by_point(backend: object) -> None:
         sweep(network(), "ratio", (0.25, 0.5), methods=("l1",), reconstruct="off", progress=said.append)
     at_once = 2 if backend == "threading" else 1
     assert said == [
+        "draw samples",
         f"compress 2 points, {at_once} at once",
         "1 of 2 points compressed: l1 at 0.25",
         "2 of 2 points compressed: l1 at 0.5",
         "measure the latency of l1 at 0.25",
         "measure the latency of l1 at 0.5",
     ]
+
+
+@pytest.mark.parametrize("options", [{"methods": ("select", "tropnnc")}, {"methods": ("l1",), "reconstruct": "off"}])
+def test_samples_that_are_drawn_once_are_those_that_each_point_would_draw(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = sweep(network(), "ratio", (0.25, 0.5), **options)
+    monkeypatch.setattr(curves, "TRAVELLING", 0)
+    each = sweep(network(), "ratio", (0.25, 0.5), **options)
+    assert without_times(once) == without_times(each)
 
 
 def at(size: float, fidelity: float | None, method: str = "m") -> Point:

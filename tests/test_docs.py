@@ -4,7 +4,8 @@ A fenced block is run by its language: `console` lines that begin with `$` by th
 make are looked up in pyproject.toml and the Makefile instead), and what stands below them must be in the output, but
 for numbers with a fraction; `python` as a program, or as a doctest where it has prompts; `yaml` and `toml` are parsed,
 and onnx-tropnnc commands in `yaml` and `make` understood.
-`<!-- needs: torch -->` before a block skips it where that is not installed.
+`<!-- needs: torch -->` before a block skips it where that is not installed. A command that cannot be run here stands
+indented, below `<!-- not run: the reason -->`.
 """
 
 import doctest
@@ -139,7 +140,16 @@ def test_settings_are_well_formed_and_their_commands_understood(block: Block, wo
 def test_every_block_is_of_a_kind_that_is_run() -> None:
     """Formulas and drawings are `text` blocks or indented."""
     others = {block.language for block in blocks()} - {*RUN}
-    assert others <= {"text", "sh"}, others
+    assert others <= {"text"}, others
+
+
+def test_commands_that_are_not_run_say_why() -> None:
+    for page in PAGES:
+        lines = BLOCK.sub("", (ROOT / page).read_text(encoding="utf-8")).splitlines()
+        lines = [line for line in lines if line.strip()]
+        for above, line in zip(["", *lines], lines, strict=False):
+            if re.match(r" {4,}(\$ |onnx-tropnnc |python |pip |make |git )", line):
+                assert re.fullmatch(r"<!-- not run: .{10,} -->", above), f"{page}: {line.strip()}"
 
 
 def test_the_operators_page_is_what_the_rules_say(monkeypatch: pytest.MonkeyPatch) -> None:
