@@ -26,8 +26,9 @@ from onnx_tropnnc.merging.representatives import Method
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import PassManager, Progress, silent
 from onnx_tropnnc.passes import CompressChannels, VerifyOutputs
-from onnx_tropnnc.pipeline import SampleSets, draw_samples, exact_passes, finishing_passes
+from onnx_tropnnc.pipeline import SampleSets, draw_samples, exact_passes, finishing_passes, on_a_device
 from onnx_tropnnc.running.cores import sharing_cores
+from onnx_tropnnc.running.devices import running_on
 from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.running.verification import measure_latency
 
@@ -189,7 +190,8 @@ def _alone(
     source: Source, amount: Amount, options: Options, given: SampleSets | None, at_once: int
 ) -> tuple[Point, bytes | None]:
     """A point on its share of the cores: so many are made at once, and each would otherwise take them all."""
-    with sharing_cores(at_once):
+    options, _ = on_a_device(options)
+    with sharing_cores(at_once), running_on(options.device):
         return _point(source, amount, options, given)
 
 

@@ -40,10 +40,11 @@ from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 from onnx_tropnnc.report import Report
+from onnx_tropnnc.running.devices import cuda_provider_missing, running_on
 from onnx_tropnnc.running.sessions import NotRunnable, Runner, runtime_missing
 from onnx_tropnnc.undoing import with_groups_undone, within_drop
 
-__all__ = ["OLDEST_OPSET", "SampleSets", "compress", "compress_model", "default_passes"]
+__all__ = ["OLDEST_OPSET", "SampleSets", "compress", "compress_model", "default_passes", "on_a_device"]
 
 OLDEST_OPSET = 7
 """Broadcasting and BatchNormalization mean something else before it."""
@@ -100,10 +101,16 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
     if 0 < model.opset < OLDEST_OPSET:
         reason = f"opset {model.opset} is below {OLDEST_OPSET}: nothing was folded or merged; convert the model first"
         return Report(model.name, before, before, (Note(reason),), (), options.seed)
-    options, fallen_back = _on_a_device(options)
+    options, fallen_back = on_a_device(options)
+    with running_on(options.device):
+        report = _compressed(model, options, before, progress)
+    return replace(report, changes=(*fallen_back, *report.changes))
+
+
+def _compressed(model: Model, options: Options, before: Size, progress: Progress) -> Report:
     samples = draw_samples(model, options)
     exact = PassManager(exact_passes(options, samples), progress=progress)
-    changes = (*exact(model), *fallen_back)
+    changes = exact(model)
     if options.measures_rounding:
         options = replace(options, round_to=options.rounding)
         changes += (Note(f"channel counts are rounded up to {options.rounding}"),)
@@ -132,12 +139,17 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
     return replace(report, changes=(*report.changes, *advice(report, check, options, again, decider.groups)))
 
 
-def _on_a_device(options: Options) -> tuple[Options, tuple[Note, ...]]:
-    """The CPU, with a line that says so, where CUDA is asked for and cannot be used."""
-    reason = missing_cuda() if options.device == "cuda" else None
-    if reason is None:
-        return options, ()
-    return replace(options, device="cpu"), (Note(f"warning: --device cuda: {reason}; the CPU did the work"),)
+def on_a_device(options: Options) -> tuple[Options, tuple[Note, ...]]:
+    """cpu or cuda; a line says so where CUDA is asked for and cannot be used, or not for all of the work."""
+    reason = missing_cuda() if options.device != "cpu" else None
+    if options.device == "auto":
+        return replace(options, device="cpu" if reason else "cuda"), ()
+    if reason:
+        return replace(options, device="cpu"), (Note(f"warning: --device cuda: {reason}; the CPU did the work"),)
+    if options.device == "cuda" and cuda_provider_missing():
+        line = "onnxruntime has no CUDAExecutionProvider here; models ran on the CPU"
+        return options, (Note(f"warning: --device cuda: {line}"),)
+    return options, ()
 
 
 def exact_passes(options: Options, samples: SampleSets | None) -> list[Pass]:

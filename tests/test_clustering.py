@@ -135,6 +135,14 @@ def test_ward_cut_at_a_threshold_is_scipys_on_the_vectors() -> None:
     assert same_partition(labels, theirs)
 
 
+@pytest.mark.parametrize("extent", [Keep(30), Threshold(1.2, "2"), Threshold(2.0, linkage="average")], ids=str)
+def test_trees_are_the_same_from_every_namespace(extent: Keep | Threshold) -> None:
+    vectors = np.random.default_rng(10).standard_normal((60, 5))
+    first, second = (cluster((vectors,), extent, seed=0, xp=xp, clustering="ward") for xp in NAMESPACES)
+    assert 1 < first.max() + 1 < 60
+    assert_array_equal(first, second)
+
+
 def test_the_threshold_is_a_distance_not_its_square() -> None:
     vectors = np.array([[0.0], [3.0], [10.0]])
     assert_array_equal(cluster((vectors,), Threshold(3.001), seed=0, xp=numpy_namespace), [0, 0, 1])

@@ -1,10 +1,13 @@
 """The table of costs: a line for a job, and a machine without a name."""
 
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from onnx_tropnnc.backend import missing_cuda
 
 
 @pytest.fixture
@@ -36,6 +39,14 @@ def test_a_job_that_fails_stops_the_table(benchmark: object) -> None:
     failing = [sys.executable, "-c", "raise SystemExit(3)"]
     with pytest.raises(SystemExit, match="failed"):
         benchmark.Job("work", failing, failing).row()  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(missing_cuda() is None, reason="there is a GPU here")
+def test_without_a_gpu_its_benchmark_says_so_in_one_line() -> None:
+    script = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
+    found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == f"no GPU to compare with: {missing_cuda()}\n"
 
 
 def test_the_machine_is_described_without_its_name(benchmark: object) -> None:

@@ -17,13 +17,13 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import TropnncError
+from onnx_tropnnc.running import devices
 from onnx_tropnnc.running.cores import usable_cores
 
 __all__ = ["NotRunnable", "Runner", "runtime_conflict", "runtime_missing"]
 
 ModelSource = onnx.ModelProto | bytes | str | Path
 
-CPU: tuple[str, ...] = ("CPUExecutionProvider",)
 SILENT = 4
 """onnxruntime's severity "fatal": it reports failures by exception, and need not print them too."""
 
@@ -74,6 +74,8 @@ class Runner:
     ) -> "Runner":
         """The model, ready to run on `threads` threads (default: all usable cores); NotRunnable where that fails.
 
+        `providers` are onnxruntime's; None: those of the device that devices.running_on names, the CPU by default.
+
         Without `optimized` every node is run as it stands. Without `spinning` waiting threads sleep: slower for a run
         by itself, but short runs between other work do not keep the cores busy with waiting.
         """
@@ -92,7 +94,7 @@ class Runner:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = onnxruntime.InferenceSession(
-                _loadable(source), options, providers=_provider_options(onnxruntime, providers or CPU)
+                _loadable(source), options, providers=_provider_options(onnxruntime, providers)
             )
         except _failures() as error:
             raise NotRunnable(_reason(error)) from error
@@ -126,8 +128,9 @@ def _loadable(source: ModelSource) -> str | bytes:
     return bytes(source.SerializeToString())
 
 
-def _provider_options(onnxruntime: Any, providers: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+def _provider_options(onnxruntime: Any, wanted: Sequence[str] | None) -> list[tuple[str, dict[str, str]]]:
     there = onnxruntime.get_available_providers()
+    providers = wanted or devices.providers(there)
     if absent := [name for name in providers if name not in there]:
         raise NotRunnable(f"onnxruntime has no {', '.join(absent)} here, only {', '.join(there)}")
     # TensorFloat-32 rounds to 10 bits: more than the differences to be measured.
