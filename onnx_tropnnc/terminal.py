@@ -19,7 +19,8 @@ __all__ = ["print_coverage", "print_curve", "print_groups", "print_report"]
 
 def print_report(report: Report, console: Console) -> None:
     """Sizes before and after, what was merged, what verification found."""
-    table = Table("", "before", "after", "saved", title=escape(report.model), title_justify="left")
+    console.print(escape(report.model), highlight=False, soft_wrap=True)
+    table = Table("", "before", "after", "saved")
     for column in table.columns[1:]:
         column.justify = "right"
     before, after = report.before, report.after
@@ -154,7 +155,8 @@ def print_curve(curve: Curve, console: Console) -> None:
     """A line for each point, then the knees."""
     amounts = "/".join(dict.fromkeys(point.amount.replace("_", "-") for point in curve.points))
     headings = ("method", amounts, "parameters", "MACs", "agreement", "cosine", "ms before", "ms after")
-    table = Table(*headings, title=escape(curve.model), title_justify="left")
+    console.print(escape(curve.model), highlight=False, soft_wrap=True)
+    table = Table(*headings)
     for column in table.columns[1:]:
         column.justify = "right"
     for point in curve.points:

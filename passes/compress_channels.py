@@ -87,6 +87,7 @@ class CompressChannels:
             selection=options.selection,
             sizes=decision.sizes,
             plan=decision.maps,
+            unplanned="not in the plan" if self.plan is not None else "what was asked for is reached without it",
             predicted=decision.predicted,
             rounding=options.rounding,
             bound_radius=options.bound_radius,

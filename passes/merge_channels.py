@@ -56,6 +56,7 @@ class MergeChannels:
         selection: which groups may change.
         sizes: channels to keep by group name and block, instead of a ratio.
         plan: merge maps by group name, replayed instead of made; groups that are neither in it nor in `sizes` stay.
+        unplanned: why groups stay that are not in it.
         predicted: the relative errors of planned groups' consumers, where they are known; else weights predict them.
         rounding: what counts are rounded up to, with a ratio or a threshold.
         bound_radius: state error bounds for inputs in a ball of this radius; None: none, they cost a pass over the
@@ -71,6 +72,7 @@ class MergeChannels:
     selection: Selection = field(default_factory=Selection)
     sizes: Mapping[str, tuple[int, ...]] | None = None
     plan: Mapping[str, MergeMap] | None = None
+    unplanned: str = "not in the plan"
     predicted: Mapping[str, float] = field(default_factory=dict)
     rounding: Rounding = EXACTLY
     bound_radius: float | None = None
@@ -94,7 +96,7 @@ class MergeChannels:
     def _refusal(self, group: ChannelGroup) -> str | None:
         reason = self.selection.refusal(group)
         missing = self.plan is not None and group.name not in {**self.plan, **(self.sizes or {})}
-        return "not in the plan" if reason is None and missing else reason
+        return self.unplanned if reason is None and missing else reason
 
     def _is_planned(self, group: ChannelGroup) -> bool:
         return self.plan is not None and group.name in self.plan

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from onnx_tropnnc.changes import Merged
+from onnx_tropnnc.changes import Kept, Merged
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.merging.merge_map import MergeMap
@@ -101,3 +101,9 @@ def test_selection_is_the_same_for_the_same_seed(models_folder: Path) -> None:
 def test_options_that_make_no_sense_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Options(**options)  # type: ignore[arg-type]
+
+
+def test_groups_that_a_budget_leaves_alone_say_so(models_folder: Path) -> None:
+    report = compressed(models_folder / "digits_resnet_bn.onnx", target_params=0.97)
+    reasons = {change.reason for change in report.of(Kept) if not change.pinned}
+    assert reasons == {"what was asked for is reached without it"}
