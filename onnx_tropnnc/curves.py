@@ -26,7 +26,7 @@ from onnx_tropnnc.merging.representatives import Method
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import PassManager, Progress, silent
 from onnx_tropnnc.passes import CompressChannels, VerifyOutputs
-from onnx_tropnnc.pipeline import SampleSets, draw_samples, exact_passes, finishing_passes, on_a_device
+from onnx_tropnnc.pipeline import SampleSets, compressing, draw_samples, exact_passes, finishing_passes, on_a_device
 from onnx_tropnnc.running.cores import sharing_cores
 from onnx_tropnnc.running.devices import running_on
 from onnx_tropnnc.running.sessions import NotRunnable
@@ -203,7 +203,8 @@ def _point(source: Source, amount: Amount, options: Options, given: SampleSets |
     samples = given or draw_samples(model, options)
     PassManager(exact_passes(options, samples))(model)
     try:
-        PassManager([CompressChannels(options, samples.solving, before), *finishing_passes()])(model)
+        step = CompressChannels(options, samples.solving, before)
+        PassManager([compressing(step, samples.verifying), *finishing_passes()])(model)
     except OptionError as error:
         return replace(point, refused=str(error)), None
     found = VerifyOutputs(samples.verifying, timing_seconds=0.0, seed=options.seed).compare(model)

@@ -57,8 +57,8 @@ class Options:
         ratio_for: pairs (pattern of node names, ratio) that differ from `ratio`; the last match counts.
         include: patterns of node names; only groups made by such nodes change. Empty: all.
         exclude: patterns of node names that stay.
-        ties: `keep` leaves groups that residual connections tie alone, `merge` takes them too; `auto` merges them where
-            error curves meet a budget and where only what is exact goes, and keeps them otherwise.
+        ties: `keep` leaves groups that residual connections tie alone, `merge` takes them too; `auto` tries both
+            where error curves meet a budget, merges them where only what is exact goes, and keeps them otherwise.
         heads: `keep` leaves attention heads in number and makes their values narrower, `merge` takes whole heads.
         round_to: a number of which kept counts are multiples, `auto` (measured on onnxruntime here), or a Rounding;
             None: 1, but `auto` with `target_latency`.

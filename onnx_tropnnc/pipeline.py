@@ -29,6 +29,7 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Pass, PassManager, Progress, silent
 from onnx_tropnnc.passes.compress_channels import CompressChannels
+from onnx_tropnnc.passes.compress_either_way import CompressEitherWay, chooses_streams
 from onnx_tropnnc.passes.dequantize_weights import DequantizeWeights
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
@@ -168,6 +169,13 @@ def _may_round(options: Options) -> bool:
     return not options.lossless and (options.ratio is None or any(ratios))
 
 
+def compressing(step: CompressChannels, verifying: Samples | None) -> Pass:
+    """The step itself; or, where it is open whether a budget is spent on residual streams, both ways and a choice."""
+    if verifying is None or step.samples is None or not chooses_streams(step.options):
+        return step
+    return CompressEitherWay(step, VerifyOutputs(verifying, seed=step.options.seed))
+
+
 def finishing_passes() -> list[Pass]:
     """What makes a compressed model one to write."""
     return [QuantizeWeights(), RefreshShapes()]
@@ -178,7 +186,9 @@ def merging_passes(
 ) -> list[Pass]:
     """What makes the model smaller, and tells how far it is from the original then."""
     solving = samples.solving if samples else None
-    passes: list[Pass] = [CompressChannels(options, solving, original, options.plan, decider), *finishing_passes()]
+    verifying = samples.verifying if samples else None
+    step = CompressChannels(options, solving, original, options.plan, decider)
+    passes: list[Pass] = [compressing(step, verifying), *finishing_passes()]
     if options.lossless and options.verify and samples is not None and samples.verifying is not None:
         passes.append(CheckExactness(samples.verifying, name="check that merging was exact"))
     return [*passes, _verify_pass(options, samples)] if options.verify else passes
