@@ -7,6 +7,8 @@ With D_ij = G_ii + G_jj - 2 G_ij = |x_i - x_j|^2 and I_k the members of cluster 
 so a Lloyd step costs n^2 + n K operations whatever the vectors' dimension is: G is computed once, the vectors are never
 read again. Any shift of the origin leaves the distances as they are; a centred G leaves them most digits.
 
+Trees are SciPy's (trees.py); Ward's of more than WIDE vectors takes less memory (wide_ward.py).
+
 Seeding is greedy k-means++ as in scikit-learn, over the vectors in a canonical order, so that permuting the channels
 changes nothing but rounding. Clusters are numbered by their first member and never empty.
 """
