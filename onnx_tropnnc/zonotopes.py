@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.distance import cdist
 
 from onnx_tropnnc.errors import OptionError
 
@@ -88,6 +87,8 @@ def hausdorff(first: ArrayLike, second: ArrayLike) -> float:
 
 def discrete_hausdorff(first: ArrayLike, second: ArrayLike) -> float:
     """The distance DH of Misiakos et al. (2022): the Hausdorff distance of the two sets of vertices."""
+    from scipy.spatial.distance import cdist  # slow to import, and few runs measure distances
+
     between = cdist(np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64))
     return float(max(between.min(axis=0).max(), between.min(axis=1).max()))
 
