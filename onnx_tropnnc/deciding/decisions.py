@@ -38,6 +38,7 @@ from onnx_tropnnc.merging.representatives import threshold_heights
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.rewriting.contraction import duplicates_of, keep_distinct
 from onnx_tropnnc.running.sessions import NotRunnable, runtime_missing
+from onnx_tropnnc.solving.linear_layers import LinearLayer, solving_refusal
 
 __all__ = ["Decider", "Decision"]
 
@@ -185,6 +186,8 @@ class Decider:
 
     def _at_budget(self, options: Options, measure: Measure, limit: float) -> Decision:
         groups = self._eligible(options)
+        if measure == "parameters" and options.solves and self.samples is not None:
+            limit -= self._biases_to_come(groups)
         if options.selects:
             ranked = self._ranked(groups, options)
             path = budget_path(self.model, self.shapes, groups, ranked, measure, rounding=options.rounding)
@@ -195,6 +198,12 @@ class Decider:
         for unit, count in zip(path.costs.units, path.within(limit), strict=True):
             sizes[unit.group.name] = (*sizes.get(unit.group.name, ()), count)
         return Decision(sizes=sizes)
+
+    def _biases_to_come(self, groups: Sequence[ChannelGroup]) -> int:
+        """Parameters that solving adds to layers without a bias, as many as there may be."""
+        nodes = {place.use.node for group in groups for place in group.of_kind("consumer")}
+        solved = [node for node in nodes if node.graph is self.model.graph and solving_refusal(node) is None]
+        return sum(LinearLayer(node).missing_bias for node in solved)
 
     def _clustering_path(self, groups: Sequence[ChannelGroup], options: Options, measure: Measure) -> Path:
         """A threshold that rises, or for rankings a score."""

@@ -127,6 +127,12 @@ class LinearLayer:
         # a Gemm's third input may have a row a sample: what differs between samples is no bias
         return zeros + (stored.mean(axis=0) if stored.ndim == 2 else stored)
 
+    @property
+    def missing_bias(self) -> int:
+        """How many numbers it gains when it is solved: its outputs where it has no bias yet, else 0."""
+        behind = self.node.op_type == "MatMul" and self._bias_behind is not None
+        return 0 if behind or self._own_bias is not None else self._outputs
+
     def give_bias(self) -> None:
         """A MatMul without an Add behind it gets one, of zeros; it takes the name of the MatMul's output."""
         if self.node.op_type == "MatMul" and self._bias_behind is None:
