@@ -15,13 +15,16 @@ import onnx
 from onnx_tropnnc.changes import Change, Verified
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.model_io import EXTERNAL_BYTES, load, save, to_proto, weight_bytes
+from onnx_tropnnc.graph.model_io import load, save, to_proto, weight_bytes
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.running.verification import Latency, Verification, assert_same, measure_latency, verify
 
 __all__ = ["CheckExactness", "VerifyOutputs"]
+
+IN_MEMORY = 64 * 2**20
+"""Bytes of weights: a proto, its serialization and the buffer that this grows in are three more copies."""
 
 _FEW = 8
 """Samples that show whether a step was exact."""
@@ -100,8 +103,8 @@ def _made_up(model: Model, seed: int) -> Samples:
 
 @contextmanager
 def _runnable(model: Model) -> Iterator[onnx.ModelProto | Path]:
-    """The model in a form that onnxruntime loads: in memory, or over 1.8 GB a file that goes away again."""
-    if weight_bytes(model) <= EXTERNAL_BYTES:
+    """The model in a form that onnxruntime loads: in memory, or where that takes much a file that goes away again."""
+    if weight_bytes(model) <= IN_MEMORY:
         yield to_proto(model)
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,8 @@
 """Verification as a pass."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -11,7 +14,8 @@ from onnx_tropnnc.graph.constants import set_array
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.samples import samples_for
-from onnx_tropnnc.passes import CheckExactness, FoldBatchNorm, VerifyOutputs
+from onnx_tropnnc.passes import CheckExactness, FoldBatchNorm, VerifyOutputs, verify_outputs
+from onnx_tropnnc.running.verification import Verification, verify
 
 
 def network(**options: object) -> onnx.ModelProto:
@@ -76,3 +80,22 @@ def test_folding_is_checked_on_the_original() -> None:
     loaded = load(graph("c = Conv(x, w) y = BatchNormalization(c, g, b, m, v)", weights, **io))
     FoldBatchNorm()(loaded)
     assert CheckExactness()(loaded) == ()
+
+
+def test_large_results_are_verified_from_a_file_that_goes_away_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = VerifyOutputs(timing_seconds=0).compare(changed(network(), 0.9))
+    monkeypatch.setattr(verify_outputs, "IN_MEMORY", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen: list[list[str]] = []
+
+    def watched(*arguments: object, **options: object) -> Verification:
+        seen.append([path.name for path in tmp_path.glob("*/*")])
+        return verify(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(verify_outputs, "verify", watched)
+    found = VerifyOutputs(timing_seconds=0).compare(changed(network(), 0.9))
+    assert seen == [["result.onnx"]]
+    assert list(tmp_path.iterdir()) == []
+    assert found == held
