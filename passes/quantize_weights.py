@@ -10,7 +10,7 @@ product of the input's and the weight's. A bias that solving brought is stored o
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.changes import Change, Note
-from onnx_tropnnc.graph.constants import add_initializer, array_of, name_of
+from onnx_tropnnc.graph.constants import add_initializer, array_of, copied_from, name_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.quantization import Quantization
 
@@ -37,7 +37,8 @@ class QuantizeWeights:
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """A note that says how many weights changed."""
         values = [value for graph in model.ir.graphs() for value in graph.initializers.values() if value.uses()]
-        stored = {value: model.quantized[name_of(value)] for value in values if name_of(value) in model.quantized}
+        known = {value: _known(value, model) for value in values}
+        stored = {value: quantization for value, quantization in known.items() if quantization is not None}
         model.quantized.clear()
         biases = {value: quantization for value, quantization in stored.items() if _is_bias(value)}
         weights = {value: quantization for value, quantization in stored.items() if value not in biases}
@@ -74,6 +75,14 @@ class _Stored:
         found = quantization.rescaled(integers, factors)
         _write(value, found)
         return cls(found, factors)
+
+
+def _known(value: ir.Value, model: Model) -> Quantization | None:
+    """How the weight was stored; a copy as what it was copied from, under a node name of its own."""
+    name, origin = name_of(value), copied_from(value)
+    if name in model.quantized or origin not in model.quantized:
+        return model.quantized.get(name)
+    return replace(model.quantized[origin], node=f"{name}_dequantize")
 
 
 def _is_bias(value: ir.Value) -> bool:

@@ -163,6 +163,20 @@ def test_transposed_weights_are_stored_transposed() -> None:
     assert [node.op_type for node in result.graph.node] == ["DequantizeLinear", "MatMul", "Relu", "MatMul"]
 
 
+def test_a_weight_that_two_layers_share_and_are_solved_for_apart_stays_integers() -> None:
+    body = (
+        "d = DequantizeLinear(a, s) e = DequantizeLinear(b, s) h = MatMul(x, d) r = Relu(h) g = MatMul(r, e) "
+        "k = MatMul(g, d) q = Relu(k) y = MatMul(q, e)"
+    )
+    weights = {"a": integers(2, 4, 16), "b": integers(3, 16, 4), "s": np.float32(0.01)}
+    result, report = onnx_tropnnc.compress(graph(body, weights, outputs="float[N, 4] y"), ratio=0.5)
+    kinds = {tensor.name: tensor.data_type for tensor in result.graph.initializer if len(tensor.dims) == 2}
+    assert kinds == dict.fromkeys(("a", "b", "b_2"), onnx.TensorProto.INT8)
+    assert len({node.name for node in result.graph.node}) == len(result.graph.node)
+    assert report.verification is not None
+    onnx.checker.check_model(result, full_check=True)
+
+
 def test_integers_count_as_parameters() -> None:
     loaded = load(weight_only())
     assert size_of(loaded, shapes_of(loaded)).parameters == 4 * 16 + 16 * 3 + 16 + 3
