@@ -104,3 +104,5 @@ class Reconstructed(Change):
     """The lambda that was chosen."""
     reason: str | None = None
     """Why it keeps its merged weights; None where it does not."""
+    refitted: str | None = None
+    """The layer that makes what it reads, where that was solved with it."""

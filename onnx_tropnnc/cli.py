@@ -73,6 +73,7 @@ Examples:
     "--target-latency.",
 )
 @click.option("--reconstruct", default="auto", show_default=True, help="auto, off, synthetic or data.")
+@click.option("--no-refit", is_flag=True, help="Solve consumers alone: quicker, less accurate.")
 @click.option("--data", metavar="PATH", help="Samples: X.npz (an array per input, `labels`) or a folder of .npy files.")
 @click.option("--input-shape", multiple=True, metavar="NAME:1,3,224,224", help="Shape of a dynamic input.")
 @click.option("--input-range", multiple=True, metavar="NAME:LOW,HIGH", help="Values that an input takes.")
@@ -213,6 +214,7 @@ def _options(arguments: dict[str, Any]) -> "Options":
         "plan": None if arguments["apply_plan"] is None else load_plan(arguments["apply_plan"]),
         "input_shape": dict(parse_input_shape(text) for text in arguments["input_shape"]),
         "input_range": dict(parse_input_range(text) for text in arguments["input_range"]),
+        "refit": not arguments["no_refit"],
         "verify": not arguments["no_verify"],
     }
     return Options(**(as_given | understood))

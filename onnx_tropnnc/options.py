@@ -63,6 +63,7 @@ class Options:
         round_to: a number of which kept counts are multiples, `auto` (measured on onnxruntime here), or a Rounding;
             None: 1, but `auto` with `target_latency`.
         reconstruct: `auto`, `off` (merging alone), `synthetic` or `data`: what consumers are solved on.
+        refit: whether the layers that make what consumers read are solved with them.
         data: samples: an .npz file, a folder of .npy files, arrays by input name, or a CalibrationDataReader.
         input_shape: shapes of dynamic inputs by name.
         input_range: (low, high) by input name, for samples that are made up.
@@ -101,6 +102,7 @@ class Options:
     heads: str = "keep"
     round_to: int | str | Rounding | None = None
     reconstruct: str = "auto"
+    refit: bool = True
     data: Data | None = None
     input_shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     input_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)

@@ -53,6 +53,7 @@ class CompressChannels:
             maps,
             self.samples,
             memory=self.options.memory_bytes,
+            refit=self.options.refit,
             seed=self.options.seed,
             device=self.options.device,
         )

@@ -155,7 +155,7 @@ def test_a_residual_error_is_taken_back_by_the_next_branch() -> None:
     model = graph(body, weights, inputs="float[N, 6] x", outputs="float[N, 6] y, float[N, 6] s")
     data = samples(400, x=(6,))
     merges = {"MatMul_0": kept(6, 0, 1, 2, 3), "MatMul_3": kept(8, 0, 1, 2, 3, 4, 5)}
-    plain, result, _ = reconstructed(model, merges, data, ridges=(1e-9,))
+    plain, result, _ = reconstructed(model, merges, data, ridges=(1e-9,), refit=False)
     assert error(model, plain, data) > 0.1
     assert error(model, result, data) < 1e-3
     feed = {"x": data.arrays["x"]}
@@ -167,7 +167,9 @@ def test_a_matmul_gets_a_bias_behind_it_only_where_it_is_solved() -> None:
     weights = random_weights(w1=(4, 6), w2=(6, 5), w3=(5, 3))
     body = "a = MatMul(x, w1)  b = Relu(a)  c = MatMul(b, w2)  d = Relu(c)  y = MatMul(d, w3)"
     model = graph(body, weights)
-    _, result, _ = reconstructed(model, {"MatMul_0": kept(6, 0, 1, 2, 3)}, samples())
+    merges = {"MatMul_0": kept(6, 0, 1, 2, 3)}
+    _, result, changes = reconstructed(model, merges, samples())
+    assert refitted(changes) == ["MatMul_0"]
     assert operators(result) == ["MatMul", "Relu", "MatMul", "Add", "Relu", "MatMul"]
     assert [output.name for output in result.graph.output] == ["y"]
 
@@ -201,9 +203,42 @@ def test_memory_takes_fewer_samples_and_says_so() -> None:
     weights = random_weights(w1=(4, 8), w2=(8, 6), w3=(6, 3))
     body = "a = Gemm(x, w1)  b = Relu(a)  c = Gemm(b, w2)  d = Relu(c)  y = Gemm(d, w3)"
     merges = {"Gemm_0": kept(8, 0, 1, 2, 3, 4), "Gemm_2": kept(6, 0, 1, 2, 3)}
-    _, _, changes = reconstructed(graph(body, weights), merges, samples(300), memory=100 * 4 * (6 + 5))
+    room = 100 * 4 * (6 + 5)
+    _, _, changes = reconstructed(graph(body, weights), merges, samples(300), memory=room, refit=False)
     notes = [change for change in changes if isinstance(change, Note)]
     assert notes == [Note("reconstructed on 100 of 300 samples: more would not fit in memory")]
+
+
+def refitted(changes: tuple[object, ...]) -> list[str | None]:
+    return [change.refitted for change in changes if isinstance(change, Reconstructed)]
+
+
+def test_producers_are_solved_with_their_consumers() -> None:
+    """Where channels are dropped, those that stay can move to where they serve better."""
+    data = samples(2000)
+    _, alone, _ = reconstructed(RELU_NET, HALF, data, refit=False)
+    _, both, changes = reconstructed(RELU_NET, HALF, data)
+    assert refitted(changes) == ["Gemm_0"]
+    (change,) = (change for change in changes if isinstance(change, Reconstructed))
+    assert change.error_after is not None
+    assert error(RELU_NET, both, data) < 0.8 * error(RELU_NET, alone, data)
+    assert error(RELU_NET, both, data) == pytest.approx(change.error_after, rel=0.25)
+
+
+def test_a_bias_behind_the_producer_moves_with_it() -> None:
+    weights = random_weights(w1=(4, 8), b1=(8,), w2=(8, 3))
+    model = graph("a = MatMul(x, w1) c = Add(a, b1) b = Relu(c)  y = MatMul(b, w2)", weights)
+    merges, data = {"MatMul_0": kept(8, 0, 1, 2, 3, 4)}, samples(2000)
+    plain, both, changes = reconstructed(model, merges, data)
+    (change,) = (change for change in changes if isinstance(change, Reconstructed))
+    assert change.refitted == "MatMul_0"
+    assert change.error_after is not None
+    assert error(model, both, data) == pytest.approx(change.error_after, rel=0.25)
+    assert np.any(initializers(both)["b1"] != initializers(plain)["b1"])
+
+
+def test_few_samples_move_no_producers() -> None:
+    assert refitted(reconstructed(RELU_NET, HALF, samples(4))[2]) == [None]
 
 
 def test_nothing_merged_means_nothing_to_do() -> None:

@@ -76,7 +76,8 @@ def _error(layer: Mapping[str, Any]) -> str:
         return f"{layer['node']}: not solved, {layer['reason']}"
     if before is None or after is None:
         return f"{layer['node']}: solved, of outputs that do not vary"
-    return f"{layer['node']}: {100 * before:.2g} % merged, {100 * after:.2g} % solved"
+    both = "" if layer["refitted"] is None else f" with {layer['refitted']}"
+    return f"{layer['node']}: {100 * before:.2g} % merged, {100 * after:.2g} % solved{both}"
 
 
 def _warned(facts: Facts) -> list[str]:

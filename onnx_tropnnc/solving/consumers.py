@@ -26,6 +26,7 @@ from onnx_tropnnc.merging.row_maps import output_maps
 from onnx_tropnnc.running.activations import Stop
 from onnx_tropnnc.running.segments import computed_inputs
 from onnx_tropnnc.solving.linear_layers import LinearLayer, solving_refusal
+from onnx_tropnnc.solving.pairs import Pair, pair_of
 from onnx_tropnnc.solving.residuals import Partner, partners
 
 __all__ = ["COMPRESSED", "REFERENCE", "Consumer", "Passed", "find_consumers"]
@@ -50,12 +51,14 @@ class Consumer:
         layer: the same one in the compressed model.
         row_map: M; None where the layer's own channels stay as they are.
         partners: what is added to its output later, if its error is this layer's to take back.
+        pair: the layer in the compressed model with the one that makes what it reads; None where they are no pair.
     """
 
     original: LinearLayer
     layer: LinearLayer
     row_map: csr_array | None
     partners: tuple[Partner, ...]
+    pair: Pair | None
 
     @property
     def name(self) -> str:
@@ -73,10 +76,15 @@ class Consumer:
         return name_of(self.layer.data)
 
     @property
+    def reads(self) -> str:
+        """The tensor that must be at hand for that: what the producer of a pair reads, else the source itself."""
+        return self.source if self.pair is None else name_of(self.pair.producer.data)
+
+    @property
     def stop(self) -> Stop:
         """What must be at hand to solve it."""
         others = tuple(name_of(partner.value) for partner in self.partners)
-        return Stop(self.name, {REFERENCE: (self.target, *others), COMPRESSED: (self.source, *others)})
+        return Stop(self.name, {REFERENCE: (self.target, *others), COMPRESSED: (self.reads, *others)})
 
 
 def find_consumers(
@@ -85,6 +93,8 @@ def find_consumers(
     groups: Collection[ChannelGroup],
     merges: Mapping[str, MergeMap],
     shapes: Shapes,
+    *,
+    pairs: bool = False,
 ) -> tuple[Consumer | Passed, ...]:
     """Every layer that reads a merged group, in topological order.
 
@@ -94,6 +104,7 @@ def find_consumers(
         groups: those of the reference.
         merges: what was merged, by the groups' names.
         shapes: of the reference's tensors.
+        pairs: whether to look for the layers that make what they read.
     """
     readers = {p.use.node for group in groups if group.name in merges for p in group.of_kind("consumer")}
     twins = {name_of(value): node for node in compressed.graph for value in node.outputs}
@@ -108,7 +119,7 @@ def find_consumers(
             continue
         mine = _partners_known(node, unsolved, shapes)
         twin = LinearLayer(twins[name_of(node.outputs[0])])
-        found.append(Consumer(LinearLayer(node), twin, maps.get(node), mine))
+        found.append(Consumer(LinearLayer(node), twin, maps.get(node), mine, pair_of(twin) if pairs else None))
         unsolved.discard(node)
     return tuple(found)
 

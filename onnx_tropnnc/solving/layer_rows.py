@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.solving.im2col import Indices, patches, reads, reads_transposed
 from onnx_tropnnc.solving.linear_layers import LinearLayer
 
-__all__ = ["Positions", "draw_positions", "input_rows", "output_rows"]
+__all__ = ["Positions", "draw_positions", "input_rows", "output_rows", "read_tables"]
 
 Array = NDArray[Any]
 
@@ -35,7 +35,7 @@ def input_rows(layer: LinearLayer, x: Array, shape: Sequence[int], positions: Po
     """(groups, s, d) what the layer reads for these positions of an output of `shape`; at least float32."""
     if not layer.is_convolution:
         return _wide(np.moveaxis(x, layer.channel_axis, -1)[positions])[None]
-    found = patches(x, _tables(layer, x.shape[2:], shape[2:]), positions)
+    found = patches(x, read_tables(layer, x.shape[2:], shape[2:]), positions)
     split = found.reshape(*found.shape[:2], layer.groups, -1)
     return _wide(np.moveaxis(split, 2, 0).reshape(layer.groups, len(found), -1))
 
@@ -50,7 +50,7 @@ def _wide(rows: Array) -> Array:
     return rows.astype(np.result_type(rows.dtype, np.float32), copy=False)
 
 
-def _tables(layer: LinearLayer, inputs: Sequence[int], outputs: Sequence[int]) -> list[Indices]:
+def read_tables(layer: LinearLayer, inputs: Sequence[int], outputs: Sequence[int]) -> list[Indices]:
     """Per spatial axis which input each kernel offset reads."""
     kernel = layer.weight_dims[2:]
     ones = [1] * len(kernel)

@@ -133,6 +133,13 @@ class LinearLayer:
         behind = self.node.op_type == "MatMul" and self._bias_behind is not None
         return 0 if behind or self._own_bias is not None else self._outputs
 
+    def whole_bias(self) -> NDArray[np.float64] | None:
+        """(m,) what is added to the product: the node's own bias, or a MatMul's behind it; None where it has none."""
+        if self.node.op_type != "MatMul":
+            return None if self._own_bias is None else self.bias()
+        behind = self._bias_behind
+        return None if behind is None else np.asarray(array_of(behind[0].inputs[behind[1]]), np.float64).reshape(-1)
+
     def give_bias(self) -> None:
         """A MatMul without an Add behind it gets one, of zeros; it takes the name of the MatMul's output."""
         if self.node.op_type == "MatMul" and self._bias_behind is None:
@@ -144,9 +151,11 @@ class LinearLayer:
         if found is not None and not np.any(np.asarray(array_of(found[0].inputs[found[1]]))):
             _remove_add(self.node, *found)
 
-    def write(self, matrix: NDArray[np.float64], added: NDArray[np.float64]) -> None:
-        """New weights, and what is added to the bias; other readers of the old ones keep them."""
+    def write(self, matrix: NDArray[np.float64], added: NDArray[np.float64] | None) -> None:
+        """New weights, and what is added to the bias, if anything; other readers of the old ones keep them."""
         set_array(own_input(self.node, self.slot, 1), self._stored(matrix))
+        if added is None:
+            return
         if self.node.op_type == "MatMul":
             self._write_behind(added)
         else:

@@ -119,10 +119,14 @@ class NormalEquations:
 
 @dataclass(frozen=True)
 class Solution:
-    """New weights and bias, the lambda, and the relative errors (L2, held-out rows) before and after."""
+    """New weights and bias, the lambda, and the relative errors (L2, held-out rows) before and after.
+
+    `unseen` are the weights and the bias before the held-out rows were taken in.
+    """
 
     weights: Array
     bias: Array
+    unseen: tuple[Array, Array]
     ridge: float
     error_before: float
     error_after: float
@@ -146,15 +150,19 @@ def solve(equations: NormalEquations, ridges: Sequence[float]) -> Solution | Uns
         return Unsolved(reason, _relative(before, scale))
     if before <= EXACT**2 * scale:
         return Unsolved("it is exact already", _relative(before, scale))
-    tried = [(held.error(*change), ridge) for ridge in ridges if (change := _ridge(fitted, ridge)) is not None]
+    changes = {ridge: change for ridge in ridges if (change := _ridge(fitted, ridge)) is not None}
+    tried = [(held.error(*change), ridge) for ridge, change in changes.items()]
     best = _ridge(fitted.plus(held), min(tried)[1]) if tried else None
     if best is None:
         return Unsolved("its system is ill-conditioned", _relative(before, scale))
     after = held.error(*best)
     if not after < before:
         return Unsolved("solving is no better on what was held out", _relative(before, scale))
-    weights, bias = equations.weights + best[0], equations.bias + best[1]
-    return Solution(weights, bias, min(tried)[1], _relative(before, scale), _relative(after, scale))
+    ridge = min(tried)[1]
+    (weights, bias), unseen = (
+        (equations.weights + change[0], equations.bias + change[1]) for change in (best, changes[ridge])
+    )
+    return Solution(weights, bias, unseen, ridge, _relative(before, scale), _relative(after, scale))
 
 
 def _relative(error: float, scale: float) -> float:

@@ -1,0 +1,96 @@
+"""The rows of a pair (refitting.py), gathered batch by batch: U, which of its rows each output reads, and T.
+
+A convolution's outputs come in tiles, 64 of them side by side: what neighbours read overlaps, so a tile needs little
+more of the producer's output than it has outputs itself.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_tropnnc.backend import Namespace
+from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows, read_tables
+from onnx_tropnnc.solving.linear_layers import LinearLayer
+from onnx_tropnnc.solving.refitting import PairRows
+
+__all__ = ["GatheredRows", "draw_tiles"]
+
+Array = NDArray[Any]
+
+TILE = 64
+"""Outputs."""
+
+
+def draw_tiles(layer: LinearLayer, shape: Sequence[int], count: int, generator: np.random.Generator) -> Positions:
+    """About `count` positions of an output of this shape, whole tiles of them; single ones for linear layers."""
+    if not layer.is_convolution:
+        return draw_positions(layer, shape, count, generator)
+    grid = shape[2:]
+    side = max(1, round(TILE ** (1 / len(grid))))
+    sides = [min(side, size) for size in grid]
+    tiles = (shape[0], *(-(-size // own) for size, own in zip(grid, sides, strict=True)))
+    wanted = max(1, min(math.prod(tiles), count // math.prod(sides)))
+    chosen = np.unravel_index(np.sort(generator.choice(math.prod(tiles), wanted, replace=False)), tiles)
+    within = [offsets.reshape(1, -1) for offsets in np.meshgrid(*(np.arange(own) for own in sides), indexing="ij")]
+    samples = np.repeat(chosen[0], math.prod(sides))
+    corners = [np.minimum(tile * own, size - own) for tile, own, size in zip(chosen[1:], sides, grid, strict=True)]
+    places = [(corner[:, None] + offsets).reshape(-1) for corner, offsets in zip(corners, within, strict=True)]
+    return (samples, *places)
+
+
+@dataclass(eq=False)
+class GatheredRows:
+    """Rows of one pair, as many as were added."""
+
+    producer: LinearLayer
+    consumer: LinearLayer
+    inputs: list[Array] = field(default_factory=list)
+    reads: list[Array] = field(default_factory=list)
+    targets: list[Array] = field(default_factory=list)
+    rows: int = 0
+
+    def add(self, x: Array, hidden: Sequence[int], output: Sequence[int], positions: Positions, targets: Array) -> None:
+        """Take in `targets` (p, m) at these positions of the consumer's output.
+
+        Args:
+            x: what the producer reads.
+            hidden: the shape of what the producer makes.
+            output: the shape of what the consumer makes.
+            positions: p of them.
+            targets: what the consumer should make there.
+        """
+        places, reads = self._places(hidden, output, positions)
+        self.inputs.append(input_rows(self.producer, x, hidden, places)[0].astype(np.float32))
+        self.reads.append(np.where(reads < 0, reads, reads + self.rows))
+        self.targets.append(targets.astype(np.float32))
+        self.rows += len(places[0])
+
+    def gathered(self, xp: Namespace) -> PairRows | None:
+        """All rows, as arrays of the namespace; None where there are none."""
+        if not self.rows:
+            return None
+        reads = np.concatenate(self.reads)
+        reads[reads < 0] = self.rows
+        return PairRows(xp.asarray(np.concatenate(self.inputs)), reads, xp.asarray(np.concatenate(self.targets)))
+
+    def _places(self, hidden: Sequence[int], output: Sequence[int], positions: Positions) -> tuple[Positions, Array]:
+        """Where in the producer's output the consumer looks, each place once; and per output which of them, or -1."""
+        if not self.consumer.is_convolution:
+            return positions, np.arange(len(positions[0]))[:, None]
+        grid = (hidden[0], *hidden[2:])
+        kernel = len(grid) - 1
+        flat, inside = positions[0].reshape(-1, *[1] * kernel), np.ones((1,) * (kernel + 1), bool)
+        tables = read_tables(self.consumer, hidden[2:], output[2:])
+        for axis, (table, where) in enumerate(zip(tables, positions[1:], strict=True)):
+            along = table[where].reshape(-1, *(table.shape[1] if i == axis else 1 for i in range(kernel)))
+            inside = inside & (along < grid[axis + 1])
+            flat = flat * grid[axis + 1] + along
+        read = np.where(inside, flat, -1).reshape(len(positions[0]), -1)
+        places = np.unique(read[read >= 0])
+        reads = np.where(read < 0, -1, np.searchsorted(places, read))
+        found = np.unravel_index(places, grid)
+        return tuple(np.asarray(index, np.int64) for index in found), reads
