@@ -102,7 +102,6 @@ class ReconstructConsumers:
         found = find_consumers(pair.reference, pair.compressed, groups, self.merges, shapes, pairs=refits)
         yield from (Reconstructed(f.node, reason=f.reason) for f in found if isinstance(f, Passed))
         jobs = [pair.job(f, model) for f in found if isinstance(f, Consumer)]
-        pairs = [PairJob(job, pair.compressed) if job.consumer.pair else None for job in jobs]
         steps = LockStep(
             {REFERENCE: pair.reference, COMPRESSED: pair.compressed},
             self.samples,
@@ -115,8 +114,11 @@ class ReconstructConsumers:
             yield Note(f"reconstructed on {used} of {self.samples.count} samples: more would not fit in memory")
         generator = np.random.default_rng(self.seed)
         try:
-            for job, pair_job, visit in zip(jobs, pairs, steps, strict=True):
+            for job, visit in zip(jobs, steps, strict=True):
+                # made when its turn comes, and gone with the rows that it gathers when that is over
+                pair_job = PairJob(job, pair.compressed) if job.consumer.pair else None
                 yield self._solve(job, pair_job, visit, generator)
+                del pair_job
         finally:
             for job in jobs:
                 job.layers[-1].drop_zero_bias()
@@ -165,11 +167,9 @@ class ReconstructConsumers:
         if pair is None or not looks or isinstance(found[0], Unsolved):
             return change
         refitted = pair.refit(found[0], xp, self.seed)
-        return (
-            change
-            if refitted is None
-            else replace(change, error_after=refitted.error_after, refitted=label(pair.pair.producer.node))
-        )
+        if refitted is None:
+            return change
+        return replace(change, error_after=refitted.error_after, refitted=label(pair.pair.producer.node))
 
     def _held(self, positions: Positions, start: int) -> NDArray[np.bool_]:
         """Which rows are held out: those of every fifth sample, or every fifth row where there are too few samples."""
