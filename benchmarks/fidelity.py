@@ -1,49 +1,65 @@
 """Accuracy at equal parameters: our methods beside onnxsim's structured pruning, in one run.
 
     python benchmarks/fidelity.py MODEL.onnx DATA.npz [--calibration X.npz] [--keep 0.7 0.5] [--mean M ..] [--std S ..]
+    python benchmarks/fidelity.py ZOO DATA [--only NAME ..] [--keep 0.7 0.5]
 
-DATA.npz holds `images` (uint8, N x C x H x W), `labels`, and `mean`, `std`. Every method gets the same share of the
+DATA.npz holds `images` (uint8, N x C x H x W), `labels`, and `mean`, `std`. With folders, every classifier of `ZOO`
+that stands in CLASSIFIERS is measured with the images it was trained for. Every method gets the same share of the
 parameters to keep; onnxsim (pip install onnxsim==0.8.1) takes a sparsity, which is found by bisection. Prints one
-Markdown table: top-1, parameters, multiply-accumulates, latency (a share of the original's, both timed in turn) and the
-seconds that each method took.
+Markdown table a model: top-1, parameters, multiply-accumulates, latency (a share of the original's, both timed in
+turn) and the seconds that each method took.
 """
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
+from measuring import LabelledImages, size, top_1
 from numpy.typing import NDArray
 
 import onnx_tropnnc
 from onnx_tropnnc.graph.model_io import load
-from onnx_tropnnc.graph.shapes import shapes_of
-from onnx_tropnnc.graph.sizes import Size, size_of
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.running.verification import measure_latency
 
 Make = Callable[[float], onnx.ModelProto]
+Channels = tuple[float, ...] | None
 
 
-def top1(model: onnx.ModelProto, images: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Percent right."""
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0]
-    step = entry.shape[0] if isinstance(entry.shape[0], int) else 100
-    fixed = [d if isinstance(d, int) else s for d, s in zip(entry.shape[1:], images.shape[1:], strict=False)]
-    shaped = images.reshape(len(images), *fixed)
-    count = len(images) - len(images) % step
-    guesses = [session.run(None, {entry.name: shaped[i : i + step]})[0] for i in range(0, count, step)]
-    return 100.0 * float((np.concatenate(guesses).reshape(count, -1).argmax(1) == labels[:count]).mean())
+@dataclass(frozen=True)
+class Classifier:
+    """What a model of the zoo reads: the images to measure on, those to calibrate on, and how both are normalised.
+
+    `shared` images of `data` are used for calibration where there are no others; it is measured on the rest.
+    """
+
+    data: str
+    calibration: str = ""
+    mean: Channels = None
+    std: Channels = None
+    shared: int = 0
 
 
-def size(model: onnx.ModelProto) -> Size:
-    """Parameters and multiply-accumulates."""
-    loaded = load(model)
-    return size_of(loaded, shapes_of(loaded))
+CIFAR, MNIST = ("cifar10_dev", "cifar10_calibration"), ("mnist_test", "mnist_calibration")
+CMU = (0.4914, 0.4822, 0.4465)
+CLASSIFIERS = {
+    "cifar10_resnet56_bn": Classifier(*CIFAR),
+    "cifar10_resnet56_folded": Classifier(*CIFAR),
+    "cifar10_resnet20_bn": Classifier(*CIFAR),
+    "cifar10_vgg16_bn": Classifier(*CIFAR),
+    "mlperf_resnet8": Classifier(*CIFAR, mean=(0.0,), std=(1 / 255,)),
+    "imagenet_efficientnet_lite0_bn": Classifier("imagenet_sample_dev", mean=(0.49804,), std=(0.50196,), shared=48),
+    "mnist_fc_256x4": Classifier(*MNIST),
+    "mnist_relu_9_200": Classifier(*MNIST),
+    "mnist_sigmoid_6x200": Classifier(*MNIST),
+    "cifar_wide_kw": Classifier(*CIFAR, std=(0.225,)),
+    "cifar10_cmu_resnet_2b": Classifier(*CIFAR, mean=CMU, std=(0.2471, 0.2435, 0.2616)),
+    "cifar10_vit_pgd_2_3_16": Classifier(*CIFAR, mean=CMU, std=(0.2023, 0.1994, 0.2010)),
+}
 
 
 def latency(path: Path, result: onnx.ModelProto) -> float:
@@ -74,60 +90,84 @@ def onnxsim_pruned(path: Path, apply: Callable[..., onnx.ModelProto], **options:
     return make
 
 
+def methods_of(path: Path, calibration: NDArray[np.float32] | None) -> dict[str, Make]:
+    """What is compared, by the label of its rows."""
+    import onnxsim
+
+    prune = onnxsim.apply_structured_pruning
+    methods = {
+        "ours, no data": ours(path),
+        "ours, merging only (Ward)": ours(path, reconstruct="off"),
+        "TropNNC as in the paper (k-means)": ours(path, method="tropnnc", reconstruct="off"),
+        "onnxsim L2": onnxsim_pruned(path, prune, importance_norm="l2"),
+        "onnxsim L1": onnxsim_pruned(path, prune, importance_norm="l1"),
+    }
+    if calibration is not None:
+        entry = onnx.load(path, load_external_data=False).graph.input[0]
+        dims = [d.dim_value for d in entry.type.tensor_type.shape.dim]
+        inputs = calibration.reshape(len(calibration), *(d or -1 for d in dims[1:]))
+        step = dims[0] or 64
+        fed = [{entry.name: inputs[i : i + step]} for i in range(0, len(inputs) - step + 1, step)]
+        wanda = onnxsim.apply_structured_wanda_pruning
+        methods["ours, calibration images"] = ours(path, data={entry.name: inputs})
+        methods["onnxsim Wanda, the same images"] = onnxsim_pruned(path, wanda, calibration_data=fed)
+    return methods
+
+
+def compare(path: Path, test: LabelledImages, calibration: NDArray[np.float32] | None, sizes: list[float]) -> None:
+    """Print one table: every method at every size."""
+    base = onnx.load(path)
+    methods = methods_of(path, calibration)
+    print(f"\n{path.name}: {size(base).parameters:,} parameters, top-1 {top_1(base, test):.2f} %\n")
+    print("| method | keep | parameters | multiply-accumulates | latency | top-1 % | seconds |")
+    print("|" + " --- |" * 7)
+    for keep in sizes:
+        for label, make in methods.items():
+            print(f"| {label} | {keep:g} | {_row(path, make, keep, test)} |", flush=True)
+
+
+def _row(path: Path, make: Make, keep: float, test: LabelledImages) -> str:
+    start = time.perf_counter()
+    try:
+        result = make(keep)
+        seconds, after, right = time.perf_counter() - start, size(result), top_1(result, test)
+    except Exception as error:  # a peer may raise anything; the table says what
+        return f"| | | {type(error).__name__}: {' '.join(str(error).split())[:100]} | "
+    macs = "" if after.macs is None else f"{after.macs:,}"
+    return f"{after.parameters:,} | {macs} | {latency(path, result):.2f} | {right:.2f} | {seconds:.0f}"
+
+
+def _classifiers(zoo: Path, data: Path, only: list[str]) -> Iterator[tuple[Path, LabelledImages, NDArray[np.float32]]]:
+    """Of a folder: every model in it that is known, with its images."""
+    for name, known in CLASSIFIERS.items():
+        path = zoo / f"{name}.onnx"
+        if path.exists() and (not only or name in only):
+            normalised = {"mean": known.mean, "deviation": known.std}
+            test = LabelledImages.load(data / f"{known.data}.npz", **normalised)
+            kept = test.images[: known.shared]
+            if known.calibration:
+                kept = LabelledImages.load(data / f"{known.calibration}.npz", **normalised).images
+            yield path, LabelledImages(test.images[known.shared :], test.labels[known.shared :]), kept
+
+
 def main() -> None:
     """Measure every method at every size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("models", type=Path)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--keep", type=float, nargs="+", default=[0.7, 0.5, 0.3])
     parser.add_argument("--mean", type=float, nargs="+")
     parser.add_argument("--std", type=float, nargs="+")
-    arguments = parser.parse_args()
-    import onnxsim
-
-    data = np.load(arguments.data)
-    shape = (1, -1, 1, 1)
-    mean = np.asarray(arguments.mean or data["mean"], np.float32).reshape(shape)
-    std = np.asarray(arguments.std or data["std"], np.float32).reshape(shape)
-    images, labels = (data["images"].astype(np.float32) / 255 - mean) / std, data["labels"]
-    methods: dict[str, Make] = {
-        "ours, no data": ours(arguments.model),
-        "ours, merging only (Ward)": ours(arguments.model, reconstruct="off"),
-        "TropNNC as in the paper (k-means)": ours(arguments.model, method="tropnnc", reconstruct="off"),
-        "onnxsim L2": onnxsim_pruned(arguments.model, onnxsim.apply_structured_pruning, importance_norm="l2"),
-        "onnxsim L1": onnxsim_pruned(arguments.model, onnxsim.apply_structured_pruning, importance_norm="l1"),
-    }
-    if arguments.calibration:
-        entry = onnx.load(arguments.model, load_external_data=False).graph.input[0]
-        dims = [d.dim_value for d in entry.type.tensor_type.shape.dim][1:]
-        stored = np.load(arguments.calibration)["images"].astype(np.float32)
-        inputs = ((stored / 255 - mean) / std).reshape(len(stored), *(d or -1 for d in dims)).astype(np.float32)
-        methods["ours, calibration images"] = ours(arguments.model, data={entry.name: inputs})
-        methods["onnxsim Wanda, the same images"] = onnxsim_pruned(
-            arguments.model,
-            onnxsim.apply_structured_wanda_pruning,
-            calibration_data=[{entry.name: inputs[i : i + 64]} for i in range(0, len(inputs), 64)],
-        )
-    base = onnx.load(arguments.model)
-    before = size(base)
-    print(f"{arguments.model.name}: {before.parameters:,} parameters, top-1 {top1(base, images, labels):.2f} %\n")
-    print("| method | keep | parameters | multiply-accumulates | latency | top-1 % | seconds |")
-    print("|" + " --- |" * 7)
-    for keep in arguments.keep:
-        for label, make in methods.items():
-            start = time.perf_counter()
-            try:
-                result = make(keep)
-            except onnx_tropnnc.TropnncError as error:
-                print(f"| {label} | {keep:g} | | | | {error} | |", flush=True)
-                continue
-            seconds, after = time.perf_counter() - start, size(result)
-            score = top1(result, images, labels)
-            macs = "" if after.macs is None else f"{after.macs:,}"
-            cost = f"{macs} | {latency(arguments.model, result):.2f}"
-            row = f"{label} | {keep:g} | {after.parameters:,} | {cost} | {score:.2f} | {seconds:.0f}"
-            print(f"| {row} |", flush=True)
+    given = parser.parse_args()
+    if given.models.is_dir():
+        for path, test, calibration in _classifiers(given.models, given.data, given.only):
+            compare(path, test, calibration, given.keep)
+        return
+    normalised = {"mean": given.mean, "deviation": given.std}
+    calibration = LabelledImages.load(given.calibration, **normalised).images if given.calibration else None
+    compare(given.models, LabelledImages.load(given.data, **normalised), calibration, given.keep)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -138,8 +139,9 @@ class Subject:
         return tuple(node.name for node in self.folded.graph if node.op_type in operators and node.name)
 
 
-def size(model: Model) -> Size:
+def size(model: Model | onnx.ModelProto) -> Size:
     """Parameters and multiply-accumulates."""
+    model = load(model) if isinstance(model, onnx.ModelProto) else model
     return size_of(model, shapes_of(model))
 
 
@@ -173,9 +175,9 @@ def nearest_threshold(
     return min(seen, key=lambda threshold: (abs(seen[threshold] - target), threshold))
 
 
-def top_1(model: Model, data: LabelledImages) -> float:
+def top_1(model: Model | onnx.ModelProto, data: LabelledImages) -> float:
     """Percent of the images that get the right label; of a single output, its sign says which."""
-    stored = to_proto(model).SerializeToString(deterministic=True)
+    stored = (model if isinstance(model, onnx.ModelProto) else to_proto(model)).SerializeToString(deterministic=True)
     key = hashlib.sha256(stored + data.digest.encode()).hexdigest()
     path = CACHE / "accuracy" / key
     if not path.exists():
@@ -192,6 +194,8 @@ def _guesses(stored: bytes, images: NDArray[np.float32], batch: int = 100) -> ND
     entry = session.get_inputs()[0]
     if isinstance(entry.shape[0], int):
         batch = entry.shape[0]
+    shape = [d if isinstance(d, int) else s for d, s in zip(entry.shape[1:], images.shape[1:], strict=False)]
+    images = images.reshape(len(images), *shape)
     starts = range(0, len(images), batch)
     scores = np.concatenate([session.run(None, {entry.name: images[at : at + batch]})[0] for at in starts])
     flat = scores.reshape(len(images), -1)

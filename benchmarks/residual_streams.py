@@ -9,14 +9,13 @@ verification found on made-up samples (agreement of the top class in %, relative
 import argparse
 from pathlib import Path
 
-import numpy as np
 import onnx
-from fidelity import size, top1
+from measuring import LabelledImages, size, top_1
 
 import onnx_tropnnc
 
 
-def row(path: Path, keep: float, ties: str, images: np.ndarray, labels: np.ndarray) -> str:
+def row(path: Path, keep: float, ties: str, test: LabelledImages) -> str:
     """One line of the table."""
     try:
         result, report = onnx_tropnnc.compress(path, target_params=keep, ties=ties)
@@ -26,7 +25,7 @@ def row(path: Path, keep: float, ties: str, images: np.ndarray, labels: np.ndarr
     agreement = "" if found is None or found.agreement is None else f"{found.agreement:.1f}"
     error = "" if found is None else f"{found.outputs[0].relative_l2:.3f}"
     macs = "" if after.macs is None else f"{after.macs:,}"
-    return f"{ties} | {after.parameters:,} | {macs} | {top1(result, images, labels):.2f} | {agreement} | {error}"
+    return f"{ties} | {after.parameters:,} | {macs} | {top_1(result, test):.2f} | {agreement} | {error}"
 
 
 def main() -> None:
@@ -37,16 +36,14 @@ def main() -> None:
     parser.add_argument("--keep", type=float, nargs="+", default=[0.8, 0.7, 0.6, 0.5, 0.4, 0.3])
     parser.add_argument("--ties", nargs="+", default=["keep", "merge", "auto"])
     arguments = parser.parse_args()
-    data = np.load(arguments.data)
-    mean, std = (data[name].reshape(1, -1, 1, 1) for name in ("mean", "std"))
-    images, labels = ((data["images"] / 255 - mean) / std).astype(np.float32), data["labels"]
-    base = top1(onnx.load(arguments.model), images, labels)
+    test = LabelledImages.load(arguments.data)
+    base = top_1(onnx.load(arguments.model), test)
     print(f"{arguments.model.name}: {size(onnx.load(arguments.model)).parameters:,} parameters, {base:.2f} %\n")
     print("| keep | --ties | parameters | multiply-accumulates | top-1 % | agreement % | relative L2 |")
     print("|" + " --- |" * 7)
     for keep in arguments.keep:
         for ties in arguments.ties:
-            print(f"| {keep:g} | {row(arguments.model, keep, ties, images, labels)} |", flush=True)
+            print(f"| {keep:g} | {row(arguments.model, keep, ties, test)} |", flush=True)
 
 
 if __name__ == "__main__":

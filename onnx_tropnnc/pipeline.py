@@ -24,6 +24,7 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import Size, size_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
+from onnx_tropnnc.inputs.variants import with_variants
 from onnx_tropnnc.latency_budget import within_latency
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
@@ -202,6 +203,8 @@ def _verify_pass(options: Options, samples: SampleSets | None) -> VerifyOutputs:
 def draw_samples(model: Model, options: Options) -> SampleSets:
     """What to solve and to verify on: four fifths and one fifth of the user's samples, or of synthetic ones.
 
+    Where the user's are fewer than what is worth solving on, variants of them are solved on too (inputs/variants.py).
+
     The user's samples all serve verification where nothing is solved; where only synthetic ones may be solved on, the
     user's are for verification.
     """
@@ -215,7 +218,8 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
         return SampleSets(None, given)
     if given is not None and options.reconstruct != "synthetic":
         solving, verifying = given.split()
-        return SampleSets(solving.thinned(samples_wanted(model)), verifying)
+        wanted = samples_wanted(model)
+        return SampleSets(with_variants(solving.thinned(wanted), wanted, options.seed), verifying)
     try:
         made = samples_for(model, ranges=options.input_range, seed=options.seed).split()
     except SampleError:

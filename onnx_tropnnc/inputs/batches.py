@@ -34,6 +34,7 @@ __all__ = [
     "Samples",
     "fits",
     "input_specs",
+    "joined",
     "parse_input_range",
     "parse_input_shape",
     "resolve_shapes",
@@ -97,6 +98,13 @@ class Samples:
     def _feed(self, entry: ResolvedInput, window: slice) -> NDArray[Any]:
         array = self.arrays[entry.name]
         return np.ascontiguousarray(array[window]) if entry.stacked else np.asarray(array[window.start])
+
+
+def joined(pieces: Sequence[Samples]) -> Samples:
+    """All samples of sets for the same inputs, one set after the other; labelled where all of them are."""
+    first, labels = pieces[0], [piece.labels for piece in pieces if piece.labels is not None]
+    arrays = {name: np.concatenate([piece.arrays[name] for piece in pieces]) for name in first.arrays}
+    return Samples(first.inputs, arrays, np.concatenate(labels) if len(labels) == len(pieces) else None, first.source)
 
 
 def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
