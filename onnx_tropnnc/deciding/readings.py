@@ -32,7 +32,8 @@ from onnx_tropnnc.analysis.trace import Labels
 from onnx_tropnnc.deciding.moments import Covariances, Turn, Variances, drawn
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.batches import Samples, run_size
+from onnx_tropnnc.running.joining import joined_runs
 from onnx_tropnnc.running.sessions import Runner
 from onnx_tropnnc.running.watching import watching
 from onnx_tropnnc.solving.linear_layers import LinearLayer
@@ -164,19 +165,23 @@ def _run(model: Model, watches: Sequence[_Watch], samples: Samples, seed: int, r
     names = tuple(dict.fromkeys(watch.tensor for watch in watches))
     runner, rng = watching(model, names), np.random.default_rng(seed)
     for half in range(min(2, samples.count)):
-        for window, feed in _growing(samples.take(np.arange(half, samples.count, 2)), runner, room):
-            tensors = dict(zip(names, runner.run(feed), strict=True))
-            share = (window.stop - window.start) / samples.count
+        for count, tensors in _batches(samples.take(np.arange(half, samples.count, 2)), runner, names, room):
             for watch in watches:
-                most = max(1, int(share * watch.rows))
+                most = max(1, int(count / samples.count * watch.rows))
                 watch.sums.add(drawn(tensors[watch.tensor], watch.axis, most, rng), half)
 
 
-def _growing(samples: Samples, runner: Runner, room: int) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
-    """What each run reads: so many samples as there is room for, which a run of the first one tells."""
+def _batches(
+    samples: Samples, runner: Runner, names: Sequence[str], room: int
+) -> Iterator[tuple[int, Mapping[str, NDArray[Any]]]]:
+    """How many samples, and their tensors: as many as there is room for, which a run of the first one tells."""
     _, first = next(samples.feeds(1))
     size = int(np.clip(room // max(1, sum(array.nbytes for array in runner.run(first))), 1, 64))
-    yield from samples.feeds(size)
+    made = ((window, dict(zip(names, runner.run(feed), strict=True))) for window, feed in samples.feeds(size))
+    if run_size(samples.inputs) == 1:
+        yield from joined_runs((tensors for _, tensors in made), size)
+    else:
+        yield from ((window.stop - window.start, tensors) for window, tensors in made)
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from onnx_tropnnc.graph.constants import name_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import infer_shapes
 from onnx_tropnnc.inputs.batches import Samples, run_size
+from onnx_tropnnc.running.joining import JOINED, joined_runs
 from onnx_tropnnc.running.segments import computed_inputs, segment
 from onnx_tropnnc.running.sessions import NotRunnable, Runner
 
@@ -56,14 +57,30 @@ class Visit:
     stop: Stop
     streams: Mapping[str, "_Stream"]
     step: int
-    batches: int
+    runs: int
+    join: int = 1
+    """Runs that make one batch; more than 1 where a run takes one sample only."""
     _seen: int = 0
+
+    @property
+    def batches(self) -> int:
+        """How many there are, or more where runs cannot be joined."""
+        return -(-self.runs // self.join)
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches in order; what the next steps need is computed on the way."""
-        while self._seen < self.batches:
+        for _, tensors in joined_runs(self._tensors(), self.join):
+            yield {key: {name: array for (own, name), array in tensors.items() if own == key} for key in self.streams}
+
+    def _tensors(self) -> Iterator[dict[tuple[str, str], NDArray[Any]]]:
+        """What each run makes, by model and name."""
+        while self._seen < self.runs:
             self._seen += 1
-            yield {key: stream.advance(self.step, self._seen - 1) for key, stream in self.streams.items()}
+            yield {
+                (key, name): array
+                for key, stream in self.streams.items()
+                for name, array in stream.advance(self.step, self._seen - 1).items()
+            }
 
     def update(self, key: str, name: str, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
         """Replace a tensor that later steps read, in every batch."""
@@ -99,7 +116,7 @@ class LockStep:
             for key, model in self.models.items()
         }
         for number, stop in enumerate(self.stops):
-            visit = Visit(stop, streams, number, len(feeds))
+            visit = Visit(stop, streams, number, len(feeds), JOINED if run_size(samples.inputs) == 1 else 1)
             yield visit
             for _ in visit:  # batches that nobody looked at
                 pass
