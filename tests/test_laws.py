@@ -5,7 +5,7 @@ import onnx
 import pytest
 from channel_edits import free_groups, inflated, permuted
 from graphs import assert_same_outputs, assert_sound
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from random_networks import KINDS
 
@@ -89,6 +89,7 @@ def test_duplicates_go_at_ratio_0_too_and_only_once(kind: str, seed: int) -> Non
 @pytest.mark.parametrize("method", ["auto", "tropnnc"])
 @settings(max_examples=4)
 @given(seed=SEEDS)
+@example(seed=110)  # a stream merged before layers that read it, with BatchNormalization behind both
 def test_the_order_of_channels_does_not_matter(kind: str, method: str, seed: int) -> None:
     model = KINDS[kind](seed)
     other = shuffled(model, seed)

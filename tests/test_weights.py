@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import pytest
 from graphs import assert_same_outputs, assert_sound, dims, graph, initializers, random_weights
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -163,13 +164,29 @@ def test_a_weight_of_two_groups_is_rewritten_along_both_axes() -> None:
     assert_sound(result)
 
 
-def test_pre_fusion_factors_follow_the_channels() -> None:
-    found = random_weights(w=(4, 2, 1, 1), u=(3, 4, 1, 1), g=(4,), b=(4,), m=(4,), v=(4,))
-    body = "c = Conv(x, w) n = BatchNormalization(c, g, b, m, v) r = Relu(n) y = Conv(r, u)"
+def folded_factors(merge_map: MergeMap, order: list[int]) -> list[float]:
+    """What is left of the factors 2, -3, 4, 5 of channels in an order, each with its own number in the map."""
+    found = {"w": random_weights(w=(4, 2, 1, 1))["w"][order], "u": np.ones((3, 4, 1, 1), np.float32)}
+    found |= {"g": np.array([2, -3, 4, 5], np.float32)[order], "b": np.zeros(4, np.float32)}
+    found |= {"m": np.zeros(4, np.float32), "v": np.ones(4, np.float32)}
+    body = "c = Conv(x, w) n = BatchNormalization <epsilon = 0.0> (c, g, b, m, v) r = Relu(n) y = Conv(r, u)"
     loaded, groups = prepared(graph(body, found, **IMAGE), FoldBatchNorm())
-    factors = loaded.row_scales["w"].factors
-    Workspace(loaded).apply(groups["Conv_0"], labels(0, 1, 0, 2))
-    assert_array_equal(loaded.row_scales["w"].factors, factors[[0, 1, 3]])
+    Workspace(loaded).apply(groups["Conv_0"], merge_map.over(np.array(order)))
+    return loaded.row_scales["w"].factors.tolist()
+
+
+def test_pre_fusion_factors_are_merged_with_the_channels() -> None:
+    assert folded_factors(labels(0, 1, 0, 2), [0, 1, 2, 3]) == [3.0, -3.0, 5.0]
+    assert folded_factors(labels(0, 0, 1, 0), [0, 1, 2, 3]) == [pytest.approx(10 / 3), 4.0]
+    dropping = MergeMap(np.array([-1, 0, 1, -1]), np.ones(4), np.ones(4))
+    assert folded_factors(dropping, [0, 1, 2, 3]) == [-3.0, 4.0]
+    turning = MergeMap(np.array([0, 0, 1, 2]), np.array([-1.0, 2.0, 1.0, 1.0]), np.ones(4))
+    assert folded_factors(turning, [0, 1, 2, 3]) == [-8.0, 4.0, 5.0]
+
+
+def test_pre_fusion_factors_do_not_depend_on_which_channel_comes_first() -> None:
+    assert folded_factors(labels(0, 1, 0, 1), [0, 1, 2, 3]) == [3.0, 4.0]
+    assert folded_factors(labels(0, 1, 0, 1), [2, 3, 0, 1]) == [3.0, 4.0]
 
 
 def test_half_precision_weights_stay_half() -> None:

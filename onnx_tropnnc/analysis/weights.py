@@ -7,7 +7,7 @@ are still there.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, CountPlace, Place
-from onnx_tropnnc.analysis.trace import Labels, Use
+from onnx_tropnnc.analysis.trace import Kind, Labels, Use
 from onnx_tropnnc.graph.constants import array_of, name_of, own_input, set_array
 from onnx_tropnnc.graph.model import Model, RowScale
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
@@ -116,17 +116,12 @@ class Workspace:
         result = np.empty(shape, array.dtype)
         for slab in _slabs(array, axis):
             whole, rest = np.moveaxis(array[slab], axis, 0), np.moveaxis(result[slab], axis, 0)
-            rest[...] = whole[stays]
-            for channels in _by_occurrence(members):
-                block = _as_block(array[slab], axis, _positions(members, channels), len(channels))
-                part = merge_map.over(channels)
-                merged = _APPLY[place.use.kind]([block], part)[0]
-                targets = _positions(members[stays], channels[part.leaders])
-                rest[targets] = merged.reshape(len(targets), *whole.shape[1:])
+            rest[...] = _merged(whole, members, stays, merge_map, place.use.kind)
         set_array(value, result)
         scale = self.model.row_scales.get(name_of(value))
         if scale is not None and scale.axis == axis:
-            self.model.row_scales[name_of(value)] = RowScale(axis, scale.factors[stays])
+            factors = _merged_factors(scale.factors, members, stays, merge_map, place.use.kind)
+            self.model.row_scales[name_of(value)] = RowScale(axis, factors)
         stored = self.model.quantized.get(name_of(value))
         if stored is not None:
             self.model.quantized[name_of(value)] = stored.cut(axis, stays)
@@ -155,6 +150,30 @@ def _kernel_size(use: Use, array: Array) -> int:
 
 
 _APPLY = {"producer": apply_rows, "bias": apply_rows, "consumer": apply_columns, "carrier": apply_carriers}
+
+
+def _merged(whole: Array, members: Labels, stays: NDArray[np.bool_], merge_map: MergeMap, kind: Kind) -> Array:
+    """What becomes of an array whose first axis `members` says the channels of."""
+    rest: Array = whole[stays]
+    for channels in _by_occurrence(members):
+        block = _as_block(whole, 0, _positions(members, channels), len(channels))
+        part = merge_map.over(channels)
+        targets = _positions(members[stays], channels[part.leaders])
+        rest[targets] = _APPLY[kind]([block], part)[0].reshape(len(targets), *whole.shape[1:])
+    return rest
+
+
+def _merged_factors(
+    factors: NDArray[np.float64], members: Labels, stays: NDArray[np.bool_], merge_map: MergeMap, kind: Kind
+) -> NDArray[np.float64]:
+    """What a merged row is divided by, so that its pre-fusion kernel is a mean of the cluster's (some turned round).
+
+    Sum of alpha_i s_i w_i over sum of |alpha_i s_i|, in whatever order the channels stand; factors of both signs would
+    cancel in a plain sum.
+    """
+    lengths = replace(merge_map, alpha=np.abs(merge_map.alpha))
+    signs = _merged(factors, members, stays, merge_map, kind)
+    return np.copysign(_merged(np.abs(factors), members, stays, lengths, kind), signs)
 
 
 def _positions(members: Labels, channels: Labels) -> Labels:
