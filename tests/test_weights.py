@@ -6,6 +6,7 @@ import pytest
 from graphs import assert_same_outputs, assert_sound, dims, graph, initializers, random_weights
 from numpy.testing import assert_allclose, assert_array_equal
 
+from onnx_tropnnc import compress
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.weights import SLAB_BYTES, Workspace
 from onnx_tropnnc.graph.model import Model
@@ -187,6 +188,27 @@ def test_pre_fusion_factors_are_merged_with_the_channels() -> None:
 def test_pre_fusion_factors_do_not_depend_on_which_channel_comes_first() -> None:
     assert folded_factors(labels(0, 1, 0, 1), [0, 1, 2, 3]) == [3.0, 4.0]
     assert folded_factors(labels(0, 1, 0, 1), [2, 3, 0, 1]) == [3.0, 4.0]
+
+
+def test_a_parameter_read_for_channels_in_two_orders_is_copied() -> None:
+    """One constant scales the channels before and after their halves change places: each reader's is merged as its
+    channels stand, and both are part of what is clustered."""
+    found = random_weights(w=(4, 2, 1, 1), u=(3, 4, 1, 1)) | {"s": np.array([1, 2, 5, 7], np.float32).reshape(4, 1, 1)}
+    found |= {"zero": np.array([0]), "two": np.array([2]), "four": np.array([4]), "axis": np.array([1])}
+    body = (
+        "c = Conv(x, w) m = Mul(c, s) p = Slice(m, two, four, axis) q = Slice(m, zero, two, axis)"
+        "j = Concat <axis = 1> (p, q) n = Mul(j, s) y = Conv(n, u)"
+    )
+    model = graph(body, found, **IMAGE)
+    loaded, groups = prepared(model)
+    carriers = Workspace(loaded).vectors(groups["Conv_0"], np.arange(4)).carriers
+    assert [carrier.ravel().tolist() for carrier in carriers] == [[1, 2, 5, 7], [5, 7, 1, 2]]
+    Workspace(loaded).apply(groups["Conv_0"], labels(0, 0, 1, 2))
+    result = to_proto(loaded)
+    scales = {node.name: initializers(result)[node.input[1]].ravel().tolist() for node in result.graph.node[1::4]}
+    assert scales == {"Mul_1": [1.5, 5, 7], "Mul_5": [1, 2, 6]}
+    assert_sound(result)
+    assert_same_outputs(model, compress(model, ratio=0.0, verify=False)[0])
 
 
 def test_half_precision_weights_stay_half() -> None:

@@ -100,6 +100,16 @@ class ChannelGroup:
         """The names of the nodes that hold such places, each once."""
         return tuple(dict.fromkeys(label(place.use.node) for place in self.of_kind(*kinds)))
 
+    def alike(self, place: Place) -> int:
+        """How many places read the same constant with the same channels: those that one merged constant serves."""
+        use = place.use
+        return sum(
+            other.use.value is use.value
+            and (other.use.kind, other.use.axis) == (use.kind, use.axis)
+            and np.array_equal(other.members, place.members)
+            for other in self.places
+        )
+
     @property
     def homogeneous(self) -> bool:
         """Whether a channel may be rescaled: every carrier is positively homogeneous."""

@@ -73,14 +73,14 @@ class Workspace:
         self.left[group] = keep
 
     def _blocks(self, places: Sequence[Place], channels: Labels) -> Iterator["_Block"]:
-        """Per weight its block, once, however many nodes read it."""
-        seen: set[tuple[ir.Value, int]] = set()
+        """Per weight its block, once, however many nodes read it for the same channels."""
+        seen: set[tuple[ir.Value, int, bytes]] = set()
         for place in places:
             use = place.use
-            array = _carried(use)
-            if (use.value, use.axis) in seen or array is None:
+            array, key = _carried(use), (use.value, use.axis, place.members.tobytes())
+            if key in seen or array is None:
                 continue
-            seen.add((use.value, use.axis))
+            seen.add(key)
             positions = _positions(self._members(place), channels)
             if not positions.size:
                 continue
@@ -96,11 +96,10 @@ class Workspace:
         return place.members if alive is None else place.members[alive]
 
     def _own(self, group: ChannelGroup, place: Place) -> ir.Value:
-        """The place's constant, copied first where nodes outside the group read it too."""
+        """The place's constant, copied first where others read it too: outside the group, or for other channels."""
         use = place.use
-        inside = sum(p.use.value is use.value and p.use.axis == use.axis for p in group.places)
         before = name_of(use.value)
-        value = own_input(use.node, use.slot, inside)
+        value = own_input(use.node, use.slot, group.alike(place))
         if before in self.model.row_scales:
             self.model.row_scales[name_of(value)] = self.model.row_scales[before]
         if before in self.model.quantized:
