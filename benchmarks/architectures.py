@@ -58,7 +58,8 @@ def predicted(model: Model, ratio: float) -> float:
     groups = [group for group in find_channel_groups(model, shapes) if group.pinned is None]
     blocks = [(g, np.flatnonzero(g.blocks == b)) for g in groups for b in range(int(g.blocks.max()) + 1)]
     costs = Costs(model, shapes, [Unit(group, channels) for group, channels in blocks], "parameters")
-    return 1 - costs.total([uniform_count(unit.size, ratio) for unit in costs.units]) / costs.total(costs.full)
+    left = costs.total([uniform_count(unit.size, ratio) for unit in costs.units])
+    return 1 - left / size_of(model, shapes).parameters
 
 
 def compressed(source: Path, target: Path, ratio: float, heads: str) -> str | None:

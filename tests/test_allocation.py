@@ -1,5 +1,6 @@
 """What sizes cost, and which sizes meet a budget."""
 
+import re
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
@@ -123,6 +124,30 @@ def test_channels_that_stand_more_often_cost_more() -> None:
     (group,) = (g for g in find_channel_groups(model, shapes) if g.pinned is None)
     costs = Costs(model, shapes, [Unit(group, np.array([3, 0, 1, 2]))], "parameters")
     assert [costs.total((k,)) for k in (0, 1, 2, 3, 4)] == [0, 3 + 5, 6 + 15, 9 + 25, 12 + 30]
+
+
+SHARED = {
+    "two groups": "a = MatMul(x, w)  h = Mul(a, s)  b = MatMul(h, v)  k = Mul(b, s)  y = MatMul(k, u)",
+    "one normalization": (
+        "a = MatMul(x, w)  r = Relu(a)  h = BatchNormalization(r, s, t, m, s)  b = MatMul(h, v)  y = MatMul(b, u)"
+    ),
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("case", SHARED)
+def test_a_parameter_that_is_read_twice_is_counted_twice(case: str, measure: Measure) -> None:
+    """When channels go, each reader has its own."""
+    weights = random_weights(w=(3, 4), v=(4, 4), u=(4, 2), t=(4,), m=(4,)) | {"s": np.arange(1, 5, dtype=np.float32)}
+    read = {name: array for name, array in weights.items() if re.search(rf"\b{name}\b", SHARED[case])}
+    model = load(graph(SHARED[case], read, inputs="float[N, 3] x", outputs="float[N, 2] y"))
+    shapes = shapes_of(model)
+    units = [Unit(g, np.arange(4)) for g in find_channel_groups(model, shapes) if g.pinned is None]
+    costs = Costs(model, shapes, units, measure)
+    for counts in ((1, 1), (2, 3), (3, 1)):
+        assert costs.total(counts) == measured(model, costs, counts)
+    copy = 4 if measure == "parameters" else 0
+    assert costs.total((4, 4)) == measured(model, costs, (4, 4)) + copy
 
 
 def test_unknown_shapes_are_named() -> None:

@@ -3,6 +3,8 @@
 A weight with axes of lengths l_1, l_2 ... has l_1 * l_2 * ... parameters, and a Conv, ConvTranspose, Gemm or MatMul
 that reads it a multiply-accumulate for each at every output position. A group that keeps k channels shortens all the
 axes that it stands on, so a weight between two groups shrinks on both, and what one saves depends on its neighbours.
+A parameter that several nodes read for different channels is copied when these change (weights.py); its copies are
+counted from the start, so that a total is never too low.
 
     unit    the channels that are decided on together, in the order in which they stay: a group, or a block of one
 """
@@ -16,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnx_tropnnc.analysis.channels import ChannelGroup
+from onnx_tropnnc.analysis.channels import ChannelGroup, Place
 from onnx_tropnnc.analysis.trace import label
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.constants import constant_tensor, is_floating, name_of, shape_of
@@ -62,6 +64,8 @@ class _Weight:
     axes: tuple[_Axis, ...]
     uses: int
     """Multiply-accumulates of one element for one sample."""
+    is_copy: bool
+    """Whether it is not there yet: another reader of the same parameter has it."""
 
     def elements(self, counts: Counts) -> int:
         product = self.others
@@ -91,7 +95,8 @@ class Costs:
         if measure == "macs" and size.macs is None:
             raise OptionError(f"multiply-accumulates cannot be counted: {_unknown(model, shapes)}; give --input-shape")
         whole = size.parameters if measure == "parameters" else size.macs or 0
-        self._rest = whole - self._sum(self._weights, self.full)
+        there = [weight for weight in self._weights if measure == "macs" or not weight.is_copy]
+        self._rest = whole - self._sum(there, self.full)
 
     def total(self, counts: Counts) -> int:
         """Of the whole model."""
@@ -109,21 +114,47 @@ class Costs:
         return sum(weight.uses * weight.elements(counts) for weight in weights if weight.uses)
 
 
+_Tensor = tuple[ir.Value, ir.Node | None, int]
+"""A constant as groups rewrite it: the one that all of its readers share, or the copy of one of them (its slot)."""
+
+
 def _weights(units: Sequence[Unit], shapes: Shapes, graph: ir.Graph) -> list[_Weight]:
-    """Every floating-point constant that a unit stands on, once."""
-    axes: dict[ir.Value, dict[int, dict[int, NDArray[np.int64]]]] = defaultdict(lambda: defaultdict(dict))
+    """Every floating-point constant that a unit stands on, once for each copy that is made of it."""
+    axes: dict[_Tensor, dict[int, dict[int, NDArray[np.int64]]]] = defaultdict(lambda: defaultdict(dict))
     for number, unit in enumerate(units):
         for place in unit.group.places:
             occurrences = np.bincount(place.members[place.members >= 0], minlength=unit.group.channels)[unit.order]
             if occurrences.any():
                 standing = np.concatenate([[0], np.cumsum(occurrences)])
-                axes[place.use.value][place.use.axis][number] = standing
-    found = [_weight(value, on, shapes, graph) for value, on in axes.items()]
+                axes[_tensor(unit.group, place)][place.use.axis][number] = standing
+    seen: set[ir.Value] = set()
+    found = []
+    for (value, reader, _), on in axes.items():
+        weight = _weight(value, reader, on, shapes, graph, is_copy=value in seen)
+        seen.add(value)
+        found.append(weight)
     return [weight for weight in found if weight is not None]
 
 
+def _tensor(group: ChannelGroup, place: Place) -> _Tensor:
+    """Producers' and consumers' weights stay one; parameters where others read them get copies.
+
+    Each of a BatchNormalization's has its own, for they are rewritten as scale and shift.
+    """
+    use = place.use
+    served = 1 if use.node.op_type == "BatchNormalization" else group.alike(place)
+    alone = use.kind in ("producer", "consumer") or len(use.value.uses()) <= served
+    return (use.value, None, 0) if alone else (use.value, use.node, use.slot)
+
+
 def _weight(
-    value: ir.Value, on: Mapping[int, Mapping[int, NDArray[np.int64]]], shapes: Shapes, graph: ir.Graph
+    value: ir.Value,
+    reader: ir.Node | None,
+    on: Mapping[int, Mapping[int, NDArray[np.int64]]],
+    shapes: Shapes,
+    graph: ir.Graph,
+    *,
+    is_copy: bool,
 ) -> _Weight | None:
     """Readers outside of `graph`, in bodies, run nobody knows how often: their multiply-accumulates are not counted."""
     tensor = constant_tensor(value)
@@ -135,9 +166,9 @@ def _weight(
         for axis, standing in on.items()
     )
     others = int(np.prod([d for axis, d in enumerate(dims) if axis not in on], dtype=np.int64))
-    readers = {use.node: None for use in value.uses()}
+    readers = {use.node: None for use in value.uses()} if reader is None else {reader: None}
     macs = sum(node_macs(node, shapes) or 0 for node in readers if _weight_of(node) is value and node.graph is graph)
-    return _Weight(others, axes, macs // max(1, tensor.size))
+    return _Weight(others, axes, macs // max(1, tensor.size), is_copy)
 
 
 def _weight_of(node: ir.Node) -> ir.Value | None:
