@@ -1,5 +1,7 @@
 """Train the networks of the paper's Tables 1 to 3 and Figures 7 and 9, and keep them as ONNX under build/.
 
+And deepNN with other activations, for activations.py.
+
     pip install '.[train]'
     apt-get install dataset-fashion-mnist        Debian's package; or --fashion FOLDER with its four .gz files
     python benchmarks/paper_networks.py          all of them, some 20 minutes of one core
@@ -97,6 +99,14 @@ def cnn(outputs: int) -> nn.Module:
     return network
 
 
+def deep_nn_with(activation: Callable[[], nn.Module]) -> nn.Module:
+    """deepNN with another activation in place of ReLU."""
+    layers = models_train.deep_nn().named_children()
+    changed = {name: activation() if isinstance(layer, nn.ReLU) else layer for name, layer in layers}
+    network: nn.Module = models_train.chain(**changed)
+    return network
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How one network is made."""
@@ -125,6 +135,12 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "fashion_mnist_deepnn": Recipe(models_train.deep_nn, fashion_mnist, epochs=4, seeds=1),
         "fashion_mnist_deepcnn2d": Recipe(models_train.deep_cnn_2d, fashion_mnist, epochs=2, seeds=1),
         "fashion_mnist_lenet": Recipe(models_train.lenet, fashion_mnist, epochs=4, rate=5e-3, seeds=1),
+        **{
+            f"mnist_deepnn_{activation.__name__.lower()}": Recipe(
+                partial(deep_nn_with, activation), mnist, epochs=4, seeds=3
+            )
+            for activation in (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU)
+        },
     }
 )
 

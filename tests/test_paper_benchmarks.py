@@ -13,7 +13,7 @@ from graphs import graph, random_weights
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_tropnnc.merging.representatives import Cup, SingleOutput, TropNNC
+from onnx_tropnnc.merging.representatives import L1, Cup, SingleOutput, TropNNC
 from onnx_tropnnc.options import Options
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -224,3 +224,19 @@ def test_commands_without_a_model_ask_for_one(tmp_path: Path) -> None:
 def test_cup_and_tropnnc_share_vectors_by_request() -> None:
     rules = room("paper_non_uniform").rules_of(room("paper_tables").NON_UNIFORM["first-table4"])
     assert [rule.method for rule in rules.values()] == [Cup(), TropNNC(features="cup")]
+
+
+def test_activations_are_compared_at_every_ratio(models_folder: Path, test_images) -> None:
+    measuring, activations = room("measuring"), room("activations")
+    images, labels = test_images("mnist")
+    data = measuring.LabelledImages(images[:50], labels[:50])
+    row = activations.Row("lenet twice", (models_folder / "mnist_lenet.onnx",) * 2)
+    head, _, *found = activations.lines([row], ["l1", "tropnnc"], data)
+    assert cells(head)[2:] == ["0", *(f"{ratio:g}" for ratio in activations.RATIOS)]
+    assert [cells(line)[:2] for line in found] == [["lenet twice", "l1"], ["lenet twice", "tropnnc"]]
+    (base, quarter, *_), (_, merged, *_) = ([float(cell) for cell in cells(line)[2:]] for line in found)
+    assert base == measuring.top_1(measuring.Subject.load(row.paths[0]).folded, data)
+    assert (quarter, merged) == tuple(
+        measuring.top_1(measuring.Subject.load(row.paths[0]).merged(method, ratio=0.25), data)
+        for method in (L1(), TropNNC())
+    )
