@@ -9,7 +9,7 @@ solved already, hand on. On synthetic samples both run adjusted to the statistic
 (rescaling.py); the same rows are then solved twice, for the adjusted model that goes on running and for the result.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,12 +29,13 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.rewriting.statistics_matching import match_statistics
 from onnx_tropnnc.running.activations import FRONTIER_BYTES, LockStep, Visit
 from onnx_tropnnc.running.sessions import NotRunnable
+from onnx_tropnnc.solving.chain_jobs import chains_of
+from onnx_tropnnc.solving.chain_rows import draw_tiles
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows
 from onnx_tropnnc.solving.linear_layers import LinearLayer
 from onnx_tropnnc.solving.pair_jobs import PairJob
-from onnx_tropnnc.solving.pair_rows import draw_tiles
 from onnx_tropnnc.solving.reconstruction import NormalEquations, Unsolved, solve
 from onnx_tropnnc.solving.rescaling import Affine, statistics_affines
 
@@ -119,6 +120,7 @@ class ReconstructConsumers:
                 pair_job = PairJob(job, pair.compressed) if job.consumer.pair else None
                 yield self._solve(job, pair_job, visit, generator)
                 del pair_job
+            yield from self._solve_chains(pair, jobs, generator)
         finally:
             for job in jobs:
                 job.layers[-1].drop_zero_bias()
@@ -170,6 +172,16 @@ class ReconstructConsumers:
         if refitted is None:
             return change
         return replace(change, error_after=refitted.error_after, refitted=label(pair.pair.producer.node))
+
+    def _solve_chains(
+        self, pair: "_Pair", jobs: Sequence[LayerJob], generator: np.random.Generator
+    ) -> Iterator[Change]:
+        """Refit chains of linear layers as wholes, run side by side once more."""
+        chains = list(chains_of(jobs))
+        models = {REFERENCE: pair.reference, COMPRESSED: pair.compressed}
+        steps = LockStep(models, self.samples, [chain.stop for chain in chains], self.batch, self.memory)
+        for chain, visit in zip(chains, steps, strict=True):
+            yield from chain.solve(visit, self._held, array_module(self.device), generator)
 
     def _held(self, positions: Positions, start: int) -> NDArray[np.bool_]:
         """Which rows are held out: those of every fifth sample, or every fifth row where there are too few samples."""

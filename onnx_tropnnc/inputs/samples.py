@@ -22,7 +22,10 @@ __all__ = ["samples_for", "samples_wanted"]
 
 MACS, VALUES = 2.5e11, 4e7
 """What all samples together may cost: multiply-accumulates, and numbers in the inputs."""
-FEWEST, MOST = 80, 1280
+FEWEST, MOST, LINEAR = 80, 1280, 16384
+"""LINEAR: at most so many for models whose weights are used once or a few times a sample."""
+USES = 25
+"""How often a layer's weights should be used for each channel that it reads."""
 
 
 def samples_for(
@@ -53,12 +56,17 @@ def samples_for(
 def samples_wanted(model: Model) -> int:
     """How many samples are worth their time.
 
-    Late layers of a convolutional network have few positions a picture: only many pictures say enough of them.
+    Late layers of a convolutional network have few positions a picture, linear ones a single row: only many samples say
+    enough of them.
     """
-    macs = size_of(model, shapes_of(model)).macs or 0
+    size = size_of(model, shapes_of(model))
+    macs = size.macs or 0
     try:
         inputs = resolve_shapes(input_specs_of(model), model.input_shapes)
     except SampleError:
         return FEWEST
     values = sum(math.prod(entry.shape) for entry in inputs)
-    return int(np.clip(min(MACS / max(macs, 1), VALUES / max(values, 1)), FEWEST, MOST))
+    # A layer reads about as many channels as the root of all weights; each sample uses them so many times:
+    width, uses = math.sqrt(size.parameters), macs / max(size.parameters, 1)
+    most = np.clip(USES * width / max(uses, 1), MOST, LINEAR)
+    return int(np.clip(min(MACS / max(macs, 1), VALUES / max(values, 1)), FEWEST, most))

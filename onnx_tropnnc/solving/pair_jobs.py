@@ -1,8 +1,5 @@
 """Refit the pair of one job: gather its rows while the samples stream by, then search, then write what was found.
 
-How many outputs a step looks at follows from what one costs: EFFORT bounds the search, CACHED the rows that are kept. A
-pair so wide that fewer than FEWEST outputs a step are left stays as it is.
-
 Where the model that runs is adjusted to statistics, channel k of its producer is g_k times as long: by so much less
 varies what it reads than on the data that the statistics are from. The result's producer takes the step over g_k, and
 the bias, which is what the activation sees, the same one.
@@ -20,26 +17,18 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.running.activations import Batch, Visit
 from onnx_tropnnc.running.segments import segment
 from onnx_tropnnc.running.sessions import Runner
+from onnx_tropnnc.solving.chain_rows import GatheredRows, rows_kept
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions
 from onnx_tropnnc.solving.linear_layers import LinearLayer
-from onnx_tropnnc.solving.pair_rows import GatheredRows
 from onnx_tropnnc.solving.pairs import Pair, pair_of
 from onnx_tropnnc.solving.reconstruction import Solution
-from onnx_tropnnc.solving.refitting import PairRows, PairWeights, Refitted, macs_of, refit
+from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, Refitted, affordable_batch, refit
 
 __all__ = ["PairJob"]
 
 Array = NDArray[Any]
-
-EFFORT = 200_000_000_000
-"""Multiply-accumulates that one pair's search may take."""
-STEPS = 300
-MOST, FEWEST = 2048, 256
-"""Outputs that a step looks at."""
-GATHERED, CACHED = 131_072, 2**25
-"""Outputs that are kept for all steps, and numbers in the producer's input rows for them."""
 
 
 @dataclass(eq=False)
@@ -74,13 +63,12 @@ class PairJob:
     @property
     def outputs(self) -> int:
         """How many outputs of the consumer to keep for the search; 0 where there is none."""
-        return min(GATHERED, CACHED // self.pair.producer.matrix().shape[1]) if self._batch >= FEWEST else 0
+        return rows_kept(self.pair.producer) if self._batch else 0
 
     @property
     def _batch(self) -> int:
         """Outputs that a step looks at."""
-        weights = self._weights(np, (part[0] for part in self.job.weights()))
-        return min(MOST, EFFORT // (STEPS * macs_of(weights)))
+        return affordable_batch(self._weights(np, (part[0] for part in self.job.weights())))
 
     def add(self, batch: Batch, positions: Positions, held: NDArray[np.bool_]) -> None:
         """Take in these positions; `held` marks those held out."""
@@ -101,11 +89,12 @@ class PairJob:
         fitted, held = self.fitted.gathered(xp), self.held.gathered(xp)
         if fitted is None or held is None:
             return None
-        units, biased = self._units(fitted), self._biased
+        units = self._units(fitted)
         start = self._weights(xp, (to_numpy(part) for part in solution.unseen), units)
-        fit, judged = (PairRows(rows.inputs, rows.reads, rows.targets / xp.asarray(units)) for rows in (fitted, held))
-        activations = self.pair.activations
-        found = refit(fit, judged, start, activations, steps=STEPS, batch=self._batch, seed=seed, biased=biased)
+        fit, judged = (ChainRows(rows.inputs, rows.reads, rows.targets / xp.asarray(units)) for rows in (fitted, held))
+        fixed = () if self._biased else (1,)
+        gaps = (self.pair.activations,)
+        found = refit(fit, judged, start, gaps, batch=self._batch, seed=seed, fixed=fixed)
         if found is not None:
             self._write_producers(start, found.weights)
             consumer, bias = (to_numpy(part).astype(np.float64) * units for part in found.weights.parts[2:])
@@ -122,21 +111,21 @@ class PairJob:
         """Whether every producer has a bias: none gets one, for it may cost a node."""
         return all(producer.whole_bias() is not None for producer in self.producers)
 
-    def _units(self, rows: PairRows) -> Array:
+    def _units(self, rows: ChainRows) -> Array:
         """(m,) for each model's columns the root of their energy: both models count alike."""
         models = len(self.job.layers)
         targets = to_numpy(rows.targets).reshape(len(rows.targets), models, -1)
         energies = np.square(targets - targets.mean(axis=0)).sum(axis=(0, 2))
         return np.repeat(np.sqrt(np.maximum(energies, 1e-30)), targets.shape[2]).astype(np.float32)
 
-    def _weights(self, xp: Namespace, consumer: Iterable[Array], units: Array | float = 1.0) -> PairWeights:
+    def _weights(self, xp: Namespace, consumer: Iterable[Array], units: Array | float = 1.0) -> ChainWeights:
         """The producer's weights as they are, and the consumer's, of all models side by side, as they are given."""
         producer = self.pair.producer
         matrix, bias = producer.matrix()[0], producer.whole_bias()
         parts = matrix, np.zeros(matrix.shape[1]) if bias is None else bias, *(part / units for part in consumer)
-        return PairWeights(*(xp.asarray(part.astype(np.float32)) for part in parts))
+        return ChainWeights(tuple(xp.asarray(part.astype(np.float32)) for part in parts))
 
-    def _write_producers(self, start: PairWeights, found: PairWeights) -> None:
+    def _write_producers(self, start: ChainWeights, found: ChainWeights) -> None:
         steps = [
             to_numpy(new - old).astype(np.float64) for new, old in zip(found.parts[:2], start.parts[:2], strict=True)
         ]

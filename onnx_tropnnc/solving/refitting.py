@@ -1,10 +1,11 @@
-"""Two layers solved at once: least squares for a producer and its consumer, through the activation between them.
+"""Layers solved at once: least squares for a consumer and those before it, through the activations between them.
 
     E(A, a, C, c) = |phi(U A + a)[reads] C + c - T|^2 / |T - mean T|^2
 
 U (r x d) is what the producer reads for r positions of its output, `reads` (p x k) says which of those each of the
 consumer's p outputs sees (r stands for padding's zero), and T (p x m) is what it should make. Solving the consumer
-alone (reconstruction.py) finds the best C for the channels that were kept; here the channels move too.
+alone (reconstruction.py) finds the best C for the channels that were kept; here the channels move too. Of a longer
+chain the others stand before the producer, each reading what the one before makes.
 
 Adam (Kingma, Ba; 2015) from the solution at hand, a few thousand outputs a step, gradients by hand, steps in units of
 each matrix' own size. On the layers of ResNet56 it gets as far as L-BFGS on a fixed set in about half of its time.
@@ -13,7 +14,8 @@ Held-out rows tell when to stop; what they like best is taken, and nothing where
 (Reconstruction block by block is known from quantization: Li et al., BRECQ, ICLR 2021.)
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import array_api_compat
@@ -23,8 +25,16 @@ from numpy.typing import NDArray
 from onnx_tropnnc.backend import Array, segment_sum, to_numpy
 from onnx_tropnnc.solving.activation_slopes import Activation
 
-__all__ = ["PairRows", "PairWeights", "Refitted", "macs_of", "refit"]
+__all__ = ["STEPS", "ChainRows", "ChainWeights", "Gaps", "Refitted", "affordable_batch", "refit"]
 
+Gaps = Sequence[Sequence[Activation]]
+"""What stands between the layers: a sequence for each gap."""
+
+EFFORT = 200_000_000_000
+"""Multiply-accumulates that one search may take."""
+STEPS = 300
+MOST, FEWEST = 2048, 256
+"""Outputs that a step looks at."""
 RATE = 0.02
 """The first step's length, in units of a matrix' mean size; the last one's is 0."""
 JUDGED = 25
@@ -38,8 +48,8 @@ RUN = 64
 
 
 @dataclass(frozen=True, eq=False)
-class PairRows:
-    """What the pair reads and should make; see the module's docstring. float32."""
+class ChainRows:
+    """What the chain reads and should make; see the module's docstring. float32."""
 
     inputs: Array
     reads: NDArray[np.int64]
@@ -52,7 +62,7 @@ class PairRows:
         centred = self.targets - xp.mean(self.targets, axis=0)
         return max(float(xp.sum(centred * centred)), 1e-30)
 
-    def some(self, count: int, generator: np.random.Generator) -> "PairRows":
+    def some(self, count: int, generator: np.random.Generator) -> "ChainRows":
         """About `count` of the outputs, in runs, and the inputs that they need."""
         total = self.reads.shape[0]
         run = RUN if self.reads.shape[1] > 1 else 1
@@ -60,55 +70,54 @@ class PairRows:
         outputs = (starts[:, None] * run + np.arange(run)).reshape(-1)
         return self._of(outputs[outputs < total])
 
-    def _of(self, outputs: NDArray[np.int64]) -> "PairRows":
+    def _of(self, outputs: NDArray[np.int64]) -> "ChainRows":
         xp, outside = array_api_compat.array_namespace(self.inputs), self.inputs.shape[0]
         reads = self.reads[outputs]
         places = np.unique(reads)
         inside = places[places < outside]
         inputs = xp.take(self.inputs, xp.asarray(inside), axis=0)
-        return PairRows(inputs, np.searchsorted(places, reads), xp.take(self.targets, xp.asarray(outputs), axis=0))
+        return ChainRows(inputs, np.searchsorted(places, reads), xp.take(self.targets, xp.asarray(outputs), axis=0))
 
 
 @dataclass(frozen=True, eq=False)
-class PairWeights:
-    """A (d, K), a (K,), C (offsets * K, m), c (m,)."""
+class ChainWeights:
+    """Matrix and bias of each layer, one after the other: A (d, K), a (K,), ... C (offsets * K, m), c (m,)."""
 
-    producer: Array
-    producer_bias: Array
-    consumer: Array
-    consumer_bias: Array
+    parts: tuple[Array, ...]
 
     @property
-    def parts(self) -> tuple[Array, Array, Array, Array]:
-        """All four, in order."""
-        return self.producer, self.producer_bias, self.consumer, self.consumer_bias
+    def layers(self) -> tuple[tuple[Array, Array], ...]:
+        """(matrix, bias), the last one the consumer's."""
+        return tuple(zip(self.parts[::2], self.parts[1::2], strict=True))
 
 
 @dataclass(frozen=True, eq=False)
 class Refitted:
     """New weights, and the relative errors (L2) on held-out rows before and after."""
 
-    weights: PairWeights
+    weights: ChainWeights
     error_before: float
     error_after: float
 
 
-def macs_of(weights: PairWeights) -> int:
-    """Multiply-accumulates that one of the consumer's outputs costs a step."""
-    producer, _, consumer, _ = weights.parts
-    return int(2 * producer.shape[0] * producer.shape[1] + 3 * consumer.shape[0] * consumer.shape[1])
+def affordable_batch(weights: ChainWeights) -> int:
+    """Outputs that a step of this chain's search may look at; 0 where it is so wide that they would be too few."""
+    (first, _), *others = weights.layers
+    macs = 2 * math.prod(first.shape) + 3 * sum(math.prod(matrix.shape) for matrix, _ in others)
+    batch = min(MOST, EFFORT // (STEPS * macs))
+    return batch if batch >= FEWEST else 0
 
 
 def refit(
-    fitted: PairRows,
-    held: PairRows,
-    weights: PairWeights,
-    activations: Sequence[Activation],
+    fitted: ChainRows,
+    held: ChainRows,
+    weights: ChainWeights,
+    gaps: Gaps,
     *,
-    steps: int,
     batch: int,
+    steps: int = STEPS,
     seed: int = 0,
-    biased: bool = True,
+    fixed: Collection[int] = (),
 ) -> Refitted | None:
     """Weights that serve the held-out rows better, or None where none were found.
 
@@ -116,13 +125,13 @@ def refit(
         fitted: the rows to fit.
         held: the rows to judge by.
         weights: where to start.
-        activations: what stands between the two layers.
-        steps: at most so many.
+        gaps: what stands between the layers.
         batch: outputs that a step looks at.
+        steps: at most so many.
         seed: of their choice.
-        biased: whether the producer has a bias that may move; else a stays as it is.
+        fixed: numbers of the parts that stay as they are, such as biases that a layer does not have.
     """
-    search, generator = _Search(fitted, held, weights, tuple(activations), biased), np.random.default_rng(seed)
+    search, generator = _Search(fitted, held, weights, gaps, fixed), np.random.default_rng(seed)
     before = best_error = search.error(held, np.zeros(search.size))
     point = best = np.zeros(search.size)
     adam, waited = _Adam(search.size), 0
@@ -161,63 +170,80 @@ class _Search:
 
     def __init__(
         self,
-        fitted: PairRows,
-        held: PairRows,
-        weights: PairWeights,
-        activations: tuple[Activation, ...],
-        biased: bool = True,
+        fitted: ChainRows,
+        held: ChainRows,
+        weights: ChainWeights,
+        gaps: Gaps,
+        fixed: Collection[int] = (),
     ) -> None:
-        self.weights, self.activations = weights, activations
-        self.xp = array_api_compat.array_namespace(weights.producer)
+        self.weights, self.gaps = weights, gaps
+        self.xp = array_api_compat.array_namespace(weights.parts[0])
         sizes = [max(float(self.xp.mean(self.xp.abs(part))), 1e-3) for part in weights.parts]
-        self.units = [sizes[0], sizes[1] if biased else 0.0, *sizes[2:]]
+        self.units = [0.0 if i in fixed else size for i, size in enumerate(sizes)]
         self.splits = np.cumsum([int(np.prod(part.shape)) for part in weights.parts])
         self.size = int(self.splits[-1])
         count = fitted.reads.shape[0] + held.reads.shape[0]
         self.energy = (fitted.energy + held.energy) / count
 
-    def at(self, steps: NDArray[np.float64]) -> PairWeights:
+    def at(self, steps: NDArray[np.float64]) -> ChainWeights:
         """The weights after these steps."""
         xp, pieces = self.xp, np.split(steps, self.splits[:-1])
         moves = (unit * xp.asarray(piece, dtype=xp.float32) for unit, piece in zip(self.units, pieces, strict=True))
         parts = zip(self.weights.parts, moves, strict=True)
-        return PairWeights(*(part + xp.reshape(move, part.shape) for part, move in parts))
+        return ChainWeights(tuple(part + xp.reshape(move, part.shape) for part, move in parts))
 
-    def error(self, rows: PairRows, steps: NDArray[np.float64]) -> float:
+    def error(self, rows: ChainRows, steps: NDArray[np.float64]) -> float:
         """E on these rows."""
         weights = self.at(steps)
-        _, hidden = self._hidden(rows, weights)
-        gap = self._seen(hidden, rows) @ weights.consumer + weights.consumer_bias - rows.targets
+        *_, seen = self._forward(rows, weights)[1]
+        gap = self._gap(rows, weights, seen)
         return float(self.xp.sum(gap * gap)) / float(self.energy * rows.reads.shape[0])
 
-    def error_and_gradient(self, rows: PairRows, steps: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def error_and_gradient(self, rows: ChainRows, steps: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """E on these rows, and its gradient."""
         weights, xp = self.at(steps), self.xp
-        before, hidden = self._hidden(rows, weights)
-        seen = self._seen(hidden, rows)
-        gap = seen @ weights.consumer + weights.consumer_bias - rows.targets
-        count = hidden.shape[0]
-        places = np.where(rows.reads < count, rows.reads, -1).reshape(-1)
-        back = segment_sum(xp.reshape(gap @ weights.consumer.T, (-1, hidden.shape[1])), places, count)
-        for activation, x in zip(reversed(self.activations), reversed(before), strict=True):
-            back = back * activation.slope(x)
-        gradients = rows.inputs.T @ back, xp.sum(back, axis=0), seen.T @ gap, xp.sum(gap, axis=0)
+        before, read = self._forward(rows, weights)
+        gap = back = self._gap(rows, weights, read[-1])
+        gradients: list[Array] = []
+        for i, (matrix, _) in reversed(list(enumerate(weights.layers))):
+            gradients[:0] = read[i].T @ back, xp.sum(back, axis=0)
+            if i:
+                back = back @ matrix.T
+                back = self._gathered(back, rows) if matrix is weights.parts[-2] else back
+                for activation, x in zip(reversed(self.gaps[i - 1]), reversed(before[i - 1]), strict=True):
+                    back = back * activation.slope(x)
         scale = self.energy * rows.reads.shape[0]
         factors = (2.0 * unit / scale for unit in self.units)
         flat = [f * to_numpy(xp.reshape(g, (-1,))) for f, g in zip(factors, gradients, strict=True)]
         return float(xp.sum(gap * gap)) / scale, np.concatenate(flat).astype(np.float64)
 
-    def _hidden(self, rows: PairRows, weights: PairWeights) -> tuple[list[Array], Array]:
-        """What each activation reads, and what the last one makes: (r, K)."""
-        before, x = [], rows.inputs @ weights.producer + weights.producer_bias
-        for activation in self.activations:
-            before.append(x)
-            x = activation.value(x)
-        return before, x
+    def _forward(self, rows: ChainRows, weights: ChainWeights) -> tuple[list[list[Array]], list[Array]]:
+        """What each activation reads, gap by gap; and what each layer reads."""
+        before, read = list[list[Array]](), [rows.inputs]
+        for (matrix, bias), activations in zip(weights.layers, self.gaps, strict=False):
+            x = read[-1] @ matrix + bias
+            before.append([])
+            for activation in activations:
+                before[-1].append(x)
+                x = activation.value(x)
+            read.append(x)
+        read[-1] = self._seen(read[-1], rows)
+        return before, read
 
-    def _seen(self, hidden: Array, rows: PairRows) -> Array:
+    def _gap(self, rows: ChainRows, weights: ChainWeights, seen: Array) -> Array:
+        """(p, m) what the consumer makes too much."""
+        consumer, bias = weights.layers[-1]
+        return seen @ consumer + bias - rows.targets
+
+    def _seen(self, hidden: Array, rows: ChainRows) -> Array:
         """(p, offsets * K) the hidden rows that each output reads."""
         xp = self.xp
         padded = xp.concat([hidden, xp.zeros((1, hidden.shape[1]), dtype=hidden.dtype)])
         taken = xp.take(padded, xp.asarray(rows.reads.reshape(-1)), axis=0)
         return xp.reshape(taken, (rows.reads.shape[0], -1))
+
+    def _gathered(self, back: Array, rows: ChainRows) -> Array:
+        """(r, K) what comes back to the hidden rows: the transpose of `_seen`."""
+        count, offsets = rows.inputs.shape[0], rows.reads.shape[1]
+        places = np.where(rows.reads < count, rows.reads, -1).reshape(-1)
+        return segment_sum(self.xp.reshape(back, (rows.reads.shape[0] * offsets, -1)), places, count)

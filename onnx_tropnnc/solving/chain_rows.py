@@ -1,4 +1,4 @@
-"""The rows of a pair (refitting.py), gathered batch by batch: U, which of its rows each output reads, and T.
+"""The rows of a chain of layers (refitting.py), gathered batch by batch: U, which of its rows each output reads, and T.
 
 A convolution's outputs come in tiles, 64 of them side by side: what neighbours read overlaps, so a tile needs little
 more of the producer's output than it has outputs itself.
@@ -15,14 +15,21 @@ from numpy.typing import NDArray
 from onnx_tropnnc.backend import Namespace
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows, read_tables
 from onnx_tropnnc.solving.linear_layers import LinearLayer
-from onnx_tropnnc.solving.refitting import PairRows
+from onnx_tropnnc.solving.refitting import ChainRows
 
-__all__ = ["GatheredRows", "draw_tiles"]
+__all__ = ["GatheredRows", "draw_tiles", "rows_kept"]
 
 Array = NDArray[Any]
 
 TILE = 64
 """Outputs."""
+GATHERED, CACHED = 131_072, 2**25
+"""Outputs that are kept for all steps of a search, and numbers in the first layer's input rows for them."""
+
+
+def rows_kept(producer: LinearLayer) -> int:
+    """How many outputs of a chain that begins with this layer are worth keeping."""
+    return int(min(GATHERED, CACHED // producer.matrix().shape[1]))
 
 
 def draw_tiles(layer: LinearLayer, shape: Sequence[int], count: int, generator: np.random.Generator) -> Positions:
@@ -44,7 +51,7 @@ def draw_tiles(layer: LinearLayer, shape: Sequence[int], count: int, generator: 
 
 @dataclass(eq=False)
 class GatheredRows:
-    """Rows of one pair, as many as were added."""
+    """Rows of one chain, as many as were added; `producer` is its first layer, `consumer` its last one."""
 
     producer: LinearLayer
     consumer: LinearLayer
@@ -69,13 +76,13 @@ class GatheredRows:
         self.targets.append(targets.astype(np.float32))
         self.rows += len(places[0])
 
-    def gathered(self, xp: Namespace) -> PairRows | None:
+    def gathered(self, xp: Namespace) -> ChainRows | None:
         """All rows, as arrays of the namespace; None where there are none."""
         if not self.rows:
             return None
         reads = np.concatenate(self.reads)
         reads[reads < 0] = self.rows
-        return PairRows(xp.asarray(np.concatenate(self.inputs)), reads, xp.asarray(np.concatenate(self.targets)))
+        return ChainRows(xp.asarray(np.concatenate(self.inputs)), reads, xp.asarray(np.concatenate(self.targets)))
 
     def _places(self, hidden: Sequence[int], output: Sequence[int], positions: Positions) -> tuple[Positions, Array]:
         """Where in the producer's output the consumer looks, each place once; and per output which of them, or -1."""
