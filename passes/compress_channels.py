@@ -18,6 +18,8 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes.merge_channels import MergeChannels
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
+from onnx_tropnnc.running.sessions import NotRunnable
+from onnx_tropnnc.solving.rescaling import Affine
 
 __all__ = ["CompressChannels"]
 
@@ -52,12 +54,20 @@ class CompressChannels:
             reference,
             maps,
             self.samples,
+            affines=self._affines(),
             memory=self.options.memory_bytes,
             refit=self.options.refit,
             seed=self.options.seed,
             device=self.options.device,
         )
         return (*changes, *solving(model))
+
+    def _affines(self) -> Mapping[str, Affine] | None:
+        """Those that the decider finds, once for all that it decides; None where there is none, or it cannot."""
+        try:
+            return None if self.decider is None else self.decider.affines(self.options)
+        except NotRunnable:
+            return None  # solving tries again, and says why it does without
 
     def merge(self, model: Model) -> tuple[Change, ...]:
         """Decide and merge; nothing is solved."""

@@ -37,7 +37,7 @@ from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_row
 from onnx_tropnnc.solving.linear_layers import LinearLayer
 from onnx_tropnnc.solving.pair_jobs import PairJob
 from onnx_tropnnc.solving.reconstruction import NormalEquations, Unsolved, solve
-from onnx_tropnnc.solving.rescaling import Affine, statistics_affines
+from onnx_tropnnc.solving.rescaling import Affine, affines_for
 
 __all__ = ["ReconstructConsumers"]
 
@@ -55,8 +55,8 @@ class ReconstructConsumers:
         reference: the model before the merge, its BatchNormalizations folded.
         merges: what was merged, by group.
         samples: inputs to solve on.
-        use_statistics: whether the samples' activations are adjusted to what BatchNormalization promised of them; None:
-            where the samples are synthetic.
+        affines: what adjusts the samples' activations to what BatchNormalization promised of them; None: found here,
+            where the samples are made up.
         positions: about how many rows each layer is solved on.
         ridges: the lambdas to choose from, relative to the mean diagonal.
         batch: samples a run, where the model leaves that free.
@@ -69,7 +69,7 @@ class ReconstructConsumers:
     reference: Model
     merges: Mapping[str, MergeMap]
     samples: Samples
-    use_statistics: bool | None = None
+    affines: Mapping[str, Affine] | None = None
     positions: int = 32768
     ridges: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
     batch: int = 32
@@ -126,11 +126,10 @@ class ReconstructConsumers:
                 job.layers[-1].drop_zero_bias()
 
     def _affines(self) -> Mapping[str, Affine]:
-        """What adjusts the samples' activations to the statistics; empty where that is not wanted."""
-        wanted = self.samples.source.startswith("synthetic") if self.use_statistics is None else self.use_statistics
-        if not wanted or not self.reference.statistics:
-            return {}
-        return statistics_affines(self.reference, self.samples, batch=self.batch, memory=self.memory)
+        """What adjusts the samples' activations to the statistics."""
+        if self.affines is not None:
+            return self.affines
+        return affines_for(self.reference, self.samples, batch=self.batch, memory=self.memory)
 
     def _pair(self, model: Model, affines: Mapping[str, Affine]) -> "_Pair":
         """The two models to run: as they are, or adjusted to the statistics."""

@@ -82,9 +82,9 @@ def test_readings_and_rankings_leave_such_groups_out() -> None:
     free = [group for group in groups if group.pinned is None]
     assert [group.name for group in free] == ["Gemm_0", "Gemm_2"]
     assert set(group_readings(model, free, samples)) == set()  # what Gemm_0's consumer makes has no variance either
-    assert rank_groups(model, free, samples, synthetic=False) == {}
+    assert rank_groups(model, free, samples) == {}
     fine = load(layers(1.0, 1.0, 1.0))
-    assert set(rank_groups(fine, find_channel_groups(fine, shapes_of(fine))[:2], samples, synthetic=False)) == {
+    assert set(rank_groups(fine, find_channel_groups(fine, shapes_of(fine))[:2], samples)) == {
         "Gemm_0",
         "Gemm_2",
     }

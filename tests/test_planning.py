@@ -15,6 +15,7 @@ from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.passes import FoldBatchNorm, MergeChannels, RefreshShapes, Selection
+from onnx_tropnnc.solving.rescaling import affines_for
 from tests.graphs import assert_same_outputs, assert_sound, graph, random_weights, run
 
 NONE = np.zeros(0, np.int64)
@@ -62,7 +63,7 @@ def apply(
 
 def test_dead_channels_go_first_and_cost_nothing() -> None:
     model, groups, samples = folded(residual_network())
-    rankings = rank_groups(model, groups, samples, synthetic=True)
+    rankings = rank_groups(model, groups, samples, affines=affines_for(model, samples))
     counts = {group.name: group.channels - (group.channels == 8) for group in groups}
     result = apply(model, groups, rankings, counts)
     assert [rankings[group.name].order[-1] for group in groups if group.channels == 8] == [5, 5]
@@ -72,7 +73,7 @@ def test_dead_channels_go_first_and_cost_nothing() -> None:
 
 def test_a_ratio_takes_the_same_share_of_every_group_and_ties_stay_whole() -> None:
     model, groups, samples = folded(residual_network())
-    rankings = rank_groups(model, groups, samples, synthetic=True)
+    rankings = rank_groups(model, groups, samples, affines=affines_for(model, samples))
     counts = {group.name: kept_at_ratio(group, 0.5) for group in groups}
     assert sorted(counts.values()) == [3, 4, 4]
     result = apply(model, groups, rankings, counts)
@@ -93,7 +94,7 @@ def test_pinned_channels_are_counted_in_and_stay() -> None:
     (group,) = groups
     assert (group.blocks < 0).sum() == 2
     assert kept_at_ratio(group, 0.5) == 4
-    rankings = rank_groups(model, groups, samples, synthetic=True)
+    rankings = rank_groups(model, groups, samples, affines=affines_for(model, samples))
     assert sorted(rankings[group.name].order[:2].tolist()) == [4, 5]
     result = apply(model, groups, rankings, {group.name: 4})
     feeds = {"x": np.ones((2, 3), np.float32)}
@@ -103,7 +104,7 @@ def test_pinned_channels_are_counted_in_and_stay() -> None:
 @pytest.mark.parametrize("share", [0.9, 0.6, 0.4])
 def test_a_budget_is_what_the_result_has(share: float) -> None:
     model, groups, samples = folded(residual_network())
-    rankings = rank_groups(model, groups, samples, synthetic=True)
+    rankings = rank_groups(model, groups, samples, affines=affines_for(model, samples))
     shapes = shapes_of(model)
     path = budget_path(model, shapes, groups, rankings, "parameters")
     limit = share * size_of(model, shapes).parameters
@@ -115,7 +116,7 @@ def test_a_budget_is_what_the_result_has(share: float) -> None:
 
 def test_the_same_seed_gives_the_same_order() -> None:
     model, groups, samples = folded(residual_network(), 20)
-    first, second = (rank_groups(model, groups, samples, synthetic=True, seed=3) for _ in range(2))
+    first, second = (rank_groups(model, groups, samples, affines=affines_for(model, samples), seed=3) for _ in range(2))
     for group in groups:
         np.testing.assert_array_equal(first[group.name].order, second[group.name].order)
         np.testing.assert_array_equal(first[group.name].residual, second[group.name].residual)
@@ -128,16 +129,16 @@ def test_real_samples_are_taken_as_they_are() -> None:
     body = "a = Gemm(x, w)  p = BatchNormalization(a, g, b, m, v)  h = Tanh(p)  y = Gemm(h, u)"
     proto = graph(body, weights | {"g": np.ones(4), "v": np.ones(4)}, inputs="float[N, 4] x", outputs="float[N, 2] y")
     model, groups, samples = folded(proto, 200)
-    given = rank_groups(model, groups, samples, synthetic=False)
+    given = rank_groups(model, groups, samples)
     assert given["Gemm_0"].order[-1] == 1
     assert given["Gemm_0"].residual[3] < 1e-4
-    assert rank_groups(model, groups, samples, synthetic=True)["Gemm_0"].residual[3] > 1e-3
+    assert rank_groups(model, groups, samples, affines=affines_for(model, samples))["Gemm_0"].residual[3] > 1e-3
 
 
 def test_the_model_is_not_changed() -> None:
     model, groups, samples = folded(residual_network(), 20)
     before = to_proto(model).SerializeToString()
-    rank_groups(model, groups, samples, synthetic=True)
+    rank_groups(model, groups, samples, affines=affines_for(model, samples))
     assert to_proto(model).SerializeToString() == before
 
 

@@ -16,6 +16,7 @@ from onnx_tropnnc.inputs.batches import ResolvedInput, Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.passes import FoldBatchNorm
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
+from onnx_tropnnc.solving.rescaling import statistics_affines
 from tests.graphs import assert_sound, graph, initializers, operators, random_weights, run
 
 
@@ -337,8 +338,8 @@ def test_statistics_make_up_for_synthetic_samples_of_a_wrong_scale() -> None:
     right = samples(60, source="synthetic (normal)", x=(3, 10, 10))
     wrong = Samples(right.inputs, {"x": 0.05 * right.arrays["x"]}, None, "synthetic (normal)")
     _, used, _ = reconstructed(model, merges, wrong)
-    _, unused, _ = reconstructed(model, merges, wrong, use_statistics=False)
-    plain, best, _ = reconstructed(model, merges, right, use_statistics=False)
+    _, unused, _ = reconstructed(model, merges, wrong, affines={})
+    plain, best, _ = reconstructed(model, merges, right, affines={})
     errors = {name: error(model, m, right) for name, m in (("used", used), ("unused", unused), ("best", best))}
     assert errors["used"] < 1.1 * errors["best"]
     assert errors["used"] < 0.8 * errors["unused"]
@@ -348,10 +349,11 @@ def test_statistics_make_up_for_synthetic_samples_of_a_wrong_scale() -> None:
 def test_statistics_are_for_synthetic_samples_only_unless_asked_for() -> None:
     model = with_true_statistics()
     merges = {"Conv_0": kept(8, 0, 1, 2, 4, 5, 7)}
-    data = samples(40, source="real.npz", x=(3, 10, 10))
+    data, reference = samples(40, source="real.npz", x=(3, 10, 10)), load(model)
+    FoldBatchNorm()(reference)
     bytes_of = [
-        reconstructed(model, merges, data, use_statistics=wanted)[1].SerializeToString(deterministic=True)
-        for wanted in (None, False, True)
+        reconstructed(model, merges, data, affines=wanted)[1].SerializeToString(deterministic=True)
+        for wanted in (None, {}, statistics_affines(reference, data))
     ]
     assert bytes_of[0] == bytes_of[1]
     assert bytes_of[0] != bytes_of[2]

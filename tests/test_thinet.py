@@ -20,6 +20,7 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.pipeline import compress
+from onnx_tropnnc.solving.rescaling import affines_for
 from tests.graphs import CONTRIB, assert_same_outputs, graph, random_weights, run, twice
 
 Matrix = NDArray[np.float64]
@@ -30,7 +31,8 @@ NONE = np.zeros(0, np.int64)
 def energies(model: onnx.ModelProto, count: int = 6, seed: int = 0) -> dict[str, Matrix]:
     loaded = load(model)
     groups = [group for group in find_channel_groups(loaded, shapes_of(loaded)) if group.pinned is None]
-    return output_energies(loaded, groups, samples_for(loaded, count=count), synthetic=True, seed=seed)
+    samples = samples_for(loaded, count=count)
+    return output_energies(loaded, groups, samples, affines=affines_for(loaded, samples), seed=seed)
 
 
 def brought(model: onnx.ModelProto, silenced: str, axis: int, channels: int, count: int = 6) -> Matrix:
@@ -231,7 +233,7 @@ def test_little_memory_takes_fewer_samples() -> None:
     samples = samples_for(model, count=64)
 
     def found(given: Samples, memory: int | None) -> list[Matrix]:
-        return list(output_energies(model, groups, given, synthetic=False, memory=memory).values())
+        return list(output_energies(model, groups, given, memory=memory).values())
 
     for little, first in zip(found(samples, 1), found(samples.take([0]), None), strict=True):
         np.testing.assert_array_equal(little, first)

@@ -39,6 +39,7 @@ from onnx_tropnnc.options import Options
 from onnx_tropnnc.rewriting.contraction import duplicates_of, keep_distinct
 from onnx_tropnnc.running.sessions import NotRunnable, runtime_missing
 from onnx_tropnnc.solving.linear_layers import LinearLayer, solving_refusal
+from onnx_tropnnc.solving.rescaling import NO_AFFINES, Affine, affines_for
 
 __all__ = ["Decider", "Decision"]
 
@@ -55,7 +56,7 @@ class Measurement(Protocol[T_co]):
         groups: Sequence[ChannelGroup],
         samples: Samples,
         *,
-        synthetic: bool,
+        affines: Mapping[str, Affine] = ...,
         seed: int = 0,
         memory: int | None = None,
     ) -> Mapping[str, T_co]:
@@ -92,6 +93,7 @@ class Decider:
     _rankings: dict[str, Ranking] = field(init=False, default_factory=dict)
     _energies: dict[str, NDArray[np.float64]] = field(init=False, default_factory=dict)
     _untold: set[str] = field(init=False, default_factory=set)
+    _affines: Mapping[str, Affine] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.shapes = shapes_of(self.model)
@@ -115,6 +117,16 @@ class Decider:
         rounding = options.rounding
         counts = {group.name: kept_at_ratio(group, options.ratio_of(group), rounding) for group in groups}
         return self._selected(groups, self._ranked(groups, options), counts, options)
+
+    def affines(self, options: Options) -> Mapping[str, Affine]:
+        """What adjusts the samples' activations to the model's statistics; found once.
+
+        Raises:
+            NotRunnable: onnxruntime cannot run the model so.
+        """
+        if self._affines is None and self.samples is not None:
+            self._affines = affines_for(self.model, self.samples, memory=options.memory_bytes)
+        return self._affines or NO_AFFINES
 
     def _selected(
         self,
@@ -160,10 +172,10 @@ class Decider:
         if missing and self.samples is not None:
             run = partial(measure, self.model, missing, self.samples, seed=options.seed, memory=options.memory_bytes)
             try:
-                found = run(synthetic=self.samples.source.startswith("synthetic"))
+                found = run(affines=self.affines(options))
             except NotRunnable:
                 # the copy adjusted to BatchNormalization's statistics does not run: look at the model as it is
-                found = run(synthetic=False)
+                found = run()
             known.update(found)
             self._untold.update(group.name for group in missing if group.name not in found)
         return known

@@ -24,7 +24,7 @@ from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.rewriting.statistics_matching import match_statistics
-from onnx_tropnnc.solving.rescaling import statistics_affines
+from onnx_tropnnc.solving.rescaling import NO_AFFINES, Affine
 
 __all__ = ["budget_path", "kept_at_ratio", "rank_groups", "selection_plan", "statistics_matched"]
 
@@ -34,7 +34,7 @@ def rank_groups(
     groups: Sequence[ChannelGroup],
     samples: Samples,
     *,
-    synthetic: bool,
+    affines: Mapping[str, Affine] = NO_AFFINES,
     seed: int = 0,
     memory: int | None = None,
 ) -> dict[str, Ranking]:
@@ -46,12 +46,11 @@ def rank_groups(
         model: with its BatchNormalizations folded and nothing merged.
         groups: those of its groups that may change.
         samples: what to run on.
-        synthetic: whether they are made up, so that the model's statistics say more than they do.
+        affines: what adjusts the samples' activations to what the model's statistics say of them (rescaling.py).
         seed: of the positions drawn.
         memory: bytes that activations may take.
     """
-    if synthetic:
-        model, groups = statistics_matched(model, groups, samples, memory=memory)
+    model, groups = statistics_matched(model, groups, affines)
     readings = group_readings(model, groups, samples, seed=seed, memory=memory)
     pinned = {group.name: np.flatnonzero(group.blocks < 0) for group in groups}
     rankings = {name: _told(found, pinned[name]) for name, found in readings.items()}
@@ -70,13 +69,12 @@ def _told(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ranking | N
 
 
 def statistics_matched(
-    model: Model, groups: Sequence[ChannelGroup], samples: Samples, *, memory: int | None = None
+    model: Model, groups: Sequence[ChannelGroup], affines: Mapping[str, Affine]
 ) -> tuple[Model, Sequence[ChannelGroup]]:
-    """A copy whose activations on the samples have the statistics that the model knows, and its groups of these names;
-    the model itself where it knows none."""
-    if not model.statistics:
+    """A copy that is adjusted, and its groups of these names; the model itself where there is nothing to adjust."""
+    if not affines:
         return model, groups
-    affines, copy = statistics_affines(model, samples, memory=memory), model.clone()
+    copy = model.clone()
     match_statistics(copy, affines)
     same = {group.name: group for group in find_channel_groups(copy, shapes_of(copy))}
     return copy, [same[group.name] for group in groups]

@@ -37,6 +37,7 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.running.activations import FRONTIER_BYTES, LockStep, Stop
 from onnx_tropnnc.solving.layer_rows import draw_positions, input_rows
 from onnx_tropnnc.solving.linear_layers import LinearLayer, solving_refusal
+from onnx_tropnnc.solving.rescaling import NO_AFFINES, Affine
 
 __all__ = ["output_energies", "removal_ranking", "scaled"]
 
@@ -59,7 +60,7 @@ def output_energies(
     groups: Sequence[ChannelGroup],
     samples: Samples,
     *,
-    synthetic: bool,
+    affines: Mapping[str, Affine] = NO_AFFINES,
     seed: int = 0,
     memory: int | None = FRONTIER_BYTES,
 ) -> dict[str, Matrix]:
@@ -69,15 +70,14 @@ def output_energies(
         model: with its BatchNormalizations folded and nothing merged; it is not changed.
         groups: those of its groups that may change.
         samples: what to run on.
-        synthetic: whether they are made up, so that the model's statistics say more than they do.
+        affines: what adjusts the samples' activations to what the model's statistics say of them (rescaling.py).
         seed: of the outputs drawn.
         memory: bytes that activations may take; fewer samples are run where they would take more.
 
     Raises:
         NotRunnable: onnxruntime cannot run the model.
     """
-    if synthetic:
-        model, groups = statistics_matched(model, groups, samples, memory=memory)
+    model, groups = statistics_matched(model, groups, affines)
     energies = {group.name: _Energy(group.channels) for group in groups}
     readers = _readers(model, groups)
     stops = [reader.stop for reader in readers]

@@ -14,8 +14,9 @@ rewriting/statistics_matching.py writes the maps into the weights of a copy of t
 solving only, and never reach the result.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from onnx_tropnnc.inputs.batches import Samples, run_size
 from onnx_tropnnc.running.activations import LockStep, Stop
 from onnx_tropnnc.running.watching import watching
 
-__all__ = ["Affine", "statistics_affines"]
+__all__ = ["NO_AFFINES", "Affine", "affines_for", "statistics_affines"]
 
 KEY = "model"
 FEW = 16
@@ -51,6 +52,19 @@ class Affine:
         shape = (-1, *[1] * (tensor.ndim - 2))
         gain, shift = (part.reshape(shape).astype(tensor.dtype) for part in (self.gain, self.shift))
         return np.asarray(tensor * gain + shift)
+
+
+NO_AFFINES: Mapping[str, Affine] = MappingProxyType({})
+
+
+def affines_for(model: Model, samples: Samples, *, batch: int = 32, memory: int | None = None) -> Mapping[str, Affine]:
+    """What adjusts the samples to the statistics that the model knows: nothing where they are real.
+
+    Raises:
+        NotRunnable: onnxruntime cannot run the model.
+    """
+    made_up = samples.source.startswith("synthetic")
+    return statistics_affines(model, samples, batch=batch, memory=memory) if made_up else NO_AFFINES
 
 
 def statistics_affines(
