@@ -7,6 +7,7 @@ the bias, which is what the activation sees, the same one.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class PairJob:
         """How many outputs of the consumer to keep for the search; 0 where there is none."""
         return rows_kept(self.pair.producer) if self._batch else 0
 
-    @property
+    @cached_property
     def _batch(self) -> int:
         """Outputs that a step looks at."""
         return affordable_batch(self._weights(np, (part[0] for part in self.job.weights())))
@@ -106,7 +107,7 @@ class PairJob:
         """The producer in the model that runs, and where that is adjusted in the result too."""
         return tuple(_known(pair_of(layer)).producer for layer in self.job.layers)
 
-    @property
+    @cached_property
     def _biased(self) -> bool:
         """Whether every producer has a bias: none gets one, for it may cost a node."""
         return all(producer.whole_bias() is not None for producer in self.producers)
