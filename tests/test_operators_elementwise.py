@@ -233,3 +233,13 @@ def test_gates_are_no_residual_ties() -> None:
     both = graph(body.replace("y = MatMul(c, u)", "e = MatMul(x, v) d = Add(c, e) y = MatMul(d, u)"), weights)
     assert groups_of(both)["MatMul_0"].gates == ("Mul_3",)
     assert dims(merged(both, 0.5, ties="keep")) == dims(both)
+
+
+@pytest.mark.parametrize(
+    ("body", "lipschitz"), [("d = Add(c, r)", False), ("d = Sub(c, r)", False), ("d = Max(c, r)", True)]
+)
+def test_a_channel_added_to_what_is_made_of_it_moves_further(body: str, lipschitz: bool) -> None:
+    """z + max(z, 0) is 2 z for positive z."""
+    model = between(f"r = Relu(c) {body}")
+    assert groups_of(model)["Conv_0"].passage.lipschitz == lipschitz
+    assert_halves(model, {"Conv_0": 6})

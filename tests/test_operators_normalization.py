@@ -183,6 +183,22 @@ def test_layer_normalization_over_space_passes() -> None:
     assert_halves(model, {"Conv_0": 6}, 1e-4)
 
 
+@pytest.mark.parametrize("computed", [False, True])
+def test_a_layer_normalization_with_other_parameters_for_each_channel_pins(computed: bool) -> None:
+    """Its scale is broadcast to all of the input, so it may have the channels' axis though it runs over space."""
+    weights = {"s": random_weights(s=(6, 1, 4))["s"]}
+    body = f"e = Relu(s) d = LayerNormalization <axis = 3> (c, {'e' if computed else 's'})"
+    assert "differ along them and what it normalises over" in pinned(between(body, **weights), "Conv_0")
+
+
+def test_what_normalises_over_space_bounds_no_error() -> None:
+    """Softmax moves no two values further apart, but makes 1/n of zeros."""
+    softmax = groups_of(between("d = Softmax <axis = 3> (c)"))["Conv_0"].passage
+    assert (softmax.lipschitz, softmax.fixes_zero) == (True, False)
+    layer = between("d = LayerNormalization <axis = 2> (c, s)", s=np.ones((4, 4), np.float32))
+    assert not groups_of(layer)["Conv_0"].passage.lipschitz
+
+
 def test_the_mean_of_a_layer_normalization_pins() -> None:
     weights = random_weights(w=(6, 2, 3, 3), u=(3, 6, 1, 1), p=(3, 6, 1, 1), s=(4, 4))
     body = "c = Conv(x, w) d, m = LayerNormalization <axis = 2> (c, s) e = Conv(d, u) f = Conv(m, p) y = Add(e, f)"

@@ -35,6 +35,12 @@ def test_space_is_pooled_channel_by_channel(case: str) -> None:
     assert_halves(model, {"Conv_0": 6})
 
 
+@pytest.mark.parametrize(("case", "lipschitz"), [("max", True), ("average", True), ("lp", False), ("global lp", False)])
+def test_norms_of_windows_may_move_further_than_their_values(case: str, lipschitz: bool) -> None:
+    model = graph(f"c = Conv(x, w, k) {POOLS[case]} y = Conv(d, u)", weights(u=(3, 6, 1, 1)), **IMAGE)
+    assert groups_of(model)["Conv_0"].passage.lipschitz == lipschitz
+
+
 @pytest.mark.parametrize("operator", ["ReduceSumSquare", "ReduceLogSumExp", "ReduceProd"])
 def test_curved_reductions_forbid_rescaling(operator: str) -> None:
     model = graph(

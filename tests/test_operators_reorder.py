@@ -16,6 +16,8 @@ from graphs import (
     twice,
 )
 
+from onnx_tropnnc.analysis.channels import Passage
+
 SPATIAL = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
 
 
@@ -260,3 +262,21 @@ def test_counts_in_initializers_shrink() -> None:
     body = "c = Conv(x, w) a, b = Split <axis = 1> (c, s) d = Conv(a, u) e = Conv(b, v) y = Add(d, e)"
     result = merged(graph(body, found | {"s": np.array([2, 4])}, **SPATIAL), 0.5)
     assert initializers(result)["s"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "passage"),
+    [
+        ("constant", 0.0, Passage()),
+        ("constant", 1.5, Passage(homogeneous=False, fixes_zero=False)),
+        ("reflect", 1.5, Passage()),
+        ("edge", 1.5, Passage()),
+    ],
+)
+def test_what_padding_over_space_is_as_a_function(mode: str, value: float, passage: Passage) -> None:
+    """Only a number put in is no multiple of the channel; reflections are, and read no number."""
+    more = {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "z": np.array(value, np.float32)}
+    body = f'c = Conv(x, w) d = Pad <mode = "{mode}"> (c, p, z) y = Conv(d, u)'
+    model = graph(body, weights("w", u=(3, 6, 1, 1)) | more, **SPATIAL)
+    assert groups_of(model)["Conv_0"].passage == passage
+    assert_halves(model, {"Conv_0": 6})

@@ -48,6 +48,8 @@ def _combine(node: ir.Node, result: dict[int, Labels], axis: int, labels: Labels
         return
     if other is not None and not np.array_equal(other, labels):
         trace.tie(node, other, labels)
+    elif other is not None and node.op_type in ("Add", "Sub"):
+        trace.stretch({axis: labels})  # z + phi(z) moves up to twice as far as z
     result[axis] = labels
 
 

@@ -123,6 +123,7 @@ def _of_activations(node: ir.Node, trace: Trace) -> None:
                 trace.tie(node, result[axis], labels)
             else:
                 result[axis] = max(labels, result.get(axis, labels), key=len)
+    trace.stretch(result)
     trace.carry(node.outputs[0], {axis + rank: labels for axis, labels in result.items()})
 
 

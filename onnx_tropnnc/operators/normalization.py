@@ -64,9 +64,21 @@ def along_axis(node: ir.Node, trace: Trace) -> None:
     if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
         trace.pin(axes, f"the mean or deviation of {label(node)} is read too")
     trace.pin([labels for a, labels in axes.items() if a in mixed], f"{label(node)} normalises over the channels")
-    kept = {a: labels for a, labels in axes.items() if a not in mixed}
+    scaled = {a for a in set(axes) - mixed if any(_per_entry(v, a, rank, trace) for v in node.inputs[1:])}
+    trace.pin([axes[a] for a in scaled], f"parameters of {label(node)} differ along them and what it normalises over")
+    kept = {a: labels for a, labels in axes.items() if a not in mixed | scaled}
     trace.bend(kept)
+    trace.lift(kept)
+    if node.op_type != "Softmax":
+        trace.stretch(kept)
     trace.carry(node.outputs[0], kept)
+
+
+def _per_entry(parameter: ir.Value | None, axis: int, rank: int, trace: Trace) -> bool:
+    """Whether a parameter, broadcast to the input, has one entry for each position along its axis."""
+    shape = trace.shape(parameter) or ()
+    own = axis - (rank - len(shape))
+    return own >= 0 and shape[own] != 1
 
 
 def group_normalization(node: ir.Node, trace: Trace) -> None:

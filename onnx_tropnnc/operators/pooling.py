@@ -16,6 +16,8 @@ def pool(node: ir.Node, trace: Trace) -> None:
         return
     if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
         trace.pin([labels], f"the indices of {label(node)} count channels too")
+    if node.op_type in ("GlobalLpPool", "LpPool"):
+        trace.stretch({1: labels})  # a norm of many values may move further than any of them
     trace.carry(node.outputs[0], {1: labels})
 
 

@@ -150,9 +150,11 @@ def pad(node: ir.Node, trace: Trace) -> None:
         trace.pin(axes, f"how much {label(node)} pads is not known")
         return
     order = list(range(rank)) if named is None else [a % rank for a in named]
-    zero = node.attributes.get_string("mode", "constant") == "constant" and _pads_with_zero(node, trace)
-    if not zero:
+    constant = node.attributes.get_string("mode", "constant") == "constant"
+    zero = constant and _pads_with_zero(node, trace)
+    if constant and not zero:
         trace.bend(axes)
+        trace.lift(axes)
     kept: dict[int, Labels] = {}
     for axis, labels in axes.items():
         place = order.index(axis) if axis in order else None
