@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnx_tropnnc.inputs.synthetic_images import coloured_noise, synthetic_images
+from onnx_tropnnc.inputs.synthetic_images import FLIPS, FRESH, coloured_noise, synthetic_images
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (4, 16, 24), (1, 49, 10), (3, 130, 8)])
@@ -61,3 +61,10 @@ def test_colours_of_a_picture_are_correlated():
     pictures = synthetic_images(30, (3, 16, 16), seed=3)
     red, green = pictures[:, 0].ravel(), pictures[:, 1].ravel()
     assert 0.6 < np.corrcoef(red, green)[0, 1] < 0.98
+
+
+def test_of_many_pictures_most_are_others_turned_over():
+    many = synthetic_images(FRESH + 3, (1, 8, 8), 5, drawn=True)
+    assert_array_equal(many[FRESH:], many[:3, :, :, ::-1])
+    assert len(np.unique(synthetic_images(FRESH, (1, 8, 8), 5, drawn=True), axis=0)) > 0.9 * FRESH
+    assert len(FLIPS) == 4
