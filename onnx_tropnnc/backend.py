@@ -74,26 +74,28 @@ def to_numpy(array: Array) -> NDArray[Any]:
 
 def segment_sum(array: Array, labels: NDArray[np.int64], count: int) -> Array:
     """(count, ...) the rows of a 1-D or 2-D array summed by label; -1 is left out, an unused label gives 0."""
-    order = np.argsort(labels, kind="stable")
-    bounds = np.searchsorted(labels[order], np.arange(count + 1))
     if array_api_compat.is_numpy_array(array):
-        return _sum_sorted_numpy(array, order, bounds)
+        return _sum_numpy(array, labels, count)
     if array_api_compat.is_cupy_array(array):
-        return _sum_sorted_cupy(array, order, bounds)
+        return _sum_cupy(array, labels, count)
     return _sum_one_hot(array, labels, count)
 
 
-def _sum_sorted_numpy(array: Array, order: NDArray[np.int64], bounds: NDArray[np.int64]) -> Array:
-    from scipy.sparse import csr_array
+def _sum_numpy(array: Array, labels: NDArray[np.int64], count: int) -> Array:
+    """A column for each row of the array, with a 1 where its label is."""
+    from scipy.sparse import csc_array
 
-    members = order[bounds[0] :]
-    parts = (np.ones(len(members), array.dtype), members, bounds - bounds[0])
-    return csr_array(parts, shape=(len(bounds) - 1, len(array))) @ array
+    kept = labels >= 0
+    bounds = np.concatenate([[0], np.cumsum(kept)])
+    parts = (np.ones(int(bounds[-1]), array.dtype), labels[kept], bounds)
+    return csc_array(parts, shape=(count, len(array))) @ array
 
 
-def _sum_sorted_cupy(array: Array, order: NDArray[np.int64], bounds: NDArray[np.int64]) -> Array:
+def _sum_cupy(array: Array, labels: NDArray[np.int64], count: int) -> Array:
     import cupy
 
+    order = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels[order], np.arange(count + 1))
     width = 1 if array.ndim == 1 else array.shape[1]
     out = cupy.empty((len(bounds) - 1, *array.shape[1:]), array.dtype)
     inputs = cupy.ascontiguousarray(array), cupy.asarray(order), cupy.asarray(bounds), width

@@ -73,10 +73,13 @@ class ChainRows:
     def _of(self, outputs: NDArray[np.int64]) -> "ChainRows":
         xp, outside = array_api_compat.array_namespace(self.inputs), self.inputs.shape[0]
         reads = self.reads[outputs]
-        places = np.unique(reads)
-        inside = places[places < outside]
+        seen = np.zeros(outside + 1, bool)
+        seen[reads] = True
+        inside = np.flatnonzero(seen[:outside])
+        numbers = np.full(outside + 1, len(inside))
+        numbers[inside] = np.arange(len(inside))
         inputs = xp.take(self.inputs, xp.asarray(inside), axis=0)
-        return ChainRows(inputs, np.searchsorted(places, reads), xp.take(self.targets, xp.asarray(outputs), axis=0))
+        return ChainRows(inputs, numbers[reads], xp.take(self.targets, xp.asarray(outputs), axis=0))
 
 
 @dataclass(frozen=True, eq=False)
