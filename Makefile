@@ -2,7 +2,7 @@
 # make test    all tests
 # make check   formatting, lint, types
 # make docs    the documentation as a site, in build/site
-# make robustness   onnx's own tests, random graphs, broken files, killed runs: all of them, with counts (about an hour)
+# make robustness   onnx's own tests, random graphs, broken files, killed runs: all of them, with counts (a quarter of an hour on one core)
 # make check-report   open a report in Debian's chromium (installed by apt-get where it is missing) and look at it
 #
 # Needs Python 3.11 or newer, git and make; everything else goes into .venv. Another Python: make PYTHON=python3.13 test
