@@ -1,5 +1,5 @@
 """`python -m onnx_tropnnc` is the command line."""
 
-from onnx_tropnnc.cli import main
+from onnx_tropnnc.command.cli import main
 
 main()

@@ -16,11 +16,11 @@ from onnx_tropnnc.merging.baselines import Cup, NeuralPath
 from onnx_tropnnc.merging.clustering import Clustering, Extent, Threshold, Variant
 from onnx_tropnnc.merging.features import Features
 from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.merging.plugins import plugin_methods
 from onnx_tropnnc.merging.representatives import METHODS, Iterative, Method, RepresentativeInput, TropNNC
 from onnx_tropnnc.merging.trees import Linkage
-from onnx_tropnnc.plugins import plugin_methods
 from onnx_tropnnc.running.activations import FRONTIER_BYTES
-from onnx_tropnnc.running.fast_multiples import fast_multiples
+from onnx_tropnnc.searching.fast_multiples import fast_multiples
 
 __all__ = ["AMOUNTS", "Options", "amounts_given"]
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import onnx
 
-from onnx_tropnnc.advice import advice
 from onnx_tropnnc.backend import missing_cuda
 from onnx_tropnnc.changes import Note
 from onnx_tropnnc.deciding.decisions import Decider
@@ -25,7 +24,6 @@ from onnx_tropnnc.graph.sizes import Size, size_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
 from onnx_tropnnc.inputs.variants import with_variants
-from onnx_tropnnc.latency_budget import within_latency
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Pass, PassManager, Progress, silent
@@ -44,7 +42,9 @@ from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.devices import cuda_provider_missing, running_on
 from onnx_tropnnc.running.sessions import NotRunnable, Runner, runtime_missing
-from onnx_tropnnc.undoing import with_groups_undone, within_drop
+from onnx_tropnnc.searching.advice import advice
+from onnx_tropnnc.searching.latency_budget import within_latency
+from onnx_tropnnc.searching.undoing import with_groups_undone, within_drop
 
 __all__ = ["OLDEST_OPSET", "SampleSets", "compress", "compress_model", "default_passes", "on_a_device"]
 

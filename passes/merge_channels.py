@@ -18,7 +18,7 @@ from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.group_selection import Selection, ratio_for
 from onnx_tropnnc.analysis.relu_layers import is_relu_layer
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
-from onnx_tropnnc.analysis.weights import Workspace
+from onnx_tropnnc.analysis.unreached import unreached_layers
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.changes import Change, Kept, Merged
 from onnx_tropnnc.deciding.allocation import uniform_count
@@ -38,7 +38,7 @@ from onnx_tropnnc.merging.representatives import (
     threshold_keeping,
 )
 from onnx_tropnnc.rewriting.contraction import contract_everywhere, decided_blocks, expanded
-from onnx_tropnnc.rewriting.unreached import unreached_layers
+from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.theory.bounds import Bound, bound_for
 
 __all__ = ["MergeChannels"]

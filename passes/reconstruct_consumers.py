@@ -17,16 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
-from onnx_tropnnc.analysis.trace import label
-from onnx_tropnnc.analysis.weights import Workspace
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.changes import Change, Note, Reconstructed
-from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.constants import label, name_of
+from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.rewriting.rescaling import Affine, affines_for
 from onnx_tropnnc.rewriting.statistics_matching import match_statistics
+from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.running.activations import FRONTIER_BYTES, LockStep, Visit
 from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.solving.chain_jobs import chains_of
@@ -34,10 +35,8 @@ from onnx_tropnnc.solving.chain_rows import draw_tiles
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows
-from onnx_tropnnc.solving.linear_layers import LinearLayer
 from onnx_tropnnc.solving.pair_jobs import PairJob
 from onnx_tropnnc.solving.reconstruction import NormalEquations, Unsolved, solve
-from onnx_tropnnc.solving.rescaling import Affine, affines_for
 
 __all__ = ["ReconstructConsumers"]
 

@@ -7,8 +7,9 @@ import pytest
 
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.constants import set_array
+from onnx_tropnnc.graph.input_shapes import ResolvedInput
 from onnx_tropnnc.graph.model_io import load
-from onnx_tropnnc.inputs.batches import ResolvedInput, Samples
+from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.activations import LockStep, Stop
 from onnx_tropnnc.running.sessions import NotRunnable
 from tests.graphs import graph, random_weights, run

@@ -7,7 +7,6 @@ import pytest
 from graphs import graph, groups_of, random_weights
 
 from onnx_tropnnc import compress
-from onnx_tropnnc.advice import concern, slowdown
 from onnx_tropnnc.analysis.rounding import Rounding
 from onnx_tropnnc.changes import Merged, Note, Verified
 from onnx_tropnnc.graph.sizes import Size
@@ -15,8 +14,9 @@ from onnx_tropnnc.merging.clustering import Keep
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.differences import OutputDifference
-from onnx_tropnnc.running.fast_multiples import fast_multiples
 from onnx_tropnnc.running.verification import Latency, Verification
+from onnx_tropnnc.searching.advice import concern, slowdown
+from onnx_tropnnc.searching.fast_multiples import fast_multiples
 
 
 def output(name: str, cosine: float, agreement: float | None = None) -> OutputDifference:

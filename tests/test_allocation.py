@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
-from onnx_tropnnc.analysis.weights import Workspace
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.deciding.allocation import Path, error_path, least_count, ranking_path, threshold_path, uniform_count
 from onnx_tropnnc.deciding.selection import keep_channels
@@ -25,6 +24,7 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.merging.representatives import TropNNC, threshold_heights
 from onnx_tropnnc.passes import MergeChannels, RefreshShapes, Selection
+from onnx_tropnnc.rewriting.workspace import Workspace
 from tests.graphs import graph, random_weights
 
 MEASURES: tuple[Measure, ...] = ("parameters", "macs")

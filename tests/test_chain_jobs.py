@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
-from onnx_tropnnc.analysis.trace import label
 from onnx_tropnnc.changes import Note
+from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.solving.chain_jobs import chains_of

@@ -15,8 +15,8 @@ import pytest
 from graphs import dims, graph, operators, random_weights
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_tropnnc.cli import command as click_command
-from onnx_tropnnc.cli import main
+from onnx_tropnnc.command.cli import command as click_command
+from onnx_tropnnc.command.cli import main
 from onnx_tropnnc.options import Options
 
 IO = {"inputs": "float[N, 4] x", "outputs": "float[N, 3] y"}

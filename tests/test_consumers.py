@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
-from onnx_tropnnc.analysis.weights import Workspace
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers
 from tests.graphs import graph, random_weights
 

@@ -18,10 +18,10 @@ from PIL import Image
 
 import onnx_tropnnc as tropnnc
 from onnx_tropnnc import curves
+from onnx_tropnnc.command.terminal import print_curve
 from onnx_tropnnc.curves import Curve, Point, parse_sweep, sweep
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.reporting.curves import draw_curve
-from onnx_tropnnc.terminal import print_curve
 
 
 def network() -> onnx.ModelProto:

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from onnx_tropnnc.cli import command, main
+from onnx_tropnnc.command.cli import command, main
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))

@@ -4,8 +4,8 @@ import pytest
 
 from onnx_tropnnc.analysis.rounding import Rounding
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.running import fast_multiples as measuring
-from onnx_tropnnc.running.fast_multiples import GPU_MULTIPLE, MULTIPLES, fast_multiples, free_multiple
+from onnx_tropnnc.searching import fast_multiples as measuring
+from onnx_tropnnc.searching.fast_multiples import GPU_MULTIPLE, MULTIPLES, fast_multiples, free_multiple
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_tropnnc.errors import OptionError, SampleError
-from onnx_tropnnc.inputs.batches import (
-    InputSpec,
-    ResolvedInput,
-    Samples,
-    input_specs,
-    parse_input_range,
-    parse_input_shape,
-    resolve_shapes,
-    resolve_to,
-    run_size,
-)
+from onnx_tropnnc.graph.input_shapes import InputSpec, ResolvedInput, input_specs, resolve_shapes, resolve_to, run_size
+from onnx_tropnnc.inputs.batches import Samples, parse_input_range, parse_input_shape
 
 FLOAT = np.dtype(np.float32)
 LONG = np.dtype(np.int64)

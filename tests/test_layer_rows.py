@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.solving.layer_rows import draw_positions, input_rows, output_rows
-from onnx_tropnnc.solving.linear_layers import LinearLayer
 from tests.graphs import run
 
 Shape = tuple[int, ...]

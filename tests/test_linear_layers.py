@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
+from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
-from onnx_tropnnc.solving.linear_layers import LinearLayer, solving_refusal
 from tests.graphs import (
     assert_same_outputs,
     assert_sound,

@@ -11,8 +11,8 @@ from graphs import dims, graph, random_weights
 import onnx_tropnnc as tropnnc
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.merging.plugins import plugin_methods
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.plugins import plugin_methods
 
 PACKAGE = '''
 import numpy as np

@@ -9,6 +9,7 @@ from graphs import feeds_for, graph, groups_of, run
 from numpy.testing import assert_allclose, assert_array_equal
 
 import onnx_tropnnc
+from onnx_tropnnc.analysis.unreached import unreached_layers
 from onnx_tropnnc.changes import Merged, Note, Unreached
 from onnx_tropnnc.graph.constants import array_of, set_array
 from onnx_tropnnc.graph.model_io import load, to_proto
@@ -16,7 +17,6 @@ from onnx_tropnnc.graph.quantization import Quantization
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.passes import DequantizeWeights, QuantizeWeights
-from onnx_tropnnc.rewriting.unreached import unreached_layers
 
 REMEDY = "compress the float model before quantizing it"
 WEIGHT_ONLY = (

@@ -6,17 +6,18 @@ import onnx_ir
 import pytest
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
-from onnx_tropnnc.analysis.weights import Workspace
 from onnx_tropnnc.changes import Note, Reconstructed
 from onnx_tropnnc.errors import OptionError, SampleError
+from onnx_tropnnc.graph.input_shapes import ResolvedInput
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
-from onnx_tropnnc.inputs.batches import ResolvedInput, Samples
+from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.passes import FoldBatchNorm
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
-from onnx_tropnnc.solving.rescaling import statistics_affines
+from onnx_tropnnc.rewriting.rescaling import statistics_affines
+from onnx_tropnnc.rewriting.workspace import Workspace
 from tests.graphs import assert_sound, graph, initializers, operators, random_weights, run
 
 

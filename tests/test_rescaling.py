@@ -13,9 +13,9 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.passes import FoldBatchNorm
+from onnx_tropnnc.rewriting import rescaling
+from onnx_tropnnc.rewriting.rescaling import statistics_affines
 from onnx_tropnnc.rewriting.statistics_matching import match_statistics
-from onnx_tropnnc.solving import rescaling
-from onnx_tropnnc.solving.rescaling import statistics_affines
 from tests.graphs import graph, random_weights, run
 
 CONVOLUTIONS = """

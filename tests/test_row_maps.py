@@ -8,7 +8,7 @@ from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.merging.merge_map import MergeMap, apply_rows
-from onnx_tropnnc.merging.row_maps import output_maps, row_map
+from onnx_tropnnc.solving.row_maps import output_maps, row_map
 from tests.graphs import graph, random_weights
 
 

@@ -20,7 +20,7 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.pipeline import compress
-from onnx_tropnnc.solving.rescaling import affines_for
+from onnx_tropnnc.rewriting.rescaling import affines_for
 from tests.graphs import CONTRIB, assert_same_outputs, graph, random_weights, run, twice
 
 Matrix = NDArray[np.float64]

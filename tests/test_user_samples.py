@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.inputs.batches import InputSpec
+from onnx_tropnnc.graph.input_shapes import InputSpec
 from onnx_tropnnc.inputs.user_samples import load_samples
 
 FLOAT = np.dtype(np.float32)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from onnx_tropnnc.inputs.batches import ResolvedInput, Samples
+from onnx_tropnnc.graph.input_shapes import ResolvedInput
+from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.variants import with_variants
 
 FLOAT = np.dtype(np.float32)

@@ -9,8 +9,9 @@ from numpy.testing import assert_allclose
 from onnx import numpy_helper
 
 from onnx_tropnnc.errors import BrokenPromiseError
+from onnx_tropnnc.graph.input_shapes import InputSpec, input_specs, resolve_shapes
 from onnx_tropnnc.graph.model_io import load, to_proto
-from onnx_tropnnc.inputs.batches import InputSpec, Samples, input_specs, resolve_shapes
+from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
 from onnx_tropnnc.passes import FoldBatchNorm
 from onnx_tropnnc.running.cores import available_cores

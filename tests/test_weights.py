@@ -8,12 +8,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.analysis.weights import SLAB_BYTES, Workspace
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.passes import FoldBatchNorm
+from onnx_tropnnc.rewriting.workspace import SLAB_BYTES, Workspace
 
 IMAGE = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
 

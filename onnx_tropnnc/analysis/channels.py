@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from onnx_tropnnc.analysis.trace import Count, Kind, Labels, Trace, Use, label
-from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.operators import MOVERS, apply_rule
+from onnx_tropnnc.operators.trace import Count, Kind, Labels, Trace, Use
 
 __all__ = ["ChannelGroup", "CountPlace", "Passage", "Place", "find_channel_groups"]
 

@@ -19,9 +19,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
-from onnx_tropnnc.analysis.trace import label
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.graph.constants import constant_tensor, is_floating, name_of, shape_of
+from onnx_tropnnc.graph.constants import constant_tensor, is_floating, label, name_of, shape_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.graph.sizes import node_macs, size_of

@@ -17,8 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
-from onnx_tropnnc.analysis.trace import label
-from onnx_tropnnc.graph.constants import constant_tensor, is_floating, shape_of
+from onnx_tropnnc.graph.constants import constant_tensor, is_floating, label, shape_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.graph.sizes import node_macs

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
-from onnx_tropnnc.analysis.weights import Workspace
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.deciding.allocation import Path, ranking_path, threshold_path
 from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, selection_plan
@@ -28,6 +27,7 @@ from onnx_tropnnc.deciding.selection import Ranking
 from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
 from onnx_tropnnc.deciding.weight_ranking import block_counts, ranking_by_weights
 from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.graph.sizes import Size
@@ -37,9 +37,9 @@ from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 from onnx_tropnnc.merging.representatives import threshold_heights
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.rewriting.contraction import duplicates_of, keep_distinct
+from onnx_tropnnc.rewriting.rescaling import NO_AFFINES, Affine, affines_for
+from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.running.sessions import NotRunnable, runtime_missing
-from onnx_tropnnc.solving.linear_layers import LinearLayer, solving_refusal
-from onnx_tropnnc.solving.rescaling import NO_AFFINES, Affine, affines_for
 
 __all__ = ["Decider", "Decision"]
 

@@ -23,8 +23,8 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.rewriting.rescaling import NO_AFFINES, Affine
 from onnx_tropnnc.rewriting.statistics_matching import match_statistics
-from onnx_tropnnc.solving.rescaling import NO_AFFINES, Affine
 
 __all__ = ["budget_path", "kept_at_ratio", "rank_groups", "selection_plan", "statistics_matched"]
 

@@ -28,15 +28,16 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
-from onnx_tropnnc.analysis.trace import Labels
 from onnx_tropnnc.deciding.moments import Covariances, Turn, Variances, drawn
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
+from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.inputs.batches import Samples, run_size
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.operators.trace import Labels
 from onnx_tropnnc.running.joining import joined_runs
 from onnx_tropnnc.running.sessions import Runner
 from onnx_tropnnc.running.watching import watching
-from onnx_tropnnc.solving.linear_layers import LinearLayer
 
 __all__ = ["Reading", "group_readings"]
 

@@ -27,17 +27,17 @@ from scipy.linalg import solve
 from scipy.sparse import csr_array
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
-from onnx_tropnnc.analysis.trace import Labels, label
 from onnx_tropnnc.deciding.planning import statistics_matched
 from onnx_tropnnc.deciding.selection import Ranking
-from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.constants import label, name_of
+from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.operators.trace import Labels
+from onnx_tropnnc.rewriting.rescaling import NO_AFFINES, Affine
 from onnx_tropnnc.running.activations import FRONTIER_BYTES, LockStep, Stop
 from onnx_tropnnc.solving.layer_rows import draw_positions, input_rows
-from onnx_tropnnc.solving.linear_layers import LinearLayer, solving_refusal
-from onnx_tropnnc.solving.rescaling import NO_AFFINES, Affine
 
 __all__ = ["output_energies", "removal_ranking", "scaled"]
 

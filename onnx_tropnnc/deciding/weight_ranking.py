@@ -11,8 +11,8 @@ consumer's columns: R and G are blocks of their own.
 import numpy as np
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
-from onnx_tropnnc.analysis.weights import Workspace
 from onnx_tropnnc.deciding.selection import Ranking, rank_channels, with_ridge
+from onnx_tropnnc.rewriting.workspace import Workspace
 
 __all__ = ["block_counts", "ranking_by_weights"]
 

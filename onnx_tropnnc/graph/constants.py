@@ -16,6 +16,7 @@ __all__ = [
     "copied_from",
     "dims_of",
     "is_floating",
+    "label",
     "name_of",
     "own_input",
     "remove_unread",
@@ -65,6 +66,11 @@ def dims_of(value: ir.Value | None) -> tuple[int, ...] | None:
 def shape_of(tensor: ir.TensorProtocol) -> tuple[int, ...]:
     """A tensor's dimensions as plain integers."""
     return tuple(int(d) for d in tensor.shape.numpy())
+
+
+def label(node: ir.Node) -> str:
+    """How messages call a node."""
+    return node.name or f"{node.op_type} of {name_of(node.outputs[0])}"
 
 
 def name_of(value: ir.Value) -> str:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.constants import constant_tensor, name_of, shape_of
+from onnx_tropnnc.graph.input_shapes import InputSpec, input_specs, resolve_shapes
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.inputs.batches import InputSpec, input_specs, resolve_shapes
 
 __all__ = [
     "BATCH",

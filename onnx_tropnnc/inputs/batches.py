@@ -10,39 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from onnx_tropnnc.errors import OptionError, SampleError
-from onnx_tropnnc.inputs.input_shapes import (
-    IMAGE_CHANNELS,
-    Dimension,
-    InputSpec,
+from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.graph.input_shapes import (
     ResolvedInput,
-    fits,
-    resolve_shapes,
-    resolve_to,
     run_size,
-    samples_per_run,
-    stacked_inputs,
 )
 
-__all__ = [
-    "IMAGE_CHANNELS",
-    "InputSpec",
-    "ResolvedInput",
-    "Samples",
-    "fits",
-    "input_specs",
-    "joined",
-    "parse_input_range",
-    "parse_input_shape",
-    "resolve_shapes",
-    "resolve_to",
-    "run_size",
-    "samples_per_run",
-    "stacked_inputs",
-]
+__all__ = ["Samples", "joined", "parse_input_range", "parse_input_shape"]
 
 
 @dataclass(frozen=True)
@@ -105,30 +81,6 @@ def joined(pieces: Sequence[Samples]) -> Samples:
     first, labels = pieces[0], [piece.labels for piece in pieces if piece.labels is not None]
     arrays = {name: np.concatenate([piece.arrays[name] for piece in pieces]) for name in first.arrays}
     return Samples(first.inputs, arrays, np.concatenate(labels) if len(labels) == len(pieces) else None, first.source)
-
-
-def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
-    """The inputs that a caller must give: those of the graph that are not initializers."""
-    given = {tensor.name for tensor in model.graph.initializer}
-    given.update(tensor.values.name for tensor in model.graph.sparse_initializer)
-    return tuple(_spec(value) for value in model.graph.input if value.name not in given)
-
-
-def _spec(value: onnx.ValueInfoProto) -> InputSpec:
-    tensor = value.type.tensor_type
-    if value.type.WhichOneof("value") != "tensor_type" or tensor.elem_type == onnx.TensorProto.STRING:
-        raise SampleError(f"input {value.name}: only numeric tensors can be made up or read, not strings or sequences")
-    if not tensor.HasField("shape"):
-        raise SampleError(f"input {value.name}: the model does not say how many dimensions it has")
-    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    return InputSpec(value.name, dtype, tuple(_dimension(d) for d in tensor.shape.dim))
-
-
-def _dimension(dim: onnx.TensorShapeProto.Dimension) -> Dimension:
-    # Some exporters write a dynamic dimension as 0 or -1.
-    if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0:
-        return int(dim.dim_value)
-    return str(dim.dim_param) or None
 
 
 def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:

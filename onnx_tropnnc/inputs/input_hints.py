@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_tropnnc.inputs.batches import IMAGE_CHANNELS
+from onnx_tropnnc.graph.input_shapes import IMAGE_CHANNELS
 from onnx_tropnnc.inputs.first_convolution import picture_moments, reads_bytes
 from onnx_tropnnc.inputs.first_linear import reads_black_corners
 

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.graph.input_shapes import resolve_shapes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import input_specs_of, shapes_of, structure
 from onnx_tropnnc.graph.sizes import size_of
-from onnx_tropnnc.inputs.batches import Samples, resolve_shapes
+from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_hints import input_hints
 from onnx_tropnnc.inputs.readers import Data
 from onnx_tropnnc.inputs.synthetic import synthetic_samples

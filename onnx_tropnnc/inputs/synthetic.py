@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.inputs.batches import IMAGE_CHANNELS, ResolvedInput, Samples, run_size
+from onnx_tropnnc.graph.input_shapes import IMAGE_CHANNELS, ResolvedInput, run_size
+from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_hints import InputHints, Moments
 from onnx_tropnnc.inputs.synthetic_images import coloured_noise, synthetic_images
 

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.inputs.batches import InputSpec, Samples, fits, resolve_to, samples_per_run
+from onnx_tropnnc.graph.input_shapes import InputSpec, fits, resolve_to, samples_per_run
+from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.readers import Data, DataReader, read_all
 
 __all__ = ["load_samples"]

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.inputs.batches import Samples, joined, run_size
+from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.inputs.batches import Samples, joined
 from onnx_tropnnc.inputs.synthetic import picture_layout
 
 __all__ = ["with_variants"]

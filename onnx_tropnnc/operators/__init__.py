@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from onnx_tropnnc.analysis.trace import Trace, label
+from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.operators import (
     activation,
     convolution,
@@ -24,6 +24,7 @@ from onnx_tropnnc.operators import (
     reorder,
     repeating,
 )
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["FAMILIES", "MOVERS", "RULES", "Rule", "apply_rule", "rule_for"]
 

@@ -6,8 +6,8 @@ Positively homogeneous ones, phi(s x) = s phi(x) for s > 0, let a channel be res
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.analysis.trace import Trace, label
-from onnx_tropnnc.graph.constants import array_of
+from onnx_tropnnc.graph.constants import array_of, label
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES"]
 

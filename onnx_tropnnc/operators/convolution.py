@@ -9,8 +9,9 @@ grouped        1 < g < C_in                position j of every convolution group
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.analysis.trace import Labels, Trace, label
+from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.operators.linear import weight_refusal
+from onnx_tropnnc.operators.trace import Labels, Trace
 
 __all__ = ["RULES"]
 

@@ -7,8 +7,8 @@ activation + activation   a tie, unless both sides carry the same channels alrea
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.analysis.trace import Labels, Trace, label
-from onnx_tropnnc.graph.constants import array_of, name_of
+from onnx_tropnnc.graph.constants import array_of, label, name_of
+from onnx_tropnnc.operators.trace import Labels, Trace
 
 __all__ = ["RULES"]
 

@@ -6,8 +6,8 @@ table        V x D, words in: a producer of D channels along its last axis
 
 import onnx_ir as ir
 
-from onnx_tropnnc.analysis.trace import Trace, label
-from onnx_tropnnc.graph.constants import constant_tensor, is_floating
+from onnx_tropnnc.graph.constants import constant_tensor, is_floating, label
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES"]
 

@@ -11,10 +11,10 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.analysis.trace import Axes, Labels, Trace, label, shifted
-from onnx_tropnnc.graph.constants import array_of
+from onnx_tropnnc.graph.constants import array_of, label
 from onnx_tropnnc.graph.shapes import BATCH
 from onnx_tropnnc.operators.splitting import joined_along, split_axis, whole_heads
+from onnx_tropnnc.operators.trace import Axes, Labels, Trace, shifted
 
 __all__ = ["RULES", "regroup"]
 

@@ -6,9 +6,9 @@ MatMul  y = x W                      every other axis of x passes; of a stack of
 
 import onnx_ir as ir
 
-from onnx_tropnnc.analysis.trace import Labels, Trace, label
-from onnx_tropnnc.graph.constants import constant_tensor
+from onnx_tropnnc.graph.constants import constant_tensor, label
 from onnx_tropnnc.graph.quantization import is_quantized_weight, quantization_refusal
+from onnx_tropnnc.operators.trace import Labels, Trace
 
 __all__ = ["RULES", "weight_refusal"]
 

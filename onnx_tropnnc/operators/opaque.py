@@ -5,7 +5,8 @@ What they read is pinned, with the reason in words a person can act on.
 
 import onnx_ir as ir
 
-from onnx_tropnnc.analysis.trace import Axes, Trace, label
+from onnx_tropnnc.graph.constants import label
+from onnx_tropnnc.operators.trace import Axes, Trace
 
 __all__ = ["RULES", "unknown"]
 

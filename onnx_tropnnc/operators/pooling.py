@@ -2,7 +2,8 @@
 
 import onnx_ir as ir
 
-from onnx_tropnnc.analysis.trace import Trace, label, shifted
+from onnx_tropnnc.graph.constants import label
+from onnx_tropnnc.operators.trace import Trace, shifted
 
 __all__ = ["RULES"]
 

@@ -7,7 +7,8 @@ Weights behind a DequantizeLinear are no activations: passes/dequantize_weights.
 
 import onnx_ir as ir
 
-from onnx_tropnnc.analysis.trace import Trace, label
+from onnx_tropnnc.graph.constants import label
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES"]
 

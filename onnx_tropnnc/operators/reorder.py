@@ -7,7 +7,8 @@ Pad      with zeros: new channels without a producer, which a residual Add ties 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.analysis.trace import Labels, Trace, label
+from onnx_tropnnc.graph.constants import label
+from onnx_tropnnc.operators.trace import Labels, Trace
 
 __all__ = ["RULES"]
 

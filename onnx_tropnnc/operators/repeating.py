@@ -8,8 +8,9 @@ SpaceToDepth             C -> b*b*C: every channel owns b*b positions
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.analysis.trace import Labels, Trace, label
+from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.operators.splitting import joined_along
+from onnx_tropnnc.operators.trace import Labels, Trace
 
 __all__ = ["RULES"]
 

@@ -10,7 +10,7 @@ with `--heads merge` and features on the last axis, the heads do: queries, keys 
 
 import numpy as np
 
-from onnx_tropnnc.analysis.trace import Labels, Trace
+from onnx_tropnnc.operators.trace import Labels, Trace
 
 __all__ = ["joined_along", "split_axis", "whole_heads"]
 

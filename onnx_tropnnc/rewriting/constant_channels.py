@@ -17,12 +17,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
-from onnx_tropnnc.analysis.trace import Labels
 from onnx_tropnnc.graph.constants import array_of, name_of
+from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.operators.trace import Labels
 from onnx_tropnnc.running.watching import watching
-from onnx_tropnnc.solving.linear_layers import LinearLayer, solving_refusal
 
 __all__ = ["fold_constants", "silent_channels"]
 

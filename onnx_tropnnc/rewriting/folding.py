@@ -17,13 +17,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnx_tropnnc.analysis.trace import label
 from onnx_tropnnc.changes import Change, Folded, NotFolded
 from onnx_tropnnc.graph.constants import (
     add_initializer,
     array_of,
     constant_tensor,
     dims_of,
+    label,
     name_of,
     own_input,
     remove_unread,

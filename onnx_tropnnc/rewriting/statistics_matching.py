@@ -17,7 +17,7 @@ from onnx_tropnnc.changes import Change
 from onnx_tropnnc.graph.constants import add_initializer, constant_tensor, name_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.rewriting.folding import fold_batch_norms
-from onnx_tropnnc.solving.rescaling import Affine
+from onnx_tropnnc.rewriting.rescaling import Affine
 
 __all__ = ["match_statistics"]
 

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import infer_shapes
-from onnx_tropnnc.inputs.batches import Samples, run_size
+from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.joining import JOINED, joined_runs
 from onnx_tropnnc.running.segments import computed_inputs, segment
 from onnx_tropnnc.running.sessions import NotRunnable, Runner

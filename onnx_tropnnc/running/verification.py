@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import BrokenPromiseError
-from onnx_tropnnc.inputs.batches import Samples, run_size
+from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.cores import usable_cores
 from onnx_tropnnc.running.differences import OutputDifference, Tally
 from onnx_tropnnc.running.sessions import ModelSource, NotRunnable, Runner

@@ -17,15 +17,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnx_tropnnc.analysis.trace import label
 from onnx_tropnnc.backend import Namespace, to_numpy
 from onnx_tropnnc.changes import Note
+from onnx_tropnnc.graph.constants import label
+from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.running.activations import Stop, Visit
 from onnx_tropnnc.solving.chain_rows import GatheredRows, rows_kept
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions
-from onnx_tropnnc.solving.linear_layers import LinearLayer
 from onnx_tropnnc.solving.pairs import Pair
 from onnx_tropnnc.solving.refitting import ChainWeights, Gaps, affordable_batch, refit
 

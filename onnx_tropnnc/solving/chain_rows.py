@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Namespace
+from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows, read_tables
-from onnx_tropnnc.solving.linear_layers import LinearLayer
 from onnx_tropnnc.solving.refitting import ChainRows
 
 __all__ = ["GatheredRows", "draw_tiles", "rows_kept"]

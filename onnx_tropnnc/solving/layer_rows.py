@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.solving.im2col import Indices, patches, reads, reads_transposed
-from onnx_tropnnc.solving.linear_layers import LinearLayer
 
 __all__ = ["Positions", "draw_positions", "input_rows", "output_rows", "read_tables"]
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Namespace, to_numpy
+from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.running.activations import Batch, Visit
 from onnx_tropnnc.running.segments import segment
@@ -22,7 +23,6 @@ from onnx_tropnnc.solving.chain_rows import GatheredRows, rows_kept
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions
-from onnx_tropnnc.solving.linear_layers import LinearLayer
 from onnx_tropnnc.solving.pairs import Pair, pair_of
 from onnx_tropnnc.solving.reconstruction import Solution
 from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, Refitted, affordable_batch, refit

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.solving.activation_slopes import Activation, activation_of
-from onnx_tropnnc.solving.linear_layers import LinearLayer, solving_refusal
 
 __all__ = ["Pair", "pair_of"]
 

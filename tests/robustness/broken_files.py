@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from onnx_tropnnc import cli
+from onnx_tropnnc.command import cli
 
 from .outcomes import Outcome
 from .random_graphs import branching

@@ -18,11 +18,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.bodies import body_owners
-from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of, name_of
+from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of, label, name_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
 
-__all__ = ["Axes", "Count", "Kind", "Labels", "Origin", "Pin", "Tie", "Trace", "Use", "label", "shifted"]
+__all__ = ["Axes", "Count", "Kind", "Labels", "Origin", "Pin", "Tie", "Trace", "Use", "shifted"]
 
 Labels = NDArray[np.int64]
 Axes = Mapping[int, Labels]
@@ -90,11 +90,6 @@ class Origin:
     node: str
     first: int
     last: int
-
-
-def label(node: ir.Node) -> str:
-    """How messages call a node."""
-    return node.name or f"{node.op_type} of {name_of(node.outputs[0])}"
 
 
 @dataclass

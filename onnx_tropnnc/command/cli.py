@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_tropnnc.progress_line import ProgressLine
+from onnx_tropnnc.command.progress import ProgressLine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,10 +128,10 @@ def main() -> None:
 
 def _compress(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.changes import Merged
+    from onnx_tropnnc.command.outputs import checked, digests, write_reports
     from onnx_tropnnc.deciding.plans import plan_text
     from onnx_tropnnc.errors import OptionError
     from onnx_tropnnc.graph.model_io import check_output, load, save
-    from onnx_tropnnc.outputs import checked, digests, write_reports
     from onnx_tropnnc.pipeline import compress_model
     from onnx_tropnnc.report import Reproduction
 
@@ -160,10 +160,10 @@ def _compress(arguments: dict[str, Any]) -> int:
 def _sweep(arguments: dict[str, Any]) -> int:
     import joblib
 
+    from onnx_tropnnc.command.outputs import checked, write_curve
+    from onnx_tropnnc.command.terminal import print_curve
     from onnx_tropnnc.curves import parse_sweep, sweep
     from onnx_tropnnc.errors import OptionError
-    from onnx_tropnnc.outputs import checked, write_curve
-    from onnx_tropnnc.terminal import print_curve
 
     amount, values = parse_sweep(arguments["sweep"])
     if _amounts(arguments) or arguments["target"] is not None:
@@ -230,6 +230,8 @@ def _amounts(arguments: dict[str, Any]) -> list[str]:
 def _inspect(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.analysis.channels import find_channel_groups
     from onnx_tropnnc.analysis.coverage import coverage_of
+    from onnx_tropnnc.analysis.unreached import unreached_layers
+    from onnx_tropnnc.command.terminal import print_coverage, print_groups
     from onnx_tropnnc.graph.model_io import load
     from onnx_tropnnc.graph.shapes import shapes_of
     from onnx_tropnnc.pass_manager import Pass, PassManager
@@ -241,8 +243,6 @@ def _inspect(arguments: dict[str, Any]) -> int:
         PlainConstants,
         PlainShapes,
     )
-    from onnx_tropnnc.rewriting.unreached import unreached_layers
-    from onnx_tropnnc.terminal import print_coverage, print_groups
 
     ratio = arguments["ratio"] if _amounts(arguments) else 0.0
     options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
@@ -272,8 +272,8 @@ def _console() -> "Console":
 def _tell(report: "Report", target: Path | None, model: "Model", arguments: dict[str, Any]) -> None:
     """The report on standard output; warnings and failures on standard error too when quiet."""
     from onnx_tropnnc.changes import Note
+    from onnx_tropnnc.command.terminal import print_report
     from onnx_tropnnc.running.sessions import runtime_conflict
-    from onnx_tropnnc.terminal import print_report
 
     if conflict := runtime_conflict():
         click.echo(f"warning: {conflict}", err=True)

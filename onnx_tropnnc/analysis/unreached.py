@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnx_tropnnc.analysis.trace import label
 from onnx_tropnnc.changes import Unreached
+from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.operators.linear import weight_refusal
 

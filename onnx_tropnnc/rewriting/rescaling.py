@@ -24,8 +24,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.constants import add_initializer, constant_tensor, name_of, shape_of
+from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.model import ChannelStatistics, Model
-from onnx_tropnnc.inputs.batches import Samples, run_size
+from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.activations import LockStep, Stop
 from onnx_tropnnc.running.watching import watching
 

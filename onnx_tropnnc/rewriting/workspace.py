@@ -16,11 +16,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, CountPlace, Place
-from onnx_tropnnc.analysis.trace import Kind, Labels, Use
 from onnx_tropnnc.graph.constants import array_of, name_of, own_input, set_array
 from onnx_tropnnc.graph.model import Model, RowScale
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
 from onnx_tropnnc.merging.row_major import row_major
+from onnx_tropnnc.operators.trace import Kind, Labels, Use
 
 __all__ = ["SLAB_BYTES", "Workspace"]
 

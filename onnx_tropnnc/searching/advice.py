@@ -15,9 +15,9 @@ from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes.verify_outputs import VerifyOutputs
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.differences import OutputDifference
-from onnx_tropnnc.running.fast_multiples import fast_multiples
 from onnx_tropnnc.running.verification import Verification
-from onnx_tropnnc.undoing import Again
+from onnx_tropnnc.searching.fast_multiples import fast_multiples
+from onnx_tropnnc.searching.undoing import Again
 
 __all__ = ["SAFE_AGREEMENT", "SAFE_COSINE", "advice", "concern", "fidelity", "slowdown"]
 

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.helper
 
 from onnx_tropnnc.errors import SampleError
 
@@ -31,6 +33,7 @@ __all__ = [
     "InputSpec",
     "ResolvedInput",
     "fits",
+    "input_specs",
     "resolve_shapes",
     "resolve_to",
     "run_size",
@@ -255,3 +258,27 @@ def _default_size(
 
 def _length(spec: InputSpec, shape: tuple[int | None, ...]) -> int | None:
     return SEQUENCE_LENGTH if shape.count(None) == 1 and len(shape) <= 3 else None
+
+
+def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
+    """The inputs that a caller must give: those of the graph that are not initializers."""
+    given = {tensor.name for tensor in model.graph.initializer}
+    given.update(tensor.values.name for tensor in model.graph.sparse_initializer)
+    return tuple(_spec(value) for value in model.graph.input if value.name not in given)
+
+
+def _spec(value: onnx.ValueInfoProto) -> InputSpec:
+    tensor = value.type.tensor_type
+    if value.type.WhichOneof("value") != "tensor_type" or tensor.elem_type == onnx.TensorProto.STRING:
+        raise SampleError(f"input {value.name}: only numeric tensors can be made up or read, not strings or sequences")
+    if not tensor.HasField("shape"):
+        raise SampleError(f"input {value.name}: the model does not say how many dimensions it has")
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return InputSpec(value.name, dtype, tuple(_dimension(d) for d in tensor.shape.dim))
+
+
+def _dimension(dim: onnx.TensorShapeProto.Dimension) -> Dimension:
+    # Some exporters write a dynamic dimension as 0 or -1.
+    if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0:
+        return int(dim.dim_value)
+    return str(dim.dim_param) or None

@@ -1,0 +1,1 @@
+"""Trials: how much to remove, what to undo, what to advise."""
