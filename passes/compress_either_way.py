@@ -58,9 +58,7 @@ class CompressEitherWay:
         if not trials:
             return step(model)
         best = min(trials, key=lambda ties: trials[ties].error)
-        chosen = trials[best].model
-        model.ir, model.quantized, model.row_scales = chosen.ir, chosen.quantized, chosen.row_scales
-        model.statistics = chosen.statistics
+        model.replace_content(trials[best].model)
         return (*trials[best].changes, *_note(best, trials))
 
     def _trial(self, step: CompressChannels, model: Model, ties: str) -> _Trial | None:

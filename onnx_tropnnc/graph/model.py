@@ -79,3 +79,11 @@ class Model:
             statistics=dict(self.statistics),
             quantized=dict(self.quantized),
         )
+
+    def replace_content(self, other: "Model") -> None:
+        """Take over the graph of `other` and what is known of its tensors; name, source and input shapes stay.
+
+        The two models then share one graph, so `other` must not be changed any more.
+        """
+        self.ir, self.quantized = other.ir, other.quantized
+        self.row_scales, self.statistics = other.row_scales, other.statistics

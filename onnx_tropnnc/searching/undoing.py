@@ -53,7 +53,7 @@ def with_groups_undone(
         progress(f"try with {len(ranked) - middle} of {len(ranked)} groups undone")
         passed = quick.compare(again(options, plan=_plan(ranked[:middle]))).passed
         low, high = (middle, high) if passed else (low, middle)
-    model.ir = again(options, plan=_plan(ranked[:low])).ir
+    model.replace_content(again(options, plan=_plan(ranked[:low])))
     return _rewritten(report, model, ranked[low:], check)
 
 
