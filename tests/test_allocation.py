@@ -16,12 +16,12 @@ from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.deciding.allocation import Path, error_path, least_count, ranking_path, threshold_path, uniform_count
-from onnx_tropnnc.deciding.selection import keep_channels
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import size_of
+from onnx_tropnnc.merging.merge_map import keep_channels
 from onnx_tropnnc.merging.representatives import TropNNC, threshold_heights
 from onnx_tropnnc.passes import MergeChannels, RefreshShapes, Selection
 from onnx_tropnnc.rewriting.workspace import Workspace

@@ -9,12 +9,12 @@ from numpy.testing import assert_allclose
 from onnx_tropnnc import compress
 from onnx_tropnnc.changes import Merged
 from onnx_tropnnc.deciding.decisions import Decider
-from onnx_tropnnc.deciding.selection import Ranking, keep_channels
+from onnx_tropnnc.deciding.selection import Ranking
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.inputs.samples import samples_for
-from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, keep_channels
 from onnx_tropnnc.merging.predicted_error import PROBES, Loss, linear_loss
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes import MergeChannels

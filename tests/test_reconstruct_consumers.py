@@ -21,12 +21,12 @@ from onnx_tropnnc.rewriting.workspace import Workspace
 from tests.graphs import assert_sound, graph, initializers, operators, random_weights, run
 
 
-def samples(count: int = 200, *, source: str = "drawn", **shapes: tuple[int, ...]) -> Samples:
+def samples(count: int = 200, *, made_up: bool = False, **shapes: tuple[int, ...]) -> Samples:
     rng = np.random.default_rng(7)
     given = shapes or {"x": (4,)}
     inputs = tuple(ResolvedInput(name, np.dtype(np.float32), shape) for name, shape in given.items())
     arrays = {name: rng.standard_normal((count, *shape)).astype(np.float32) for name, shape in given.items()}
-    return Samples(inputs, arrays, None, source)
+    return Samples(inputs, arrays, None, "drawn", made_up)
 
 
 def kept(count: int, *channels: int) -> MergeMap:
@@ -336,8 +336,8 @@ def with_true_statistics() -> onnx.ModelProto:
 def test_statistics_make_up_for_synthetic_samples_of_a_wrong_scale() -> None:
     model = with_true_statistics()
     merges = {"Conv_0": kept(8, 0, 1, 2, 4, 5, 7), "Conv_3": kept(6, 0, 1, 2, 4)}
-    right = samples(60, source="synthetic (normal)", x=(3, 10, 10))
-    wrong = Samples(right.inputs, {"x": 0.05 * right.arrays["x"]}, None, "synthetic (normal)")
+    right = samples(60, made_up=True, x=(3, 10, 10))
+    wrong = Samples(right.inputs, {"x": 0.05 * right.arrays["x"]}, None, "drawn", made_up=True)
     _, used, _ = reconstructed(model, merges, wrong)
     _, unused, _ = reconstructed(model, merges, wrong, affines={})
     plain, best, _ = reconstructed(model, merges, right, affines={})
@@ -350,7 +350,7 @@ def test_statistics_make_up_for_synthetic_samples_of_a_wrong_scale() -> None:
 def test_statistics_are_for_synthetic_samples_only_unless_asked_for() -> None:
     model = with_true_statistics()
     merges = {"Conv_0": kept(8, 0, 1, 2, 4, 5, 7)}
-    data, reference = samples(40, source="real.npz", x=(3, 10, 10)), load(model)
+    data, reference = samples(40, x=(3, 10, 10)), load(model)
     FoldBatchNorm()(reference)
     bytes_of = [
         reconstructed(model, merges, data, affines=wanted)[1].SerializeToString(deterministic=True)
@@ -365,7 +365,7 @@ def test_statistics_that_cannot_be_matched_are_left_out_with_a_note() -> None:
     model = load(with_true_statistics())
     FoldBatchNorm()(model)
     merges = {"Conv_0": kept(8, 0, 1, 2, 4, 5, 7)}
-    data = samples(40, source="synthetic (normal)", x=(3, 10, 10))
+    data = samples(40, made_up=True, x=(3, 10, 10))
     broken = model.clone()
     last = broken.graph.node(len(broken.graph) - 1)
     broken.graph.append(onnx_ir.node("NoSuchOperator", [last.outputs[0]], domain="com.microsoft", name="stranger"))

@@ -1,20 +1,22 @@
 """Affine maps that give tensors the statistics that BatchNormalization promised."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
 
+from onnx_tropnnc import compress
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
-from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.batches import Samples, joined
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.passes import FoldBatchNorm
 from onnx_tropnnc.rewriting import rescaling
-from onnx_tropnnc.rewriting.rescaling import statistics_affines
+from onnx_tropnnc.rewriting.rescaling import NO_AFFINES, affines_for, statistics_affines
 from onnx_tropnnc.rewriting.statistics_matching import match_statistics
 from tests.graphs import graph, random_weights, run
 
@@ -114,3 +116,26 @@ def test_the_model_is_not_changed() -> None:
     before = to_proto(model).SerializeToString()
     statistics_affines(model, samples)
     assert to_proto(model).SerializeToString() == before
+
+
+def test_only_made_up_samples_are_adjusted_whatever_a_file_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program never reads the text that says where samples come from."""
+    monkeypatch.chdir(tmp_path)
+    model, made = folded(convolutions(), 20)
+    for name in ("real.npz", "synthetic_val.npz", "synthetic (x: picture).npz"):
+        np.savez(name, x=made.arrays["x"])
+        assert affines_for(model, samples_for(model, data=name)) is NO_AFFINES
+    assert set(affines_for(model, made)) == set(model.statistics)
+    assert all(part.made_up for part in (*made.split(), made.thinned(5), joined([made, made])))
+
+
+def test_a_file_gives_the_same_weights_whatever_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    results = []
+    for name in ("real.npz", "synthetic_val.npz"):
+        np.savez(name, x=np.random.default_rng(0).standard_normal((20, 3, 6, 6), np.float32))
+        result, _ = compress(convolutions(), ratio=0.5, data=name)
+        results.append(result.SerializeToString(deterministic=True))
+    assert results[0] == results[1]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnx_tropnnc.deciding.selection import PANEL, held_out_curve, keep_channels, rank_channels, with_ridge
-from onnx_tropnnc.merging.merge_map import apply_columns, apply_rows
+from onnx_tropnnc.deciding.selection import PANEL, held_out_curve, rank_channels, with_ridge
+from onnx_tropnnc.merging.merge_map import apply_columns, apply_rows, keep_channels
 
 Matrix = NDArray[np.float64]
 NONE = np.zeros(0, np.int64)

@@ -18,11 +18,11 @@ from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.deciding.allocation import Path, error_path, least_count, uniform_count
 from onnx_tropnnc.deciding.readings import Reading, group_readings
-from onnx_tropnnc.deciding.selection import Ranking, held_out_curve, keep_channels, rank_channels, with_ridge
+from onnx_tropnnc.deciding.selection import Ranking, held_out_curve, rank_channels, with_ridge
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.merging.merge_map import MergeMap, keep_channels
 from onnx_tropnnc.rewriting.rescaling import NO_AFFINES, Affine
 from onnx_tropnnc.rewriting.statistics_matching import match_statistics
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.backend import Array, to_numpy
 from onnx_tropnnc.merging.merge_map import MergeMap
 
-__all__ = ["Ranking", "held_out_curve", "keep_channels", "rank_channels", "with_ridge"]
+__all__ = ["Ranking", "held_out_curve", "rank_channels", "with_ridge"]
 
 PANEL = 48
 RIDGE = 0.01
@@ -75,14 +75,6 @@ def rank_channels(covariances: Sequence[Array], grams: Sequence[Array], always: 
         panels = [panel.next(left) for panel in panels]
         channels = channels[left]
     return Ranking(np.asarray(order, np.int64), np.asarray(losses))
-
-
-def keep_channels(kept: NDArray[np.int64], count: int) -> MergeMap:
-    """The merge map that keeps these channels as they are and drops the others."""
-    labels, weights = np.full(count, -1, np.int64), np.zeros(count)
-    chosen = np.sort(kept)
-    labels[chosen], weights[chosen] = np.arange(len(chosen)), 1.0
-    return MergeMap(labels, weights, weights)
 
 
 def _best(gains: NDArray[np.float64], first: NDArray[np.bool_]) -> int:

@@ -6,7 +6,7 @@ reads: array[i : i + b] where an input is stacked, array[i] as it is where not (
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,9 @@ class Samples:
     arrays: Mapping[str, NDArray[Any]]
     labels: NDArray[np.int64] | None
     source: str
-    """Where they come from: `synthetic ...` or a file's name."""
+    """Where the samples come from, for reports: `synthetic (...)`, a file's name, a reader. No program reads it."""
+    made_up: bool = False
+    """Whether the samples were made up from the graph instead of given by the user."""
 
     @property
     def count(self) -> int:
@@ -40,7 +42,7 @@ class Samples:
         """The samples at these positions."""
         index = np.asarray(positions, dtype=np.int64)
         arrays = {name: array[index] for name, array in self.arrays.items()}
-        return Samples(self.inputs, arrays, None if self.labels is None else self.labels[index], self.source)
+        return replace(self, arrays=arrays, labels=None if self.labels is None else self.labels[index])
 
     def split(self, every: int = 5) -> tuple["Samples", "Samples"]:
         """(for solving, held back for verification): every fifth is held back, in whole runs; never an empty half.
@@ -80,7 +82,7 @@ def joined(pieces: Sequence[Samples]) -> Samples:
     """All samples of sets for the same inputs, one set after the other; labelled where all of them are."""
     first, labels = pieces[0], [piece.labels for piece in pieces if piece.labels is not None]
     arrays = {name: np.concatenate([piece.arrays[name] for piece in pieces]) for name in first.arrays}
-    return Samples(first.inputs, arrays, np.concatenate(labels) if len(labels) == len(pieces) else None, first.source)
+    return replace(first, arrays=arrays, labels=np.concatenate(labels) if len(labels) == len(pieces) else None)
 
 
 def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:

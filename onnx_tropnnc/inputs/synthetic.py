@@ -87,7 +87,7 @@ def synthetic_samples(
         arrays[entry.name] = np.ascontiguousarray(values).reshape(size, *entry.shape).astype(entry.dtype, copy=False)
         what = "drawing" if known.drawings and kind in ("picture", "flat") else kind
         words.append(f"{entry.name}: {what}{_where(order) if entry.dtype.kind == 'f' else ''}")
-    return Samples(tuple(inputs), arrays, None, f"synthetic ({', '.join(words)})")
+    return Samples(tuple(inputs), arrays, None, f"synthetic ({', '.join(words)})", made_up=True)
 
 
 def _where(order: _Order) -> str:

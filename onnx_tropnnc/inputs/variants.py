@@ -7,6 +7,7 @@ What the original makes of a mirrored photograph is as good a thing to learn fro
 Colour pictures only: a grey one may be a spectrogram, or a character that nobody writes the other way round.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def with_variants(samples: Samples, wanted: int, seed: int = 0) -> Samples:
         ((name, pictures),) = part.arrays.items()
         pictures = np.flip(pictures, axis=axes[1]) if mirrored else pictures
         pictures = _shifted(pictures, axes, generator) if shifted else pictures
-        pieces.append(Samples(part.inputs, {name: pictures}, part.labels, part.source))
+        pieces.append(replace(part, arrays={name: pictures}))
         missing -= part.count
     return joined(pieces)
 

@@ -19,7 +19,7 @@ from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.clustering import Extent, Keep, cluster, hierarchical
 from onnx_tropnnc.merging.features import Features, feature_blocks, row_norms
 from onnx_tropnnc.merging.generators import merge_generators
-from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, keep_channels
 
 __all__ = ["L1", "Cup", "NeuralPath", "Random", "Zonotope"]
 
@@ -63,7 +63,7 @@ class Cup:
         labels = hierarchical(blocks, extent, xp=xp)
         by_norm = np.lexsort((-row_norms(blocks), labels))
         _, first = np.unique(labels[by_norm], return_index=True)
-        return _keeping(by_norm[first], len(labels))
+        return keep_channels(by_norm[first], len(labels))
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,4 @@ def _selection(scores: NDArray[np.float64], extent: Extent, name: str) -> MergeM
     """The channels of largest score, as they are."""
     if not isinstance(extent, Keep):
         raise OptionError(f"{name} ranks channels and knows no threshold; give a ratio or a target")
-    return _keeping(np.argsort(-scores, kind="stable")[: extent.count], len(scores))
-
-
-def _keeping(chosen: NDArray[np.int64], count: int) -> MergeMap:
-    """The map that keeps the chosen channels and drops the others."""
-    labels, weights = np.full(count, -1, dtype=np.int64), np.zeros(count)
-    labels[np.sort(chosen)], weights[chosen] = np.arange(len(chosen)), 1.0
-    return MergeMap(labels, weights, weights)
+    return keep_channels(np.argsort(-scores, kind="stable")[: extent.count], len(scores))

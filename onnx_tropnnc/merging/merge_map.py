@@ -27,7 +27,7 @@ from scipy.sparse import csr_array
 
 from onnx_tropnnc.merging.row_major import row_major
 
-__all__ = ["ChannelVectors", "MergeMap", "apply_carriers", "apply_columns", "apply_rows"]
+__all__ = ["ChannelVectors", "MergeMap", "apply_carriers", "apply_columns", "apply_rows", "keep_channels"]
 
 CHUNK_BYTES = 64 * 2**20
 
@@ -137,6 +137,14 @@ class MergeMap:
         kept = labels >= 0
         alpha[kept] = 1.0 / np.bincount(labels[kept])[labels[kept]]
         return MergeMap(labels, alpha, kept.astype(np.float64))
+
+
+def keep_channels(kept: NDArray[np.int64], count: int) -> MergeMap:
+    """Return the map that keeps the channels `kept` of `count` ones, in ascending order, and drops the others."""
+    labels, weights = np.full(count, -1, np.int64), np.zeros(count)
+    chosen = np.sort(kept)
+    labels[chosen], weights[chosen] = np.arange(len(chosen)), 1.0
+    return MergeMap(labels, weights, weights)
 
 
 def apply_rows(blocks: Sequence[NDArray[Any]], merge_map: MergeMap) -> tuple[NDArray[Any], ...]:

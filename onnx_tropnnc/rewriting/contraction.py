@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.deciding.selection import keep_channels
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.merging.duplicates import contract_exactly
-from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.merging.merge_map import MergeMap, keep_channels
 from onnx_tropnnc.operators.trace import Labels
 from onnx_tropnnc.rewriting.workspace import Workspace
 

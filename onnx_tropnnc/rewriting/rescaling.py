@@ -64,8 +64,7 @@ def affines_for(model: Model, samples: Samples, *, batch: int = 32, memory: int 
     Raises:
         NotRunnable: onnxruntime cannot run the model.
     """
-    made_up = samples.source.startswith("synthetic")
-    return statistics_affines(model, samples, batch=batch, memory=memory) if made_up else NO_AFFINES
+    return statistics_affines(model, samples, batch=batch, memory=memory) if samples.made_up else NO_AFFINES
 
 
 def statistics_affines(
