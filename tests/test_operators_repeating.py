@@ -38,6 +38,15 @@ def test_space_to_depth() -> None:
     assert dims(result)["u"] == (3, 12, 1, 1)
 
 
+@pytest.mark.skipif(onnx.defs.onnx_opset_version() < 28, reason="SpaceToDepth has a mode since opset 28")
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_space_to_depth_in_a_mode(mode: str) -> None:
+    found = random_weights(w=(3, 2, 3, 3), u=(3, 24, 1, 1))
+    body = f'c = Conv(x, w) d = SpaceToDepth <blocksize = 2, mode = "{mode}"> (c) y = Conv(d, u)'
+    model = graph(body, found | {"w": twice(found["w"])}, opset=28, ir_version=13, **PICTURE)
+    assert dims(assert_halves(model, {"Conv_0": 6}))["u"] == (3, 12, 1, 1)
+
+
 def test_tile_repeats_channels() -> None:
     model = picture("d = Tile(c, r)", read=12, r=np.array([1, 2, 1, 1]))
     assert dims(assert_halves(model, {"Conv_0": 6}))["u"] == (3, 6, 1, 1)

@@ -62,16 +62,24 @@ def depth_to_space(node: ir.Node, trace: Trace) -> None:
     if labels is None or block < 1 or len(labels) % (block * block):
         trace.pin([] if labels is None else [labels], f"{label(node)} has no whole number of channels in each block")
         return
-    columns = node.attributes.get_string("mode", "DCR") == "CRD"
-    grid = labels.reshape((-1, block * block) if columns else (block * block, -1))
-    trace.carry(node.outputs[0], {1: joined_along(grid, 0 if columns else 1, trace)})
+    first = _channels_first(node)
+    grid = labels.reshape((-1, block * block) if first else (block * block, -1))
+    trace.carry(node.outputs[0], {1: joined_along(grid, 0 if first else 1, trace)})
 
 
 def space_to_depth(node: ir.Node, trace: Trace) -> None:
-    """SpaceToDepth: all channels of one place of the block, then those of the next."""
+    """SpaceToDepth in both modes: depth first (DCR, the only one before opset 28) or channels first (CRD)."""
     labels, block = _channels(node, trace), node.attributes.get_int("blocksize", 1)
-    if labels is not None:
-        trace.carry(node.outputs[0], {1: np.tile(labels, block * block)})
+    if labels is None:
+        return
+    places = block * block
+    made = np.repeat(labels, places) if _channels_first(node) else np.tile(labels, places)
+    trace.carry(node.outputs[0], {1: made})
+
+
+def _channels_first(node: ir.Node) -> bool:
+    """Whether the places of a block that belong to one channel stand next to each other on the deep side (CRD)."""
+    return node.attributes.get_string("mode", "DCR") == "CRD"
 
 
 def _channels(node: ir.Node, trace: Trace) -> Labels | None:
