@@ -2,6 +2,9 @@
 # make test    all tests
 # make check   formatting, lint, types
 # make docs    the documentation as a site, in build/site
+# make lock    write constraints.txt anew: the newest versions, which all of the above are then installed in
+# make test-newest   all tests in an environment of its own with the newest versions of everything
+# make test-lowest   the same with the lowest versions that pyproject.toml allows
 # make robustness   onnx's own tests, random graphs, broken files, killed runs: all of them, with counts (a quarter of an hour on one core)
 # make check-report   open a report in Debian's chromium (installed by apt-get where it is missing) and look at it
 #
@@ -9,15 +12,18 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# The versions that everything is installed in; empty: the newest ones.
+CONSTRAINTS ?= constraints.txt
 MODEL ?= mnist_deepnn
 RATIO ?= 0.3
 WORKERS ?= 2
 
 BIN := $(VENV)/bin
+COMMA := ,
 # One thread a test process: the arrays are small, and $(WORKERS) processes already fill the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test check check-report docs robustness format clean
+.PHONY: demo test test-newest test-lowest check check-report docs lock robustness format clean
 
 demo: $(VENV)/demo.stamp
 	@mkdir -p build
@@ -25,6 +31,19 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/dev.stamp
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+test-newest:
+	rm -rf build/newest
+	$(MAKE) test VENV=build/newest CONSTRAINTS=
+
+# mypy is left out: the code is written for the types that the locked numpy declares.
+test-lowest:
+	rm -rf build/lowest
+	mkdir -p build
+	$(PYTHON) .ci/lowest_versions.py cpu report dev docs >build/lowest.txt
+	$(MAKE) docs test VENV=build/lowest CONSTRAINTS=build/lowest.txt
+	build/lowest/bin/ruff format --check .
+	build/lowest/bin/ruff check .
 
 robustness: $(VENV)/dev.stamp
 	$(ONE_THREAD) $(BIN)/python -m tests.robustness $(ROBUSTNESS_ARGS)
@@ -43,6 +62,13 @@ docs: $(VENV)/docs.stamp
 	$(BIN)/python docs/write_operators.py
 	$(BIN)/mkdocs build --strict
 
+# A fresh environment, so that what the lock file pins is what a user's pip would choose today.
+lock:
+	rm -rf build/lock
+	$(MAKE) build/lock/dev.stamp build/lock/docs.stamp VENV=build/lock CONSTRAINTS=
+	{ echo "# Versions that make installs and tests with; written by: make lock"; \
+	build/lock/bin/python -m pip freeze --all --exclude pip --exclude onnx-tropnnc; } >constraints.txt
+
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -54,15 +80,20 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
-# Installed editable: a stamp is renewed only when pyproject.toml changes.
-$(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[cpu]'
-	@touch $@
+# Installed editable: a stamp is renewed only when pyproject.toml or the locked versions change. setuptools comes first and
+# builds without isolation, because pip would fetch its newest version for an isolated build whatever the constraints say.
+INSTALL = $(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
+define install
+$(INSTALL) --upgrade setuptools
+$(INSTALL) --no-build-isolation --editable '.[$(1)]'
+@touch $@
+endef
 
-$(VENV)/docs.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	@touch $@
+$(VENV)/demo.stamp: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(call install,cpu)
 
-$(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev]'
-	@touch $@
+$(VENV)/docs.stamp: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(call install,docs)
+
+$(VENV)/dev.stamp: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(call install,cpu$(COMMA)dev)

@@ -1,5 +1,6 @@
 """The package as a user gets it: one copy of passes/, typed, with its command."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -93,3 +95,44 @@ def test_unpacked_wheel_imports_its_own_passes(wheel: Path, tmp_path: Path) -> N
 def test_gpu_extra_is_of_one_cuda_major() -> None:
     gpu = PROJECT["project"]["optional-dependencies"]["gpu"]
     assert gpu == ["onnxruntime-gpu[cuda,cudnn]>=1.31", "cupy-cuda13x[ctk]>=14.0,<15"]
+
+
+def direct_requirements() -> list[Requirement]:
+    """What the package and the extras that make installs name, apart from the package itself."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    texts = [*PROJECT["project"]["dependencies"], *(t for name in ("cpu", "dev", "test", "docs") for t in extras[name])]
+    return [requirement for requirement in map(Requirement, texts) if requirement.name != "onnx-tropnnc"]
+
+
+def plain_name(name: str) -> str:
+    return re.sub("[-_.]+", "-", name).lower()
+
+
+def test_constraints_pin_every_direct_dependency_within_its_bounds() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pinned = dict(line.split("==") for line in lines)  # neither hashes nor addresses of an index
+    versions = {plain_name(name): pin for name, pin in pinned.items()}
+    assert len(versions) == len(lines)
+    for requirement in direct_requirements():
+        assert versions[plain_name(requirement.name)] in requirement.specifier, requirement
+    assert "torch" not in versions
+
+
+def test_every_direct_dependency_has_a_lowest_version() -> None:
+    command = [sys.executable, str(ROOT / ".ci" / "lowest_versions.py"), "cpu", "dev", "docs"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    expected = {f"{r.name}=={str(r.specifier).removeprefix('>=')}" for r in direct_requirements()}
+    assert set(printed) == expected
+
+
+def test_a_dependency_without_a_lowest_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "lowest_versions.py", tmp_path / ".ci")
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "p"\ndependencies = ["numpy"]\noptional-dependencies = {}'
+    )
+    result = run_python(
+        f"import runpy; runpy.run_path({str(tmp_path / '.ci' / 'lowest_versions.py')!r}, run_name='__main__')"
+    )
+    assert result.returncode == 1
+    assert result.stderr.strip() == "numpy: has no lower bound; write NAME>=VERSION in pyproject.toml"
