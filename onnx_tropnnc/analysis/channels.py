@@ -25,7 +25,7 @@ from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.operators import MOVERS, apply_rule
-from onnx_tropnnc.operators.trace import Count, Kind, Labels, Trace, Use
+from onnx_tropnnc.operators.trace import ChannelIndices, Count, Kind, Trace, Use
 
 __all__ = ["ChannelGroup", "CountPlace", "Passage", "Place", "find_channel_groups"]
 
@@ -37,7 +37,7 @@ class Place:
     """A weight of the group: `members` says which of its channels stands at each position along the weight's axis."""
 
     use: Use
-    members: Labels
+    members: ChannelIndices
     """The channel's number within the group, or -1 for a channel of another group."""
 
 
@@ -46,7 +46,7 @@ class CountPlace:
     """An integer that counts channels of the group; `members` as in Place."""
 
     count: Count
-    members: Labels
+    members: ChannelIndices
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class ChannelGroup:
     counts: tuple[CountPlace, ...]
     ties: tuple[str, ...]
     passage: Passage
-    blocks: Labels
+    blocks: ChannelIndices
     reasons: tuple[str, ...]
     gates: tuple[str, ...] = ()
     body: str | None = None
@@ -139,7 +139,7 @@ def _walk(model: Model, shapes: Shapes) -> Trace:
     for node in model.graph.all_nodes():
         apply_rule(node, trace)
         if node.op_type not in MOVERS:
-            trace.computed.extend(labels for value in node.inputs for labels in trace.tracked(value).values())
+            trace.computed.extend(channels for value in node.inputs for channels in trace.tracked(value).values())
         for value in node.outputs:
             axes = trace.tracked(value)
             if value.is_graph_output():
@@ -168,11 +168,11 @@ def _share_weights(trace: Trace) -> None:
         for use in uses:
             if strangers:
                 reason = f"the weight of {label(use.node)} ({name_of(value)}) is also read by {', '.join(strangers)}"
-                trace.pin([use.labels], reason)
-            elif use.kind != uses[0].kind or len(use.labels) != len(uses[0].labels):
-                trace.pin([use.labels, uses[0].labels], f"the weight {name_of(value)} is read in two ways")
+                trace.pin([use.channels], reason)
+            elif use.kind != uses[0].kind or len(use.channels) != len(uses[0].channels):
+                trace.pin([use.channels, uses[0].channels], f"the weight {name_of(value)} is read in two ways")
             elif use is not uses[0]:
-                trace.same.append((uses[0].labels, use.labels))
+                trace.same.append((uses[0].channels, use.channels))
 
 
 class _Resolution:
@@ -193,7 +193,7 @@ class _Resolution:
         np.minimum.at(self.first, self.component, np.arange(atoms))
         self.local = np.zeros(self.count, np.int64)
         self.names: set[str] = set()
-        self.members: dict[int, Labels] = {}
+        self.members: dict[int, ChannelIndices] = {}
         order = np.lexsort((self.first, self.group))
         for number, channels in _runs(self.group[order], order):
             self.members[number] = channels
@@ -201,32 +201,36 @@ class _Resolution:
 
     def groups(self) -> Iterator[ChannelGroup]:
         """The groups that have a producer, by their first atom."""
-        places = self._split((use.labels, use) for use in self.trace.uses)
-        counts = self._split((count.labels, count) for count in self.trace.counts)
+        places = self._split((use.channels, use) for use in self.trace.uses)
+        counts = self._split((count.channels, count) for count in self.trace.counts)
         ties = self._split((tie.left, tie) for tie in self.trace.ties)
-        pins = self._split((pin.labels, pin) for pin in self.trace.pins)
+        pins = self._split((pin.channels, pin) for pin in self.trace.pins)
         trace = self.trace
-        computed = self._split((labels, None) for labels in trace.computed)
-        bent, stretched, lifted = (self._touched(labels) for labels in (trace.bent, trace.stretched, trace.lifted))
+        computed = self._split((channels, None) for channels in trace.computed)
+        marked = {mark: self._touched(channels) for mark, channels in trace.marks.items()}
         for number in sorted(places, key=lambda g: int(self.first[self.members[g][0]])):
             found = tuple(Place(use, members) for members, use in places[number])
             if any(place.use.kind == "producer" for place in found):
                 counted = tuple(CountPlace(count, members) for members, count in counts.get(number, ()))
                 reasons = [(members, pin.reason) for members, pin in pins.get(number, ())]
                 tied = [tie.node for _, tie in ties.get(number, ())]
-                passage = Passage(number not in bent, number not in stretched, number not in lifted)
+                passage = Passage(
+                    homogeneous=number not in marked["not_homogeneous"],
+                    lipschitz=number not in marked["not_lipschitz"],
+                    fixes_zero=number not in marked["shifts_zero"],
+                )
                 through = [members for members, _ in computed.get(number, ())]
                 yield self._group(number, found, counted, reasons, tied, passage, through)
 
-    def _touched(self, labelled: Iterable[Labels]) -> set[int]:
-        """The groups that any of the labels belong to."""
-        return set(self._split((labels, None) for labels in labelled))
+    def _touched(self, labelled: Iterable[ChannelIndices]) -> set[int]:
+        """The groups that any of the channels belong to."""
+        return set(self._split((channels, None) for channels in labelled))
 
-    def _split(self, labelled: Iterable[tuple[Labels, T]]) -> dict[int, list[tuple[Labels, T]]]:
-        """Per group the things whose labels touch it, with the labels as numbers within the group (-1: another's)."""
-        found: dict[int, list[tuple[Labels, T]]] = defaultdict(list)
-        for labels, thing in labelled:
-            components = self.component[labels]
+    def _split(self, labelled: Iterable[tuple[ChannelIndices, T]]) -> dict[int, list[tuple[ChannelIndices, T]]]:
+        """Return per group the things with channels in it, and these as numbers within the group (-1: of another)."""
+        found: dict[int, list[tuple[ChannelIndices, T]]] = defaultdict(list)
+        for channels, thing in labelled:
+            components = self.component[channels]
             numbers = self.group[components]
             for number in np.unique(numbers).tolist():
                 found[number].append((np.where(numbers == number, self.local[components], -1), thing))
@@ -237,10 +241,10 @@ class _Resolution:
         number: int,
         places: tuple[Place, ...],
         counts: tuple[CountPlace, ...],
-        reasons: list[tuple[Labels, str]],
+        reasons: list[tuple[ChannelIndices, str]],
         ties: list[ir.Node],
         passage: Passage,
-        through: list[Labels],
+        through: list[ChannelIndices],
     ) -> ChannelGroup:
         size = len(self.members[number])
         pinned = np.zeros(size, bool)
@@ -276,7 +280,7 @@ def _multiplies(node: ir.Node) -> bool:
     return node.op_type in ("MatMul", "Mul")
 
 
-def _components(count: int, pairs: Iterable[tuple[Labels, Labels]]) -> Labels:
+def _components(count: int, pairs: Iterable[tuple[ChannelIndices, ChannelIndices]]) -> ChannelIndices:
     """The connected component of each of `count` things, given pairs of those that belong together."""
     listed = list(pairs)
     left = np.concatenate([pair[0] for pair in listed]) if listed else np.zeros(0, np.int64)
@@ -285,21 +289,21 @@ def _components(count: int, pairs: Iterable[tuple[Labels, Labels]]) -> Labels:
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
-def _runs(numbers: Labels, things: Labels) -> Iterator[tuple[int, Labels]]:
+def _runs(numbers: ChannelIndices, things: ChannelIndices) -> Iterator[tuple[int, ChannelIndices]]:
     """The things of each number, where equal numbers stand together."""
     bounds = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1, append=numbers[-1] + 1))
     for start, stop in itertools.pairwise(bounds.tolist()):
         yield int(numbers[start]), things[start:stop]
 
 
-def _occurrences(standing: Iterable[Labels], size: int) -> NDArray[np.int64]:
+def _occurrences(standing: Iterable[ChannelIndices], size: int) -> NDArray[np.int64]:
     """(places, n) how often each channel stands in each place; equal rows once."""
     rows = [np.bincount(members[members >= 0], minlength=size) for members in standing]
     different = {row.tobytes(): row for row in rows}
     return np.stack(list(different.values())) if different else np.zeros((1, size), np.int64)
 
 
-def _blocks(occurrences: NDArray[np.int64], pinned: NDArray[np.bool_]) -> Labels:
+def _blocks(occurrences: NDArray[np.int64], pinned: NDArray[np.bool_]) -> ChannelIndices:
     """Channels with the same column are one block; pinned ones are -1."""
     blocks = np.full(len(pinned), -1)
     free = np.flatnonzero(~pinned)

@@ -34,7 +34,7 @@ from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.operators.trace import Labels
+from onnx_tropnnc.operators.trace import ChannelIndices
 from onnx_tropnnc.running.joining import joined_runs
 from onnx_tropnnc.running.sessions import Runner
 from onnx_tropnnc.running.watching import watching
@@ -199,7 +199,7 @@ def _turns(places: Sequence[Place]) -> tuple[Turn, ...]:
     return tuple(found)
 
 
-def _repeats(members: Labels) -> Labels:
+def _repeats(members: ChannelIndices) -> ChannelIndices:
     """How many times the channel at each position stood before it; -1 for other groups' channels."""
     order = np.argsort(members, kind="stable")
     ordered = members[order]
@@ -227,7 +227,7 @@ def _groups(place: Place) -> int:
     return place.use.node.attributes.get_int("group", 1) if shared else 1
 
 
-def _members(place: Place) -> Labels:
+def _members(place: Place) -> ChannelIndices:
     """The channel at each position of the tensor that the consumer reads: the weight's axis, once a group."""
     return np.tile(place.members, _groups(place))
 

@@ -34,7 +34,7 @@ from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.operators.trace import Labels
+from onnx_tropnnc.operators.trace import ChannelIndices
 from onnx_tropnnc.rewriting.rescaling import NO_AFFINES, Affine
 from onnx_tropnnc.running.activations import FRONTIER_BYTES, LockStep, Stop
 from onnx_tropnnc.solving.layer_rows import draw_positions, input_rows
@@ -211,7 +211,7 @@ def _readers(model: Model, groups: Sequence[ChannelGroup]) -> list[_Reader]:
     return [_Reader(LinearLayer(node), places[node]) for node in model.graph if node in places]
 
 
-def _standing(members: Labels, count: int) -> csr_array:
+def _standing(members: ChannelIndices, count: int) -> csr_array:
     """(positions, count) 1 where the channel stands."""
     known = np.flatnonzero(members >= 0)
     return csr_array((np.ones(len(known)), (known, members[known])), shape=(len(members), count))

@@ -1,6 +1,7 @@
 """Activations and other operators of one tensor, element by element: channels pass, in place.
 
-Positively homogeneous ones, phi(s x) = s phi(x) for s > 0, let a channel be rescaled; the others are noted as bent.
+Positively homogeneous ones, phi(s x) = s phi(x) for s > 0, let a channel be rescaled; the others are marked as
+not_homogeneous.
 """
 
 import numpy as np
@@ -15,19 +16,19 @@ __all__ = ["RULES"]
 def homogeneous(node: ir.Node, trace: Trace) -> None:
     """Relu, LeakyRelu, Abs, Neg, Identity, Dropout: phi(s x) = s phi(x) for s > 0."""
     if node.op_type == "LeakyRelu" and abs(node.attributes.get_float("alpha", 0.01)) > 1.0:
-        trace.stretch(trace.tracked(node.inputs[0]))
+        trace.mark(trace.tracked(node.inputs[0]), "not_lipschitz")
     for output in node.outputs:
         trace.carry(output, trace.tracked(node.inputs[0]))
 
 
-def bent(node: ir.Node, trace: Trace) -> None:
+def not_homogeneous(node: ir.Node, trace: Trace) -> None:
     """Sigmoid, Tanh, Gelu ...: one value in, one out, any curve."""
     axes = trace.tracked(node.inputs[0])
-    trace.bend(axes)
+    trace.mark(axes, "not_homogeneous")
     if node.op_type not in _LIPSCHITZ:
-        trace.stretch(axes)
+        trace.mark(axes, "not_lipschitz")
     if node.op_type not in _FIXES_ZERO:
-        trace.lift(axes)
+        trace.mark(axes, "shifts_zero")
     homogeneous(node, trace)
 
 
@@ -39,13 +40,13 @@ def clip(node: ir.Node, trace: Trace) -> None:
         low, high = (np.asarray(node.attributes[n].value) if n in node.attributes else None for n in ("min", "max"))
     # Some exporters give the bounds as arrays of one element, not as scalars.
     is_relu = low is not None and low.item() == 0.0 and (high is None or high.item() > 1e30)
-    (homogeneous if is_relu else bent)(node, trace)
+    (homogeneous if is_relu else not_homogeneous)(node, trace)
 
 
 def cast(node: ir.Node, trace: Trace) -> None:
     """Cast between floating-point types; to integers it counts as any other curve."""
     to = ir.DataType(node.attributes.get_int("to", 1)) if "to" in node.attributes else ir.DataType.FLOAT
-    (homogeneous if to.is_floating_point() else bent)(node, trace)
+    (homogeneous if to.is_floating_point() else not_homogeneous)(node, trace)
 
 
 def prelu(node: ir.Node, trace: Trace) -> None:
@@ -55,15 +56,15 @@ def prelu(node: ir.Node, trace: Trace) -> None:
     if not trace.is_constant(node.inputs[1]) or slope is None or rank is None:
         trace.pin(axes, f"the slope of {label(node)} is computed at run time")
         return
-    for axis, labels in axes.items():
+    for axis, channels in axes.items():
         own = axis - (rank - len(slope))
-        if own >= 0 and slope[own] == len(labels) and len(labels) > 1:
-            trace.use("carrier", node, 1, own, labels)
+        if own >= 0 and slope[own] == len(channels) and len(channels) > 1:
+            trace.use("carrier", node, 1, own, channels)
     homogeneous(node, trace)
 
 
 _HOMOGENEOUS = ("Abs", "Dropout", "Identity", "LeakyRelu", "Neg", "Relu")
-_BENT = (
+_NOT_HOMOGENEOUS = (
     ("Atan", "Ceil", "Celu", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsNaN")
     + ("Log", "Mish", "Not", "Reciprocal", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus")
     + ("Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu")
@@ -86,6 +87,6 @@ _FIXES_ZERO = (
 ) + ("Sign", "Sin", "Sinh", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu")
 RULES = (
     dict.fromkeys(_HOMOGENEOUS, homogeneous)
-    | dict.fromkeys(_BENT, bent)
+    | dict.fromkeys(_NOT_HOMOGENEOUS, not_homogeneous)
     | {"Cast": cast, "CastLike": homogeneous, "Clip": clip, "PRelu": prelu}
 )

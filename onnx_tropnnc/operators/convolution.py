@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.operators.linear import weight_refusal
-from onnx_tropnnc.operators.trace import Labels, Trace
+from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
 __all__ = ["RULES"]
 
@@ -28,40 +28,42 @@ def conv_transpose(node: ir.Node, trace: Trace) -> None:
 
 def _convolve(node: ir.Node, trace: Trace, *, consumed: int, made: int) -> None:
     """The weight reads channels along axis `consumed` and makes them along axis `made`."""
-    labels, shape = _read(node, trace), trace.shape(node.inputs[1])
+    channels, shape = _read(node, trace), trace.shape(node.inputs[1])
     if weight_refusal(node, 1) or shape is None:
         return
     groups = node.attributes.get_int("group", 1)
     first, second = int(shape[0] or 0), int(shape[1] or 0)
     channels_in = first if consumed == 0 else second * groups
-    if groups < 1 or first % groups or (labels is not None and len(labels) != channels_in):
-        trace.pin([] if labels is None else [labels], f"{label(node)} has no whole number of channels in each group")
+    if groups < 1 or first % groups or (channels is not None and len(channels) != channels_in):
+        trace.pin(
+            [] if channels is None else [channels], f"{label(node)} has no whole number of channels in each group"
+        )
         return
     if groups > 1 and groups == channels_in:
-        _depthwise(node, labels, first * second // groups if made == 1 else first // groups, trace)
+        _depthwise(node, channels, first * second // groups if made == 1 else first // groups, trace)
         return
-    if labels is not None:
-        part = labels if groups == 1 else _joined(labels, groups, trace)
-        trace.use("consumer", node, 1, consumed, labels if consumed == 0 else part)
+    if channels is not None:
+        part = channels if groups == 1 else _joined(channels, groups, trace)
+        trace.use("consumer", node, 1, consumed, channels if consumed == 0 else part)
     _produce(node, made, first if made == 0 else second * groups, groups, trace)
 
 
-def _joined(labels: Labels, groups: int, trace: Trace) -> Labels:
+def _joined(channels: ChannelIndices, groups: int, trace: Trace) -> ChannelIndices:
     """The channels of one convolution group, after joining those at the same position of the others to them."""
-    first: Labels = labels[: len(labels) // groups]
-    trace.same.append((np.tile(first, groups - 1), labels[len(first) :]))
+    first: ChannelIndices = channels[: len(channels) // groups]
+    trace.same.append((np.tile(first, groups - 1), channels[len(first) :]))
     return first
 
 
-def _read(node: ir.Node, trace: Trace) -> Labels | None:
+def _read(node: ir.Node, trace: Trace) -> ChannelIndices | None:
     """The channels that the node reads; pinned where its weight cannot be rewritten, or they lie on a spatial axis."""
     axes = dict(trace.tracked(node.inputs[0]))
-    labels = axes.pop(1, None)
+    channels = axes.pop(1, None)
     trace.pin(axes, f"{label(node)} slides over them as over space")
     reason = weight_refusal(node, 1)
-    if reason is not None and labels is not None:
-        trace.pin([labels], reason)
-    return labels
+    if reason is not None and channels is not None:
+        trace.pin([channels], reason)
+    return channels
 
 
 def _produce(node: ir.Node, axis: int, count: int, groups: int, trace: Trace) -> None:
@@ -77,22 +79,21 @@ def _produce(node: ir.Node, axis: int, count: int, groups: int, trace: Trace) ->
     trace.carry(node.outputs[0], {1: made})
 
 
-def _depthwise(node: ir.Node, labels: Labels | None, multiplier: int, trace: Trace) -> None:
+def _depthwise(node: ir.Node, channels: ChannelIndices | None, multiplier: int, trace: Trace) -> None:
     """Every channel by itself; with a multiplier it becomes several, which go or stay together."""
-    if labels is None:
+    if channels is None:
         return
-    made = np.repeat(labels, multiplier)
+    made = np.repeat(channels, multiplier)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None and not trace.is_constant(bias):
-        trace.pin([labels], f"the bias of {label(node)} is computed at run time")
+        trace.pin([channels], f"the bias of {label(node)} is computed at run time")
     elif bias is not None:
         trace.use("carrier", node, 2, 0, made)
         if not trace.is_zero(bias):
-            trace.bend({1: labels})
-            trace.lift({1: labels})
-    trace.use("carrier", node, 1, 0, made if node.op_type == "Conv" else labels)
-    trace.stretch({1: labels})
-    trace.count(node, "group", None, labels)
+            trace.mark({1: channels}, "not_homogeneous", "shifts_zero")
+    trace.use("carrier", node, 1, 0, made if node.op_type == "Conv" else channels)
+    trace.mark({1: channels}, "not_lipschitz")
+    trace.count(node, "group", None, channels)
     trace.carry(node.outputs[0], {1: made})
 
 

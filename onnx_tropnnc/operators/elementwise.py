@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import array_of, label, name_of
-from onnx_tropnnc.operators.trace import Labels, Trace
+from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
 __all__ = ["RULES"]
 
@@ -23,38 +23,39 @@ def binary(node: ir.Node, trace: Trace) -> None:
             trace.pin(trace.tracked(value), f"{label(node)} broadcasts tensors whose ranks are not known")
         return
     rank = max(r for r in ranks if r is not None)
-    result: dict[int, Labels] = {}
+    result: dict[int, ChannelIndices] = {}
     for slot, value in enumerate(node.inputs):
         offset = rank - (ranks[slot] or 0)
-        for axis, labels in trace.tracked(value).items():
-            _combine(node, result, axis + offset, labels, trace)
-    kept = {axis: labels for axis, labels in result.items() if _meets_others(node, axis, labels, rank, trace)}
+        for axis, channels in trace.tracked(value).items():
+            _combine(node, result, axis + offset, channels, trace)
+    kept = {axis: channels for axis, channels in result.items() if _meets_others(node, axis, channels, rank, trace)}
     if not _is_linear(node, trace):
-        trace.bend(kept)
-        trace.lift(kept)
+        trace.mark(kept, "not_homogeneous", "shifts_zero")
     if node.op_type not in ("Add", "Sub", "Max", "Min"):
-        trace.stretch(kept)
+        trace.mark(kept, "not_lipschitz")
     trace.carry(node.outputs[0], kept)
 
 
-def _combine(node: ir.Node, result: dict[int, Labels], axis: int, labels: Labels, trace: Trace) -> None:
+def _combine(
+    node: ir.Node, result: dict[int, ChannelIndices], axis: int, channels: ChannelIndices, trace: Trace
+) -> None:
     """Add one input's channels to the result; other channels already there are tied to them."""
     other = result.get(axis)
-    if other is not None and len(other) != len(labels):
-        narrow, wide = sorted((other, labels), key=len)
+    if other is not None and len(other) != len(channels):
+        narrow, wide = sorted((other, channels), key=len)
         if len(narrow) > 1:
             trace.pin([narrow, wide], f"{label(node)} combines {len(narrow)} with {len(wide)} channels")
         result[axis] = wide
         return
-    if other is not None and not np.array_equal(other, labels):
-        trace.tie(node, other, labels)
+    if other is not None and not np.array_equal(other, channels):
+        trace.tie(node, other, channels)
     elif other is not None and node.op_type in ("Add", "Sub"):
-        trace.stretch({axis: labels})  # z + phi(z) moves up to twice as far as z
-    result[axis] = labels
+        trace.mark({axis: channels}, "not_lipschitz")  # z + phi(z) moves up to twice as far as z
+    result[axis] = channels
 
 
-def _meets_others(node: ir.Node, axis: int, labels: Labels, rank: int, trace: Trace) -> bool:
-    """Note how every input without tracked channels at `axis` stands to `labels`; False where that pins them."""
+def _meets_others(node: ir.Node, axis: int, channels: ChannelIndices, rank: int, trace: Trace) -> bool:
+    """Note how every input without tracked channels at `axis` stands to `channels`; False where that pins them."""
     for slot, value in enumerate(node.inputs):
         shape = trace.shape(value) or ()
         own = axis - (rank - len(shape))
@@ -62,12 +63,12 @@ def _meets_others(node: ir.Node, axis: int, labels: Labels, rank: int, trace: Tr
             continue
         if not trace.is_constant(value):
             name = name_of(value) if value is not None else "nothing"
-            trace.pin([labels], f"{label(node)} combines them with {name}, whose channels are not known")
+            trace.pin([channels], f"{label(node)} combines them with {name}, whose channels are not known")
             return False
-        if shape[own] != len(labels):
-            trace.pin([labels], f"{label(node)} broadcasts one channel to {shape[own]}")
+        if shape[own] != len(channels):
+            trace.pin([channels], f"{label(node)} broadcasts one channel to {shape[own]}")
             return False
-        trace.use("bias" if _is_bias(node, slot, shape, own, trace) else "carrier", node, slot, own, labels)
+        trace.use("bias" if _is_bias(node, slot, shape, own, trace) else "carrier", node, slot, own, channels)
     return True
 
 
@@ -119,10 +120,10 @@ def where(node: ir.Node, trace: Trace) -> None:
     if trace.is_constant(node.inputs[0]) and condition is not None:
         rank = max((trace.rank(value) or 0 for value in node.inputs), default=0)
         for value in node.inputs[1:]:
-            for axis, labels in trace.tracked(value).items():
+            for axis, channels in trace.tracked(value).items():
                 own = axis + rank - (trace.rank(value) or 0) - (rank - len(condition))
                 if own >= 0 and condition[own] != 1:
-                    trace.pin([labels], f"{label(node)} chooses among them by a constant")
+                    trace.pin([channels], f"{label(node)} chooses among them by a constant")
                     return
     binary(node, trace)
 

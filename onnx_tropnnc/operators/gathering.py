@@ -28,9 +28,11 @@ def gather(node: ir.Node, trace: Trace) -> None:
             trace.use("producer", node, 0, 1, made)
             trace.carry(node.outputs[0], {picked: made})
         return
-    trace.pin([labels for axis, labels in axes.items() if axis == along], f"{label(node)} picks single channels")
+    trace.pin([channels for axis, channels in axes.items() if axis == along], f"{label(node)} picks single channels")
     shift = picked - 1
-    trace.carry(node.outputs[0], {a if a < along else a + shift: labels for a, labels in axes.items() if a != along})
+    trace.carry(
+        node.outputs[0], {a if a < along else a + shift: channels for a, channels in axes.items() if a != along}
+    )
 
 
 RULES = {"Gather": gather}

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx_tropnnc.graph.constants import array_of, label
 from onnx_tropnnc.graph.shapes import BATCH
 from onnx_tropnnc.operators.splitting import joined_along, split_axis, whole_heads
-from onnx_tropnnc.operators.trace import Axes, Labels, Trace, shifted
+from onnx_tropnnc.operators.trace import Axes, ChannelIndices, Trace, shifted
 
 __all__ = ["RULES", "regroup"]
 
@@ -43,12 +43,12 @@ def reshape(node: ir.Node, trace: Trace) -> None:
         _unknown_shape(node, trace)
         return
     kept = _regroup(node, tuple(int(d or 0) for d in before), tuple(int(d or 0) for d in after), trace)
-    for axis, labels in kept.items():
-        _retarget(node, axis, labels, axes, trace)
+    for axis, channels in kept.items():
+        _retarget(node, axis, channels, axes, trace)
 
 
-def _retarget(node: ir.Node, axis: int, labels: Labels, axes: Axes, trace: Trace) -> None:
-    """Note the literal of the target that counts `labels`: 0 copies the input's, -1 is left to the runtime."""
+def _retarget(node: ir.Node, axis: int, channels: ChannelIndices, axes: Axes, trace: Trace) -> None:
+    """Note the literal of the target that counts `channels`: 0 copies the input's, -1 is left to the runtime."""
     place = trace.literal(node.inputs[1], axis, (node, 1))
     if place is None:
         return
@@ -56,26 +56,26 @@ def _retarget(node: ir.Node, axis: int, labels: Labels, axes: Axes, trace: Trace
     entries = trace.integers(reader.inputs[slot])
     entry = entries[index] if entries else -1
     if entry > 0:
-        trace.count(reader, slot, index, labels)
-    elif entry == 0 and not (axis in axes and np.array_equal(axes[axis], labels)):
-        trace.pin([labels], f"{label(node)} copies a dimension that is not theirs")
+        trace.count(reader, slot, index, channels)
+    elif entry == 0 and not (axis in axes and np.array_equal(axes[axis], channels)):
+        trace.pin([channels], f"{label(node)} copies a dimension that is not theirs")
 
 
 def _regroup(node: ir.Node, before: Dims, after: Dims, trace: Trace) -> Axes:
-    kept: dict[int, Labels] = {}
-    for axis, labels in trace.tracked(node.inputs[0]).items():
-        found = regroup(labels, axis, before, after)
-        if found is not None or (found := _split(node, labels, axis, before, after, trace)) is not None:
+    kept: dict[int, ChannelIndices] = {}
+    for axis, channels in trace.tracked(node.inputs[0]).items():
+        found = regroup(channels, axis, before, after)
+        if found is not None or (found := _split(node, channels, axis, before, after, trace)) is not None:
             kept[found[0]] = found[1]
         else:
-            trace.pin([labels], f"{label(node)} mixes the axis of the channels with others")
+            trace.pin([channels], f"{label(node)} mixes the axis of the channels with others")
     trace.carry(node.outputs[0], kept)
     return kept
 
 
 def _split(
-    node: ir.Node, labels: Labels, axis: int, before: Dims, after: Dims, trace: Trace
-) -> tuple[int, Labels] | None:
+    node: ir.Node, channels: ChannelIndices, axis: int, before: Dims, after: Dims, trace: Trace
+) -> tuple[int, ChannelIndices] | None:
     """Of several axes that the channels' axis becomes, the one that keeps them.
 
     Where space comes in, in the first axis if it counts groups of consecutive channels; else None.
@@ -86,11 +86,11 @@ def _split(
     (_, last), (start, stop) = block
     if last > axis + 1:
         groups, mixed = after[start], BATCH in before[axis + 1 : last]
-        if mixed or groups in (1, len(labels)) or len(labels) % groups:
+        if mixed or groups in (1, len(channels)) or len(channels) % groups:
             return None
-        return start, joined_along(labels.reshape(groups, -1), 0, trace)
-    heads = whole_heads(labels, after[start:stop], trace) if _of_heads(axis, before, trace) else None
-    found = heads or split_axis(labels, after[start:stop], trace)
+        return start, joined_along(channels.reshape(groups, -1), 0, trace)
+    heads = whole_heads(channels, after[start:stop], trace) if _of_heads(axis, before, trace) else None
+    found = heads or split_axis(channels, after[start:stop], trace)
     return None if found is None else (start + found[0], found[1])
 
 
@@ -99,7 +99,7 @@ def _of_heads(axis: int, before: Dims, trace: Trace) -> bool:
     return trace.model.whole_heads and axis == len(before) - 1
 
 
-def regroup(labels: Labels, axis: int, before: Dims, after: Dims) -> tuple[int, Labels] | None:
+def regroup(channels: ChannelIndices, axis: int, before: Dims, after: Dims) -> tuple[int, ChannelIndices] | None:
     """Where `axis` of a tensor of dimensions `before` lies after reshaping it to `after`.
 
     Returns:
@@ -115,7 +115,7 @@ def regroup(labels: Labels, axis: int, before: Dims, after: Dims) -> tuple[int, 
     inside = before[first:last]
     if len(inside) > 1 and any(d == BATCH for i, d in enumerate(inside) if first + i != axis):
         return None
-    grid = np.broadcast_to(labels.reshape([-1 if first + i == axis else 1 for i in range(len(inside))]), inside)
+    grid = np.broadcast_to(channels.reshape([-1 if first + i == axis else 1 for i in range(len(inside))]), inside)
     grid = grid.reshape(after[start:stop])
     for place in sorted(range(stop - start), key=lambda i: -after[start + i]):
         lines = np.moveaxis(grid, place, 0).reshape(after[start + place], -1)
@@ -173,7 +173,7 @@ def squeeze(node: ir.Node, trace: Trace) -> None:
         return
     shape = trace.shape(node.inputs[0]) or ()
     gone = {a % rank for a in named} if named else {a for a, d in enumerate(shape) if d == 1}
-    trace.pin([labels for a, labels in axes.items() if a in gone], f"{label(node)} drops the axis of the channels")
+    trace.pin([channels for a, channels in axes.items() if a in gone], f"{label(node)} drops the axis of the channels")
     trace.carry(node.outputs[0], shifted(axes, [a for a in range(rank) if a not in gone]))
 
 
@@ -189,15 +189,15 @@ def resize(node: ir.Node, trace: Trace) -> None:
     """Resize and Upsample: channels pass where their axis keeps its size; a literal size is rewritten."""
     axes = trace.tracked(node.inputs[0])
     shape = trace.shape(node.outputs[0])
-    kept: dict[int, Labels] = {}
-    for axis, labels in axes.items():
-        if shape is None or shape[axis] != len(labels) or not _passes(node, axis, trace):
-            trace.pin([labels], f"{label(node)} resizes the axis of the channels, or its sizes are not known")
+    kept: dict[int, ChannelIndices] = {}
+    for axis, channels in axes.items():
+        if shape is None or shape[axis] != len(channels) or not _passes(node, axis, trace):
+            trace.pin([channels], f"{label(node)} resizes the axis of the channels, or its sizes are not known")
             continue
-        kept[axis] = labels
+        kept[axis] = channels
         place = _written_size(node, axis, len(shape), trace)
         if place is not None:
-            trace.count(*place, labels)
+            trace.count(*place, channels)
     trace.carry(node.outputs[0], kept)
 
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import constant_tensor, label
 from onnx_tropnnc.graph.quantization import is_quantized_weight, quantization_refusal
-from onnx_tropnnc.operators.trace import Labels, Trace
+from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
 __all__ = ["RULES", "weight_refusal"]
 
@@ -50,7 +50,7 @@ def gemm(node: ir.Node, trace: Trace) -> None:
     trace.carry(node.outputs[0], {1: made})
 
 
-def _bias(node: ir.Node, made: Labels, beta: float, trace: Trace) -> None:
+def _bias(node: ir.Node, made: ChannelIndices, beta: float, trace: Trace) -> None:
     """Gemm's third input: one entry a channel; a scalar for all of them does not scale with a channel."""
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is None or beta == 0.0:
@@ -62,9 +62,9 @@ def _bias(node: ir.Node, made: Labels, beta: float, trace: Trace) -> None:
         trace.use("bias", node, 2, len(shape) - 1, made, beta)
     elif shape and shape[-1] == len(made):
         trace.use("carrier", node, 2, len(shape) - 1, made, beta)
-        trace.bend({1: made})
+        trace.mark({1: made}, "not_homogeneous")
     elif not trace.is_zero(bias):
-        trace.bend({1: made})
+        trace.mark({1: made}, "not_homogeneous")
 
 
 def matmul(node: ir.Node, trace: Trace) -> None:
@@ -88,7 +88,7 @@ def _with_weight(node: ir.Node, data: int, slot: int, trace: Trace) -> None:
     if rank is None or shape is None or rank < 2:
         trace.pin(trace.tracked(x), f"the rank of what {label(node)} reads is not known or below 2")
         return
-    axes = {axis - rank: labels for axis, labels in trace.tracked(x).items()}
+    axes = {axis - rank: channels for axis, channels in trace.tracked(x).items()}
     contracted, inner, outer = (-1, -2, -1) if slot == 1 else (-2, -1, -2)
     if contracted in axes:
         trace.use("consumer", node, slot, inner + len(shape), axes.pop(contracted))
@@ -97,7 +97,7 @@ def _with_weight(node: ir.Node, data: int, slot: int, trace: Trace) -> None:
     made = trace.fresh(node, int(shape[outer] or 0))
     trace.use("producer", node, slot, outer + len(shape), made)
     whole = max(rank, len(shape))
-    trace.carry(node.outputs[0], {axis + whole: labels for axis, labels in (axes | {contracted: made}).items()})
+    trace.carry(node.outputs[0], {axis + whole: channels for axis, channels in (axes | {contracted: made}).items()})
 
 
 def _of_activations(node: ir.Node, trace: Trace) -> None:
@@ -109,22 +109,22 @@ def _of_activations(node: ir.Node, trace: Trace) -> None:
             trace.pin(trace.tracked(value), f"the ranks of what {label(node)} multiplies are not known or below 2")
         return
     left, right = (
-        {a - (r or 0): labels for a, labels in trace.tracked(v).items()} for v, r in zip(values, ranks, strict=True)
+        {a - (r or 0): channels for a, channels in trace.tracked(v).items()} for v, r in zip(values, ranks, strict=True)
     )
     quantized = [r for slot in (0, 1) if (r := weight_refusal(node, slot)) and "quantized" in r]
     reason = quantized[0] if quantized else f"{label(node)} contracts them with another activation"
     trace.pin([side.pop(axis) for side, axis in ((left, -1), (right, -2)) if axis in side], reason)
-    result: dict[int, Labels] = {}
+    result: dict[int, ChannelIndices] = {}
     for ours, theirs, other in ((left, right, values[1]), (right, left, values[0])):
-        for axis, labels in ours.items():
+        for axis, channels in ours.items():
             if axis < -2 and axis not in theirs and not _broadcasts(other, axis, trace):
-                trace.pin([labels], f"{label(node)} pairs them with a tensor whose channels are not known")
-            elif axis in result and len(result[axis]) == len(labels):
-                trace.tie(node, result[axis], labels)
+                trace.pin([channels], f"{label(node)} pairs them with a tensor whose channels are not known")
+            elif axis in result and len(result[axis]) == len(channels):
+                trace.tie(node, result[axis], channels)
             else:
-                result[axis] = max(labels, result.get(axis, labels), key=len)
-    trace.stretch(result)
-    trace.carry(node.outputs[0], {axis + rank: labels for axis, labels in result.items()})
+                result[axis] = max(channels, result.get(axis, channels), key=len)
+    trace.mark(result, "not_lipschitz")
+    trace.carry(node.outputs[0], {axis + rank: channels for axis, channels in result.items()})
 
 
 def _broadcasts(value: ir.Value | None, axis: int, trace: Trace) -> bool:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.operators.splitting import joined_along
-from onnx_tropnnc.operators.trace import Labels, Trace
+from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
 __all__ = ["RULES"]
 
@@ -18,36 +18,34 @@ __all__ = ["RULES"]
 def batch_normalization(node: ir.Node, trace: Trace) -> None:
     """Four parameters a channel; in training mode a channel depends on the batch, so it stays."""
     axes = dict(trace.tracked(node.inputs[0]))
-    labels = axes.pop(1, None)
+    channels = axes.pop(1, None)
     trace.pin(axes, f"{label(node)} averages over them")
-    if labels is None:
+    if channels is None:
         return
     if node.attributes.get_int("training_mode", 0) or node.outputs[1:] or not node.attributes.get_int("spatial", 1):
-        trace.pin([labels], f"{label(node)} is in training mode or not spatial")
+        trace.pin([channels], f"{label(node)} is in training mode or not spatial")
         return
-    _with_parameters(node, 5, labels, trace)
+    _with_parameters(node, 5, channels, trace)
 
 
 def instance_normalization(node: ir.Node, trace: Trace) -> None:
     """Every channel is normalised by its own mean and variance over space."""
     axes = dict(trace.tracked(node.inputs[0]))
-    labels = axes.pop(1, None)
+    channels = axes.pop(1, None)
     trace.pin(axes, f"{label(node)} averages over them")
-    if labels is not None:
-        _with_parameters(node, 3, labels, trace)
+    if channels is not None:
+        _with_parameters(node, 3, channels, trace)
 
 
-def _with_parameters(node: ir.Node, stop: int, labels: Labels, trace: Trace) -> None:
+def _with_parameters(node: ir.Node, stop: int, channels: ChannelIndices, trace: Trace) -> None:
     for slot in range(1, stop):
         if not trace.is_constant(node.inputs[slot]):
-            trace.pin([labels], f"parameters of {label(node)} are computed at run time")
+            trace.pin([channels], f"parameters of {label(node)} are computed at run time")
             return
     for slot in range(1, stop):
-        trace.use("carrier", node, slot, 0, labels)
-    trace.bend({1: labels})
-    trace.stretch({1: labels})
-    trace.lift({1: labels})
-    trace.carry(node.outputs[0], {1: labels})
+        trace.use("carrier", node, slot, 0, channels)
+    trace.mark({1: channels}, "not_homogeneous", "not_lipschitz", "shifts_zero")
+    trace.carry(node.outputs[0], {1: channels})
 
 
 def along_axis(node: ir.Node, trace: Trace) -> None:
@@ -64,14 +62,13 @@ def along_axis(node: ir.Node, trace: Trace) -> None:
     mixed = set(range(start, rank)) if flat else {start}
     if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
         trace.pin(axes, f"the mean or deviation of {label(node)} is read too")
-    trace.pin([labels for a, labels in axes.items() if a in mixed], f"{label(node)} normalises over the channels")
+    trace.pin([channels for a, channels in axes.items() if a in mixed], f"{label(node)} normalises over the channels")
     scaled = {a for a in set(axes) - mixed if any(_per_entry(v, a, rank, trace) for v in node.inputs[1:])}
     trace.pin([axes[a] for a in scaled], f"parameters of {label(node)} differ along them and what it normalises over")
-    kept = {a: labels for a, labels in axes.items() if a not in mixed | scaled}
-    trace.bend(kept)
-    trace.lift(kept)
+    kept = {a: channels for a, channels in axes.items() if a not in mixed | scaled}
+    trace.mark(kept, "not_homogeneous", "shifts_zero")
     if node.op_type != "Softmax":
-        trace.stretch(kept)
+        trace.mark(kept, "not_lipschitz")
     trace.carry(node.outputs[0], kept)
 
 
@@ -85,24 +82,22 @@ def _per_entry(parameter: ir.Value | None, axis: int, rank: int, trace: Trace) -
 def group_normalization(node: ir.Node, trace: Trace) -> None:
     """GroupNormalization: its groups become channels, for inside one the mean and deviation are of all of it."""
     axes = dict(trace.tracked(node.inputs[0]))
-    labels, groups = axes.pop(1, None), node.attributes.get_int("num_groups", 1)
+    channels, groups = axes.pop(1, None), node.attributes.get_int("num_groups", 1)
     trace.pin(axes, f"{label(node)} averages over them")
-    if labels is None:
+    if channels is None:
         return
-    if groups < 1 or len(labels) % groups or not all(trace.is_constant(value) for value in node.inputs[1:3]):
+    if groups < 1 or len(channels) % groups or not all(trace.is_constant(value) for value in node.inputs[1:3]):
         trace.pin(
-            [labels], f"parameters of {label(node)} are computed at run time, or its groups are not equally large"
+            [channels], f"parameters of {label(node)} are computed at run time, or its groups are not equally large"
         )
         return
-    whole = joined_along(labels.reshape(groups, -1), 0, trace)
+    whole = joined_along(channels.reshape(groups, -1), 0, trace)
     for slot in (1, 2):
-        one_each = trace.shape(node.inputs[slot]) == (len(labels),)
-        trace.use("carrier", node, slot, 0, labels if one_each else whole)
+        one_each = trace.shape(node.inputs[slot]) == (len(channels),)
+        trace.use("carrier", node, slot, 0, channels if one_each else whole)
     trace.count(node, "num_groups", None, whole)
-    trace.bend({1: labels})
-    trace.stretch({1: labels})
-    trace.lift({1: labels})
-    trace.carry(node.outputs[0], {1: labels})
+    trace.mark({1: channels}, "not_homogeneous", "not_lipschitz", "shifts_zero")
+    trace.carry(node.outputs[0], {1: channels})
 
 
 def over_channels(node: ir.Node, trace: Trace) -> None:

@@ -34,10 +34,10 @@ def control_flow(node: ir.Node, trace: Trace) -> None:
 
 def shape(node: ir.Node, trace: Trace) -> None:
     """Shape: harmless where only other axes than the channels' are read off it."""
-    for axis, labels in trace.tracked(node.inputs[0]).items():
+    for axis, channels in trace.tracked(node.inputs[0]).items():
         harmless = all(_reads_other(use.node, use.idx, axis, node, trace) for use in node.outputs[0].uses())
         if node.outputs[0].is_graph_output() or not harmless:
-            trace.pin([labels], f"the number of channels is computed with ({label(node)})")
+            trace.pin([channels], f"the number of channels is computed with ({label(node)})")
 
 
 def _reads_other(reader: ir.Node, slot: int, axis: int, node: ir.Node, trace: Trace) -> bool:

@@ -11,15 +11,15 @@ __all__ = ["RULES"]
 def pool(node: ir.Node, trace: Trace) -> None:
     """MaxPool, AveragePool, LpPool and the global ones: channels lie on axis 1."""
     axes = dict(trace.tracked(node.inputs[0]))
-    labels = axes.pop(1, None)
+    channels = axes.pop(1, None)
     trace.pin(axes, f"{label(node)} pools over them as over space")
-    if labels is None:
+    if channels is None:
         return
     if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
-        trace.pin([labels], f"the indices of {label(node)} count channels too")
+        trace.pin([channels], f"the indices of {label(node)} count channels too")
     if node.op_type in ("GlobalLpPool", "LpPool"):
-        trace.stretch({1: labels})  # a norm of many values may move further than any of them
-    trace.carry(node.outputs[0], {1: labels})
+        trace.mark({1: channels}, "not_lipschitz")  # a norm of many values may move further than any of them
+    trace.carry(node.outputs[0], {1: channels})
 
 
 def reduce(node: ir.Node, trace: Trace) -> None:
@@ -34,12 +34,12 @@ def reduce(node: ir.Node, trace: Trace) -> None:
     gone = {a % rank for a in reduced} or (
         set() if node.attributes.get_int("noop_with_empty_axes", 0) else set(range(rank))
     )
-    trace.pin([labels for a, labels in axes.items() if a in gone], f"{label(node)} reduces over the channels")
-    kept = {a: labels for a, labels in axes.items() if a not in gone}
+    trace.pin([channels for a, channels in axes.items() if a in gone], f"{label(node)} reduces over the channels")
+    kept = {a: channels for a, channels in axes.items() if a not in gone}
     if node.op_type not in ("ReduceMax", "ReduceMean", "ReduceMin"):
-        trace.stretch(kept)
+        trace.mark(kept, "not_lipschitz")
     if node.op_type not in _HOMOGENEOUS:
-        trace.bend(kept)
+        trace.mark(kept, "not_homogeneous")
     if not node.attributes.get_int("keepdims", 1):
         kept = shifted(kept, [a for a in range(rank) if a not in gone])
     trace.carry(node.outputs[0], kept)

@@ -21,8 +21,7 @@ def with_one_step(node: ir.Node, trace: Trace) -> None:
     if shape is None or any(size != 1 for size in shape):
         trace.pin(axes, f"{label(node)} ({node.op_type}) has a step for each channel, or steps computed at run time")
         return
-    trace.bend(axes)
-    trace.stretch(axes)
+    trace.mark(axes, "not_homogeneous", "not_lipschitz")
     trace.carry(node.outputs[0], axes)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import label
-from onnx_tropnnc.operators.trace import Labels, Trace
+from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
 __all__ = ["RULES"]
 
@@ -21,7 +21,7 @@ def concat(node: ir.Node, trace: Trace) -> None:
             trace.pin(trace.tracked(value), f"the rank of what {label(node)} joins is not known")
         return
     joined = node.attributes.get_int("axis", 1) % rank
-    result: dict[int, Labels] = {}
+    result: dict[int, ChannelIndices] = {}
     for axis in {a for v in node.inputs for a in trace.tracked(v)}:
         found = _joined(node, joined, trace) if axis == joined else _beside(node, axis, trace)
         if found is not None:
@@ -29,33 +29,33 @@ def concat(node: ir.Node, trace: Trace) -> None:
     trace.carry(node.outputs[0], result)
 
 
-def _joined(node: ir.Node, axis: int, trace: Trace) -> Labels | None:
+def _joined(node: ir.Node, axis: int, trace: Trace) -> ChannelIndices | None:
     pieces = []
     for value in node.inputs:
-        labels = trace.tracked(value).get(axis)
+        channels = trace.tracked(value).get(axis)
         shape = trace.shape(value)
         size = None if shape is None else shape[axis]
-        if labels is None and size is None:
+        if channels is None and size is None:
             found = [t[axis] for v in node.inputs if axis in (t := trace.tracked(v))]
             trace.pin(found, f"the number of channels that {label(node)} joins them with is not known")
             return None
-        if labels is None:
-            labels = trace.fresh(node, int(size or 0))
-            trace.pin([labels], f"{label(node)} joins channels without a producer")
-        pieces.append(labels)
+        if channels is None:
+            channels = trace.fresh(node, int(size or 0))
+            trace.pin([channels], f"{label(node)} joins channels without a producer")
+        pieces.append(channels)
     return np.concatenate(pieces)
 
 
-def _beside(node: ir.Node, axis: int, trace: Trace) -> Labels | None:
+def _beside(node: ir.Node, axis: int, trace: Trace) -> ChannelIndices | None:
     """Joined along space: every input must have the same channels."""
     found = [trace.tracked(v).get(axis) for v in node.inputs]
-    known = [labels for labels in found if labels is not None]
+    known = [channels for channels in found if channels is not None]
     if len(known) < len(found):
         trace.pin(known, f"{label(node)} joins them with channels that are not known")
         return None
-    for labels in known[1:]:
-        if not np.array_equal(labels, known[0]):
-            trace.tie(node, known[0], labels)
+    for channels in known[1:]:
+        if not np.array_equal(channels, known[0]):
+            trace.tie(node, known[0], channels)
     return known[0]
 
 
@@ -66,13 +66,13 @@ def split(node: ir.Node, trace: Trace) -> None:
         trace.pin(axes, f"the rank of what {label(node)} splits is not known")
         return
     along = node.attributes.get_int("axis", 0) % rank
-    others = {axis: labels for axis, labels in axes.items() if axis != along}
+    others = {axis: channels for axis, channels in axes.items() if axis != along}
     sizes, where = _split_sizes(node, trace)
     if along in axes and sizes is None:
         trace.pin([axes[along]], f"{label(node)} splits the channels without written sizes")
     starts = np.cumsum((0, *(sizes or ())))
     for i, output in enumerate(node.outputs):
-        part: dict[int, Labels] = {}
+        part: dict[int, ChannelIndices] = {}
         if along in axes and sizes is not None:
             part[along] = axes[along][starts[i] : starts[i + 1]]
             trace.count(node, where, i, part[along])
@@ -96,7 +96,7 @@ def slice_(node: ir.Node, trace: Trace) -> None:
     if rank is None or cut is None:
         trace.pin(axes, f"the axes that {label(node)} cuts are not known")
         return
-    kept = {axis: labels for axis, labels in axes.items() if axis not in cut}
+    kept = {axis: channels for axis, channels in axes.items() if axis not in cut}
     for axis in set(axes) & set(cut):
         found = _run(node, cut.index(axis), axes[axis], trace)
         if found is None:
@@ -120,7 +120,7 @@ def _cut_axes(node: ir.Node, rank: int | None, trace: Trace) -> list[int] | None
     return list(range(shape[0])) if shape and shape[0] is not None else None
 
 
-def _run(node: ir.Node, index: int, labels: Labels, trace: Trace) -> Labels | None:
+def _run(node: ir.Node, index: int, channels: ChannelIndices, trace: Trace) -> ChannelIndices | None:
     """The channels from start to end, both of them noted as counts; None where they are no run of known bounds."""
     by_attribute = "starts" in node.attributes
     steps = trace.integers(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else None
@@ -132,12 +132,12 @@ def _run(node: ir.Node, index: int, labels: Labels, trace: Trace) -> Labels | No
         if entries is None:
             return None
         entry = entries[index]
-        bounds.append(range(len(labels))[slice(entry, None)].start if entry < len(labels) else len(labels))
-        if entry < len(labels):
+        bounds.append(range(len(channels))[slice(entry, None)].start if entry < len(channels) else len(channels))
+        if entry < len(channels):
             # from the front an entry counts the channels before it, from the end those behind it
-            counted = labels[: bounds[-1]] if entry >= 0 else labels[bounds[-1] :]
+            counted = channels[: bounds[-1]] if entry >= 0 else channels[bounds[-1] :]
             trace.count(node, name if by_attribute else slot, index, counted)
-    return labels[bounds[0] : bounds[1]]
+    return channels[bounds[0] : bounds[1]]
 
 
 def pad(node: ir.Node, trace: Trace) -> None:
@@ -154,21 +154,20 @@ def pad(node: ir.Node, trace: Trace) -> None:
     constant = node.attributes.get_string("mode", "constant") == "constant"
     zero = constant and _pads_with_zero(node, trace)
     if constant and not zero:
-        trace.bend(axes)
-        trace.lift(axes)
-    kept: dict[int, Labels] = {}
-    for axis, labels in axes.items():
+        trace.mark(axes, "not_homogeneous", "shifts_zero")
+    kept: dict[int, ChannelIndices] = {}
+    for axis, channels in axes.items():
         place = order.index(axis) if axis in order else None
         before, after = (0, 0) if place is None else (amounts[place], amounts[place + len(order)])
         if place is None or (before == 0 and after == 0):
-            kept[axis] = labels
+            kept[axis] = channels
         elif min(before, after) < 0 or not zero:
-            trace.pin([labels], f"{label(node)} pads the channels with something else than zeros")
+            trace.pin([channels], f"{label(node)} pads the channels with something else than zeros")
         else:
             low, high = trace.fresh(node, before), trace.fresh(node, after)
             trace.count(node, where, place, low)
             trace.count(node, where, place + len(order), high)
-            kept[axis] = np.concatenate([low, labels, high])
+            kept[axis] = np.concatenate([low, channels, high])
     trace.carry(node.outputs[0], kept)
 
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.operators.splitting import joined_along
-from onnx_tropnnc.operators.trace import Labels, Trace
+from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
 __all__ = ["RULES"]
 
@@ -18,20 +18,20 @@ __all__ = ["RULES"]
 def expand(node: ir.Node, trace: Trace) -> None:
     """Expand: a channel axis keeps its length; where that is written down it is counted."""
     before, after = trace.rank(node.inputs[0]), trace.shape(node.outputs[0])
-    kept: dict[int, Labels] = {}
-    for axis, labels in trace.tracked(node.inputs[0]).items():
+    kept: dict[int, ChannelIndices] = {}
+    for axis, channels in trace.tracked(node.inputs[0]).items():
         place = axis + len(after) - before if after is not None and before is not None else -1
-        if after is None or place < 0 or after[place] != len(labels):
-            trace.pin([labels], f"{label(node)} repeats a channel, or its shape is not known")
+        if after is None or place < 0 or after[place] != len(channels):
+            trace.pin([channels], f"{label(node)} repeats a channel, or its shape is not known")
             continue
-        if _is_written(node, place - len(after), labels, trace):
-            kept[place] = labels
+        if _is_written(node, place - len(after), channels, trace):
+            kept[place] = channels
         else:
-            trace.pin([labels], f"the shape that {label(node)} repeats them to is computed at run time")
+            trace.pin([channels], f"the shape that {label(node)} repeats them to is computed at run time")
     trace.carry(node.outputs[0], kept)
 
 
-def _is_written(node: ir.Node, from_end: int, labels: Labels, trace: Trace) -> bool:
+def _is_written(node: ir.Node, from_end: int, channels: ChannelIndices, trace: Trace) -> bool:
     """Whether the target's entry for the axis is missing, 1 or a number, which is counted then."""
     length = (trace.shape(node.inputs[1]) or (None,))[0]
     if length is None:
@@ -43,7 +43,7 @@ def _is_written(node: ir.Node, from_end: int, labels: Labels, trace: Trace) -> b
     if place is None or entries is None:
         return False
     if entries[place[2]] > 1:
-        trace.count(*place, labels)
+        trace.count(*place, channels)
     return True
 
 
@@ -53,27 +53,29 @@ def tile(node: ir.Node, trace: Trace) -> None:
     if repeats is None:
         trace.pin(axes, f"how often {label(node)} repeats is computed at run time")
         return
-    trace.carry(node.outputs[0], {axis: np.tile(labels, repeats[axis]) for axis, labels in axes.items()})
+    trace.carry(node.outputs[0], {axis: np.tile(channels, repeats[axis]) for axis, channels in axes.items()})
 
 
 def depth_to_space(node: ir.Node, trace: Trace) -> None:
     """DepthToSpace in both modes: depth first (DCR) or channels first (CRD)."""
-    labels, block = _channels(node, trace), node.attributes.get_int("blocksize", 1)
-    if labels is None or block < 1 or len(labels) % (block * block):
-        trace.pin([] if labels is None else [labels], f"{label(node)} has no whole number of channels in each block")
+    channels, block = _channels(node, trace), node.attributes.get_int("blocksize", 1)
+    if channels is None or block < 1 or len(channels) % (block * block):
+        trace.pin(
+            [] if channels is None else [channels], f"{label(node)} has no whole number of channels in each block"
+        )
         return
     first = _channels_first(node)
-    grid = labels.reshape((-1, block * block) if first else (block * block, -1))
+    grid = channels.reshape((-1, block * block) if first else (block * block, -1))
     trace.carry(node.outputs[0], {1: joined_along(grid, 0 if first else 1, trace)})
 
 
 def space_to_depth(node: ir.Node, trace: Trace) -> None:
     """SpaceToDepth in both modes: depth first (DCR, the only one before opset 28) or channels first (CRD)."""
-    labels, block = _channels(node, trace), node.attributes.get_int("blocksize", 1)
-    if labels is None:
+    channels, block = _channels(node, trace), node.attributes.get_int("blocksize", 1)
+    if channels is None:
         return
     places = block * block
-    made = np.repeat(labels, places) if _channels_first(node) else np.tile(labels, places)
+    made = np.repeat(channels, places) if _channels_first(node) else np.tile(channels, places)
     trace.carry(node.outputs[0], {1: made})
 
 
@@ -82,11 +84,11 @@ def _channels_first(node: ir.Node) -> bool:
     return node.attributes.get_string("mode", "DCR") == "CRD"
 
 
-def _channels(node: ir.Node, trace: Trace) -> Labels | None:
+def _channels(node: ir.Node, trace: Trace) -> ChannelIndices | None:
     axes = dict(trace.tracked(node.inputs[0]))
-    labels = axes.pop(1, None)
+    channels = axes.pop(1, None)
     trace.pin(axes, f"{label(node)} moves them as space")
-    return labels
+    return channels
 
 
 RULES = {"DepthToSpace": depth_to_space, "Expand": expand, "SpaceToDepth": space_to_depth, "Tile": tile}

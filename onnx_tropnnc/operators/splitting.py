@@ -10,31 +10,31 @@ with `--heads merge` and features on the last axis, the heads do: queries, keys 
 
 import numpy as np
 
-from onnx_tropnnc.operators.trace import Labels, Trace
+from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
 __all__ = ["joined_along", "split_axis", "whole_heads"]
 
 
-def whole_heads(labels: Labels, factors: tuple[int, ...], trace: Trace) -> tuple[int, Labels] | None:
+def whole_heads(channels: ChannelIndices, factors: tuple[int, ...], trace: Trace) -> tuple[int, ChannelIndices] | None:
     """The axis of heads, the last but one, and one channel for each of them; None where there is one head only."""
     heads = len(factors) - 2
     if heads < 0 or factors[heads] == 1 or factors[-1] == 1:
         return None
-    return heads, joined_along(labels.reshape(factors), heads, trace)
+    return heads, joined_along(channels.reshape(factors), heads, trace)
 
 
-def split_axis(labels: Labels, factors: tuple[int, ...], trace: Trace) -> tuple[int, Labels] | None:
+def split_axis(channels: ChannelIndices, factors: tuple[int, ...], trace: Trace) -> tuple[int, ChannelIndices] | None:
     """The axis among those of lengths `factors` that keeps the channels, and the channels along it.
 
     Channels that share a position of it are joined to one. None where the axis is not split: one factor is all of it.
     """
     longest = max(range(len(factors)), key=lambda i: (factors[i], i))
-    if factors[longest] in (1, len(labels)):
+    if factors[longest] in (1, len(channels)):
         return None
-    return longest, joined_along(labels.reshape(factors), longest, trace)
+    return longest, joined_along(channels.reshape(factors), longest, trace)
 
 
-def joined_along(grid: Labels, axis: int, trace: Trace) -> Labels:
+def joined_along(grid: ChannelIndices, axis: int, trace: Trace) -> ChannelIndices:
     """The channels along one axis of a grid, after joining those at the same position of it to one."""
     lines = np.moveaxis(grid, axis, 0).reshape(grid.shape[axis], -1)
     trace.same.append((np.repeat(lines[:, 0], lines.shape[1] - 1), lines[:, 1:].reshape(-1)))

@@ -11,7 +11,7 @@ verbs below, and decide nothing.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -22,16 +22,24 @@ from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of, lab
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
 
-__all__ = ["Axes", "Count", "Kind", "Labels", "Origin", "Pin", "Tie", "Trace", "Use", "shifted"]
+__all__ = ["Axes", "ChannelIndices", "Count", "Kind", "Mark", "Origin", "Pin", "Tie", "Trace", "Use", "shifted"]
 
-Labels = NDArray[np.int64]
-Axes = Mapping[int, Labels]
+ChannelIndices = NDArray[np.int64]
+Axes = Mapping[int, ChannelIndices]
 Kind = Literal["producer", "bias", "consumer", "carrier"]
+Mark = Literal["not_homogeneous", "not_lipschitz", "shifts_zero"]
+"""What a function f of one channel may lack.
+
+not_homogeneous   f(s x) = s f(x) for s > 0 does not hold: a channel may not be rescaled through it
+not_lipschitz     |f(x) - f(y)| <= |x - y| does not hold: error bounds end here
+shifts_zero       f(0) = 0 does not hold: a channel that is left out is not a channel of zeros behind it
+"""
+MARKS: tuple[Mark, ...] = get_args(Mark)
 
 
 @dataclass(frozen=True, eq=False)
 class Use:
-    """Input `slot` of `node` is a constant with one entry a position of `labels` along `axis`.
+    """Input `slot` of `node` is a constant with one entry a position of `channels` along `axis`.
 
     `scale` is what the node multiplies it by (Gemm's alpha and beta).
     """
@@ -40,7 +48,7 @@ class Use:
     node: ir.Node
     slot: int
     axis: int
-    labels: Labels
+    channels: ChannelIndices
     scale: float = 1.0
 
     @property
@@ -53,7 +61,7 @@ class Use:
 
 @dataclass(frozen=True, eq=False)
 class Count:
-    """An integer of `node` that is the number of channels in `labels`: a Reshape's target, a Conv's group.
+    """An integer of `node` that is the number of channels in `channels`: a Reshape's target, a Conv's group.
 
     Negative ones (a Slice's start) count as well, from the end.
     """
@@ -63,7 +71,7 @@ class Count:
     """The input slot, or the attribute's name."""
     index: int | None
     """Which entry of it; None for an attribute that is one integer."""
-    labels: Labels
+    channels: ChannelIndices
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,15 +79,15 @@ class Tie:
     """`node` combines two activations channel by channel."""
 
     node: ir.Node
-    left: Labels
-    right: Labels
+    left: ChannelIndices
+    right: ChannelIndices
 
 
 @dataclass(frozen=True, eq=False)
 class Pin:
     """These channels must stay as they are, for a reason in words."""
 
-    labels: Labels
+    channels: ChannelIndices
     reason: str
 
 
@@ -98,20 +106,19 @@ class Trace:
 
     model: Model
     shapes: Shapes
-    axes: dict[ir.Value, dict[int, Labels]] = field(default_factory=dict)
+    axes: dict[ir.Value, dict[int, ChannelIndices]] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
-    counted: dict[tuple[ir.Node, int | str, int | None], Labels] = field(default_factory=dict)
-    shared: list[tuple[Labels, Labels, str]] = field(default_factory=list)
+    counted: dict[tuple[ir.Node, int | str, int | None], ChannelIndices] = field(default_factory=dict)
+    shared: list[tuple[ChannelIndices, ChannelIndices, str]] = field(default_factory=list)
     """Channels that one number counts; they stay, for the reason, unless they turn out to be the same."""
     ties: list[Tie] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
-    same: list[tuple[Labels, Labels]] = field(default_factory=list)
-    computed: list[Labels] = field(default_factory=list)
+    same: list[tuple[ChannelIndices, ChannelIndices]] = field(default_factory=list)
+    computed: list[ChannelIndices] = field(default_factory=list)
     """Channels that an operator reads together and computes something of."""
-    bent: list[Labels] = field(default_factory=list)
-    stretched: list[Labels] = field(default_factory=list)
-    lifted: list[Labels] = field(default_factory=list)
+    marks: dict[Mark, list[ChannelIndices]] = field(default_factory=lambda: {mark: [] for mark in MARKS})
+    """Channels that go through an operator which lacks a property that merging or an error bound would need."""
     origins: list[Origin] = field(default_factory=list)
     owners: Mapping[ir.Graph, ir.Node] = field(init=False)
     """The nodes that hold bodies, by body."""
@@ -162,49 +169,44 @@ class Trace:
 
     def carry(self, value: ir.Value, axes: Axes) -> None:
         """The tensor's channels stand on these axes."""
-        known = {axis: labels for axis, labels in axes.items() if labels.size}
+        known = {axis: channels for axis, channels in axes.items() if channels.size}
         if known:
             self.axes[value] = known
 
-    def fresh(self, node: ir.Node, count: int) -> Labels:
+    def fresh(self, node: ir.Node, count: int) -> ChannelIndices:
         """New channels, made together by `node`."""
         first = self.origins[-1].last if self.origins else 0
         self.origins.append(Origin(label(node), first, first + count))
         return np.arange(first, first + count)
 
-    def use(self, kind: Kind, node: ir.Node, slot: int, axis: int, labels: Labels, scale: float = 1.0) -> None:
+    def use(
+        self, kind: Kind, node: ir.Node, slot: int, axis: int, channels: ChannelIndices, scale: float = 1.0
+    ) -> None:
         """The constant at `slot` has these channels along `axis`."""
-        self.uses.append(Use(kind, node, slot, axis, labels, scale))
+        self.uses.append(Use(kind, node, slot, axis, channels, scale))
 
-    def count(self, node: ir.Node, where: int | str, index: int | None, labels: Labels) -> None:
+    def count(self, node: ir.Node, where: int | str, index: int | None, channels: ChannelIndices) -> None:
         """An integer of the node counts these channels; one that several readers share counts the same for all."""
-        other = self.counted.setdefault((node, where, index), labels)
-        if other is labels:
-            self.counts.append(Count(node, where, index, labels))
-        elif not np.array_equal(other, labels):
-            self.shared.append((other, labels, f"{label(node)} counts them and other channels with one number"))
+        other = self.counted.setdefault((node, where, index), channels)
+        if other is channels:
+            self.counts.append(Count(node, where, index, channels))
+        elif not np.array_equal(other, channels):
+            self.shared.append((other, channels, f"{label(node)} counts them and other channels with one number"))
 
-    def tie(self, node: ir.Node, left: Labels, right: Labels) -> None:
+    def tie(self, node: ir.Node, left: ChannelIndices, right: ChannelIndices) -> None:
         """Both sides must keep the same channels from now on."""
         self.ties.append(Tie(node, left, right))
         self.same.append((left, right))
 
-    def pin(self, axes: Axes | Iterable[Labels], reason: str) -> None:
+    def pin(self, axes: Axes | Iterable[ChannelIndices], reason: str) -> None:
         """These channels must not change."""
-        for labels in axes.values() if isinstance(axes, Mapping) else axes:
-            self.pins.append(Pin(labels, reason))
+        for channels in axes.values() if isinstance(axes, Mapping) else axes:
+            self.pins.append(Pin(channels, reason))
 
-    def bend(self, axes: Axes) -> None:
-        """A channel may not be rescaled through this: it is not positively homogeneous."""
-        self.bent.extend(axes.values())
-
-    def stretch(self, axes: Axes) -> None:
-        """This may move two values further apart: it is not 1-Lipschitz, so error bounds end here."""
-        self.stretched.extend(axes.values())
-
-    def lift(self, axes: Axes) -> None:
-        """This does not take 0 to 0."""
-        self.lifted.extend(axes.values())
+    def mark(self, axes: Axes, *marks: Mark) -> None:
+        """Note that these channels go through a function without a property; see `Mark`."""
+        for mark in marks:
+            self.marks[mark].extend(axes.values())
 
     def literal(
         self, value: ir.Value | None, index: int, reader: tuple[ir.Node, int]
@@ -248,6 +250,6 @@ class Trace:
         return None
 
 
-def shifted(axes: Axes, moved: Sequence[int]) -> dict[int, Labels]:
+def shifted(axes: Axes, moved: Sequence[int]) -> dict[int, ChannelIndices]:
     """The axes renumbered: axis moved[i] of the input becomes axis i of the output."""
     return {new: axes[old] for new, old in enumerate(moved) if old in axes}

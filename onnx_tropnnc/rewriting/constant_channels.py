@@ -21,7 +21,7 @@ from onnx_tropnnc.graph.constants import array_of, name_of
 from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.operators.trace import Labels
+from onnx_tropnnc.operators.trace import ChannelIndices
 from onnx_tropnnc.running.watching import watching
 
 __all__ = ["fold_constants", "silent_channels"]
@@ -29,7 +29,7 @@ __all__ = ["fold_constants", "silent_channels"]
 Values = NDArray[np.float64]
 
 
-def silent_channels(group: ChannelGroup) -> Labels:
+def silent_channels(group: ChannelGroup) -> ChannelIndices:
     """The channels that may change whose weights are zeros in all producers, and that some consumer reads."""
     silent = ~_weighted(group, group.of_kind("producer")) & (group.blocks >= 0)
     return np.flatnonzero(silent & _weighted(group, group.of_kind("consumer")))
@@ -99,7 +99,7 @@ class _Reader:
         refused = self.place.members[~fits & (self.place.members >= 0)]
         return np.asarray(np.bincount(refused, minlength=count) == 0)
 
-    def fold(self, channels: Labels, values: Values) -> None:
+    def fold(self, channels: ChannelIndices, values: Values) -> None:
         """Take the channels out of the weights, and what they bring into the bias."""
         layer, positions = self.layer, np.flatnonzero(np.isin(self.place.members, channels))
         if not len(positions):

@@ -16,12 +16,12 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.merging.duplicates import contract_exactly
 from onnx_tropnnc.merging.merge_map import MergeMap, keep_channels
-from onnx_tropnnc.operators.trace import Labels
+from onnx_tropnnc.operators.trace import ChannelIndices
 from onnx_tropnnc.rewriting.workspace import Workspace
 
 __all__ = ["BlockDecision", "contract_everywhere", "decided_blocks", "duplicates_of", "expanded", "keep_distinct"]
 
-BlockDecision = Callable[[int, Labels], MergeMap]
+BlockDecision = Callable[[int, ChannelIndices], MergeMap]
 """A block's first size and the channels that are left of it to a map over those."""
 
 
@@ -49,7 +49,7 @@ def duplicates_of(model: Model, names: Iterable[str]) -> dict[str, MergeMap]:
     return {g.name: found for g, found in contract_everywhere(groups, workspace, workspace.apply).items()}
 
 
-def keep_distinct(order: Labels, count: int, duplicates: MergeMap) -> MergeMap:
+def keep_distinct(order: ChannelIndices, count: int, duplicates: MergeMap) -> MergeMap:
     """The map that keeps the first `count` channels of a ranking that are not equal, each with its duplicates added.
 
     >>> keep_distinct(np.array([2, 0, 1]), 1, MergeMap.mean_in_sum_out(np.array([0, 1, 0]))).labels

@@ -20,7 +20,7 @@ from onnx_tropnnc.graph.constants import array_of, name_of, own_input, set_array
 from onnx_tropnnc.graph.model import Model, RowScale
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
 from onnx_tropnnc.merging.row_major import row_major
-from onnx_tropnnc.operators.trace import Kind, Labels, Use
+from onnx_tropnnc.operators.trace import ChannelIndices, Kind, Use
 
 __all__ = ["SLAB_BYTES", "Workspace"]
 
@@ -35,11 +35,11 @@ class Workspace:
     """Reads and writes the weights of a model's groups; the groups were found before the first merge."""
 
     model: Model
-    alive: dict[tuple[ir.Node, int, int], Labels] = field(default_factory=dict)
+    alive: dict[tuple[ir.Node, int, int], ChannelIndices] = field(default_factory=dict)
     left: dict[ChannelGroup, NDArray[np.bool_]] = field(default_factory=dict)
     """Per group that was merged already which of its channels are still there."""
 
-    def vectors(self, group: ChannelGroup, channels: Labels) -> ChannelVectors:
+    def vectors(self, group: ChannelGroup, channels: ChannelIndices) -> ChannelVectors:
         """The weights around `channels` (their numbers in the group), which must be one block of it."""
         rows = list(self._blocks(group.of_kind("producer", "bias"), channels))
         columns = list(self._blocks(group.of_kind("consumer"), channels))
@@ -72,7 +72,7 @@ class Workspace:
             _recount(counted, before & ~keep)
         self.left[group] = keep
 
-    def _blocks(self, places: Sequence[Place], channels: Labels) -> Iterator["_Block"]:
+    def _blocks(self, places: Sequence[Place], channels: ChannelIndices) -> Iterator["_Block"]:
         """Per weight its block, once, however many nodes read it for the same channels."""
         seen: set[tuple[ir.Value, int, bytes]] = set()
         for place in places:
@@ -91,7 +91,7 @@ class Workspace:
                 block if use.scale == 1.0 else block * _like(use.scale, block), before, _kernel_size(use, array)
             )
 
-    def _members(self, place: Place) -> Labels:
+    def _members(self, place: Place) -> ChannelIndices:
         alive = self.alive.get((place.use.node, place.use.slot, place.use.axis))
         return place.members if alive is None else place.members[alive]
 
@@ -151,7 +151,7 @@ def _kernel_size(use: Use, array: Array) -> int:
 _APPLY = {"producer": apply_rows, "bias": apply_rows, "consumer": apply_columns, "carrier": apply_carriers}
 
 
-def _merged(whole: Array, members: Labels, stays: NDArray[np.bool_], merge_map: MergeMap, kind: Kind) -> Array:
+def _merged(whole: Array, members: ChannelIndices, stays: NDArray[np.bool_], merge_map: MergeMap, kind: Kind) -> Array:
     """What becomes of an array whose first axis `members` says the channels of."""
     rest: Array = whole[stays]
     for channels in _by_occurrence(members):
@@ -163,7 +163,7 @@ def _merged(whole: Array, members: Labels, stays: NDArray[np.bool_], merge_map: 
 
 
 def _merged_factors(
-    factors: NDArray[np.float64], members: Labels, stays: NDArray[np.bool_], merge_map: MergeMap, kind: Kind
+    factors: NDArray[np.float64], members: ChannelIndices, stays: NDArray[np.bool_], merge_map: MergeMap, kind: Kind
 ) -> NDArray[np.float64]:
     """What a merged row is divided by, so that its pre-fusion kernel is a mean of the cluster's (some turned round).
 
@@ -175,7 +175,7 @@ def _merged_factors(
     return np.copysign(_merged(np.abs(factors), members, stays, lengths, kind), signs)
 
 
-def _positions(members: Labels, channels: Labels) -> Labels:
+def _positions(members: ChannelIndices, channels: ChannelIndices) -> ChannelIndices:
     """Where the channels stand: all positions of the first one, then of the second ..."""
     rank = np.full(max(int(members.max(initial=-1)), int(channels.max(initial=-1))) + 2, -1)
     rank[channels] = np.arange(len(channels))
@@ -184,14 +184,14 @@ def _positions(members: Labels, channels: Labels) -> Labels:
     return found[np.argsort(ranks[found], kind="stable")]
 
 
-def _by_occurrence(members: Labels) -> Iterator[Labels]:
+def _by_occurrence(members: ChannelIndices) -> Iterator[ChannelIndices]:
     """The channels that stand in an axis, those that stand there equally often together."""
     counts = np.bincount(members[members >= 0])
     for times in np.unique(counts[counts > 0]):
         yield np.flatnonzero(counts == times)
 
 
-def _as_block(array: Array, axis: int, positions: Labels, count: int) -> Array:
+def _as_block(array: Array, axis: int, positions: ChannelIndices, count: int) -> Array:
     """(n, d) the slices at `positions` along `axis`, the positions of one channel side by side; a view where it can."""
     moved = np.moveaxis(array, axis, 0)
     if not np.array_equal(positions, np.arange(len(moved))):
