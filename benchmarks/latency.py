@@ -10,10 +10,10 @@ Prints one Markdown table, a row as soon as it is measured.
 import argparse
 from pathlib import Path
 
+from onnx_tropnnc.engine import compress_model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.pipeline import compress_model
 from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.running.verification import Latency, measure_latency
 

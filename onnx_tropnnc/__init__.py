@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from onnx_tropnnc import passes
     from onnx_tropnnc.changes import Change
     from onnx_tropnnc.curves import Curve, sweep
+    from onnx_tropnnc.engine import compress, default_passes
     from onnx_tropnnc.errors import TropnncError
     from onnx_tropnnc.graph.model import Model
     from onnx_tropnnc.options import Options
     from onnx_tropnnc.pass_manager import Pass, PassManager
-    from onnx_tropnnc.pipeline import compress, default_passes
     from onnx_tropnnc.report import Report
 
 __all__ = [
@@ -45,8 +45,8 @@ _HOMES = {
     "PassManager": "pass_manager",
     "Report": "report",
     "TropnncError": "errors",
-    "compress": "pipeline",
-    "default_passes": "pipeline",
+    "compress": "engine",
+    "default_passes": "engine",
     "sweep": "curves",
 }
 

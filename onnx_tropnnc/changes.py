@@ -12,6 +12,7 @@ Change
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.merging.predicted_error import Prediction
@@ -28,9 +29,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Note(Change):
-    """A line for a person."""
+    """Anything else that a person should know, in one line."""
 
     text: str
+    level: Literal["info", "warning"] = "info"
+
+    def __str__(self) -> str:
+        """Return the line as it is printed: a warning begins with `warning: `."""
+        return f"warning: {self.text}" if self.level == "warning" else self.text
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+from onnx_tropnnc.engine import SampleSets, compressing, draw_samples, exact_passes, finishing_passes, on_a_device
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import EXTERNAL_BYTES, Source, load, to_proto, weight_bytes
@@ -26,7 +27,6 @@ from onnx_tropnnc.merging.representatives import Method
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import PassManager, Progress, silent
 from onnx_tropnnc.passes import CompressChannels, VerifyOutputs
-from onnx_tropnnc.pipeline import SampleSets, compressing, draw_samples, exact_passes, finishing_passes, on_a_device
 from onnx_tropnnc.running.cores import sharing_cores
 from onnx_tropnnc.running.devices import running_on
 from onnx_tropnnc.running.sessions import NotRunnable

@@ -1,7 +1,7 @@
-"""Passes and their manager.
+"""Passes, and the manager that runs them one after the other.
 
-A pass is any callable that takes a `Model`, changes it, and says what it did; it has a `name`. A manager runs passes
-one after the other and is itself a pass, so managers nest.
+A pass is any callable that takes a `Model`, changes it, and returns what it did; it has a `name`. A manager is itself a
+pass, so managers nest. Passes and managers keep nothing of the models they have seen: each may be used again.
 
     class DropDocStrings:
         name = "drop doc strings"
@@ -12,9 +12,11 @@ one after the other and is itself a pass, so managers nest.
             return (Note("doc strings dropped"),)
 """
 
+import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import onnx
@@ -26,9 +28,12 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.report import Report, Timing
 
-__all__ = ["Pass", "PassManager", "Progress", "silent"]
+__all__ = ["Pass", "PassManager", "Progress", "TimedChanges", "silent"]
+
+_LOG = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
+"""Called with one line of text before each step."""
 
 
 class Pass(Protocol):
@@ -36,37 +41,58 @@ class Pass(Protocol):
 
     @property
     def name(self) -> str:
-        """What the step does, as a verb phrase; shown while it runs."""
+        """What the step does, as a verb phrase; shown while the step runs."""
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """Change the model in place and say what was done."""
+        """Change the model in place and return what was done."""
 
 
 def silent(_: str) -> None:
-    """Progress that nobody watches."""
+    """Ignore progress."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class TimedChanges:
+    """What passes did to one model, and how long each pass took."""
+
+    changes: tuple[Change, ...]
+    timings: tuple[Timing, ...]
+
+
+@dataclass(frozen=True)
 class PassManager:
-    """Runs passes in order.
+    """Run passes in order.
 
-    `progress` is called with each pass's name before it runs; `timings` says afterwards how long each one took.
+    Attributes:
+        passes: the passes; an iterator is read once, when the manager is made.
+        name: what the passes do together, where the manager is used as a pass.
+        progress: called with each pass's name before the pass runs.
     """
 
     passes: Iterable[Pass]
     name: str = "passes"
     progress: Progress = silent
-    timings: list[Timing] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # an iterator would be empty at the second run
+        object.__setattr__(self, "passes", tuple(self.passes))
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """Run every pass on the model."""
+        """Run every pass on the model and return what they did."""
+        return self.timed(model).changes
+
+    def timed(self, model: Model) -> TimedChanges:
+        """Run every pass on the model and return what they did and how long each one took."""
         changes: list[Change] = []
+        timings: list[Timing] = []
         for step in self.passes:
             self.progress(step.name)
             start = time.perf_counter()
-            changes.extend(step(model))
-            self.timings.append(Timing(step.name, time.perf_counter() - start))
-        return tuple(changes)
+            done = step(model)
+            timings.append(Timing(step.name, time.perf_counter() - start))
+            changes.extend(done)
+            _LOG.info("%s: %s in %.2f s", step.name, _counted(done), timings[-1].seconds)
+        return TimedChanges(tuple(changes), tuple(timings))
 
     def run(
         self, source: Source, *, input_shapes: Mapping[str, tuple[int, ...]] | None = None
@@ -77,7 +103,13 @@ class PassManager:
         return to_proto(model), report
 
     def report(self, model: Model) -> Report:
-        """Run every pass on a loaded model, and report sizes before and after."""
+        """Run every pass on a loaded model, and return a report with the sizes before and after."""
         before = size_of(model, shapes_of(model))
-        changes = self(model)
-        return Report(model.name, before, size_of(model, shapes_of(model)), changes, tuple(self.timings))
+        done = self.timed(model)
+        return Report(model.name, before, size_of(model, shapes_of(model)), done.changes, done.timings)
+
+
+def _counted(changes: Iterable[Change]) -> str:
+    """Return how many changes of each kind there are, such as `3 Merged, 1 Kept`, for the log."""
+    counts = Counter(type(change).__name__ for change in changes)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no changes"

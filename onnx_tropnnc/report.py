@@ -107,7 +107,7 @@ class Report:
             "reconstructed": [_plain(change) for change in self.of(Reconstructed)],
             "folded": [_plain(change) for change in self.of(Folded)],
             "not_folded": [_plain(change) for change in self.of(NotFolded)],
-            "notes": [change.text for change in self.of(Note)],
+            "notes": [str(note) for note in self.of(Note)],
             "verification": None if self.verification is None else _verification(self.verification),
             "timings": [_plain(timing) for timing in self.timings],
             "seed": self.seed,
@@ -127,7 +127,7 @@ class Report:
         """
         from onnx_tropnnc.reporting.page import page
 
-        return page(self.to_dict())
+        return page(self.to_dict(), warnings=[str(note) for note in self.of(Note) if note.level == "warning"])
 
 
 def _merged(change: Merged) -> dict[str, Any]:

@@ -113,4 +113,4 @@ def _told(untold: Sequence[str]) -> tuple[Note, ...]:
         return ()
     others = f" and {len(untold) - 1} more" if len(untold) > 1 else ""
     text = f"activations of {untold[0]}{others} are too large for float32 on the samples; weights decided there"
-    return (Note(f"warning: {text}"),)
+    return (Note(text, "warning"),)

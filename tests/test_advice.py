@@ -50,7 +50,7 @@ def image_to_image() -> object:
 
 def test_a_low_cosine_is_warned_of_with_a_ratio_that_is_safe() -> None:
     _, report = compress(image_to_image(), ratio=0.85, reconstruct="off", method="random")  # type: ignore[arg-type]
-    text = next(note.text for note in report.of(Note) if note.text.startswith("warning: the cosine"))
+    text = next(str(note) for note in report.of(Note) if note.level == "warning")
     start, _, safe = text.partition(", below 0.9; --ratio ")
     assert start.startswith("warning: the cosine of output y is 0.")
     ratio = float(safe.removesuffix(" reaches it"))
@@ -67,7 +67,7 @@ def test_where_no_ratio_is_safe_samples_are_asked_for() -> None:
     ending = "no ratio of 0.05 or more reaches it"
     for data, end in ((None, f"{ending} on made-up samples; give --data to know better"), (samples, ending)):
         _, report = compress(model, ratio=0.6, reconstruct="off", method=Negated(), data=data)
-        (warning,) = (note.text for note in report.of(Note) if note.text.startswith("warning: the cosine"))
+        (warning,) = (str(note) for note in report.of(Note) if note.level == "warning")
         assert warning.endswith(end)
 
 
@@ -93,7 +93,7 @@ def groups() -> list[object]:
 def test_a_slower_result_says_why_and_what_to_do(groups: list[object]) -> None:
     note = slowdown(timed(1.0, 2.13, 45), groups, lambda: Rounding.to(8))  # type: ignore[arg-type]
     assert note is not None
-    assert note.text == (
+    assert str(note) == (
         "warning: the result is 2.1 x slower than the original: onnxruntime is fast at multiples of 8 "
         "channels here, and 1 of 1 merged groups have other counts (such as 45); give --round-to auto"
     )

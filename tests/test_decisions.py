@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from onnx_tropnnc.changes import Kept, Merged
+from onnx_tropnnc.engine import compress_model
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.pipeline import compress_model
 from onnx_tropnnc.report import Report
 
 

@@ -10,13 +10,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from onnx_tropnnc import compress
 from onnx_tropnnc.backend import array_module, missing_cuda, to_numpy
 from onnx_tropnnc.changes import Merged, Note
+from onnx_tropnnc.engine import on_a_device
 from onnx_tropnnc.merging.clustering import Keep, cluster
 from onnx_tropnnc.merging.gram import gram_matrix
 from onnx_tropnnc.merging.merge_map import ChannelVectors
 from onnx_tropnnc.merging.representatives import Iterative, merge
 from onnx_tropnnc.merging.wide_ward import wide_labels
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.pipeline import on_a_device
 from onnx_tropnnc.running.devices import CPU, CUDA, cuda_provider_missing, providers, running_on
 from onnx_tropnnc.running.sessions import Runner
 from onnx_tropnnc.solving.reconstruction import NormalEquations, Solution, solve
@@ -53,7 +53,7 @@ def test_sessions_run_on_what_onnxruntime_has() -> None:
 def test_without_a_gpu_there_is_a_line_where_one_was_asked_for() -> None:
     options, notes = on_a_device(Options(ratio=0.5, device="cuda"))
     assert options.device == "cpu"
-    assert [note.text for note in notes] == [f"warning: --device cuda: {missing_cuda()}; the CPU did the work"]
+    assert [str(note) for note in notes] == [f"warning: --device cuda: {missing_cuda()}; the CPU did the work"]
     for device in ("auto", "cpu"):
         options, notes = on_a_device(Options(ratio=0.5, device=device))
         assert (options.device, notes) == ("cpu", ())

@@ -1,6 +1,9 @@
 """Passes in order; a manager is a pass; a user's pass takes ten lines."""
 
+import logging
+
 import onnx
+import pytest
 from graphs import dims, graph, random_weights
 
 import onnx_tropnnc as tropnnc
@@ -59,3 +62,24 @@ def test_no_pass_changes_nothing() -> None:
     for node in model.graph.node:
         node.ClearField("domain")
     assert tropnnc.PassManager([]).run(model)[0] == model
+
+
+def test_an_iterator_of_passes_serves_every_run() -> None:
+    manager = tropnnc.PassManager(iter([DropDocStrings(), tropnnc.passes.MergeChannels(ratio=0.5)]))
+    results = [manager.run(network()) for _ in range(2)]
+    assert results[0][0] == results[1][0]
+    assert [len(report.of(Merged)) for _, report in results] == [1, 1]
+
+
+def test_timings_are_those_of_one_run() -> None:
+    manager = tropnnc.PassManager([DropDocStrings(), tropnnc.passes.RefreshShapes()])
+    for _ in range(2):
+        _, report = manager.run(network())
+        assert [timing.step for timing in report.timings] == ["drop doc strings", "refresh shapes"]
+
+
+def test_the_log_says_what_each_pass_did(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "onnx_tropnnc"):
+        tropnnc.PassManager([DropDocStrings(), tropnnc.passes.RefreshShapes()]).run(network())
+    lines = [record.getMessage().partition(" in ")[0] for record in caplog.records]
+    assert lines == ["drop doc strings: 1 Note", "refresh shapes: no changes"]

@@ -12,13 +12,13 @@ from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.changes import Merged
 from onnx_tropnnc.deciding import thinet
 from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
+from onnx_tropnnc.engine import compress
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.merging.merge_map import MergeMap, keep_channels
-from onnx_tropnnc.pipeline import compress
 from onnx_tropnnc.rewriting.rescaling import affines_for
 from tests.graphs import CONTRIB, assert_same_outputs, graph, random_weights, run, twice
 

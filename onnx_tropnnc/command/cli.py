@@ -130,9 +130,9 @@ def _compress(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.changes import Merged
     from onnx_tropnnc.command.outputs import checked, digests, write_reports
     from onnx_tropnnc.deciding.plans import plan_text
+    from onnx_tropnnc.engine import compress_model
     from onnx_tropnnc.errors import OptionError
     from onnx_tropnnc.graph.model_io import check_output, load, save
-    from onnx_tropnnc.pipeline import compress_model
     from onnx_tropnnc.report import Reproduction
 
     if arguments["target"] is None:
@@ -255,7 +255,7 @@ def _inspect(arguments: dict[str, Any]) -> int:
     print_groups(groups, [selection.refusal(group) for group in groups], unreached_layers(model), _console())
     print_coverage(coverage_of(model, shapes, groups, selection.refusal), _console())
     if options.ratio != 0.0:
-        from onnx_tropnnc.pipeline import compress_model
+        from onnx_tropnnc.engine import compress_model
 
         report = compress_model(model, replace(options, verify=False))
         _tell(report, None, model, arguments | {"quiet": False})
@@ -279,7 +279,8 @@ def _tell(report: "Report", target: Path | None, model: "Model", arguments: dict
         click.echo(f"warning: {conflict}", err=True)
     if arguments["quiet"]:
         for note in report.of(Note):
-            click.echo(note.text, err=True)
+            if note.level == "warning":
+                click.echo(str(note), err=True)
         for shortfall in report.verification.shortfalls if report.verification else ():
             click.echo(f"FAILED: {shortfall}", err=True)
         return

@@ -60,7 +60,7 @@ def _lines(report: Report) -> Iterable[str]:
     if report.verification is not None:
         yield from _verified(report.verification)
     for note in report.of(Note):
-        yield note.text
+        yield str(note)
 
 
 def _errors(merged: Iterable[Merged], solved: Iterable[Reconstructed]) -> Iterable[str]:

@@ -5,7 +5,7 @@
 The page says nothing that the JSON does not: it is made from the same facts (report.schema.json).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -17,8 +17,8 @@ __all__ = ["page"]
 Facts = Mapping[str, Any]
 
 
-def page(facts: Facts) -> str:
-    """The page, from what Report.to_dict() gives.
+def page(facts: Facts, *, warnings: Sequence[str] = ()) -> str:
+    """The page, from what Report.to_dict() gives; `warnings` are those of its notes that stand out.
 
     Raises:
         OptionError: jinja2 or matplotlib is not installed.
@@ -41,7 +41,7 @@ def page(facts: Facts) -> str:
         shares=shares(facts),
         rows=_sizes(facts),
         readers=_reader_errors(facts),
-        warned=_warned(facts),
+        warned=warnings,
         **pictures,
     )
 
@@ -78,8 +78,3 @@ def _error(layer: Mapping[str, Any]) -> str:
         return f"{layer['node']}: solved, of outputs that do not vary"
     both = "" if layer["refitted"] is None else f" with {layer['refitted']}"
     return f"{layer['node']}: {100 * before:.2g} % merged, {100 * after:.2g} % solved{both}"
-
-
-def _warned(facts: Facts) -> list[str]:
-    """Notes that warn."""
-    return [note for note in facts["notes"] if note.startswith("warning: ")]

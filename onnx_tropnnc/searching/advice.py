@@ -46,7 +46,7 @@ def fidelity(report: Report, check: VerifyOutputs, options: Options, again: Agai
     if warning is None:
         return None
     if options.ratio is None or sum(timing.seconds for timing in report.timings) > _PATIENCE:
-        return Note(f"warning: {warning}; ask for less, or give --data")
+        return Note(f"{warning}; ask for less, or give --data", "warning")
     quick = replace(check, timing_seconds=0.0)
     low, high = 0, math.ceil(options.ratio / 0.05 - 1e-9)
     while high - low > 1:
@@ -54,9 +54,9 @@ def fidelity(report: Report, check: VerifyOutputs, options: Options, again: Agai
         fine = concern(quick.compare(again(replace(options, ratio=round(0.05 * middle, 2))))) is None
         low, high = (middle, high) if fine else (low, middle)
     if low:
-        return Note(f"warning: {warning}; --ratio {0.05 * low:.2f} reaches it")
+        return Note(f"{warning}; --ratio {0.05 * low:.2f} reaches it", "warning")
     unsure = "" if options.data is not None else " on made-up samples; give --data to know better"
-    return Note(f"warning: {warning}; no ratio of 0.05 or more reaches it{unsure}")
+    return Note(f"{warning}; no ratio of 0.05 or more reaches it{unsure}", "warning")
 
 
 def concern(found: Verification) -> str | None:
@@ -85,15 +85,17 @@ def slowdown(
         return None
     if latency.after_ms - latency.before_ms <= max(latency.before_spread_ms, latency.after_spread_ms):
         return None
-    warning = f"warning: the result is {latency.after_ms / latency.before_ms:.1f} x slower than the original"
+    warning = f"the result is {latency.after_ms / latency.before_ms:.1f} x slower than the original"
     merged, fast = report.of(Merged), measured()
     odd = list(_uneven(merged, groups, fast))
     if not odd:
-        return Note(f"{warning}, though onnxruntime is fast at its channel counts: its time is not where channels went")
+        why = "though onnxruntime is fast at its channel counts: the slow layers are not the merged ones"
+        return Note(f"{warning}, {why}", "warning")
     multiple, example = odd[0]
     return Note(
         f"{warning}: onnxruntime is fast at multiples of {multiple} channels here, and {len(odd)} of {len(merged)} "
-        f"merged groups have other counts (such as {example}); give --round-to auto"
+        f"merged groups have other counts (such as {example}); give --round-to auto",
+        "warning",
     )
 
 

@@ -1,8 +1,6 @@
 """compress(): the default pipeline, from options to a smaller model and a report.
 
-    load -> plain weights and shapes -> fold BatchNormalization -> check -> decide, merge, solve -> shapes -> verify
-
-(The room is not called compress: a module of that name would stand before the function `onnx_tropnnc.compress`.)
+load -> plain weights and shapes -> fold BatchNormalization -> check -> decide, merge, solve -> shapes -> verify
 """
 
 import inspect
@@ -111,8 +109,8 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
 
 def _compressed(model: Model, options: Options, before: Size, progress: Progress) -> Report:
     samples = draw_samples(model, options)
-    exact = PassManager(exact_passes(options, samples), progress=progress)
-    changes = exact(model)
+    exact = PassManager(exact_passes(options, samples), progress=progress).timed(model)
+    changes = exact.changes
     if options.measures_rounding:
         options = replace(options, round_to=options.rounding)
         changes += (Note(f"channel counts are rounded up to {options.rounding}"),)
@@ -132,8 +130,8 @@ def _compressed(model: Model, options: Options, before: Size, progress: Progress
         options = within_latency(options, partial(again, solved=False), check.latency, progress)
     if options.max_drop is not None:
         options = within_drop(options, check, again, progress)
-    merging = PassManager(merging_passes(options, samples, before, decider), progress=progress)
-    changes += merging(model)
+    merging = PassManager(merging_passes(options, samples, before, decider), progress=progress).timed(model)
+    changes += merging.changes
     timings = (*exact.timings, *merging.timings)
     report = Report(model.name, before, size_of(model, shapes_of(model)), changes, timings, options.seed)
     if not report.passed:
@@ -147,10 +145,10 @@ def on_a_device(options: Options) -> tuple[Options, tuple[Note, ...]]:
     if options.device == "auto":
         return replace(options, device="cpu" if reason else "cuda"), ()
     if reason:
-        return replace(options, device="cpu"), (Note(f"warning: --device cuda: {reason}; the CPU did the work"),)
+        return replace(options, device="cpu"), (Note(f"--device cuda: {reason}; the CPU did the work", "warning"),)
     if options.device == "cuda" and cuda_provider_missing():
         line = "onnxruntime has no CUDAExecutionProvider here; models ran on the CPU"
-        return options, (Note(f"warning: --device cuda: {line}"),)
+        return options, (Note(f"--device cuda: {line}", "warning"),)
     return options, ()
 
 

@@ -142,7 +142,7 @@ def test_merging_alone_gives_what_the_pipeline_gives_without_solving() -> None:
 @pytest.mark.skipif(missing_cuda() is None, reason="there is a GPU here")
 def test_without_a_gpu_the_cpu_does_the_work_and_says_so() -> None:
     result, report = compress(network(), ratio=0.5, device="cuda", verify=False)
-    assert report.of(Note)[0].text == f"warning: --device cuda: {missing_cuda()}; the CPU did the work"
+    assert report.of(Note)[0] == Note(f"--device cuda: {missing_cuda()}; the CPU did the work", "warning")
     assert (
         result.SerializeToString() == compress(network(), ratio=0.5, device="cpu", verify=False)[0].SerializeToString()
     )
