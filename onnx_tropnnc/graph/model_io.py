@@ -21,6 +21,7 @@ import onnx_ir as ir
 from onnx_tropnnc.errors import InputModelError, OutputPathError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_checks import check_graph, check_stored
+from onnx_tropnnc.graph.placing import data_file, place_with_data
 from onnx_tropnnc.graph.proto_checks import check_proto
 from onnx_tropnnc.graph.streaming import hollowed, write_whole
 
@@ -106,15 +107,15 @@ def _writable(path: Path, source: Source) -> Path:
 def save(model: Model, target: str | os.PathLike[str], *, external_data: bool = False) -> None:
     """Write the model so that `target` appears whole or not at all.
 
-    Weights go to `target`.data where `external_data` asks for it or the model is over EXTERNAL_BYTES; a file that
-    stood there is taken away first, so that no moment has an old model beside new data.
+    Weights go to `target`.data where `external_data` asks for it or the model is over EXTERNAL_BYTES. An older pair of
+    model and data stays whole until the new pair is.
 
     Raises:
         OutputPathError: the file system refuses (no space, no permission).
     """
     path = check_output(target, model.source if isinstance(model.source, Path) else model.name)
     external = external_data or weight_bytes(model) > EXTERNAL_BYTES
-    for written in (path, _data_file(path)) if external else (path,):
+    for written in (path, data_file(path)) if external else (path,):
         if written.exists() and any(written.samefile(file) for file in model.files if file.exists()):
             raise OutputPathError(f"{written}: belongs to the input, which is never overwritten; name another file")
     try:
@@ -146,25 +147,19 @@ def _without_stored_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def _data_file(path: Path) -> Path:
-    return path.with_name(path.name + ".data")
-
-
 def _write(model: Model, path: Path, folder: Path, external: bool) -> None:
-    data = _data_file(path)
     draft = folder / path.name
     if external:
-        ir.save(model.ir, draft, external_data=data.name)
+        ir.save(model.ir, draft, external_data=data_file(path).name)
     else:
         hollow, large = hollowed(model.ir)
         with draft.open("wb") as file:
             write_whole(to_proto(replace(model, ir=hollow)), large, file)
     _adopt_mode(draft, path)
     if external:
-        path.unlink(missing_ok=True)
-        _adopt_mode(folder / data.name, data)
-        os.replace(folder / data.name, data)
-    os.replace(draft, path)
+        place_with_data(draft, path, model.files)
+    else:
+        os.replace(draft, path)
 
 
 def _adopt_mode(draft: Path, target: Path) -> None:

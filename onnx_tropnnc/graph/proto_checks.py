@@ -15,7 +15,7 @@ import onnx.defs
 
 from onnx_tropnnc.errors import InputModelError
 
-__all__ = ["check_proto"]
+__all__ = ["check_proto", "graphs_of"]
 
 _FIELDS: Mapping[str, tuple[str, int]] = {
     "FLOAT": ("float_data", 4),
@@ -43,7 +43,7 @@ def check_proto(proto: onnx.ModelProto, name: str) -> None:
     """Raise InputModelError for the first thing that does not hold; `name` is how the model is called."""
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     local = {(function.domain, function.name) for function in proto.functions}
-    for graph in _graphs(proto.graph):
+    for graph in graphs_of(proto.graph):
         reason = _about_names(graph)
         for tensor in graph.initializer:
             reason = reason or _about_tensor(tensor)
@@ -54,14 +54,15 @@ def check_proto(proto: onnx.ModelProto, name: str) -> None:
             raise InputModelError(f"{name}: {reason}; the file is truncated or broken, export it again")
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graph and the graphs in its nodes' attributes, however deep."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)
+                yield from graphs_of(attribute.g)
             for inner in attribute.graphs:
-                yield from _graphs(inner)
+                yield from graphs_of(inner)
 
 
 def _about_names(graph: onnx.GraphProto) -> str | None:

@@ -1,0 +1,81 @@
+"""Put a finished model with its data file where an older pair may stand, so that OUT always loads.
+
+A file system replaces one file atomically, not two. With an older data file in the place of the new one, the new pair
+therefore goes through a second name:
+
+    step                                    OUT reads            a run that is killed after this step leaves
+    0  before                               OUT.data, old        the old model
+    1  new data becomes OUT.data.new1       OUT.data, old        the old model
+    2  a model that reads it becomes OUT    OUT.data.new1        the new model
+    3  the same data becomes OUT.data       OUT.data.new1        the new model
+    4  a model that reads that becomes OUT  OUT.data             the new model
+    5  OUT.data.new1 is removed             OUT.data             the new model
+
+The result has the same names and the same bytes whether something stood there before or not.
+"""
+
+import itertools
+import os
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+import onnx
+
+from onnx_tropnnc.graph.proto_checks import graphs_of
+
+__all__ = ["data_file", "place_with_data"]
+
+
+def data_file(path: Path) -> Path:
+    """Return where the weights of the model at `path` lie when they are external."""
+    return path.with_name(f"{path.name}.data")
+
+
+def place_with_data(draft: Path, path: Path, never_removed: Collection[Path]) -> None:
+    """Move the model `draft` and the data file beside it to `path` and its data file.
+
+    Data files that an earlier, killed run left under a second name are removed, except the files of `never_removed`.
+    """
+    new, data = data_file(draft), data_file(path)
+    if not new.exists():  # the model has no weights
+        os.replace(draft, path)
+        return
+    if not data.exists():
+        os.replace(new, data)
+        os.replace(draft, path)
+        return
+    seconds = [path.with_name(f"{data.name}.new{number}") for number in range(1, 2 + _left_behind(data))]
+    # Everything that may fail for want of room happens before the first file is moved.
+    twin, renamed = draft.with_name("twin"), draft.with_name("renamed")
+    _duplicate(new, twin)
+    renamed.write_bytes(_reading(draft, data.name, seconds[-1].name).SerializeToString())
+    shutil.copymode(draft, renamed)
+    for source, target in ((new, seconds[-1]), (renamed, path), (twin, data), (draft, path)):
+        os.replace(source, target)
+    for second in seconds:
+        if not any(second.samefile(file) for file in never_removed if file.exists()):
+            second.unlink()
+
+
+def _left_behind(data: Path) -> int:
+    """Return how many second names in a row are taken already."""
+    return next(n for n in itertools.count() if not data.with_name(f"{data.name}.new{n + 1}").exists())
+
+
+def _reading(draft: Path, before: str, now: str) -> onnx.ModelProto:
+    """Return the model with another name for its data file."""
+    model = onnx.load(draft, load_external_data=False)
+    entries = (e for graph in graphs_of(model.graph) for tensor in graph.initializer for e in tensor.external_data)
+    for entry in entries:
+        if entry.key == "location" and entry.value == before:
+            entry.value = now
+    return model
+
+
+def _duplicate(source: Path, target: Path) -> None:
+    """Give the file a second name, or make a copy where the file system knows no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
