@@ -11,10 +11,9 @@ from itertools import product
 from measuring import LabelledImages, Subject, nearest_threshold, size, top_1
 from paper_tables import NonUniformTable, Row
 
-from onnx_tropnnc.merging.clustering import Threshold, Variant
-from onnx_tropnnc.merging.features import Features
+from onnx_tropnnc.choices import Features, Linkage, Variant
+from onnx_tropnnc.merging.clustering import Threshold
 from onnx_tropnnc.merging.representatives import Cup, Iterative, Method, TropNNC
-from onnx_tropnnc.merging.trees import Linkage
 
 __all__ = ["Rule", "ablation_lines", "equal_size_lines", "rules_of", "threshold_lines"]
 

@@ -10,15 +10,14 @@ from typing import get_args
 from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.group_selection import Selection, ratio_for
 from onnx_tropnnc.analysis.rounding import Rounding
+from onnx_tropnnc.choices import Clustering, Features, Linkage, RepresentativeInput, Variant
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.inputs.readers import Data
 from onnx_tropnnc.merging.baselines import Cup, NeuralPath
-from onnx_tropnnc.merging.clustering import Clustering, Extent, Threshold, Variant
-from onnx_tropnnc.merging.features import Features
+from onnx_tropnnc.merging.clustering import Extent, Threshold
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.merging.plugins import plugin_methods
-from onnx_tropnnc.merging.representatives import METHODS, Iterative, Method, RepresentativeInput, TropNNC
-from onnx_tropnnc.merging.trees import Linkage
+from onnx_tropnnc.merging.representatives import METHODS, Iterative, Method, TropNNC
 from onnx_tropnnc.running.activations import FRONTIER_BYTES
 from onnx_tropnnc.searching.fast_multiples import fast_multiples
 

@@ -1,5 +1,6 @@
 """The package as a user gets it: one copy of passes/, typed, with its command."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -136,3 +137,14 @@ def test_a_dependency_without_a_lowest_version_is_refused(tmp_path: Path) -> Non
     )
     assert result.returncode == 1
     assert result.stderr.strip() == "numpy: has no lower bound; write NAME>=VERSION in pyproject.toml"
+
+
+def test_every_public_name_can_be_imported_and_is_listed_for_type_checkers() -> None:
+    import onnx_tropnnc
+
+    assert sorted(onnx_tropnnc.__all__) == onnx_tropnnc.__all__
+    assert all(getattr(onnx_tropnnc, name) is not None for name in onnx_tropnnc.__all__)
+    source = (ROOT / "onnx_tropnnc" / "__init__.py").read_text(encoding="utf-8")
+    imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    listed = {alias.name for node in imports if node.module != "typing" for alias in node.names}
+    assert listed == set(onnx_tropnnc.__all__)

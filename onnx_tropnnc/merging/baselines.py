@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Namespace
+from onnx_tropnnc.choices import Features
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.clustering import Extent, Keep, cluster, hierarchical
-from onnx_tropnnc.merging.features import Features, feature_blocks, row_norms
+from onnx_tropnnc.merging.features import feature_blocks, row_norms
 from onnx_tropnnc.merging.generators import merge_generators
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, keep_channels
 

@@ -15,17 +15,18 @@ changes nothing but rounding. Clusters are numbered by their first member and ne
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Array, Namespace, segment_sum, to_numpy
+from onnx_tropnnc.choices import Clustering, Linkage, Variant
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.gram import Gram, fits_float32, gram_matrix, row_lengths, squared_distances
 from onnx_tropnnc.merging.labels import Labels, numbered_by_first
-from onnx_tropnnc.merging.trees import Linkage, agglomerative, tree_heights
+from onnx_tropnnc.merging.trees import agglomerative, tree_heights
 from onnx_tropnnc.merging.wide_ward import wide_heights, wide_labels
 
 __all__ = [
@@ -42,8 +43,6 @@ __all__ = [
 ]
 
 Blocks: TypeAlias = Sequence[NDArray[Any]]
-Clustering: TypeAlias = Literal["kmeans", "ward"]
-Variant: TypeAlias = Literal["raw", "1", "2"]
 
 MAX_ITERATIONS = 300
 WIDE = 4096

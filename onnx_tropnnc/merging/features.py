@@ -10,17 +10,17 @@ cosine, shifted and the sum of inputs are the variations that the paper names un
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_tropnnc.choices import Features
 from onnx_tropnnc.merging.gram import row_lengths
 from onnx_tropnnc.merging.merge_map import ChannelVectors
 
-__all__ = ["Features", "feature_blocks", "row_norms"]
+__all__ = ["feature_blocks", "row_norms"]
 
-Features: TypeAlias = Literal["weights", "fused", "cosine", "shifted", "cup"]
 Blocks: TypeAlias = tuple[NDArray[Any], ...]
 
 

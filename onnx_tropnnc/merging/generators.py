@@ -13,17 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Namespace
+from onnx_tropnnc.choices import Linkage, Variant
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.clustering import (
     Extent,
     Keep,
-    Variant,
     cluster,
     merge_heights,
 )
 from onnx_tropnnc.merging.labels import Labels, numbered_by_first
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
-from onnx_tropnnc.merging.trees import Linkage
 
 __all__ = ["generator_heights", "merge_generators", "shares"]
 

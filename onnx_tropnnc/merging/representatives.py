@@ -16,30 +16,28 @@ A method is any callable of the form `Method`: weights in, merge map out, nothin
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Namespace
+from onnx_tropnnc.choices import Clustering, Features, Linkage, RepresentativeInput, Variant
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.baselines import L1, Cup, NeuralPath, Random, Zonotope
 from onnx_tropnnc.merging.clustering import (
-    Clustering,
     Extent,
     Keep,
     Threshold,
-    Variant,
     cluster,
     merge_heights,
 )
 from onnx_tropnnc.merging.duplicates import contract, contract_duplicates
-from onnx_tropnnc.merging.features import Features, feature_blocks, row_norms
+from onnx_tropnnc.merging.features import feature_blocks, row_norms
 from onnx_tropnnc.merging.generators import generator_heights, merge_generators
 from onnx_tropnnc.merging.gram import Gram, gram_matrix
 from onnx_tropnnc.merging.iterative import Coefficients, alternate, alternate_sign_fixed, summing_to_one
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
-from onnx_tropnnc.merging.trees import Linkage
 
 __all__ = [
     "L1",
@@ -51,7 +49,6 @@ __all__ = [
     "Method",
     "NeuralPath",
     "Random",
-    "RepresentativeInput",
     "SingleOutput",
     "Threshold",
     "TropNNC",
@@ -64,10 +61,6 @@ __all__ = [
     "threshold_heights",
     "threshold_keeping",
 ]
-
-
-RepresentativeInput: TypeAlias = Literal["mean", "sum"]
-"""What becomes of a cluster's incoming weights; the sum is a variation that the paper advises against."""
 
 
 class Method(Protocol):

@@ -1,16 +1,13 @@
 """Agglomerative clustering by SciPy: trees of merges from condensed distances, cut at a count or at a height."""
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_tropnnc.choices import Linkage
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.labels import Labels, numbered_by_first
 
-__all__ = ["Linkage", "agglomerative", "connected", "tree_heights"]
-
-Linkage: TypeAlias = Literal["ward", "complete", "average"]
+__all__ = ["agglomerative", "connected", "tree_heights"]
 
 
 def agglomerative(

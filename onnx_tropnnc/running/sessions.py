@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_tropnnc.errors import TropnncError
+from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.running import devices
 from onnx_tropnnc.running.cores import usable_cores
 
@@ -29,10 +29,6 @@ SILENT = 4
 
 LARGEST_MESSAGE = 2**31 - 1
 """Bytes that protobuf can serialise."""
-
-
-class NotRunnable(TropnncError):
-    """onnxruntime is missing, or cannot load or run this model; the text is the reason."""
 
 
 def runtime_missing() -> str | None:

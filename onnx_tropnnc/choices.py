@@ -1,0 +1,62 @@
+"""The values that options choose among, as types.
+
+Signatures, the checks of `Options` and the command line's help all take them from here. Nothing but typing is imported,
+so that `onnx-tropnnc --help` need not wait for numpy or onnx.
+"""
+
+from typing import Literal, TypeAlias
+
+__all__ = [
+    "Clustering",
+    "Device",
+    "Features",
+    "Heads",
+    "Linkage",
+    "MethodName",
+    "Reconstruct",
+    "RepresentativeInput",
+    "Ties",
+    "Variant",
+]
+
+Clustering: TypeAlias = Literal["kmeans", "ward"]
+"""How channels are clustered to a given count: the paper's k-means, or Ward's tree."""
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+"""Where models and heavy products run; `auto` takes CUDA where it can be used."""
+
+Features: TypeAlias = Literal["weights", "fused", "cosine", "shifted", "cup"]
+"""The vectors that a clustering compares; merging/features.py defines each."""
+
+Heads: TypeAlias = Literal["keep", "merge"]
+"""Whether attention keeps all its heads and makes them narrower, or loses whole heads."""
+
+Linkage: TypeAlias = Literal["ward", "complete", "average"]
+"""The distance between clusters in the tree that a threshold cuts."""
+
+MethodName: TypeAlias = Literal[
+    "auto",
+    "select",
+    "thinet",
+    "tropnnc",
+    "tropnnc-iterative",
+    "tropnnc-single",
+    "neural-path",
+    "zonotope",
+    "cup",
+    "l1",
+    "random",
+]
+"""The methods that come with this package; installed plugins add names, and Python callers may give an object."""
+
+Reconstruct: TypeAlias = Literal["auto", "off", "synthetic", "data"]
+"""What samples the layers that read merged channels are solved on."""
+
+RepresentativeInput: TypeAlias = Literal["mean", "sum"]
+"""What becomes of a cluster's incoming weights; the paper advises against the sum."""
+
+Ties: TypeAlias = Literal["auto", "keep", "merge"]
+"""What happens to channels that a residual connection ties to others."""
+
+Variant: TypeAlias = Literal["raw", "1", "2"]
+"""What a threshold is scaled by: nothing, the dimension of the vectors, or their mean norm."""
