@@ -20,6 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from onnx_tropnnc.deciding.decisions import Decider
+from onnx_tropnnc.graph.knowledge import set_row_scale
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
@@ -93,7 +94,8 @@ class Subject:
         PlainConstants()(model)
         FoldBatchNorm()(model)
         if fused:
-            model.row_scales.clear()
+            for value in model.graph.initializers.values():
+                set_row_scale(value, None)
         return Subject(model)
 
     def merged(

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.changes import Change
 from onnx_tropnnc.graph.constants import add_initializer, name_of, remove_unread
+from onnx_tropnnc.graph.knowledge import set_weight_quantization
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.quantization import is_quantized_weight, quantization_of, quantization_refusal
 
@@ -22,7 +23,7 @@ __all__ = ["DequantizeWeights"]
 
 @dataclass(frozen=True)
 class DequantizeWeights:
-    """Weights as floating-point numbers; how they were stored is kept in `Model.quantized`."""
+    """Weights as floating-point numbers; how they were stored is kept with each weight."""
 
     name: str = "dequantize weights"
 
@@ -30,11 +31,11 @@ class DequantizeWeights:
         """All that can be; the others stay, and layers that read them say why."""
         for node in list(model.graph.all_nodes()):
             if is_quantized_weight(node) and quantization_refusal(node) is None and node.outputs[0].uses():
-                _dequantize(node, model)
+                _dequantize(node)
         return ()
 
 
-def _dequantize(node: ir.Node, model: Model) -> None:
+def _dequantize(node: ir.Node) -> None:
     last, stored = node, quantization_of(node)
     while (mover := _mover(last)) is not None:
         if mover.op_type == "Transpose":
@@ -47,7 +48,7 @@ def _dequantize(node: ir.Node, model: Model) -> None:
     name = name_of(output)
     output.name = None  # the initializer takes it
     weight = add_initializer(node, name, stored.weights())
-    model.quantized[name_of(weight)] = stored
+    set_weight_quantization(weight, stored)
     output.replace_all_uses_with(weight)
     while last is not node:
         source = last.inputs[0]

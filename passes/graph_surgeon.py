@@ -7,12 +7,13 @@ needs   a model whose tensors fit in memory
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_graphsurgeon
 import onnx_ir as ir
 
 from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.graph.knowledge import copy_knowledge_of_equals
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import to_proto
 
@@ -37,5 +38,7 @@ class EditWithGraphSurgeon:
         for entry in before.metadata_props:
             after.metadata_props.add(key=entry.key, value=entry.value)
         after.producer_name, after.producer_version = before.producer_name, before.producer_version
-        model.ir = ir.from_proto(after)
+        edited = ir.from_proto(after)
+        copy_knowledge_of_equals(model.ir, edited)
+        model.replace_content(replace(model, ir=edited))
         return (Note(f"{self.name}: {len(before.graph.node)} nodes became {len(after.graph.node)}"),)

@@ -2,14 +2,14 @@
 
 before  W -> Conv                        merged, cut, solved
 after   DequantizeLinear(q, s, z) -> Conv
-needs   `Model.quantized`
+needs   weights of which it is known how they were stored (`weight_quantization`)
 
 What was only cut has the integers and steps that it had. Where merged or solved weights do not fit, their steps become
 longer, and those of the layer's bias with them: runtimes that compute in integers take the bias's step to be the
 product of the input's and the weight's. A bias that solving brought is stored on that step too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.changes import Change, Note
-from onnx_tropnnc.graph.constants import add_initializer, array_of, copied_from, name_of
+from onnx_tropnnc.graph.constants import add_initializer, array_of, name_of
+from onnx_tropnnc.graph.knowledge import weight_quantization
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.quantization import Quantization
 
@@ -37,9 +38,7 @@ class QuantizeWeights:
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """A note that says how many weights changed."""
         values = [value for graph in model.ir.graphs() for value in graph.initializers.values() if value.uses()]
-        known = {value: _known(value, model) for value in values}
-        stored = {value: quantization for value, quantization in known.items() if quantization is not None}
-        model.quantized.clear()
+        stored = _stored_as(values)
         biases = {value: quantization for value, quantization in stored.items() if _is_bias(value)}
         weights = {value: quantization for value, quantization in stored.items() if value not in biases}
         layers: dict[ir.Node, _Stored] = {}
@@ -77,12 +76,18 @@ class _Stored:
         return cls(found, factors)
 
 
-def _known(value: ir.Value, model: Model) -> Quantization | None:
-    """How the weight was stored; a copy as what it was copied from, under a node name of its own."""
-    name, origin = name_of(value), copied_from(value)
-    if name in model.quantized or origin not in model.quantized:
-        return model.quantized.get(name)
-    return replace(model.quantized[origin], node=f"{name}_dequantize")
+def _stored_as(values: Iterable[ir.Value]) -> dict[ir.Value, Quantization]:
+    """Return how each quantized weight was stored; copies of one weight get nodes with names of their own."""
+    found: dict[ir.Value, Quantization] = {}
+    taken: set[str] = set()
+    for value in values:
+        stored = weight_quantization(value)
+        if stored is None:
+            continue
+        is_copy = stored.node != "" and stored.node in taken
+        found[value] = replace(stored, node=f"{name_of(value)}_dequantize") if is_copy else stored
+        taken.add(stored.node)
+    return found
 
 
 def _is_bias(value: ir.Value) -> bool:

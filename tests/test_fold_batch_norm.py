@@ -7,6 +7,7 @@ from graphs import after, assert_same_outputs, assert_sound, dims, graph, initia
 from numpy.testing import assert_allclose
 
 from onnx_tropnnc.changes import Folded, NotFolded
+from onnx_tropnnc.graph.knowledge import channel_statistics, row_scale
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.passes import FoldBatchNorm, PlainConstants
 
@@ -199,13 +200,14 @@ def test_parameters_that_another_operator_reads_stay() -> None:
 def test_statistics_and_kernels_before_fusion_are_kept() -> None:
     weights = random_weights(w=(4, 2, 3, 3)) | parameters()
     _, loaded = after(graph(f"c = Conv(x, w) {BN}", weights, **IMAGE), FoldBatchNorm())
-    scale = loaded.row_scales["w"]
+    scale = row_scale(loaded.graph.initializers["w"])
     assert scale.axis == 0
     assert_allclose(
         loaded.graph.initializers["w"].const_value.numpy() / scale.factors[:, None, None, None], weights["w"], 1e-5
     )
-    assert_allclose(loaded.statistics["y"].mean, weights["b"])
-    assert_allclose(loaded.statistics["y"].deviation, np.abs(weights["g"]))
+    statistics = channel_statistics(loaded.graph.outputs[0])
+    assert_allclose(statistics.mean, weights["b"])
+    assert_allclose(statistics.deviation, np.abs(weights["g"]))
 
 
 def test_double() -> None:

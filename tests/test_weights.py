@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.graph.knowledge import row_scale
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
@@ -173,7 +174,7 @@ def folded_factors(merge_map: MergeMap, order: list[int]) -> list[float]:
     body = "c = Conv(x, w) n = BatchNormalization <epsilon = 0.0> (c, g, b, m, v) r = Relu(n) y = Conv(r, u)"
     loaded, groups = prepared(graph(body, found, **IMAGE), FoldBatchNorm())
     Workspace(loaded).apply(groups["Conv_0"], merge_map.over(np.array(order)))
-    return loaded.row_scales["w"].factors.tolist()
+    return row_scale(loaded.graph.initializers["w"]).factors.tolist()
 
 
 def test_pre_fusion_factors_are_merged_with_the_channels() -> None:

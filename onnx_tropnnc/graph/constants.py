@@ -13,7 +13,6 @@ __all__ = [
     "add_initializer",
     "array_of",
     "constant_tensor",
-    "copied_from",
     "dims_of",
     "is_floating",
     "label",
@@ -23,8 +22,6 @@ __all__ = [
     "set_array",
     "shape_of",
 ]
-
-COPY_OF = "copy of"
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
@@ -109,14 +106,9 @@ def own_input(node: ir.Node, slot: int, readers: int) -> ir.Value:
     if len(value.uses()) <= readers and not value.is_graph_output():
         return value
     copy = add_initializer(node, f"{value.name}_{node.name or node.op_type}", tensor.numpy())
-    copy.meta[COPY_OF] = copied_from(value)
+    copy.meta.update(value.meta)  # what is known of the constant holds for its copy too
     node.replace_input_with(slot, copy)
     return copy
-
-
-def copied_from(value: ir.Value) -> str:
-    """The name of the constant that this one was copied from; its own where it is none of `own_input`'s copies."""
-    return str(value.meta.get(COPY_OF, name_of(value)))
 
 
 def add_initializer(node: ir.Node, wanted: str, array: NDArray[np.generic]) -> ir.Value:

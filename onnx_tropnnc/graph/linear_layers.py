@@ -26,6 +26,7 @@ from onnx_tropnnc.graph.constants import (
     set_array,
     shape_of,
 )
+from onnx_tropnnc.graph.knowledge import move_knowledge
 
 __all__ = ["LinearLayer", "solving_refusal"]
 
@@ -249,6 +250,7 @@ def _add_zeros_behind(node: ir.Node, shape: tuple[int, ...], dtype: np.dtype[np.
     graph.insert_after(node, add)
     name = name_of(output)
     made.type, made.shape = output.type, output.shape
+    move_knowledge(output, made)
     output.name, made.name = f"{name}_without_bias", name
 
 
@@ -260,4 +262,5 @@ def _remove_add(node: ir.Node, add: ir.Node, slot: int) -> None:
     graph.remove(add, safe=True)
     made.name = None
     output.name = name
+    move_knowledge(made, output)
     remove_unread(bias)

@@ -5,9 +5,9 @@ after   y = W' x + b'     with s = gamma / sqrt(var + epsilon): W' = s W, b' = s
 needs   Conv, ConvTranspose, Gemm or MatMul before it, or one of them + Add; constant weights and parameters; nobody
         else reads W x + b; inference mode
 
-The kernels before fusion stay known (`Model.row_scales`): clustering looks at them (second version of the paper, 7.5),
-and so do the statistics (`Model.statistics`), which tell what the layer's output should look like. The analytic fold
-answers the paper's trained one (section 6): it is that problem's exact solution.
+The kernels before fusion stay known (`row_scale` of the weight), because clustering looks at them (second version of
+the paper, 7.5). So do the mean and deviation that BatchNormalization promised (`channel_statistics` of the output). The
+analytic fold answers the paper's trained one (section 6): it is that problem's exact solution.
 """
 
 import math
@@ -29,7 +29,14 @@ from onnx_tropnnc.graph.constants import (
     remove_unread,
     set_array,
 )
-from onnx_tropnnc.graph.model import ChannelStatistics, Model, RowScale
+from onnx_tropnnc.graph.knowledge import (
+    ChannelStatistics,
+    RowScale,
+    row_scale,
+    set_channel_statistics,
+    set_row_scale,
+)
+from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 
 __all__ = ["fold_batch_norms"]
@@ -47,7 +54,7 @@ def fold_batch_norms(model: Model) -> tuple[Change, ...]:
     every = model.graph.all_nodes()
     nodes = [node for node in every if node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx")]
     shapes = shapes_of(model) if nodes else {}
-    return tuple(_fold(node, model, shapes) for node in nodes)
+    return tuple(_fold(node, shapes) for node in nodes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +67,7 @@ class _Layer:
     """The weight's axis of output channels."""
 
 
-def _fold(node: ir.Node, model: Model, shapes: Shapes) -> Change:
+def _fold(node: ir.Node, shapes: Shapes) -> Change:
     name = label(node)
     found = _layer(node)
     reason = _refusal(node) or (found if isinstance(found, str) else _weight_refusal(found, node, shapes))
@@ -74,11 +81,10 @@ def _fold(node: ir.Node, model: Model, shapes: Shapes) -> Change:
     for what, array in (("weight", weight), ("bias", bias)):
         if _overflows(array, found.weighted.inputs[1]):
             return NotFolded(name, f"the folded {what} of {label(found.weighted)} would overflow its type")
-    _write_weight(found, weight, scale, model)
+    _write_weight(found, weight, scale)
     _write_inner_bias(found, scale)
     _write_bias(found, bias, node)
-    output = _bypass(node)
-    model.statistics[name_of(output)] = ChannelStatistics(beta, np.abs(gamma))
+    set_channel_statistics(_bypass(node), ChannelStatistics(beta, np.abs(gamma)))
     for value in parameters:
         remove_unread(value)
     return Folded(name, label(found.weighted))
@@ -204,13 +210,13 @@ def _folded_weight(layer: _Layer, scale: Vector) -> NDArray[np.float64]:
     return weight * scale.reshape(shape)
 
 
-def _write_weight(layer: _Layer, folded: NDArray[np.float64], scale: Vector, model: Model) -> None:
+def _write_weight(layer: _Layer, folded: NDArray[np.float64], scale: Vector) -> None:
     value = own_input(layer.weighted, 1, 1)
     set_array(value, folded)
-    earlier = model.row_scales.get(name_of(value))
+    earlier = row_scale(value)
     factors = scale if earlier is None else scale * earlier.factors
     if layer.weighted.attributes.get_int("group", 1) == 1 or layer.weighted.op_type == "Conv":
-        model.row_scales[name_of(value)] = RowScale(layer.axis, factors)
+        set_row_scale(value, RowScale(layer.axis, factors))
 
 
 def _beta(node: ir.Node) -> float:

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.constants import add_initializer, constant_tensor, name_of, shape_of
 from onnx_tropnnc.graph.input_shapes import run_size
-from onnx_tropnnc.graph.model import ChannelStatistics, Model
+from onnx_tropnnc.graph.knowledge import ChannelStatistics, channel_statistics
+from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.activations import LockStep, Stop
 from onnx_tropnnc.running.watching import watching
@@ -70,12 +71,12 @@ def affines_for(model: Model, samples: Samples, *, batch: int = 32, memory: int 
 def statistics_affines(
     model: Model, samples: Samples, *, batch: int = 32, memory: int | None = None
 ) -> dict[str, Affine]:
-    """Per tensor in `model.statistics`, the map that makes the samples fit them.
+    """Return for each tensor with known statistics, by name, the map that makes the samples fit them.
 
     Raises:
         NotRunnable: onnxruntime cannot run the model.
     """
-    if not any(name_of(value) in model.statistics for node in model.graph for value in node.outputs):
+    if not _promised(model):
         return {}
     fixed = run_size(samples.inputs)
     if min(samples.count, fixed or samples.count) >= FEW:
@@ -83,14 +84,19 @@ def statistics_affines(
     return _one_by_one(model, samples, batch, memory)
 
 
+def _promised(model: Model) -> dict[ir.Value, ChannelStatistics]:
+    """Return the statistics of every tensor of the main graph that has some, in topological order."""
+    found = {value: channel_statistics(value) for node in model.graph for value in node.outputs}
+    return {value: promised for value, promised in found.items() if promised is not None}
+
+
 # -- in one walk ------------------------------------------------------------------------------------------------------
 
 
 def _in_one_walk(model: Model, samples: Samples) -> dict[str, Affine]:
     probe = model.clone()
-    found = [value for node in probe.graph for value in node.outputs if name_of(value) in model.statistics]
-    names = [name_of(value) for value in found]
-    made = [tensor for value in found for tensor in _normalise(probe, value, model.statistics[name_of(value)])]
+    statistics = _promised(probe)
+    made = [tensor for value, promised in statistics.items() for tensor in _normalise(probe, value, promised)]
     runner = watching(probe, [name_of(tensor) for tensor in made])
     totals, count = [np.zeros(()) for _ in made], 0
     for window, feed in samples.feeds(_run_samples(samples)):
@@ -100,8 +106,8 @@ def _in_one_walk(model: Model, samples: Samples) -> dict[str, Affine]:
         count += size
     moments = [total / count for total in totals]
     return {
-        name: _affine(model.statistics[name], mean, np.sqrt(np.maximum(variance, 0.0)))
-        for name, mean, variance in zip(names, moments[0::2], moments[1::2], strict=True)
+        name_of(value): _affine(promised, mean, np.sqrt(np.maximum(variance, 0.0)))
+        for (value, promised), mean, variance in zip(statistics.items(), moments[0::2], moments[1::2], strict=True)
     }
 
 
@@ -175,12 +181,12 @@ def _rank(value: ir.Value) -> int:
 
 
 def _one_by_one(model: Model, samples: Samples, batch: int, memory: int | None) -> dict[str, Affine]:
-    names = [name_of(v) for node in model.graph for v in node.outputs if name_of(v) in model.statistics]
-    stops = [Stop(name, {KEY: (name,)}) for name in names]
+    statistics = {name_of(value): promised for value, promised in _promised(model).items()}
+    stops = [Stop(name, {KEY: (name,)}) for name in statistics]
     found: dict[str, Affine] = {}
     for visit in LockStep({KEY: model}, samples, stops, batch, memory):
         name = visit.stop.name
-        found[name] = _affine(model.statistics[name], *_moments(entry[KEY][name] for entry in visit))
+        found[name] = _affine(statistics[name], *_moments(entry[KEY][name] for entry in visit))
         visit.update(KEY, name, found[name])
     return found
 

@@ -2,7 +2,7 @@
 
 before  p = W x + b
 after   p = (s W) x + (s b + t)      s, t: one number a channel of axis 1
-needs   p made by a layer into which a BatchNormalization could be folded: it is what `model.statistics` speaks of
+needs   p made by a layer into which a BatchNormalization could be folded: those are the tensors with known statistics
 
 It gives reconstruction a model whose pre-activations have, on synthetic inputs, the statistics that BatchNormalization
 promised (rescaling.py). The model that solves are run on is adjusted so, never the result.

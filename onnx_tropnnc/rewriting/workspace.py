@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, CountPlace, Place
 from onnx_tropnnc.graph.constants import array_of, name_of, own_input, set_array
-from onnx_tropnnc.graph.model import Model, RowScale
+from onnx_tropnnc.graph.knowledge import (
+    RowScale,
+    row_scale,
+    set_row_scale,
+    set_weight_quantization,
+    weight_quantization,
+)
+from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
 from onnx_tropnnc.merging.row_major import row_major
 from onnx_tropnnc.operators.trace import ChannelIndices, Kind, Use
@@ -60,7 +67,8 @@ class Workspace:
         before = self.left.get(group, np.ones(group.channels, bool))
         keep = np.zeros(group.channels, bool)
         keep[merge_map.leaders] = True
-        inputs = [self._own(group, place) for place in group.places]
+        # a constant that others read too, outside the group or for other channels, is copied first
+        inputs = [own_input(place.use.node, place.use.slot, group.alike(place)) for place in group.places]
         done: set[tuple[str, int]] = set()
         for place, value in zip(group.places, inputs, strict=True):
             if (name_of(value), place.use.axis) not in done:
@@ -85,7 +93,7 @@ class Workspace:
             if not positions.size:
                 continue
             block = _as_block(array, use.axis, positions, len(channels))
-            scale = self.model.row_scales.get(name_of(use.value))
+            scale = row_scale(use.value)
             before = None if scale is None else _as_block(_pre_fusion(array, scale), use.axis, positions, len(channels))
             yield _Block(
                 block if use.scale == 1.0 else block * _like(use.scale, block), before, _kernel_size(use, array)
@@ -95,20 +103,10 @@ class Workspace:
         alive = self.alive.get((place.use.node, place.use.slot, place.use.axis))
         return place.members if alive is None else place.members[alive]
 
-    def _own(self, group: ChannelGroup, place: Place) -> ir.Value:
-        """The place's constant, copied first where others read it too: outside the group, or for other channels."""
-        use = place.use
-        before = name_of(use.value)
-        value = own_input(use.node, use.slot, group.alike(place))
-        if before in self.model.row_scales:
-            self.model.row_scales[name_of(value)] = self.model.row_scales[before]
-        if before in self.model.quantized:
-            self.model.quantized[name_of(value)] = self.model.quantized[before]
-        return value
-
     def _rewrite(self, place: Place, value: ir.Value, merge_map: MergeMap, keep: NDArray[np.bool_]) -> None:
         array, axis, members = array_of(value), place.use.axis, self._members(place)
         assert array is not None
+        scale, stored = row_scale(value), weight_quantization(value)
         stays = (members < 0) | keep[members]
         shape = [*array.shape]
         shape[axis] = int(stays.sum())
@@ -117,13 +115,11 @@ class Workspace:
             whole, rest = np.moveaxis(array[slab], axis, 0), np.moveaxis(result[slab], axis, 0)
             rest[...] = _merged(whole, members, stays, merge_map, place.use.kind)
         set_array(value, result)
-        scale = self.model.row_scales.get(name_of(value))
         if scale is not None and scale.axis == axis:
             factors = _merged_factors(scale.factors, members, stays, merge_map, place.use.kind)
-            self.model.row_scales[name_of(value)] = RowScale(axis, factors)
-        stored = self.model.quantized.get(name_of(value))
+            set_row_scale(value, RowScale(axis, factors))
         if stored is not None:
-            self.model.quantized[name_of(value)] = stored.cut(axis, stays)
+            set_weight_quantization(value, stored.cut(axis, stays))
 
     def _drop_positions(self, place: Place, keep: NDArray[np.bool_]) -> None:
         key = (place.use.node, place.use.slot, place.use.axis)

@@ -1,0 +1,159 @@
+"""What passes have learned of a tensor, kept on its `ir.Value`.
+
+    row scale             a weight: what folding a BatchNormalization multiplied its channels by
+    channel statistics    an activation: the mean and deviation that BatchNormalization promised of its channels
+    quantization          a weight: how it was stored where a DequantizeLinear stood before it
+
+onnx-ir copies a value's `meta` when it clones a graph, and renaming a value leaves it alone, so that nobody has to keep
+tables of names up to date. Knowledge of a weight is only returned while it fits the weight's shape: a user's pass may
+have written another tensor since.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.graph.bodies import bodies_of
+from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of, name_of
+from onnx_tropnnc.graph.quantization import Quantization
+
+__all__ = [
+    "ChannelStatistics",
+    "RowScale",
+    "channel_statistics",
+    "copy_knowledge_of_equals",
+    "move_knowledge",
+    "row_scale",
+    "set_channel_statistics",
+    "set_row_scale",
+    "set_weight_quantization",
+    "weight_quantization",
+]
+
+# onnx-ir's own passes and users write into `meta` too, so the keys carry the package's name
+_ROW_SCALE = "onnx_tropnnc.row_scale"
+_STATISTICS = "onnx_tropnnc.channel_statistics"
+_QUANTIZATION = "onnx_tropnnc.quantization"
+_KEYS = (_ROW_SCALE, _STATISTICS, _QUANTIZATION)
+
+
+@dataclass(frozen=True)
+class RowScale:
+    """What folding multiplied a weight's channels by: pre-fusion kernel = kernel / factors along `axis`."""
+
+    axis: int
+    factors: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """What BatchNormalization promises of a tensor's channels (axis 1): their mean and standard deviation."""
+
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+
+def row_scale(value: ir.Value) -> RowScale | None:
+    """Return how to get back to the weight's kernels before fusion, or None where nothing was folded into it."""
+    found, dims = value.meta.get(_ROW_SCALE), dims_of(value)
+    if not isinstance(found, RowScale) or dims is None:
+        return None
+    return found if dims[found.axis : found.axis + 1] == found.factors.shape else None
+
+
+def set_row_scale(value: ir.Value, scale: RowScale | None) -> None:
+    """Remember how to get back to the weight's kernels before fusion; None forgets it."""
+    _set(value, _ROW_SCALE, scale)
+
+
+def channel_statistics(value: ir.Value) -> ChannelStatistics | None:
+    """Return what a folded BatchNormalization promised of the activation, or None where none was folded into it."""
+    found = value.meta.get(_STATISTICS)
+    return found if isinstance(found, ChannelStatistics) else None
+
+
+def set_channel_statistics(value: ir.Value, statistics: ChannelStatistics | None) -> None:
+    """Remember what a folded BatchNormalization promised of the activation; None forgets it."""
+    _set(value, _STATISTICS, statistics)
+
+
+def weight_quantization(value: ir.Value) -> Quantization | None:
+    """Return how the weight was stored as integers, or None where it came as floating-point numbers."""
+    found, dims = value.meta.get(_QUANTIZATION), dims_of(value)
+    if not isinstance(found, Quantization) or dims is None or len(dims) != found.integers.ndim:
+        return None
+    return found if found.axis is None or dims[found.axis] == found.steps.size else None
+
+
+def set_weight_quantization(value: ir.Value, stored: Quantization | None) -> None:
+    """Remember how the weight was stored as integers; None forgets it."""
+    _set(value, _QUANTIZATION, stored)
+
+
+def move_knowledge(source: ir.Value, target: ir.Value) -> None:
+    """Move all that is known of `source` to `target`, which takes its place in the graph."""
+    for key in _KEYS:
+        _set(target, key, source.meta.pop(key, None))
+
+
+def copy_knowledge_of_equals(before: ir.Model, after: ir.Model) -> None:
+    """Copy what is known of the tensors of `before` to those of `after` that have the same name and are still equal.
+
+    Constants are equal where their type, shape and elements are. Computed tensors are equal where the same operator
+    with the same attributes computes them from equal tensors: a change anywhere before a tensor may have changed its
+    statistics.
+    """
+    old = {name_of(value): value for value in _values(before)}
+    equal: set[ir.Value] = set()
+    for value in _values(after):
+        twin = old.get(name_of(value))
+        if twin is not None and _same(twin, value, equal):
+            equal.add(value)
+            for key in _KEYS:
+                _set(value, key, twin.meta.get(key))
+
+
+def _set(value: ir.Value, key: str, found: object) -> None:
+    if found is None:
+        value.meta.pop(key, None)
+    else:
+        value.meta[key] = found
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    """Every tensor of the model, those that a node reads before those that it computes."""
+    for graph in model.graphs():
+        yield from graph.inputs
+        yield from graph.initializers.values()
+    for node in model.graph.all_nodes():
+        yield from node.outputs
+
+
+def _same(before: ir.Value, after: ir.Value, equal: set[ir.Value]) -> bool:
+    """Whether two tensors of one name are equal, given the tensors found `equal` so far."""
+    tensor, other = constant_tensor(before), constant_tensor(after)
+    if tensor is not None or other is not None:
+        if tensor is None or other is None or tensor.dtype != other.dtype or tensor.shape != other.shape:
+            return False
+        left, right = array_of(before), array_of(after)
+        return left is not None and right is not None and left.tobytes() == right.tobytes()
+    maker, node = before.producer(), after.producer()
+    if maker is None or node is None:
+        return maker is node and before.type == after.type and before.shape == after.shape
+    if next(bodies_of(node), None) is not None:
+        return False  # what a body captures from around it is not among the node's inputs
+    return (
+        maker.op_identifier() == node.op_identifier()
+        and all(value is None or value in equal for value in node.inputs)
+        and [v and v.name for v in maker.inputs] == [v and v.name for v in node.inputs]
+        and _attributes(maker) == _attributes(node)
+    )
+
+
+def _attributes(node: ir.Node) -> dict[str, bytes]:
+    """Return the node's attributes in a form that can be compared, whatever their types are."""
+    items = node.attributes.items()
+    return {name: ir.serde.serialize_attribute(a).SerializeToString(deterministic=True) for name, a in items}
