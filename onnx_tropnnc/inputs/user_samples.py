@@ -12,13 +12,7 @@ Arrays that are no input are left alone. With a fixed batch of b, samples beyond
 """
 
 import math
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,24 +20,10 @@ from numpy.typing import NDArray
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.input_shapes import InputSpec, fits, resolve_to, samples_per_run
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.inputs.readers import Data, DataReader, read_all
+from onnx_tropnnc.inputs.readers import Data
+from onnx_tropnnc.inputs.stores import Array, Store, opened
 
 __all__ = ["load_samples"]
-
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class _Store:
-    """Named arrays on disk."""
-
-    path: Path | str
-    names: tuple[str, ...]
-    read: Callable[[str], Array]
-
-    def place(self, name: str) -> str:
-        """Where an array lies, for messages."""
-        return f"{self.path}: array {name}"
 
 
 def load_samples(
@@ -53,7 +33,7 @@ def load_samples(
     given: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Samples:
     """The samples at `path` for a model with these inputs; of more than `limit`, evenly spaced ones."""
-    with _opened(path, specs) as store:
+    with opened(path, specs) as store:
         pictures = _holds_pictures(store, specs)
         names = {s.name: "images" if pictures else _array_name(store, s) for s in specs}
         found = {name: _read(store, name) for name in names.values()}
@@ -61,15 +41,15 @@ def load_samples(
         chosen = _evenly_spaced(_common_count(store, found, labels), limit, samples_per_run(specs, given) or 1)
         if not len(chosen):
             raise SampleError(
-                f"{store.path}: too few samples, one run of the model takes {samples_per_run(specs, given)}"
+                f"{store.source}: too few samples, one run of the model takes {samples_per_run(specs, given)}"
             )
         convert = _normalised if pictures else _cast
         arrays = {s.name: convert(store, names[s.name], found[names[s.name]][chosen], s) for s in specs}
     try:
         inputs = resolve_to(specs, {name: array.shape[1:] for name, array in arrays.items()}, given)
     except SampleError as error:
-        raise SampleError(f"{store.path}: {error}") from None
-    return Samples(inputs, arrays, None if labels is None else labels[chosen], str(store.path))
+        raise SampleError(f"{store.source}: {error}") from None
+    return Samples(inputs, arrays, None if labels is None else labels[chosen], store.source)
 
 
 def _evenly_spaced(count: int, limit: int | None, run: int) -> NDArray[np.int64]:
@@ -79,66 +59,20 @@ def _evenly_spaced(count: int, limit: int | None, run: int) -> NDArray[np.int64]
     return np.arange(size) * count // max(size, 1)
 
 
-@contextmanager
-def _opened(data: Data, specs: Sequence[InputSpec]) -> Iterator[_Store]:
-    if not isinstance(data, str | Path):
-        arrays = read_all(data, specs) if isinstance(data, DataReader) else data
-        source = "the data reader" if isinstance(data, DataReader) else "the arrays given"
-        yield _Store(source, tuple(arrays), lambda name: np.asarray(arrays[name]))
-        return
-    path = Path(data)
-    if path.is_dir():
-        names = tuple(sorted(file.stem for file in path.glob("*.npy")))
-        yield _Store(path, names, lambda name: _guarded(lambda: _plain(path / f"{name}.npy"), f"{path / name}.npy"))
-        return
-    with ExitStack() as stack:
-        file = stack.enter_context(_guarded(lambda: path.open("rb"), str(path)))
-        archive = _guarded(lambda: np.load(file, allow_pickle=False), str(path))
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise SampleError(f"{path}: not an .npz archive; save it with numpy.savez, one array per input")
-        stack.enter_context(archive)
-        yield _Store(
-            path, tuple(archive.files), lambda name: _guarded(lambda: _member(archive, name), f"{path}: array {name}")
-        )
-
-
-def _member(archive: Any, name: str) -> Any:
-    """An array of the archive; numpy hands out the bytes of members that are none."""
-    array = archive[name]
-    if isinstance(array, bytes):
-        raise TypeError("no array")
-    return array
-
-
-def _plain(path: Path) -> Any:
-    return np.load(path, allow_pickle=False)
-
-
-def _guarded(read: Callable[[], Any], place: str) -> Any:
-    try:
-        return read()
-    except FileNotFoundError:
-        raise SampleError(f"{place}: no such file") from None
-    except (ValueError, TypeError) as error:
-        raise SampleError(f"{place} holds no plain numbers (pickled objects are never read)") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise SampleError(f"{place} cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
-
-
-def _holds_pictures(store: _Store, specs: Sequence[InputSpec]) -> bool:
+def _holds_pictures(store: Store, specs: Sequence[InputSpec]) -> bool:
     """Whether `images` is to be read for the only input: there is no array of its own name."""
     return len(specs) == 1 and "images" in store.names and specs[0].name not in store.names
 
 
-def _array_name(store: _Store, spec: InputSpec) -> str:
+def _array_name(store: Store, spec: InputSpec) -> str:
     name = spec.name if spec.name in store.names else spec.name.replace("/", "_")
     if name not in store.names:
         there = ", ".join(store.names) or "none"
-        raise SampleError(f"{store.path}: no array named {spec.name} for the model's input; arrays there: {there}")
+        raise SampleError(f"{store.source}: no array named {spec.name} for the model's input; arrays there: {there}")
     return name
 
 
-def _read(store: _Store, name: str) -> Array:
+def _read(store: Store, name: str) -> Array:
     array = store.read(name)
     if array.ndim == 0 or not array.size:
         raise SampleError(f"{store.place(name)} is empty: {list(array.shape)}; samples are counted on axis 0")
@@ -150,7 +84,7 @@ def _read(store: _Store, name: str) -> Array:
     return array
 
 
-def _labels(store: _Store) -> NDArray[np.int64] | None:
+def _labels(store: Store) -> NDArray[np.int64] | None:
     if "labels" not in store.names:
         return None
     labels = store.read("labels")
@@ -161,14 +95,14 @@ def _labels(store: _Store) -> NDArray[np.int64] | None:
     return labels.astype(np.int64)
 
 
-def _common_count(store: _Store, found: Mapping[str, Array], labels: Array | None) -> int:
+def _common_count(store: Store, found: Mapping[str, Array], labels: Array | None) -> int:
     counts = {name: len(array) for name, array in found.items()} | ({} if labels is None else {"labels": len(labels)})
     if len(set(counts.values())) != 1:
-        raise SampleError(f"{store.path}: the arrays differ in their number of samples (axis 0): {counts}")
+        raise SampleError(f"{store.source}: the arrays differ in their number of samples (axis 0): {counts}")
     return next(iter(counts.values()))
 
 
-def _cast(store: _Store, name: str, array: Array, spec: InputSpec) -> Array:
+def _cast(store: Store, name: str, array: Array, spec: InputSpec) -> Array:
     """The array in the model's dtype, where that loses nothing but the last digits of a wider float."""
     if array.dtype == spec.dtype:
         return array
@@ -183,7 +117,7 @@ def _cast(store: _Store, name: str, array: Array, spec: InputSpec) -> Array:
     return cast
 
 
-def _normalised(store: _Store, name: str, images: Array, spec: InputSpec) -> Array:
+def _normalised(store: Store, name: str, images: Array, spec: InputSpec) -> Array:
     """Pictures as the model's only input reads them; see this module's docstring."""
     if images.ndim != 4 or images.dtype != np.uint8:
         wanted = "wanted: uint8, N x C x H x W, or an array named as the input"
@@ -195,9 +129,9 @@ def _normalised(store: _Store, name: str, images: Array, spec: InputSpec) -> Arr
     return _laid_out(store, values, spec).astype(spec.dtype)
 
 
-def _per_channel(store: _Store, key: str, channels: int) -> NDArray[np.float32]:
+def _per_channel(store: Store, key: str, channels: int) -> NDArray[np.float32]:
     if key not in store.names:
-        raise SampleError(f"{store.path}: images need mean and std beside them, {key} is missing")
+        raise SampleError(f"{store.source}: images need mean and std beside them, {key} is missing")
     values = _read(store, key).astype(np.float32).reshape(-1)
     if values.size not in (1, channels) or (key == "std" and not (values > 0).all()):
         raise SampleError(
@@ -206,7 +140,7 @@ def _per_channel(store: _Store, key: str, channels: int) -> NDArray[np.float32]:
     return values.reshape(1, -1, 1, 1)
 
 
-def _laid_out(store: _Store, images: Array, spec: InputSpec) -> Array:
+def _laid_out(store: Store, images: Array, spec: InputSpec) -> Array:
     declared = spec.shape[1:]
     if fits(images.shape[1:], declared):
         return images
