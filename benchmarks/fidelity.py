@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 import onnx_tropnnc
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.samples import samples_for
-from onnx_tropnnc.running.verification import measure_latency
+from onnx_tropnnc.running.latency import measure_latency
 
 Make = Callable[[float], onnx.ModelProto]
 Channels = tuple[float, ...] | None

@@ -19,7 +19,7 @@ from run_all import MERGING, machine
 from vgg16 import timed
 
 from onnx_tropnnc.backend import missing_cuda
-from onnx_tropnnc.running.devices import cuda_provider_missing
+from onnx_tropnnc.running.sessions import cuda_provider_missing
 
 HERE = Path(__file__).parent
 SOLVING = ("--ratio", "0.3", "--no-verify")

@@ -14,8 +14,8 @@ from onnx_tropnnc.engine import compress_model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.options import Options
+from onnx_tropnnc.running.latency import Latency, measure_latency
 from onnx_tropnnc.running.sessions import NotRunnable
-from onnx_tropnnc.running.verification import Latency, measure_latency
 
 COLUMNS = ("model", "ratio", "weights MB", "after", "MACs M", "after", "ms", "after", "speed-up")
 

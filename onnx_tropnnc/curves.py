@@ -29,8 +29,8 @@ from onnx_tropnnc.pass_manager import PassManager, Progress, silent
 from onnx_tropnnc.passes import CompressChannels, VerifyOutputs
 from onnx_tropnnc.running.cores import sharing_cores
 from onnx_tropnnc.running.devices import running_on
+from onnx_tropnnc.running.latency import measure_latency
 from onnx_tropnnc.running.sessions import NotRunnable
-from onnx_tropnnc.running.verification import measure_latency
 
 __all__ = ["Amount", "Curve", "Point", "parse_sweep", "sweep"]
 

@@ -38,8 +38,8 @@ from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 from onnx_tropnnc.report import Report
-from onnx_tropnnc.running.devices import cuda_provider_missing, running_on
-from onnx_tropnnc.running.sessions import NotRunnable, Runner, runtime_missing
+from onnx_tropnnc.running.devices import running_on
+from onnx_tropnnc.running.sessions import NotRunnable, Runner, cuda_provider_missing, runtime_missing
 from onnx_tropnnc.searching.advice import advice
 from onnx_tropnnc.searching.latency_budget import within_latency
 from onnx_tropnnc.searching.undoing import with_groups_undone, within_drop

@@ -43,7 +43,7 @@ class FoldConstantChannels:
         try:
             if self.samples is None:
                 raise NotRunnable("there are no samples to run the model on")
-            folded = fold_constants(model, silent, self.samples.take(range(min(_FEW, self.samples.count))))
+            folded = fold_constants(model, silent, self.samples.first(_FEW))
         except NotRunnable as error:
             return (Note(f"{sum(silent.values())} channels without weights stay: {error}"),)
         return tuple(Note(f"{count} constant channels of {name} folded into biases") for name, count in folded.items())

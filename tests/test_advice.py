@@ -14,7 +14,8 @@ from onnx_tropnnc.merging.clustering import Keep
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.differences import OutputDifference
-from onnx_tropnnc.running.verification import Latency, Verification
+from onnx_tropnnc.running.latency import Latency
+from onnx_tropnnc.running.verification import Verification
 from onnx_tropnnc.searching.advice import concern, slowdown
 from onnx_tropnnc.searching.fast_multiples import fast_multiples
 

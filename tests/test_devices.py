@@ -17,8 +17,8 @@ from onnx_tropnnc.merging.merge_map import ChannelVectors
 from onnx_tropnnc.merging.representatives import Iterative, merge
 from onnx_tropnnc.merging.wide_ward import wide_labels
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.running.devices import CPU, CUDA, cuda_provider_missing, providers, running_on
-from onnx_tropnnc.running.sessions import Runner
+from onnx_tropnnc.running.devices import CPU, CUDA, providers, running_on
+from onnx_tropnnc.running.sessions import Runner, cuda_provider_missing
 from onnx_tropnnc.solving.reconstruction import NormalEquations, Solution, solve
 
 VECTORS = np.random.default_rng(0).standard_normal((200, 60)).astype(np.float32)

@@ -10,8 +10,8 @@ from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.options import Options
+from onnx_tropnnc.running.latency import Latency
 from onnx_tropnnc.running.sessions import NotRunnable
-from onnx_tropnnc.running.verification import Latency
 from onnx_tropnnc.searching.latency_budget import within_latency
 from tests.graphs import graph
 

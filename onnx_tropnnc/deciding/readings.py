@@ -176,7 +176,7 @@ def _batches(
     samples: Samples, runner: Runner, names: Sequence[str], room: int
 ) -> Iterator[tuple[int, Mapping[str, NDArray[Any]]]]:
     """How many samples, and their tensors: as many as there is room for, which a run of the first one tells."""
-    _, first = next(samples.feeds(1))
+    first = samples.first_feed(1)
     size = int(np.clip(room // max(1, sum(array.nbytes for array in runner.run(first))), 1, 64))
     made = ((window, dict(zip(names, runner.run(feed), strict=True))) for window, feed in samples.feeds(size))
     if run_size(samples.inputs) == 1:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.errors import OptionError, SampleError
 from onnx_tropnnc.graph.input_shapes import (
     ResolvedInput,
     run_size,
@@ -63,6 +63,20 @@ class Samples:
         run = run_size(self.inputs) or 1
         size = max(run, most - most % run)
         return self.take(np.arange(size) * self.count // size)
+
+    def first(self, most: int) -> "Samples":
+        """At most so many of the first samples, but as many as one run takes."""
+        return self.take(range(min(self.count, max(most, run_size(self.inputs) or 1))))
+
+    def first_feed(self, size: int) -> dict[str, NDArray[Any]]:
+        """What the first run reads.
+
+        Raises:
+            SampleError: there are fewer samples than one run takes.
+        """
+        for _, feed in self.feeds(size):
+            return feed
+        raise SampleError(f"{self.source}: {self.count} samples, but a run takes {run_size(self.inputs) or 1}")
 
     def feeds(self, size: int = 32) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
         """What each run reads, with the samples it covers; `size` is how many where the model leaves that free."""

@@ -135,7 +135,7 @@ class LockStep:
     def bytes_per_sample(self) -> int:
         """What the largest frontier takes for one sample, all models together; tensors of unknown shape count 0."""
         run = self._least()
-        _, feed = next(self.samples.feeds(run))
+        feed = self.samples.first_feed(run)
         totals = np.zeros(len(self.stops), np.int64)
         for key, model in self.models.items():
             steps = _plan(model, [stop.wanted.get(key, ()) for stop in self.stops], set(feed))
@@ -231,7 +231,7 @@ class _Stream:
 
     def _run(self, step: _Step, feed: Tensors) -> Tensors:
         if self.runner is None:
-            self.runner = Runner.load(segment(self.model, step.nodes, feed, step.makes), spinning=False)
+            self.runner = Runner.load(segment(self.model, step.nodes, feed, step.makes))
             if lost := set(step.makes) - set(self.runner.outputs):
                 raise NotRunnable(f"{min(lost)} is no tensor of numbers")
         return dict(zip(self.runner.outputs, self.runner.run(feed), strict=True))

@@ -35,6 +35,10 @@ class OutputDifference:
     top1_after: float | None = None
     nonfinite_before: int = 0
     nonfinite_after: int = 0
+    nonfinite_new: int = 0
+    """Values that are NaN or infinite in the result alone."""
+    runs_resized: int = 0
+    """Runs in which the output has another size in the result than in the original: no value of theirs is compared."""
 
 
 @dataclass
@@ -47,6 +51,9 @@ class Tally:
     product: float = 0.0
     largest: float = 0.0
     nonfinite: list[int] = field(default_factory=lambda: [0, 0])
+    nonfinite_new: int = 0
+    compared: int = 0
+    resized: int = 0
     rows: int = 0
     agreeing: int = 0
     labelled: int = 0
@@ -55,7 +62,8 @@ class Tally:
     labels_fit: bool = True
 
     def add(self, before: NDArray[Any], after: NDArray[Any], labels: NDArray[np.int64] | None) -> None:
-        """Count one batch."""
+        """Count one batch, of which both arrays have the same shape."""
+        self.compared += 1
         self._add_differences(before.astype(np.float64).ravel(), after.astype(np.float64).ravel())
         rows = _rows_of_scores(before)
         self.scored = self.scored and rows is not None
@@ -63,9 +71,11 @@ class Tally:
             self._add_rows(rows, after.reshape(rows.shape), labels)
 
     def _add_differences(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> None:
-        finite = np.isfinite(before) & np.isfinite(after)
-        self.nonfinite[0] += int(np.count_nonzero(~np.isfinite(before)))
+        sound = np.isfinite(before)
+        finite = sound & np.isfinite(after)
+        self.nonfinite[0] += int(np.count_nonzero(~sound))
         self.nonfinite[1] += int(np.count_nonzero(~np.isfinite(after)))
+        self.nonfinite_new += int(np.count_nonzero(sound & ~finite))
         odd = ~finite
         if odd.any() and not np.array_equal(before[odd], after[odd], equal_nan=True):
             self.largest = math.inf
@@ -94,19 +104,21 @@ class Tally:
         relative = _ratio(math.sqrt(self.square_difference), math.sqrt(self.square_before))
         norms = math.sqrt(self.square_before) * math.sqrt(self.square_after)
         cosine = max(-1.0, min(1.0, self.product / norms)) if norms else float(self.square_before == self.square_after)
-        broken = math.isinf(self.largest)
+        broken = math.isinf(self.largest) or (self.resized > 0 and not self.compared)
         labelled = self.labelled if self.scored and self.labels_fit else 0
         top1 = [100 * right / labelled if labelled else None for right in self.right]
         return OutputDifference(
             name,
             math.inf if broken else relative,
             0.0 if broken else cosine,
-            self.largest,
+            math.inf if broken else self.largest,
             100 * self.agreeing / self.rows if self.scored and self.rows else None,
             top1[0],
             top1[1],
             self.nonfinite[0],
             self.nonfinite[1],
+            self.nonfinite_new,
+            self.resized,
         )
 
 

@@ -1,4 +1,4 @@
-"""Running models with onnxruntime: imported only when asked for, silent, and with its errors turned into one line.
+"""Run models with onnxruntime, which is imported only when it is used, prints nothing, and fails with one line.
 
     NotRunnable   onnxruntime is missing, or cannot load or run a model: `str(error)` is the reason, for a person
 
@@ -7,7 +7,7 @@ Models of over 2 GB, or with external data, are given by path; smaller ones as b
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,26 +20,26 @@ from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.running import devices
 from onnx_tropnnc.running.cores import usable_cores
 
-__all__ = ["NotRunnable", "Runner", "runtime_conflict", "runtime_missing"]
+__all__ = ["ModelSource", "NotRunnable", "Runner", "cuda_provider_missing", "runtime_conflict", "runtime_missing"]
 
 ModelSource = onnx.ModelProto | bytes | str | Path
 
 SILENT = 4
-"""onnxruntime's severity "fatal": it reports failures by exception, and need not print them too."""
+"""onnxruntime's severity "fatal": failures are raised as exceptions, so they need not be printed as well."""
 
 LARGEST_MESSAGE = 2**31 - 1
-"""Bytes that protobuf can serialise."""
+"""Bytes that protobuf can serialise into one message."""
 
 
 def runtime_missing() -> str | None:
-    """How to get onnxruntime, None where it is there."""
+    """Return how to install onnxruntime, or None where it is installed."""
     if importlib.util.find_spec("onnxruntime") is not None:
         return None
     return "onnxruntime is not installed; pip install onnx-tropnnc[cpu]"
 
 
 def runtime_conflict(installed: Iterable[importlib.metadata.Distribution] | None = None) -> str | None:
-    """One line where both distributions of onnxruntime are installed: they overwrite each other's files."""
+    """Return one line where both distributions of onnxruntime are installed: each overwrites the other's files."""
     found = importlib.metadata.distributions() if installed is None else installed
     names = {(d.metadata["Name"] or "").lower().replace("_", "-") for d in found}
     if not {"onnxruntime", "onnxruntime-gpu"} <= names:
@@ -50,6 +50,15 @@ def runtime_conflict(installed: Iterable[importlib.metadata.Distribution] | None
     )
 
 
+def cuda_provider_missing() -> bool:
+    """Return whether onnxruntime is installed without the execution provider that runs models on CUDA."""
+    if runtime_missing():
+        return False
+    import onnxruntime
+
+    return devices.CUDA[0] not in onnxruntime.get_available_providers()
+
+
 @dataclass(frozen=True)
 class Runner:
     """A loaded model; `outputs` are the names of its numeric outputs."""
@@ -57,23 +66,23 @@ class Runner:
     session: Any
     outputs: tuple[str, ...]
     silence: Any
-    """Run options: runs are as silent as loading."""
+    """Run options that keep runs as silent as loading."""
 
     @staticmethod
     def load(
-        source: ModelSource,
-        threads: int | None = None,
-        providers: Sequence[str] | None = None,
-        *,
-        optimized: bool = True,
-        spinning: bool = True,
+        source: ModelSource, threads: int | None = None, *, optimized: bool = True, spinning: bool = False
     ) -> "Runner":
-        """The model, ready to run on `threads` threads (default: all usable cores); NotRunnable where that fails.
+        """Load the model, ready to run on the device that `devices.running_on` names.
 
-        `providers` are onnxruntime's; None: those of the device that devices.running_on names, the CPU by default.
+        Args:
+            source: a path, the bytes of a file, or a ModelProto.
+            threads: of one run; None: all usable cores.
+            optimized: whether onnxruntime may rewrite the graph; without it every node is run as it stands.
+            spinning: whether waiting threads keep their cores busy. That makes a run by itself faster, and whatever
+                else the machine does slower: latency is measured with it, all other work runs without it.
 
-        Without `optimized` every node is run as it stands. Without `spinning` waiting threads sleep: slower for a run
-        by itself, but short runs between other work do not keep the cores busy with waiting.
+        Raises:
+            NotRunnable: onnxruntime is missing or cannot load the model.
         """
         if missing := runtime_missing():
             raise NotRunnable(missing)
@@ -84,14 +93,17 @@ class Runner:
         options.intra_op_num_threads = threads or usable_cores()
         if not optimized:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # Two sessions share the cores here: one that goes on spinning after its run would slow the other one down.
+        # Two sessions share the cores while latency is measured: one that went on spinning after its own run would
+        # slow the other one down.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        if not spinning:
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+        # TensorFloat-32 rounds to 10 bits, which is more than the differences to be measured.
+        providers = [
+            (name, {"use_tf32": "0"} if name == devices.CUDA[0] else {})
+            for name in devices.providers(onnxruntime.get_available_providers())
+        ]
         try:
-            session = onnxruntime.InferenceSession(
-                _loadable(source), options, providers=_provider_options(onnxruntime, providers)
-            )
+            session = onnxruntime.InferenceSession(_loadable(source), options, providers=providers)
         except _failures() as error:
             raise NotRunnable(_reason(error)) from error
         numeric = tuple(
@@ -104,15 +116,29 @@ class Runner:
         return Runner(session, numeric, silence)
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """The outputs, in order; NotRunnable where onnxruntime fails."""
+        """Return the outputs of one run, in order; raise NotRunnable where onnxruntime fails."""
         try:
             values = self.session.run(list(self.outputs), dict(feed), self.silence)
         except _failures() as error:
             raise NotRunnable(_reason(error)) from error
         return [np.asarray(value) for value in values]
 
+    def depends_on_values(self, output: str, *shapes: tuple[int, ...]) -> bool:
+        """Return whether these shapes of an output can differ because other values were computed in the model.
+
+        So it is with boxes that NonMaxSuppression keeps or places that NonZero finds: the model declares those
+        dimensions as free, and no input has a dimension of that name.
+        """
+        free = next(tuple(value.shape) for value in self.session.get_outputs() if value.name == output)
+        bound = {dim for value in self.session.get_inputs() for dim in value.shape}
+        if any(len(shape) != len(free) for shape in shapes):
+            return False
+        differing = [dim for dim, *sizes in zip(free, *shapes, strict=True) if len(set(sizes)) > 1]
+        return all(not isinstance(dim, int) and (dim is None or dim not in bound) for dim in differing)
+
 
 def _loadable(source: ModelSource) -> str | bytes:
+    """Return the model as onnxruntime takes it, or raise NotRunnable where only a path would do."""
     if isinstance(source, bytes):
         return source
     if isinstance(source, (str, Path)):
@@ -124,17 +150,8 @@ def _loadable(source: ModelSource) -> str | bytes:
     return bytes(source.SerializeToString())
 
 
-def _provider_options(onnxruntime: Any, wanted: Sequence[str] | None) -> list[tuple[str, dict[str, str]]]:
-    there = onnxruntime.get_available_providers()
-    providers = wanted or devices.providers(there)
-    if absent := [name for name in providers if name not in there]:
-        raise NotRunnable(f"onnxruntime has no {', '.join(absent)} here, only {', '.join(there)}")
-    # TensorFloat-32 rounds to 10 bits: more than the differences to be measured.
-    return [(name, {"use_tf32": "0"} if name == "CUDAExecutionProvider" else {}) for name in providers]
-
-
 def _failures() -> tuple[type[Exception], ...]:
-    """The exceptions of onnxruntime: they share no base class but Exception."""
+    """Return the exception types of onnxruntime, which have no base class in common but Exception."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     names = ("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoadCanceled")
@@ -144,7 +161,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _reason(error: Exception) -> str:
-    """onnxruntime's message in one line, without its codes."""
+    """Return onnxruntime's message as one line of at most 400 characters, without its error codes."""
     text = " ".join(str(error).split())
     marker = "[ONNXRuntimeError] : "
     if text.startswith(marker):

@@ -18,4 +18,4 @@ def watching(model: Model, names: Collection[str]) -> Runner:
     probe.graph.outputs.extend(
         value for node in probe.graph for value in node.outputs if name_of(value) in set(names) - there
     )
-    return replace(Runner.load(to_proto(probe), spinning=False), outputs=tuple(names))
+    return replace(Runner.load(to_proto(probe)), outputs=tuple(names))

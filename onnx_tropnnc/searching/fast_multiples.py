@@ -21,7 +21,7 @@ from onnx import helper, numpy_helper
 
 from onnx_tropnnc.analysis.rounding import Rounding
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.running.devices import CPU
+from onnx_tropnnc.running.devices import running_on
 from onnx_tropnnc.running.sessions import Runner, runtime_missing
 
 __all__ = ["GPU_MULTIPLE", "fast_multiples", "free_multiple"]
@@ -72,7 +72,8 @@ def free_multiple(multiples: Sequence[int], times: Sequence[float]) -> int:
 def _times(kind: str) -> list[float]:
     """Seconds of each model's fastest run, all of them in turn."""
     counts = [_BASE + multiple for multiple in MULTIPLES]
-    runners = [Runner.load(_model(kind, count), threads=1, providers=CPU) for count in counts]
+    with running_on("cpu"):
+        runners = [Runner.load(_model(kind, count), threads=1, spinning=True) for count in counts]
     feeds = [{"x": np.ones((1, count, _SIZES[kind], _SIZES[kind]), np.float32)} for count in counts]
     best = [float("inf")] * len(runners)
     for _ in range(_ROUNDS):

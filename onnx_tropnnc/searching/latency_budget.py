@@ -13,8 +13,8 @@ from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Progress
+from onnx_tropnnc.running.latency import Latency
 from onnx_tropnnc.running.sessions import NotRunnable
-from onnx_tropnnc.running.verification import Latency
 
 __all__ = ["within_latency"]
 

@@ -58,7 +58,7 @@ class PairJob:
         source, reads, runner = self.job.consumer.source, self.job.consumer.reads, None
         for batch in visit:
             feed = {reads: batch[COMPRESSED][reads]}
-            runner = runner or Runner.load(segment(self.model, self.pair.nodes, feed, [source]), spinning=False)
+            runner = runner or Runner.load(segment(self.model, self.pair.nodes, feed, [source]))
             yield {**batch, COMPRESSED: {**batch[COMPRESSED], source: runner.run(feed)[0]}}
 
     @property

@@ -1,0 +1,98 @@
+"""Run a compressed model beside its original on the same samples, and count how far their outputs are apart.
+
+Where only the result cannot be loaded or run, this package broke it: BrokenPromiseError.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_tropnnc.errors import BrokenPromiseError
+from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.running.differences import OutputDifference, Tally
+from onnx_tropnnc.running.sessions import ModelSource, NotRunnable, Runner
+
+__all__ = ["compare", "load_result", "runnable_size"]
+
+# A run of 32 small pictures keeps two cores busy; larger runs are not faster, but take more memory.
+LARGEST_BATCH = 32
+"""The most samples that are run at once."""
+# Below about 100,000 numbers numpy's overhead for each call outweighs its arithmetic.
+COUNTED_TOGETHER = 2**17
+"""How many numbers of the outputs are collected before they are compared."""
+FEED_BYTES = 64 * 2**20
+"""The most bytes that one run is fed, except where one sample is larger."""
+
+_Run = tuple[list[NDArray[Any]], list[NDArray[Any]], NDArray[np.int64]]
+"""The outputs of the original, those of the result, and the positions of the samples."""
+
+
+def runnable_size(runner: Runner, samples: Samples) -> int:
+    """Return how many samples to run at once; a model whose free batch is fixed in a Reshape takes one by one."""
+    if not samples.count:
+        raise NotRunnable("there are no samples: the model has no inputs")
+    single = sum(array.nbytes for array in samples.arrays.values()) // max(samples.count, 1)
+    size = max(1, min(LARGEST_BATCH, samples.count, FEED_BYTES // max(single, 1)))
+    for candidate in dict.fromkeys((size, 1)):
+        try:
+            runner.run(samples.first_feed(candidate))
+        except NotRunnable:
+            if candidate == 1 or run_size(samples.inputs) is not None:
+                raise
+        else:
+            return candidate
+    return 1
+
+
+def load_result(result: ModelSource, before: Runner, threads: int | None = None, *, spinning: bool = False) -> Runner:
+    """Return the loaded result, whose outputs must be the original's."""
+    try:
+        after = Runner.load(result, threads, spinning=spinning)
+    except NotRunnable as error:
+        raise BrokenPromiseError(f"onnxruntime loads the original but not the result: {error}") from error
+    if after.outputs != before.outputs:
+        raise BrokenPromiseError(f"the result's outputs are {after.outputs}, the original's {before.outputs}")
+    return after
+
+
+def compare(before: Runner, after: Runner, samples: Samples, size: int) -> tuple[OutputDifference, ...]:
+    """Run both models on all samples, and return how far each output of `after` is from that of `before`."""
+    tallies = [Tally() for _ in before.outputs]
+    runs: list[_Run] = []
+    for window, feed in samples.feeds(size):
+        expected, found = before.run(feed), _run_result(after, feed)
+        for name, y, z in zip(before.outputs, expected, found, strict=True):
+            if y.shape != z.shape and not before.depends_on_values(name, y.shape, z.shape):
+                raise BrokenPromiseError(
+                    f"output {name} is {list(y.shape)} in the original, {list(z.shape)} in the result"
+                )
+        runs.append((expected, found, np.arange(window.start, window.stop)))
+        if len(runs) * sum(y.size for y in expected) > COUNTED_TOGETHER:
+            _count(tallies, runs, samples.labels)
+            runs = []
+    _count(tallies, runs, samples.labels)
+    return tuple(tally.difference(name) for name, tally in zip(before.outputs, tallies, strict=True))
+
+
+def _count(tallies: Sequence[Tally], runs: Sequence[_Run], labels: NDArray[np.int64] | None) -> None:
+    """Add the outputs of several runs at once: counting small ones run by run takes longer than the runs."""
+    for i, tally in enumerate(tallies):
+        comparable = [(run[0][i], run[1][i], run[2]) for run in runs if run[0][i].shape == run[1][i].shape]
+        tally.resized += len(runs) - len(comparable)
+        # an output that has another size in each run (boxes found, characters read) cannot be stacked
+        alike = len({y.shape[1:] for y, _, _ in comparable}) == 1
+        for group in [comparable] if alike else [[run] for run in comparable]:
+            y, z = (np.concatenate([np.atleast_1d(run[side]) for run in group]) for side in (0, 1))
+            positions = np.concatenate([run[2] for run in group])
+            tally.add(y, z, None if labels is None else labels[positions])
+
+
+def _run_result(after: Runner, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return the outputs of the result, which must run wherever the original does."""
+    try:
+        return after.run(feed)
+    except NotRunnable as error:
+        raise BrokenPromiseError(f"onnxruntime runs the original but not the result: {error}") from error

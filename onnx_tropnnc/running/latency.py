@@ -1,0 +1,81 @@
+"""Measure how long one run of a compressed model and of its original takes."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.running.comparison import load_result
+from onnx_tropnnc.running.cores import usable_cores
+from onnx_tropnnc.running.sessions import ModelSource, Runner
+
+__all__ = ["Latency", "measure_latency"]
+
+# The first runs allocate memory and touch the weights for the first time.
+WARM_UP = 2
+"""Runs of each model that are not timed."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one run of each model, measured in turn: medians, and the spread between the quartiles."""
+
+    before_ms: float
+    after_ms: float
+    before_spread_ms: float
+    after_spread_ms: float
+    runs: int
+    batch: int
+    threads: int
+
+    @property
+    def change(self) -> str:
+        """Return `1.4 x faster`, `2.1 x slower`, or `the same` where the factor rounds to 1.0."""
+        if not self.before_ms or not self.after_ms:
+            return ""
+        faster = self.before_ms >= self.after_ms
+        factor = f"{max(self.before_ms, self.after_ms) / min(self.before_ms, self.after_ms):.1f}"
+        return "the same" if factor == "1.0" else f"{factor} x {'faster' if faster else 'slower'}"
+
+
+def measure_latency(
+    original: ModelSource,
+    result: ModelSource,
+    samples: Samples,
+    *,
+    threads: int | None = None,
+    timing_seconds: float = 2.0,
+) -> Latency:
+    """Return the median times of one run of each model, measured in turn.
+
+    Raises:
+        NotRunnable: the original cannot be loaded or run.
+    """
+    before = Runner.load(original, threads, spinning=True)
+    after = load_result(result, before, threads, spinning=True)
+    return _measure(before, after, samples, threads or usable_cores(), timing_seconds)
+
+
+def _measure(before: Runner, after: Runner, samples: Samples, threads: int, seconds: float) -> Latency:
+    """Time one run of each in turn, now one first and now the other: what else the machine does slows both alike."""
+    feed = samples.first_feed(1)
+    times: tuple[list[float], list[float]] = ([], [])
+    pairs = list(zip((before, after), times, strict=True))
+    stop = time.perf_counter() + seconds
+    while len(times[0]) < WARM_UP + 5 or (time.perf_counter() < stop and len(times[0]) < 1000):
+        pairs.reverse()
+        for runner, log in pairs:
+            start = time.perf_counter()
+            runner.run(feed)
+            log.append(1000 * (time.perf_counter() - start))
+    (first, first_spread), (second, second_spread) = (_median_and_spread(log[WARM_UP:]) for log in times)
+    batch = run_size(samples.inputs) or 1
+    return Latency(first, second, first_spread, second_spread, len(times[0]) - WARM_UP, batch, threads)
+
+
+def _median_and_spread(times: Sequence[float]) -> tuple[float, float]:
+    low, middle, high = np.percentile(times, (25, 50, 75))
+    return float(middle), float(high - low)
