@@ -25,6 +25,7 @@ __all__ = [
     "SHAPE_LOGIC",
     "Shapes",
     "evaluate",
+    "forget_shapes",
     "infer_shapes",
     "inference_error",
     "inferred_model",
@@ -80,6 +81,21 @@ def infer_shapes(model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> S
     while _fold_shape_logic(copy, found):
         found = _shapes(_inferred(copy))
     return found
+
+
+def forget_shapes(model: ir.Model) -> None:
+    """Remove the stored shapes of everything that nodes compute, bodies' nodes too; outputs stay as declared.
+
+    An edit that changes channels calls this, because the shapes that the file gives for tensors in between are then
+    wrong, and onnxruntime refuses a model that contradicts itself. Channels never pass through an operator of another
+    domain, and onnx cannot infer what comes out of one, so what the file says of those tensors is kept.
+    """
+    for graph in model.graphs():
+        for node in graph:
+            if node.domain in ("", "ai.onnx"):
+                for value in node.outputs:
+                    if not value.is_graph_output():
+                        value.shape = None
 
 
 def inferred_model(model: ir.Model) -> onnx.ModelProto:

@@ -25,6 +25,7 @@ from onnx_tropnnc.graph.knowledge import (
     weight_quantization,
 )
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import forget_shapes
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
 from onnx_tropnnc.merging.row_major import row_major
 from onnx_tropnnc.operators.trace import ChannelIndices, Kind, Use
@@ -79,6 +80,7 @@ class Workspace:
         for counted in group.counts:
             _recount(counted, before & ~keep)
         self.left[group] = keep
+        forget_shapes(self.model.ir)
 
     def _blocks(self, places: Sequence[Place], channels: ChannelIndices) -> Iterator["_Block"]:
         """Per weight its block, once, however many nodes read it for the same channels."""
