@@ -6,7 +6,11 @@ import pytest
 from numpy.testing import assert_allclose
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_tropnnc.inputs.input_hints import inferred_range, input_hints
+from onnx_tropnnc.inputs.input_hints import input_hints
+
+
+def inferred_range(proto: onnx.ModelProto) -> dict[str, tuple[float, float]]:
+    return {name: hints.range for name, hints in input_hints(proto).items() if hints.range is not None}
 
 
 def model(body: str, x: str = "float[N, 3, 8, 8]", values: str = "") -> onnx.ModelProto:
@@ -127,11 +131,11 @@ def test_a_table_gives_the_vocabulary_also_behind_other_nodes():
     )
     table = numpy_helper.from_array(np.zeros((30, 4), np.float32), "table")
     proto.graph.initializer.append(table)
-    assert input_hints(proto)["x"].vocabulary == 30
+    assert input_hints(proto)["x"].indices == (0, 29)
     columns = model("y = Gather<axis = 1>(table, x)", "int64[N, 5]")
     columns.graph.initializer.append(table)
-    assert input_hints(columns)["x"].vocabulary == 4
-    assert input_hints(model("y = Gather(x, i)", values="int64[1] i = {0}"))["x"].vocabulary is None
+    assert input_hints(columns)["x"].indices == (0, 3)
+    assert input_hints(model("y = Gather(x, i)", values="int64[1] i = {0}"))["x"].indices is None
 
 
 def test_a_comparison_gives_the_constant():

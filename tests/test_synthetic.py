@@ -137,11 +137,11 @@ def test_series_vary_slowly_along_their_longer_axis():
 
 
 def test_tokens_stay_in_their_table():
-    found = values(entry(64, dtype=np.int64), 40, hints=InputHints(vocabulary=30))
+    found = values(entry(64, dtype=np.int64), 40, hints=InputHints(indices=(0, 29)))
     assert (found.min(), found.max()) == (0, 29)
     assert found.dtype == np.int64
     assert values(entry(64, dtype=np.int32)).max() == 1
-    chosen = values(entry(64, dtype=np.int64), 40, bounds=(5.0, 7.0), hints=InputHints(vocabulary=30))
+    chosen = values(entry(64, dtype=np.int64), 40, bounds=(5.0, 7.0), hints=InputHints(indices=(0, 29)))
     assert set(chosen.ravel().tolist()) == {5, 6, 7}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnx_tropnnc.inputs.synthetic_images import FLIPS, FRESH, coloured_noise, synthetic_images
+from onnx_tropnnc.inputs.synthetic_images import FLIPS, FRESH, coloured_noise, drawing, synthetic_images
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (4, 16, 24), (1, 49, 10), (3, 130, 8)])
@@ -68,3 +68,19 @@ def test_of_many_pictures_most_are_others_turned_over():
     assert_array_equal(many[FRESH:], many[:3, :, :, ::-1])
     assert len(np.unique(synthetic_images(FRESH, (1, 8, 8), 5, drawn=True), axis=0)) > 0.9 * FRESH
     assert len(FLIPS) == 4
+
+
+def test_strokes_are_bright_on_black_within_the_middle() -> None:
+    pictures = np.stack([drawing(np.random.default_rng(i), 28, 28) for i in range(40)])
+    assert pictures.dtype == np.float32
+    assert pictures.min() == 0.0
+    assert pictures.max() == 1.0
+    assert 0.03 < pictures.mean() < 0.2
+    for corner in (np.s_[:, :3, :3], np.s_[:, :3, -3:], np.s_[:, -3:, :3], np.s_[:, -3:, -3:]):
+        assert not pictures[corner].any()
+
+
+def test_a_drawing_depends_on_its_generator_only() -> None:
+    one, same = (drawing(np.random.default_rng(3), 16, 24) for _ in range(2))
+    assert one.shape == (16, 24)
+    assert_array_equal(one, same)

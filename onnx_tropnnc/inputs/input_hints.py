@@ -1,37 +1,40 @@
-"""What the graph itself says about the values that an input takes.
+"""What the graph itself tells about the values that each of its inputs takes.
 
-    range        the input is normalised first, as in (x - 0.1307) / 0.3081: then x is what pixels are, here in [0, 1];
-                 [0, 255] also where the first convolution's weights are tiny beside its biases
-    moments      a BatchNormalization reads the input: the mean and standard deviation that it was trained on; or it
-                 reads the first convolution (see first_convolution)
-    vocabulary   the input indexes a table (Gather on axis 0): 0 <= x < rows of the table
-    drawings     a linear layer reads flat pictures whose corners were always black (see first_linear)
-    constant     the input is compared with a constant (Equal), as sample rates are: that constant
+    range        the graph normalises the input first, as in (x - 0.1307) / 0.3081: x is then what pixels are, here in
+                 [0, 1]; [0, 255] also if the first convolution's weights are tiny beside its biases (first_layers.py)
+    moments      a BatchNormalization reads the input or its first convolution: the mean and the standard deviation that
+                 the input had in training
+    indices      the input indexes tables: the least and the largest index that all of them have (index_ranges.py)
+    drawings     a linear layer reads flat pictures whose corners were always black (first_layers.py)
+    constant     the graph compares the input with a constant, as it does with sample rates: that constant
 
 Values pass unchanged through Identity, Cast, Pad, Transpose and reshaping operators on the way.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.input_shapes import IMAGE_CHANNELS
-from onnx_tropnnc.inputs.first_convolution import picture_moments, reads_bytes
-from onnx_tropnnc.inputs.first_linear import reads_black_corners
+from onnx_tropnnc.inputs.first_layers import picture_moments, reads_black_corners, reads_bytes
+from onnx_tropnnc.inputs.index_ranges import index_range
+from onnx_tropnnc.inputs.proto_graph import VALUE_KEEPING, ProtoGraph
 
-__all__ = ["InputHints", "Moments", "inferred_range", "input_hints"]
+__all__ = ["InputHints", "Moments", "input_hints"]
 
-VALUE_KEEPING = ("Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Pad")
 AFFINE = ("Add", "Sub", "Mul", "Div")
 BYTES = (0.0, 255.0)
+
+# What pixels usually are, the commonest first: of ranges that fit equally well the first is taken.
 RANGES = ((0.0, 1.0), BYTES, (-1.0, 1.0))
-"""What pixels usually are, the commonest first."""
+
+# Normalised pixels spread over about 3: most of ImageNet's lie within -1.5 and 1.5, (x - 0.13) / 0.31 between -0.4 and
+# 2.8. A range is plausible if it is within a factor of 10 of that: [0, 1] and [0, 255] are a factor of 255 apart.
+NORMALISED_WIDTH, WIDEST_MISFIT = 3.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -44,81 +47,37 @@ class Moments:
 
 @dataclass(frozen=True)
 class InputHints:
-    """What is known of one input; None where the graph does not say."""
+    """What is known of one input; None if the graph does not tell."""
 
     range: tuple[float, float] | None = None
     moments: Moments | None = None
-    vocabulary: int | None = None
+    indices: tuple[int, int] | None = None
+    """The least and the largest index, both included."""
     constant: int | None = None
     drawings: bool = False
 
 
-@dataclass(frozen=True)
-class _Graph:
-    """A graph's constants and the readers of each tensor."""
-
-    model: onnx.ModelProto
-
-    @cached_property
-    def tensors(self) -> Mapping[str, onnx.TensorProto]:
-        graph = self.model.graph
-        nodes = {
-            n.output[0]: a.t for n in graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"
-        }
-        return {tensor.name: tensor for tensor in graph.initializer} | nodes
-
-    @cached_property
-    def readers(self) -> Mapping[str, Sequence[onnx.NodeProto]]:
-        readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.model.graph.node:
-            for name in dict.fromkeys(node.input):
-                readers.setdefault(name, []).append(node)
-        return readers
-
-    def constant(self, name: str) -> NDArray[Any] | None:
-        tensor = self.tensors.get(name)
-        if tensor is None or not _holds_data(tensor):
-            return None
-        return np.asarray(onnx.numpy_helper.to_array(tensor))
-
-    def value_readers(self, name: str) -> Sequence[onnx.NodeProto]:
-        """Who reads the values, not only the shape."""
-        return [node for node in self.readers.get(name, ()) if node.op_type not in ("Shape", "Size")]
-
-
-def _holds_data(tensor: onnx.TensorProto) -> bool:
-    """Whether the values are in the proto: not in another file, nor left out of a copy of the structure."""
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        return False
-    return any(field.name == "raw_data" or field.name.endswith("_data") for field, _ in tensor.ListFields())
-
-
 def input_hints(model: onnx.ModelProto) -> dict[str, InputHints]:
-    """What the graph says about each of its inputs."""
-    graph = _Graph(model)
+    """Return what the graph tells about each of its inputs."""
+    graph = ProtoGraph(model)
     return {value.name: _hints(graph, value.name) for value in model.graph.input if value.name not in graph.tensors}
 
 
-def inferred_range(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
-    """(low, high) of the inputs that the graph normalises first."""
-    return {name: hints.range for name, hints in input_hints(model).items() if hints.range is not None}
-
-
-def _hints(graph: _Graph, name: str) -> InputHints:
+def _hints(graph: ProtoGraph, name: str) -> InputHints:
     scale, shift, moments = _leading_normalisation(graph, name)
     known = None if scale is None or shift is None else _plausible_range(scale, shift)
     if scale is None and moments is None:
         known, moments = _first_convolution(graph, name)
-    rows, constant = next(_table_rows(graph, name), None), next(_compared_constants(graph, name), None)
     drawings = any(_black_corners(graph, name))
     if drawings and known is None and moments is None:
         known = RANGES[0]
-    return InputHints(known, moments, rows, constant, drawings)
+    constant = next(_compared_constants(graph, name), None)
+    return InputHints(known, moments, index_range(graph, name), constant, drawings)
 
 
-def _first_convolution(graph: _Graph, name: str) -> tuple[tuple[float, float] | None, Moments | None]:
-    """The range or the moments that a convolution of the pictures shows."""
-    for node, tensor in _reached(graph, name):
+def _first_convolution(graph: ProtoGraph, name: str) -> tuple[tuple[float, float] | None, Moments | None]:
+    """Return the range or the moments that the first convolution of the pictures shows."""
+    for node, tensor in graph.reached(name):
         if node.op_type != "Conv" or node.input[0] != tensor:
             continue
         weight = graph.constant(node.input[1])
@@ -134,9 +93,9 @@ def _first_convolution(graph: _Graph, name: str) -> tuple[tuple[float, float] | 
     return None, None
 
 
-def _black_corners(graph: _Graph, name: str) -> Iterator[bool]:
-    """Of each linear layer that reads a whole square picture at once: whether its pictures' corners were black."""
-    for node, tensor in _reached(graph, name):
+def _black_corners(graph: ProtoGraph, name: str) -> Iterator[bool]:
+    """Yield, for each linear layer that reads whole square pictures, whether the pictures' corners were black."""
+    for node, tensor in graph.reached(name):
         if node.op_type not in ("Gemm", "MatMul") or node.input[0] != tensor:
             continue
         weight = graph.constant(node.input[1])
@@ -148,8 +107,8 @@ def _black_corners(graph: _Graph, name: str) -> Iterator[bool]:
         yield side**2 == rows.shape[1] and reads_black_corners(rows, side, side)
 
 
-def _batch_norm_statistics(graph: _Graph, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """(mean, variance) where the only reader of the tensor is a BatchNormalization."""
+def _batch_norm_statistics(graph: ProtoGraph, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return (mean, variance) of the BatchNormalization that alone reads the tensor, if there is one."""
     readers = graph.value_readers(name)
     if len(readers) != 1 or readers[0].op_type != "BatchNormalization":
         return None
@@ -158,9 +117,9 @@ def _batch_norm_statistics(graph: _Graph, name: str) -> tuple[NDArray[np.float64
 
 
 def _leading_normalisation(
-    graph: _Graph, name: str
+    graph: ProtoGraph, name: str
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, Moments | None]:
-    """(a, b) of y = a x + b where the graph begins with such steps; moments of x where BatchNormalization ends them."""
+    """Return (a, b) of y = a x + b if the graph begins so, and moments of x if a BatchNormalization follows."""
     scale, shift, normalised = np.ones(1), np.zeros(1), False
     while len(readers := graph.value_readers(name)) == 1:
         node = readers[0]
@@ -177,9 +136,9 @@ def _leading_normalisation(
 
 
 def _affine_step(
-    graph: _Graph, node: onnx.NodeProto, name: str
+    graph: ProtoGraph, node: onnx.NodeProto, name: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """(a, b) of the node's y = a x + b for a constant other operand, per channel; None where it is no such node."""
+    """Return (a, b) per channel of a node that computes y = a x + b with constants; None for other nodes."""
     if node.op_type not in AFFINE or len(set(node.input)) != 2:
         return None
     first = node.input[0] == name
@@ -199,8 +158,9 @@ def _affine_step(
 
 
 def _batch_norm_moments(
-    graph: _Graph, name: str, scale: NDArray[np.float64], shift: NDArray[np.float64]
+    graph: ProtoGraph, name: str, scale: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> Moments | None:
+    """Return the moments of x from those of a x + b, which a BatchNormalization reads."""
     statistics = _batch_norm_statistics(graph, name)
     if statistics is None or scale.size not in (1, statistics[0].size):
         return None
@@ -209,7 +169,7 @@ def _batch_norm_moments(
 
 
 def _plausible_range(scale: NDArray[np.float64], shift: NDArray[np.float64]) -> tuple[float, float] | None:
-    """The usual range of pixels that a x + b best turns into values around 0 with a width near 3.
+    """Return the usual range of pixels that a x + b best turns into values around 0 with a width near 3.
 
     (x - 0.1307) / 0.3081 -> [0, 1];   x / 127.5 - 1 -> [0, 255];   x - 103.9 -> [0, 255];   (x + 1) / 2 -> [-1, 1]
     """
@@ -218,30 +178,15 @@ def _plausible_range(scale: NDArray[np.float64], shift: NDArray[np.float64]) -> 
         return None
     zero = float(np.median(-shift / scale))
     holding = [r for r in RANGES if r[0] - 1e-6 <= zero <= r[1] + 1e-6]
-    misfit = {r: abs(np.log((r[1] - r[0]) * factor / 3)) for r in holding}
-    return next((r for r in holding if misfit[r] < np.log(10)), min(holding, key=lambda r: misfit[r], default=None))
+    misfit = {r: abs(np.log((r[1] - r[0]) * factor / NORMALISED_WIDTH)) for r in holding}
+    return next(
+        (r for r in holding if misfit[r] < np.log(WIDEST_MISFIT)), min(holding, key=lambda r: misfit[r], default=None)
+    )
 
 
-def _reached(graph: _Graph, name: str) -> Iterator[tuple[onnx.NodeProto, str]]:
-    """Every reader of the input's values, with the tensor it reads them from."""
-    waiting = [name]
-    while waiting:
-        tensor = waiting.pop(0)
-        for node in graph.value_readers(tensor):
-            yield node, tensor
-            if node.op_type in VALUE_KEEPING and node.input[0] == tensor:
-                waiting.append(node.output[0])
-
-
-def _table_rows(graph: _Graph, name: str) -> Iterator[int]:
-    for node, tensor in _reached(graph, name):
-        if node.op_type == "Gather" and node.input[1] == tensor and node.input[0] in graph.tensors:
-            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            yield int(graph.tensors[node.input[0]].dims[axis])
-
-
-def _compared_constants(graph: _Graph, name: str) -> Iterator[int]:
-    for node, tensor in _reached(graph, name):
+def _compared_constants(graph: ProtoGraph, name: str) -> Iterator[int]:
+    """Yield the constants that the input is compared with."""
+    for node, tensor in graph.reached(name):
         if node.op_type == "Equal":
             constants = (graph.constant(other) for other in node.input if other != tensor)
             yield from (int(c.reshape(-1)[0]) for c in constants if c is not None and c.size)

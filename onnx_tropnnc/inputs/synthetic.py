@@ -108,10 +108,12 @@ def kind_of(entry: ResolvedInput, hints: InputHints = NO_HINTS) -> str:
 
 
 def _integer_kind(entry: ResolvedInput, hints: InputHints) -> str:
-    if hints.vocabulary is None and picture_layout(entry.shape) is not None:
+    if hints.indices is not None:
+        return "tokens"
+    if picture_layout(entry.shape) is not None:
         return "picture"
     single = math.prod(entry.shape) == 1 and not (entry.stacked and entry.shape)
-    return "constant" if hints.vocabulary is None and (single or hints.constant is not None) else "tokens"
+    return "constant" if single or hints.constant is not None else "tokens"
 
 
 def _float_kind(entry: ResolvedInput) -> str:
@@ -232,8 +234,8 @@ def _maps(order: _Order) -> NDArray[Any]:
 
 
 def _tokens(order: _Order) -> NDArray[Any]:
-    low, high = (0, order.hints.vocabulary or 2) if order.bounds is None else map(round, order.bounds)
-    return order.rng.integers(low, high, order.shape, endpoint=order.bounds is not None)
+    low, high = (order.hints.indices or (0, 1)) if order.bounds is None else map(round, order.bounds)
+    return order.rng.integers(low, high, order.shape, endpoint=True)
 
 
 def _constant(order: _Order) -> NDArray[Any]:

@@ -1,13 +1,15 @@
-"""Pictures made from nothing: arrays in [0, 1], channels first. The kinds take turns:
+"""Pictures made by programs: arrays in [0, 1], channels first. The kinds take turns:
 
     dead leaves   discs and rectangles that cover each other, radii with density r^-3, colours and textures of their own
     photographs   crops at random places, scales and flips of the two that scikit-learn ships (china, flower)
     noise         amplitude falling with frequency as f^-1.5, colours correlated
-    drawings      strokes on black (drawings.py), every other picture where there is one channel only
+    drawings      bright strokes on black, as in handwriting and scans: every other picture if there is one channel only
 
 Together they excite a network's filters much as natural pictures do: edges, textures and colours at all scales. Small
-grey pictures are more often writing than photographs.
-Picture i depends on the seed and i only.
+grey pictures are more often writing than photographs, which is why half of them are drawings. A drawing is one to three
+cubic Bezier curves of one width within the middle of the picture, with edges one pixel soft.
+
+Picture i depends on the seed and on i only.
 """
 
 import math
@@ -18,21 +20,34 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnx_tropnnc.inputs.drawings import drawing
-
-__all__ = ["FLIPS", "FRESH", "coloured_noise", "dead_leaves", "photograph_crop", "synthetic_images"]
+__all__ = ["FLIPS", "FRESH", "coloured_noise", "dead_leaves", "drawing", "photograph_crop", "synthetic_images"]
 
 Floats = NDArray[np.float32]
 _Kind = Callable[[np.random.Generator], Floats]
 
+# Weights of red, green and blue in brightness, those of ITU-R BT.601 that picture libraries use.
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of red, green and blue in brightness."""
 
+# Amplitudes of natural pictures fall about as 1/f; the steeper 1.5 gives smooth fields, which leaves do not have.
 NOISE_EXPONENT = 1.5
+
+# Of many pictures only FRESH, or one in four where that is more, are made: 15,000 drawings take a quarter of the time
+# so. The others are those turned over along these axes.
 FRESH, FLIPS = 2560, ((), (3,), (2,), (2, 3))
-"""So many pictures, or a share of one in four, are made; the axes along which these are turned over."""
+
+# Radii of leaves: at least 3 pixels, for smaller ones are noise, and from 2 % to 50 % of a picture's shorter side, so
+# that there are edges at all scales.
 SMALLEST_LEAF, SMALLEST_SHARE, LARGEST_SHARE = 3, 0.02, 0.5
-"""Radii of leaves: at least so many pixels, and these shares of a picture's shorter side."""
+
+# Control points of strokes keep away from the edges by this share of the sides: 5 of 28 pixels, so that the widest
+# strokes leave the outer 3 black, as in MNIST.
+MARGIN = 0.18
+
+# Half of a stroke's width as a share of the shorter side: 1.6 to 3.6 pixels in 28, as pens draw in MNIST.
+WIDTHS = (0.028, 0.065)
+
+# Points along a curve: in 28 pixels they lie closer together than a stroke is wide, so that it has no gaps.
+POINTS = 40
 
 
 def synthetic_images(count: int, shape: tuple[int, int, int], seed: int, *, drawn: bool = False) -> Floats:
@@ -169,3 +184,26 @@ def _outline(
     across = dy * np.float32(math.cos(angle)) - dx * np.float32(math.sin(angle))
     corner = rng.uniform(0.2, math.pi / 2 - 0.2)
     return (np.abs(along) <= radius * math.cos(corner)) & (np.abs(across) <= radius * math.sin(corner)), along
+
+
+def drawing(rng: np.random.Generator, height: int, width: int) -> Floats:
+    """Return a (height, width) picture of strokes."""
+    y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
+    squared = np.full((height, width), np.inf, np.float32)
+    for _ in range(int(rng.integers(1, 4))):
+        points = _BEZIER @ (rng.uniform(MARGIN, 1 - MARGIN, (4, 2)) * (height, width))
+        rows, columns = points.astype(np.float32).T
+        away = (y - rows[:, None, None]) ** 2 + (x - columns[:, None, None]) ** 2
+        squared = np.minimum(squared, away.min(axis=0))
+    reach = np.float32(rng.uniform(*WIDTHS) * min(height, width))
+    inked: Floats = np.clip(reach + np.float32(0.5) - np.sqrt(squared), 0.0, 1.0)
+    return inked
+
+
+def _bezier() -> NDArray[np.float64]:
+    """Return (POINTS, 4) weights of the four control points at each point along a cubic Bezier curve."""
+    t = np.linspace(0, 1, POINTS)[:, None]
+    return np.hstack([(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3])
+
+
+_BEZIER = _bezier()

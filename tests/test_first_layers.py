@@ -1,12 +1,18 @@
-"""What the first convolution tells about its pictures."""
+"""What the weights of a first layer tell about the pictures that it was trained on."""
+
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.testing import assert_allclose
 
-from onnx_tropnnc.inputs.first_convolution import picture_moments, reads_bytes
-from onnx_tropnnc.inputs.synthetic_images import synthetic_images
+from onnx_tropnnc.inputs.first_layers import picture_moments, reads_black_corners, reads_bytes
+from onnx_tropnnc.inputs.input_hints import input_hints
+from onnx_tropnnc.inputs.synthetic_images import drawing, synthetic_images
+
+MODELS = Path(__file__).parent.parent / "models"
 
 
 def statistics(kernels: np.ndarray, bias: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,3 +59,34 @@ def test_kernels_that_biases_would_drown_read_bytes():
     assert not reads_bytes(kernels, np.ones(16))
     assert reads_bytes(kernels / 255, np.ones(16))
     assert not reads_bytes(kernels * 0, np.ones(16))
+
+
+def trained(background: float, decay: float = 0.0) -> np.ndarray:
+    """Weights (64, 784) after steps along random gradients: sums of pictures, on top of where they began."""
+    rng = np.random.default_rng(0)
+    pictures = np.stack([drawing(np.random.default_rng(i), 28, 28) for i in range(60)]).reshape(60, 784) + background
+    return rng.uniform(-0.03, 0.03, (64, 784)) * (1 - decay) + 0.02 * rng.standard_normal((64, 60)) @ pictures
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0])
+def test_weights_that_never_moved_show_black_corners(decay: float) -> None:
+    assert reads_black_corners(trained(0.0, decay), 28, 28)
+
+
+def test_a_background_that_is_not_zero_moves_them_together() -> None:
+    assert not reads_black_corners(trained(-0.42), 28, 28)
+
+
+def test_weights_as_they_began_say_nothing() -> None:
+    assert not reads_black_corners(np.random.default_rng(0).standard_normal((64, 784)), 28, 28)
+
+
+def test_few_units_and_small_pictures_say_nothing() -> None:
+    assert not reads_black_corners(trained(0.0)[:16], 28, 28)
+    assert not reads_black_corners(np.random.default_rng(0).standard_normal((64, 64)), 8, 8)
+
+
+def test_the_trained_network_says_that_it_reads_drawings() -> None:
+    (hints,) = input_hints(onnx.load(MODELS / "mnist_deepnn.onnx")).values()
+    assert hints.drawings
+    assert hints.range == (0.0, 1.0)
