@@ -1,0 +1,105 @@
+"""The windows of a convolution or pool: kernel, strides, dilations, and pads as plain numbers."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import onnx_ir as ir
+
+from onnx_tropnnc.gradients.step import Refused
+from onnx_tropnnc.gradients.tape import Attributes, Tape
+
+__all__ = ["Windows", "windows_of"]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where the windows lie over space.
+
+    Attributes:
+        kernel, strides, dilations: one number per spatial axis.
+        begin: padding in front of each axis.
+        read: the size of the space that windows lie on.
+        places: how many windows lie along each axis.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begin: tuple[int, ...]
+    read: tuple[int, ...]
+    places: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        """The number of spatial axes."""
+        return len(self.kernel)
+
+    @property
+    def spare(self) -> tuple[int, ...]:
+        """Per axis how far the last window ends from the end of what is read: negative where it ends inside."""
+        axes = zip(self.kernel, self.strides, self.dilations, self.begin, self.read, self.places, strict=True)
+        return tuple((n - 1) * s + (k - 1) * d + 1 - begin - read for k, s, d, begin, read, n in axes)
+
+    @property
+    def tiles(self) -> bool:
+        """Whether windows lie side by side: no overlap, no gap, no padding."""
+        return (
+            self.kernel == self.strides and not any(self.begin) and all(extra <= 0 for extra in self.spare)
+        ) and set(self.dilations) <= {1}
+
+    def attributes(self, group: int = 1) -> Attributes:
+        """Return the attributes of a convolution over these windows that reads all that they read."""
+        end = [max(0, extra) for extra in self.spare]
+        return {**self._shared(group), "pads": [*self.begin, *end]}
+
+    def transposed(self, group: int = 1) -> Attributes:
+        """Return the attributes of a ConvTranspose that writes where these windows read."""
+        left = [max(0, -extra) for extra in self.spare]
+        return {**self.attributes(group), "output_padding": left}
+
+    def padded(self, tape: Tape, value: ir.Value, axes: tuple[int, int], fill: float = 0.0) -> ir.Value:
+        """Return what windows read, with a border; `axes` counts the axes before and behind the spatial ones."""
+        before, behind = ([0] * count for count in axes)
+        end = [max(0, extra) for extra in self.spare]
+        return tape.pad(value, [*before, *self.begin, *behind], [*before, *end, *behind], fill)
+
+    def shifted(self, tape: Tape, padded: ir.Value, first: int) -> list[ir.Value]:
+        """Return, per kernel position, what all windows read there; `first` is the first spatial axis."""
+        axes = list(range(first, first + self.rank))
+        parts = []
+        for position in product(*(range(k) for k in self.kernel)):
+            starts = [i * d for i, d in zip(position, self.dilations, strict=True)]
+            reach = [(n - 1) * s + 1 for n, s in zip(self.places, self.strides, strict=True)]
+            ends = [start + length for start, length in zip(starts, reach, strict=True)]
+            parts.append(tape.slice(padded, starts, ends, axes, self.strides))
+        return parts
+
+    def _shared(self, group: int) -> Attributes:
+        return {
+            "kernel_shape": self.kernel,
+            "strides": self.strides,
+            "dilations": self.dilations,
+            "group": group,
+        }
+
+
+def windows_of(
+    node: ir.Node, kernel: tuple[int, ...], read: tuple[int, ...], places: tuple[int, ...]
+) -> Windows | Refused:
+    """Return a Conv's or pool's windows, or a ConvTranspose's (there `read` is what it writes, `places` what it reads).
+
+    auto_pad is resolved: what it pads follows from the sizes.
+    """
+    ones = (1,) * len(kernel)
+    strides, dilations = (tuple(node.attributes.get_ints(name, ones) or ones) for name in ("strides", "dilations"))
+    pads = node.attributes.get_ints("pads")
+    automatic = node.attributes.get_string("auto_pad", "NOTSET")
+    begin = (0,) * len(kernel) if pads is None else tuple(pads[: len(kernel)])
+    if automatic.startswith("SAME") or "output_shape" in node.attributes:
+        unpadded = Windows(kernel, strides, dilations, (0,) * len(kernel), read, places)
+        totals = [max(0, extra) for extra in unpadded.spare]
+        upper = automatic == "SAME_UPPER"
+        begin = tuple(total // 2 if upper else total - total // 2 for total in totals)
+    if min((*begin, *(pads or ())), default=0) < 0:
+        return Refused("its pads are negative")
+    return Windows(kernel, strides, dilations, begin, read, places)
