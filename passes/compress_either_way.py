@@ -11,6 +11,7 @@ which of the two is better shows only in the outputs, and differs from size to s
 from dataclasses import dataclass, replace
 
 from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.choices import Ties
 from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
@@ -22,7 +23,7 @@ from onnx_tropnnc.passes.verify_outputs import VerifyOutputs
 
 __all__ = ["CompressEitherWay", "chooses_streams"]
 
-_WAYS = {"keep": "inner channels alone", "merge": "residual streams too"}
+_WAYS: dict[Ties, str] = {"keep": "inner channels alone", "merge": "residual streams too"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class CompressEitherWay:
         model.replace_content(trials[best].model)
         return (*trials[best].changes, *_note(best, trials))
 
-    def _trial(self, step: CompressChannels, model: Model, ties: str) -> _Trial | None:
+    def _trial(self, step: CompressChannels, model: Model, ties: Ties) -> _Trial | None:
         """One way; None where it cannot meet the budget, or nothing can be compared."""
         copy, shared = model.clone(), step.decider
         if ties == "keep" and shared is not None:
@@ -87,7 +88,7 @@ def _streams(decider: Decider, options: Options) -> bool:
     return any(g.pinned is None and keep.refusal(g) and not merge.refusal(g) for g in decider.groups)
 
 
-def _note(best: str, trials: dict[str, _Trial]) -> tuple[Note, ...]:
+def _note(best: Ties, trials: dict[Ties, _Trial]) -> tuple[Note, ...]:
     if len(trials) < len(_WAYS):
         return ()
     other = next(ties for ties in trials if ties != best)

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from graphs import dims, graph, operators, random_weights
 from onnx import TensorProto, helper, numpy_helper
 
@@ -105,11 +106,18 @@ def test_the_installed_command_runs(source: Path, target: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_help_shows_the_defaults_that_hold() -> None:
-    shown = {p.name: p.default for p in click_command.params if getattr(p, "show_default", False)}
-    held = {field.name: field.default for field in fields(Options)}
-    assert len(shown) > 5
-    assert {name: held.get(name, default) for name, default in shown.items()} == shown
+def test_every_option_of_python_is_one_of_the_command_line_with_the_same_default() -> None:
+    parameters = {parameter.name: parameter for parameter in click_command.params}
+    for field in fields(Options):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if field.name != "method":  # may be given several times, for a sweep
+            assert parameters[field.name].default == (() if default in ((), {}) else default)
+
+
+def test_help_shows_choices_and_defaults() -> None:
+    shown = " ".join(CliRunner().invoke(click_command, ["--help"]).output.split())
+    for text in ("--ties [auto|keep|merge]", "--variant [raw|1|2]", "--memory GB", "[default: 1.5]", "[default: 0]"):
+        assert text in shown
 
 
 def test_quiet_says_nothing(command: Command, source: Path, target: Path) -> None:
@@ -383,16 +391,57 @@ def test_ratios_out_of_range(command: Command, source: Path, target: Path, ratio
         ("--threshold", "-1"),
         ("--threshold", "1", "--variant", "9"),
         ("--threshold", "1", "--method", "l1"),
+        ("--threshold", "1", "--variant", "7"),
+        ("--threshold", "nan"),
+        ("--ratio", "0.3", "--linkage", "single"),
+        ("--ratio", "0.3", "--iterations", "1000000000"),
+        ("--ratio", "0.3", "--seed", "-1"),
+        ("--ratio", "0.3", "--memory", "inf"),
+        ("--ratio", "0.3", "--memory", "nan"),
+        ("--ratio", "0.3", "--bound-radius", "-1"),
+        ("--ratio", "0.3", "--bound-radius", "1e308"),
+        ("--ratio", "0.3", "--min-agreement", "0.98"),
+        ("--ratio", "0.3", "--round-to", "9" * 5000),
+        ("--ratio", "0.3", "--round-to", "-8"),
+        ("--ratio", "0.3", "--input-shape", "x:" + "9" * 5000),
+        ("--ratio", "0.3", "--heads", "cut"),
+        ("--ratio", "0.3", "--jobs", "0"),
         ("--ratio", "0.3", "--clustering", "dbscan"),
         ("--ratio", "0.3", "--unknown-option"),
         (),
     ],
-    ids=" ".join,
+    ids=lambda options: " ".join(options)[:50],
 )
 def test_bad_options(command: Command, source: Path, target: Path, options: Sequence[str]) -> None:
     before = sorted(target.parent.iterdir())
     assert command(source, target, *options).refusal
     assert sorted(target.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--ratio", "1.5"), "--ratio 1.5 is outside [0, 1): it is the fraction of channels to remove"),
+        (("--ratio", "0.3", "--min-agreement", "0.98"), "--min-agreement 0.98 is a percentage; did you mean 98?"),
+        (
+            ("--ratio", "0.3", "--min-cosine", "0.9", "--no-verify"),
+            "--min-cosine 0.9 cannot be judged with --no-verify; leave out one of the two",
+        ),
+        (("--ratio", "0.3", "--ratio-for", "fc*=2"), "--ratio-for fc*=2 is outside [0, 1): it is the fraction of"),
+        (("--ratio", "0.3", "--input-range", "x:2,1"), "--input-range x:2,1"),
+        (
+            ("--ratio", "0.3", "--ties", "cut"),
+            "Invalid value for '--ties': 'cut' is not one of 'auto', 'keep', 'merge'.",
+        ),
+        ((), "exactly one of --ratio, --threshold, --target-params, --target-macs, --target-latency, --max-drop, "),
+        (("--ratio", "0.3", "--lossless"), "--lossless, --apply-plan must say how much to remove; 2 are given"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_refusals_name_options_as_they_are_written_here(
+    command: Command, source: Path, target: Path, options: Sequence[str], line: str
+) -> None:
+    assert line in command(source, target, *options).refusal
 
 
 def test_no_model_at_all(command: Command) -> None:

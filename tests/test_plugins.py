@@ -87,9 +87,9 @@ def test_a_method_may_come_from_another_package() -> None:
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("gone", "--method gone: pairs_package:Gone cannot be used"),
-        ("nameless", "--method nameless: pairs_package:Nameless makes no method, a callable with a name"),
-        ("magic", "method magic is unknown; choose auto, .*, pairs"),
+        ("gone", "method='gone' cannot be used: pairs_package:Gone does not load"),
+        ("nameless", "method='nameless' cannot be used: pairs_package:Nameless makes no callable with a name"),
+        ("magic", "method='magic' is unknown; choose auto, select, .*, random, .*pairs"),
     ],
 )
 def test_plugins_that_do_not_work_are_refused_by_name(method: str, message: str) -> None:

@@ -11,18 +11,21 @@ import importlib.metadata
 import shlex
 import sys
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from onnx_tropnnc.choices import MethodName
+from onnx_tropnnc.command.arguments import option, spelled
 from onnx_tropnnc.command.progress import ProgressLine
+from onnx_tropnnc.options import Options, amounts_given
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from onnx_tropnnc.graph.model import Model
-    from onnx_tropnnc.options import Options
     from onnx_tropnnc.report import Report
 
 __all__ = ["command", "main"]
@@ -39,64 +42,75 @@ Examples:
 @click.command(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("source", metavar="IN.onnx")
 @click.argument("target", metavar="[OUT.onnx]", required=False)
-@click.option("--ratio", type=float, help="Fraction of channels to remove from each group, in [0, 1).")
-@click.option("--target-params", type=float, metavar="F", help="Keep this fraction of the parameters.")
-@click.option("--target-macs", type=float, metavar="F", help="Keep this fraction of the multiply-accumulates.")
-@click.option("--target-latency", type=float, metavar="F", help="Keep this fraction of the latency, measured here.")
-@click.option("--lossless", is_flag=True, help="Only what is exact: equal, proportional, constant, unread channels.")
-@click.option("--max-drop", type=float, metavar="P", help="Lose at most P points of top-1 agreement.")
-@click.option("--apply-plan", metavar="PLAN.json", help="Replay the merge maps that --save-plan wrote.")
-@click.option("--threshold", type=float, help="Merge what is closer than this: non-uniform, clustering methods only.")
-@click.option("--variant", help="What the threshold is scaled by: raw, 1 or 2.  [default: raw; 2 with budgets]")
+@option("--ratio", metavar="R", help="Remove this fraction of the channels of each group, in [0, 1).")
+@option("--target-params", metavar="F", help="Keep this fraction of the parameters.")
+@option("--target-macs", metavar="F", help="Keep this fraction of the multiply-accumulates.")
+@option("--target-latency", metavar="F", help="Keep this fraction of the latency, measured on this machine.")
+@option("--lossless", help="Remove only what changes no output: equal, proportional, constant and unread channels.")
+@option("--max-drop", metavar="P", help="Remove as much as loses at most P points of top-1 agreement.")
+@option("--apply-plan", "plan", metavar="PLAN.json", help="Merge as in a plan that --save-plan wrote.")
+@option("--threshold", metavar="T", help="Merge channels closer than this distance; for methods that cluster.")
+@option("--variant", help="Scale of --threshold: none, vector dimension or mean norm.  [default: raw; 2 with budgets]")
 @click.option(
-    "--sweep", metavar="A:B:STEP", help="A curve over ratios (or target-params=A:B:STEP); several --method; no OUT."
+    "--sweep",
+    metavar="A:B:STEP",
+    help="Compress at several ratios (or target-params=A:B:STEP, ...) and print the curve; takes several --method and "
+    "no OUT.onnx.",
 )
-@click.option("--jobs", type=int, default=1, show_default=True, help="Of --sweep: so many points at once.")
-@click.option("--method", multiple=True, help="How channels are merged; see the README.  [default: auto]")
-@click.option("--clustering", help="kmeans (the paper's) or ward; by default ward for --method auto.")
-@click.option("--features", help="What the clustering looks at: weights, fused, cosine, shifted or cup.")
-@click.option("--representative", default="mean", show_default=True, help="Of tropnnc's incoming weights: mean or sum.")
-@click.option("--linkage", default="ward", show_default=True, help="Of --threshold: ward, complete or average.")
-@click.option("--iterations", type=int, default=3, show_default=True, help="Of --method tropnnc-iterative.")
-@click.option("--sign-fixed", is_flag=True, help="With tropnnc-iterative: the variant of the paper's Appendix A.6.")
-@click.option("--ratio-for", multiple=True, metavar="PATTERN=R", help="Another ratio for nodes of these names.")
-@click.option("--include", multiple=True, metavar="PATTERN", help="Only groups made by nodes of these names.")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="No groups made by nodes of these names.")
 @click.option(
-    "--ties", default="auto", show_default=True, help="Residual streams: keep, merge, or auto (with budgets)."
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Number of sweep points to compress in parallel.",
 )
-@click.option("--heads", default="keep", show_default=True, help="Attention heads: keep them all, or merge whole ones.")
 @click.option(
+    "--method",
+    multiple=True,
+    metavar="NAME",
+    help=f"How channels are merged: {', '.join(get_args(MethodName))}, or an installed plugin.  [default: auto]",
+)
+@option("--clustering", help="How methods cluster channels.  [default: ward for auto, else kmeans]")
+@option("--features", help="The vectors that a clustering compares.  [default: weights; cup for cup]")
+@option("--representative", help="How tropnnc combines the incoming weights of a cluster.")
+@option("--linkage", help="Distance between clusters for --threshold.")
+@option("--iterations", metavar="N", help="Number of iterations of tropnnc-iterative.")
+@option("--sign-fixed", help="Use the variant of tropnnc-iterative in the paper's Appendix A.6.")
+@option("--ratio-for", metavar="PATTERN=R", help="Use another ratio for layers whose names match the pattern.")
+@option("--include", metavar="PATTERN", help="Change only layers whose names match the pattern.")
+@option("--exclude", metavar="PATTERN", help="Do not change layers whose names match the pattern.")
+@option("--ties", help="Keep or merge channels that residual connections tie; auto: try both with a budget.")
+@option("--heads", help="Keep the number of attention heads, or remove whole heads.")
+@option(
     "--round-to",
     metavar="N|auto",
-    help="Round channel counts up to a multiple (1); auto: what onnxruntime is fast at here, measured; the default of "
-    "--target-latency.",
+    help="Round channel counts up to a multiple of N, or of what ONNX Runtime is measured to be fast at (auto).  "
+    "[default: 1; auto with --target-latency]",
 )
-@click.option("--reconstruct", default="auto", show_default=True, help="auto, off, synthetic or data.")
-@click.option("--no-refit", is_flag=True, help="Solve consumers alone: quicker, less accurate.")
-@click.option("--data", metavar="PATH", help="Samples: X.npz (an array per input, `labels`) or a folder of .npy files.")
-@click.option("--input-shape", multiple=True, metavar="NAME:1,3,224,224", help="Shape of a dynamic input.")
-@click.option("--input-range", multiple=True, metavar="NAME:LOW,HIGH", help="Values that an input takes.")
-@click.option("--min-agreement", type=float, metavar="PERCENT", help="Top-1 agreement that the result must reach.")
-@click.option("--min-cosine", type=float, metavar="C", help="Cosine of the outputs that the result must reach.")
-@click.option("--no-verify", is_flag=True, help="Do not compare the result with the original.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option(
-    "--memory", type=float, default=1.5, show_default=True, metavar="GB", help="For activations, while solving."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
+@option("--reconstruct", help="Samples on which to fit the layers that read merged channels; off: do not fit them.")
+@option("--refit/--no-refit", help="Fit the layers before a fitted layer jointly with it.  [default: refit]")
+@option("--data", metavar="PATH", help="Samples: X.npz (an array per input, and `labels`) or a folder of .npy files.")
+@option("--input-shape", metavar="NAME:1,3,224,224", help="Shape of a dynamic input.")
+@option("--input-range", metavar="NAME:LOW,HIGH", help="Range of an input's values, for samples that are made up.")
+@option("--min-agreement", metavar="PERCENT", help="Undo merges until top-1 agreement reaches this percentage.")
+@option("--min-cosine", metavar="C", help="Undo merges until the cosine of every output reaches this.")
+@option("--verify/--no-verify", help="Compare the result with the original.  [default: verify]")
+@option("--device", help="Where to compute; auto: on CUDA where it can be used.")
+@option("--memory", metavar="GB", help="Memory that samples and activations may take.")
+@option("--seed", metavar="N", help="Seed of everything random; the same seed gives the same bytes.")
 @click.option("--external-data", is_flag=True, help="Write weights beside the model (always done over 1.8 GB).")
-@click.option("--save-plan", metavar="PLAN.json", help="Write the merge maps.")
+@click.option("--save-plan", metavar="PLAN.json", help="Write the merge maps, for --apply-plan.")
 @click.option(
     "--report",
     multiple=True,
     metavar="FILE",
-    help="What was done: .json, or .html for people; of --sweep: .csv, .png, .svg.",
+    help="Write what was done, as .json or as an .html page; with --sweep as .csv, .png or .svg.",
 )
-@click.option("--bound-radius", type=float, metavar="R", help="State error bounds for inputs of up to this length.")
+@option("--bound-radius", metavar="R", help="Print error bounds that hold for inputs of up to this length.")
 @click.option("--inspect", is_flag=True, help="Print the channel groups and why some cannot change; write nothing.")
 @click.option("--keep", is_flag=True, help="Write the result even where verification is below what was asked.")
-@click.option("--quiet", is_flag=True, help="Print errors and warnings only.")
+@click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.version_option(importlib.metadata.version("onnx-tropnnc"), prog_name="onnx-tropnnc")
 def command(**arguments: Any) -> int:
     """Make a trained ONNX model smaller and faster, without training code or data.
@@ -111,7 +125,7 @@ def command(**arguments: Any) -> int:
             return _sweep(arguments)
         return _inspect(arguments) if arguments["inspect"] else _compress(arguments)
     except TropnncError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(error.spelled(partial(spelled, command))) from error
 
 
 def main() -> None:
@@ -166,7 +180,7 @@ def _sweep(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.errors import OptionError
 
     amount, values = parse_sweep(arguments["sweep"])
-    if _amounts(arguments) or arguments["target"] is not None:
+    if amounts_given(arguments) or arguments["target"] is not None:
         raise OptionError(
             "--sweep writes no model and goes over amounts by itself; leave out OUT.onnx and other amounts"
         )
@@ -195,36 +209,30 @@ def _method(arguments: dict[str, Any]) -> str:
 
 def _options(arguments: dict[str, Any]) -> "Options":
     from onnx_tropnnc.deciding.plans import load_plan
-    from onnx_tropnnc.errors import OptionError
     from onnx_tropnnc.inputs.batches import parse_input_range, parse_input_shape
-    from onnx_tropnnc.options import Options
 
-    ratios, rounding = [], arguments["round_to"]
-    for text in arguments["ratio_for"]:
-        pattern, _, ratio = text.rpartition("=")
-        try:
-            ratios.append((pattern, float(ratio)))
-        except ValueError:
-            raise OptionError(f"--ratio-for {text}: must be PATTERN=R, as in --ratio-for '/layer1/*=0.2'") from None
-    as_given = {field.name: arguments[field.name] for field in fields(Options) if field.name in arguments}
+    rounding = arguments["round_to"]
+    as_given = {field.name: arguments[field.name] for field in fields(Options)}
     understood = {
-        "round_to": int(rounding) if rounding is not None and rounding.isdecimal() else rounding,
+        # longer numbers are refused as they stand: Python makes no number of more than 4,300 digits
+        "round_to": int(rounding) if rounding is not None and rounding.isdecimal() and len(rounding) < 20 else rounding,
         "method": _method(arguments),
-        "ratio_for": tuple(ratios),
-        "plan": None if arguments["apply_plan"] is None else load_plan(arguments["apply_plan"]),
+        "ratio_for": tuple(map(_parse_ratio_for, arguments["ratio_for"])),
+        "plan": None if arguments["plan"] is None else load_plan(arguments["plan"]),
         "input_shape": dict(parse_input_shape(text) for text in arguments["input_shape"]),
         "input_range": dict(parse_input_range(text) for text in arguments["input_range"]),
-        "refit": not arguments["no_refit"],
-        "verify": not arguments["no_verify"],
     }
     return Options(**(as_given | understood))
 
 
-def _amounts(arguments: dict[str, Any]) -> list[str]:
-    """The options given that say how much to remove."""
-    from onnx_tropnnc.options import amounts_given
+def _parse_ratio_for(text: str) -> tuple[str, float]:
+    from onnx_tropnnc.errors import OptionError
 
-    return amounts_given(arguments | {"plan": arguments["apply_plan"]})
+    pattern, _, ratio = text.rpartition("=")
+    try:
+        return pattern, float(ratio)
+    except ValueError:
+        raise OptionError(f"--ratio-for {text}: write PATTERN=R, as in --ratio-for '/layer1/*=0.2'") from None
 
 
 def _inspect(arguments: dict[str, Any]) -> int:
@@ -244,7 +252,7 @@ def _inspect(arguments: dict[str, Any]) -> int:
         PlainShapes,
     )
 
-    ratio = arguments["ratio"] if _amounts(arguments) else 0.0
+    ratio = arguments["ratio"] if amounts_given(arguments) else 0.0
     options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
     model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)
     plain: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()]

@@ -103,7 +103,7 @@ def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """`NAME:1,3,224,224` as ("NAME", (1, 3, 224, 224)); a name may hold colons."""
     name, _, sizes = text.rpartition(":")
     parts = [part.strip() for part in sizes.split(",")]
-    if not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if not name or not all(part.isdecimal() and len(part) <= 10 and int(part) > 0 for part in parts):
         raise OptionError(f"--input-shape {text}: write NAME:1,3,224,224, whole numbers above 0")
     return name, tuple(int(part) for part in parts)
 

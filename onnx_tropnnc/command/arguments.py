@@ -1,0 +1,74 @@
+"""Declare options of the command line from the fields of `Options`: type, choices and default are written there alone.
+
+@option("--ratio", help="Fraction of channels to remove.")
+def command(**arguments): ...                             arguments["ratio"] is what the field `ratio` takes
+
+spelled(command, Setting("ratio", 1.5))                   --ratio 1.5
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import click
+
+from onnx_tropnnc.errors import Setting, shortened
+from onnx_tropnnc.options import Options
+
+__all__ = ["option", "spelled"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FIELDS = {field.name: field for field in dataclasses.fields(Options)}
+
+
+def option(*names: str, help: str, metavar: str | None = None) -> Callable[[F], F]:
+    """Return the decorator that adds the option of a field of `Options`.
+
+    Args:
+        *names: as `click.option` takes them; the last one names the field, as in `--target-params`, or
+            `--refit/--no-refit`, or `--apply-plan` and `plan`.
+        help: what the option does, in one sentence.
+        metavar: what stands for the value in the help.
+    """
+    *_, last = names
+    name = last.split("/")[0].removeprefix("--").replace("-", "_")
+    field = _FIELDS[name]
+    # A field of several values has an empty default, which the help need not show.
+    default = field.default if field.default_factory is dataclasses.MISSING else ()
+    shown = default is not None and default != () and not isinstance(default, bool)
+    more: dict[str, Any] = {"is_flag": True} if field.type is bool else {"type": _kind(field.type), "metavar": metavar}
+    return click.option(*names, default=default, show_default=shown, multiple=default == (), help=help, **more)
+
+
+def spelled(command: click.Command, setting: Setting) -> str:
+    """Return an option as it is written at the command line: `--ratio 1.5`, `--no-verify`, `--ratio-for 'fc*=0.5'`."""
+    parameters = {parameter.name: parameter for parameter in command.params}
+    parameter = parameters.get(setting.name)
+    if parameter is None:
+        return str(setting)
+    if setting.value is False and parameter.secondary_opts:
+        return parameter.secondary_opts[0]
+    name = parameter.opts[0]
+    return name if setting.value is None or isinstance(setting.value, bool) else f"{name} {_text(setting.value)}"
+
+
+def _kind(annotation: Any) -> Any:
+    """Return click's type for a field's; a type that is open or has several parts is read from a string later on."""
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
+    for kind in (annotation, *kinds):
+        if get_origin(kind) is Literal:
+            return click.Choice(get_args(kind))
+    return kinds[0] if kinds in ([float], [int]) else str
+
+
+def _text(value: object) -> str:
+    match value:
+        case float():
+            return f"{value:.10g}"
+        case (str() as pattern, int() | float() as number):
+            return f"{pattern}={number:.10g}"
+        case (str() as name, [*numbers]):
+            return f"{name}:{','.join(map(_text, numbers))}"
+        case _:
+            return shortened(str(value))
