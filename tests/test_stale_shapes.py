@@ -55,10 +55,9 @@ MODELS = {"stream": stream, "space": space, "body": body}
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("ties", ["auto", "keep", "merge"])
-@pytest.mark.parametrize("options", [{"target_params": 0.8}, {"target_macs": 0.8}, {"ratio": 0.5}])
-def test_every_trial_and_the_result_run(name: str, ties: str, options: dict) -> None:
-    result, report = compress(MODELS[name](), ties=ties, **options)
+@pytest.mark.parametrize("options", [{"target_macs": 0.8}, {"ratio": 0.5}])
+def test_every_trial_and_the_result_run(name: str, options: dict) -> None:
+    result, report = compress(MODELS[name](), **options)
     assert report.of(Verified)[0].verification.not_verified is None
     assert_sound(result)
 
