@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
 from onnx_tropnnc.graph.constants import constant_tensor, is_floating, label, shape_of
+from onnx_tropnnc.graph.layers import weight_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.graph.sizes import node_macs
 
 __all__ = ["Coverage", "LayerCoverage", "coverage_of"]
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 NO_GROUP = "its channels begin no group"
 
 
@@ -129,13 +129,9 @@ def _layers(model: Model, shapes: Shapes, standing: _Standing) -> Iterator[Layer
 
 def _weight(node: ir.Node) -> ir.Value | None:
     """The floating-point constant that makes the node a layer; a MatMul's may stand on either side."""
-    if node.op_type not in _LAYERS or node.domain not in ("", "ai.onnx"):
-        return None
-    for slot in (1, 0) if node.op_type == "MatMul" else (1,):
-        tensor = constant_tensor(node.inputs[slot])
-        if tensor is not None and is_floating(tensor) and len(shape_of(tensor)) > 1:
-            return node.inputs[slot]
-    return None
+    value = weight_of(node)
+    tensor = constant_tensor(value)
+    return value if tensor is not None and is_floating(tensor) and len(shape_of(tensor)) > 1 else None
 
 
 def _reached(value: ir.Value, standing: Iterable[_Stand]) -> tuple[int, int, tuple[str, ...]]:

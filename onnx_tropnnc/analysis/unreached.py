@@ -10,12 +10,12 @@ import onnx_ir as ir
 
 from onnx_tropnnc.changes import Unreached
 from onnx_tropnnc.graph.constants import label
+from onnx_tropnnc.graph.layers import is_layer
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.operators.linear import weight_refusal
 
 __all__ = ["unreached_layers"]
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm")
 _QUANTIZED = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 _RECURRENT = ("GRU", "LSTM", "RNN")
 
@@ -30,7 +30,7 @@ def _of(node: ir.Node) -> Iterator[Unreached]:
         yield Unreached(label(node), f"{node.op_type} is quantized; compress the float model before quantizing it")
     elif node.op_type in _RECURRENT:
         yield Unreached(label(node), f"{node.op_type} is recurrent: its gates and state share one size")
-    elif node.op_type in _LAYERS and (reason := weight_refusal(node, 1)):
+    elif is_layer(node) and node.op_type != "MatMul" and (reason := weight_refusal(node, 1)):
         yield Unreached(label(node), reason)
     elif node.op_type == "MatMul":
         reasons = [reason for slot in (0, 1) if (reason := weight_refusal(node, slot)) and "quantized" in reason]

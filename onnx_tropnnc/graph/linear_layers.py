@@ -27,41 +27,39 @@ from onnx_tropnnc.graph.constants import (
     shape_of,
 )
 from onnx_tropnnc.graph.knowledge import move_knowledge
+from onnx_tropnnc.graph.layers import (
+    bias_of,
+    convolution_groups,
+    factor,
+    is_convolution,
+    is_layer,
+    made_axis,
+    output_channels,
+    weight_slot,
+)
 
 __all__ = ["LinearLayer", "solving_refusal"]
 
 Array = NDArray[Any]
 
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
-
 
 def solving_refusal(node: ir.Node) -> str | None:
     """Why the node's weights cannot be solved for, or None where they can."""
-    if node.op_type not in (*_CONVOLUTIONS, "Gemm", "MatMul") or node.domain not in ("", "ai.onnx"):
+    if not is_layer(node):
         return f"{node.op_type} has no weight matrix"
-    tensor = constant_tensor(node.inputs[_weight_slot(node)])
+    tensor = constant_tensor(node.inputs[weight_slot(node)])
     if tensor is None:
         return "its weight is computed at run time"
     if not is_floating(tensor):
         return "its weight is not floating-point"
     if node.op_type == "MatMul":
         return None if len(shape_of(tensor)) == 2 else "its weight is not of rank 2"
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = bias_of(node)
     if bias is not None and constant_tensor(bias) is None:
         return "its bias is computed at run time"
     if node.attributes.get_int("transA", 0):
         return "it transposes its input (transA)"
-    return "its alpha is 0" if node.op_type == "Gemm" and _attribute(node, "alpha") == 0.0 else None
-
-
-def _weight_slot(node: ir.Node) -> int:
-    """The input that holds the weight: 1, but 0 for W x."""
-    return 0 if node.op_type == "MatMul" and constant_tensor(node.inputs[1]) is None else 1
-
-
-def _attribute(node: ir.Node, name: str) -> float:
-    """Gemm's alpha or beta; 1 for other operators."""
-    return node.attributes.get_float(name, 1.0) if node.op_type == "Gemm" else 1.0
+    return "its alpha is 0" if factor(node, "alpha") == 0.0 else None
 
 
 class LinearLayer:
@@ -69,8 +67,10 @@ class LinearLayer:
 
     def __init__(self, node: ir.Node) -> None:
         self.node = node
-        self.slot = _weight_slot(node)
-        self.is_convolution = node.op_type in _CONVOLUTIONS
+        self.slot = weight_slot(node)
+        self.is_convolution = is_convolution(node)
+        self.groups = convolution_groups(node)
+        """How many matrices stand side by side."""
 
     @property
     def data(self) -> ir.Value:
@@ -83,11 +83,6 @@ class LinearLayer:
     def output(self) -> ir.Value:
         """The tensor that it makes."""
         return self.node.outputs[0]
-
-    @property
-    def groups(self) -> int:
-        """How many matrices stand side by side."""
-        return self.node.attributes.get_int("group", 1) if self.is_convolution else 1
 
     @property
     def channel_axis(self) -> int:
@@ -112,7 +107,7 @@ class LinearLayer:
         """(groups, d, m / groups) the weights."""
         weight = np.asarray(array_of(self.node.inputs[self.slot]), np.float64)
         if not self.is_convolution:
-            return _attribute(self.node, "alpha") * (weight.T if self._is_transposed else weight)[None]
+            return factor(self.node, "alpha") * (weight.T if self._is_transposed else weight)[None]
         split = weight.reshape(self.groups, -1, *weight.shape[1:])
         inner = (1, 2) if self.node.op_type == "ConvTranspose" else (2, 1)
         moved = np.transpose(split, (0, *range(3, split.ndim), *inner))
@@ -124,7 +119,7 @@ class LinearLayer:
         bias = self._own_bias
         if bias is None:
             return zeros
-        stored = np.asarray(array_of(bias), np.float64) * _attribute(self.node, "beta")
+        stored = np.asarray(array_of(bias), np.float64) * factor(self.node, "beta")
         # a Gemm's third input may have a row a sample: what differs between samples is no bias
         return zeros + (stored.mean(axis=0) if stored.ndim == 2 else stored)
 
@@ -165,15 +160,12 @@ class LinearLayer:
     @property
     def _outputs(self) -> int:
         """The number of output channels m."""
-        dims = self.weight_dims
-        if self.node.op_type == "ConvTranspose":
-            return dims[1] * self.groups
-        return dims[0] if self.is_convolution or self._is_transposed else dims[1]
+        return output_channels(self.node)
 
     @property
     def _is_transposed(self) -> bool:
         """Whether a linear layer's stored matrix is m x d."""
-        return self.slot == 0 or bool(self.node.attributes.get_int("transB", 0))
+        return made_axis(self.node) == 0
 
     @property
     def _dtype(self) -> np.dtype[np.generic]:
@@ -183,8 +175,7 @@ class LinearLayer:
 
     @property
     def _own_bias(self) -> ir.Value | None:
-        found = self.node.inputs[2] if len(self.node.inputs) > 2 else None
-        return found if _attribute(self.node, "beta") != 0.0 else None
+        return bias_of(self.node) if factor(self.node, "beta") != 0.0 else None
 
     @property
     def _column_shape(self) -> tuple[int, ...]:
@@ -206,7 +197,7 @@ class LinearLayer:
     def _stored(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """The matrix as the weight is stored."""
         if not self.is_convolution:
-            plain = matrix[0] / _attribute(self.node, "alpha")
+            plain = matrix[0] / factor(self.node, "alpha")
             return np.asarray(plain.T if self._is_transposed else plain)
         kernel = self.weight_dims[2:]
         blocks = matrix.reshape(self.groups, *kernel, -1, matrix.shape[-1])
@@ -224,14 +215,14 @@ class LinearLayer:
     def _write_bias(self, added: NDArray[np.float64]) -> None:
         """Into the bias where it stands, or a new one; Gemm's beta multiplies what is stored."""
         old = self._own_bias
-        if old is None and _attribute(self.node, "beta") != 1.0:
+        if old is None and factor(self.node, "beta") != 1.0:
             self.node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
         base = np.zeros(1) if old is None else np.asarray(array_of(old), np.float64)
-        new = base + added / _attribute(self.node, "beta")
+        new = base + added / factor(self.node, "beta")
         if old is not None and dims_of(old) == new.shape:
             set_array(own_input(self.node, 2, 1), new)
             return
-        unread = self.node.inputs[2] if len(self.node.inputs) > 2 else None
+        unread = bias_of(self.node)
         value = add_initializer(self.node, f"{label(self.node)}_bias", new.astype(self._dtype))
         self.node.resize_inputs(3)
         self.node.replace_input_with(2, value)

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import InputModelError
 from onnx_tropnnc.graph.constants import constant_tensor
+from onnx_tropnnc.graph.layers import LAYERS
 from onnx_tropnnc.graph.shapes import inference_error
 
 __all__ = ["check_graph", "check_stored"]
 
 _CHUNK = 1 << 22
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
+_WEIGHTED = (*LAYERS, "BatchNormalization")
 
 
 def check_graph(model: ir.Model, name: str) -> None:

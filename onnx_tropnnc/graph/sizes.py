@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import constant_tensor, dims_of, is_floating, name_of
+from onnx_tropnnc.graph.layers import is_convolution, is_layer, weight_slot
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.quantization import dequantized, is_quantized_weight
 from onnx_tropnnc.graph.shapes import Shapes
@@ -57,11 +58,10 @@ def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
 
     Channels are counted in the weight, not in `shapes`, which may be those from before a merge.
     """
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+    if not is_layer(node):
         return 0
-    sides = [dims_of(dequantized(value)) for value in node.inputs[:2]]
-    slot = 0 if node.op_type == "MatMul" and sides[1] is None else 1
-    weight = sides[slot]
+    slot = weight_slot(node)
+    weight = dims_of(dequantized(node.inputs[slot]))
     if weight is None:
         return 0
     if node.op_type == "Gemm":
@@ -69,7 +69,7 @@ def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
     out = shapes.get(name_of(node.outputs[0]))
     if out is None:
         return None
-    if node.op_type in ("Conv", "ConvTranspose"):
+    if is_convolution(node):
         source = shapes.get(name_of(node.inputs[0])) if node.op_type == "ConvTranspose" and node.inputs[0] else out
         places = source[2:] if source is not None else (None,)
     else:

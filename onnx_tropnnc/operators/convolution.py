@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import label
+from onnx_tropnnc.graph.layers import bias_of, convolution_groups
 from onnx_tropnnc.operators.linear import weight_refusal
 from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
@@ -31,7 +32,7 @@ def _convolve(node: ir.Node, trace: Trace, *, consumed: int, made: int) -> None:
     channels, shape = _read(node, trace), trace.shape(node.inputs[1])
     if weight_refusal(node, 1) or shape is None:
         return
-    groups = node.attributes.get_int("group", 1)
+    groups = convolution_groups(node)
     first, second = int(shape[0] or 0), int(shape[1] or 0)
     channels_in = first if consumed == 0 else second * groups
     if groups < 1 or first % groups or (channels is not None and len(channels) != channels_in):
@@ -70,7 +71,7 @@ def _produce(node: ir.Node, axis: int, count: int, groups: int, trace: Trace) ->
     made = trace.fresh(node, count)
     part = made if groups == 1 else _joined(made, groups, trace)
     trace.use("producer", node, 1, axis, made if axis == 0 else part)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = bias_of(node)
     if bias is not None:
         if trace.is_constant(bias):
             trace.use("bias", node, 2, 0, made)
@@ -84,7 +85,7 @@ def _depthwise(node: ir.Node, channels: ChannelIndices | None, multiplier: int, 
     if channels is None:
         return
     made = np.repeat(channels, multiplier)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = bias_of(node)
     if bias is not None and not trace.is_constant(bias):
         trace.pin([channels], f"the bias of {label(node)} is computed at run time")
     elif bias is not None:

@@ -8,11 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import array_of, label, name_of
+from onnx_tropnnc.graph.layers import convolution_groups, is_layer
 from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
 __all__ = ["RULES"]
-
-_PRODUCERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def binary(node: ir.Node, trace: Trace) -> None:
@@ -81,8 +80,8 @@ def _is_bias(node: ir.Node, slot: int, shape: tuple[int | None, ...], axis: int,
     return (
         other is not None
         and maker is not None
-        and maker.op_type in _PRODUCERS
-        and maker.attributes.get_int("group", 1) == 1
+        and is_layer(maker)
+        and convolution_groups(maker) == 1
         and len(other.uses()) == 1
         and bool(trace.tracked(other))
     )

@@ -7,6 +7,7 @@ MatMul  y = x W                      every other axis of x passes; of a stack of
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import constant_tensor, label
+from onnx_tropnnc.graph.layers import bias_of, factor, made_axis, weight_slot
 from onnx_tropnnc.graph.quantization import is_quantized_weight, quantization_refusal
 from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
@@ -38,8 +39,8 @@ def gemm(node: ir.Node, trace: Trace) -> None:
         return
     if 0 in axes:
         trace.pin([axes.pop(0)], f"{label(node)} reads them along the batch axis")
-    rows = 1 if node.attributes.get_int("transB", 0) else 0
-    alpha, beta = node.attributes.get_float("alpha", 1.0), node.attributes.get_float("beta", 1.0)
+    rows = 1 - made_axis(node)
+    alpha, beta = factor(node, "alpha"), factor(node, "beta")
     if 1 in axes:
         trace.use("consumer", node, 1, rows, axes[1], alpha)
     shape = trace.shape(weight)
@@ -52,7 +53,7 @@ def gemm(node: ir.Node, trace: Trace) -> None:
 
 def _bias(node: ir.Node, made: ChannelIndices, beta: float, trace: Trace) -> None:
     """Gemm's third input: one entry a channel; a scalar for all of them does not scale with a channel."""
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = bias_of(node)
     if bias is None or beta == 0.0:
         return
     shape = trace.shape(bias)
@@ -69,11 +70,9 @@ def _bias(node: ir.Node, made: ChannelIndices, beta: float, trace: Trace) -> Non
 
 def matmul(node: ir.Node, trace: Trace) -> None:
     """y = x W, W x, or the product of two activations (attention)."""
-    left, right = node.inputs[0], node.inputs[1]
-    if trace.is_constant(right) and (trace.rank(right) or 0) >= 2:
-        _with_weight(node, 0, 1, trace)
-    elif trace.is_constant(left) and (trace.rank(left) or 0) >= 2:
-        _with_weight(node, 1, 0, trace)
+    slot = weight_slot(node)
+    if trace.is_constant(node.inputs[slot]) and (trace.rank(node.inputs[slot]) or 0) >= 2:
+        _with_weight(node, 1 - slot, slot, trace)
     else:
         _of_activations(node, trace)
 

@@ -36,14 +36,21 @@ from onnx_tropnnc.graph.knowledge import (
     set_channel_statistics,
     set_row_scale,
 )
+from onnx_tropnnc.graph.layers import (
+    bias_of,
+    convolution_groups,
+    factor,
+    is_convolution,
+    is_layer,
+    made_axis,
+    output_channels,
+)
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 
 __all__ = ["fold_batch_norms"]
 
 Vector = NDArray[np.float64]
-
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def fold_batch_norms(model: Model) -> tuple[Change, ...]:
@@ -63,8 +70,11 @@ class _Layer:
 
     weighted: ir.Node
     last: ir.Node
-    axis: int
-    """The weight's axis of output channels."""
+
+    @property
+    def axis(self) -> int:
+        """The weight's axis of output channels."""
+        return made_axis(self.weighted)
 
 
 def _fold(node: ir.Node, shapes: Shapes) -> Change:
@@ -114,7 +124,7 @@ def _layer(node: ir.Node) -> _Layer | str:
         return f"{label(last)} before it stands outside of its body"
     if last.op_type == "Add":
         sides = [v.producer() if v is not None else None for v in last.inputs]
-        maker = next((side for side in sides if side is not None and side.op_type in _LAYERS), None)
+        maker = next((side for side in sides if side is not None and is_layer(side)), None)
         if (
             maker is None
             or maker.graph is not last.graph
@@ -123,15 +133,10 @@ def _layer(node: ir.Node) -> _Layer | str:
             return f"{label(last)} before it adds two activations"
         if len(maker.outputs[0].uses()) > 1 or maker.outputs[0].is_graph_output():
             return f"{name_of(maker.outputs[0])} has other readers"
-        return _Layer(maker, last, _rows(maker))
-    if last.op_type in _LAYERS:
-        return _Layer(last, last, _rows(last))
+        return _Layer(maker, last)
+    if is_layer(last):
+        return _Layer(last, last)
     return f"{label(last)} ({last.op_type}) before it is no layer with weights"
-
-
-def _rows(node: ir.Node) -> int:
-    """The axis of a layer's weight that makes the channels."""
-    return 0 if node.op_type == "Conv" or node.attributes.get_int("transB", 0) == 1 else 1
 
 
 def _weight_refusal(layer: _Layer, node: ir.Node, shapes: Shapes) -> str | None:
@@ -139,6 +144,7 @@ def _weight_refusal(layer: _Layer, node: ir.Node, shapes: Shapes) -> str | None:
     weighted, output = layer.weighted, layer.last.outputs[0]
     if len(output.uses()) > 1 or output.is_graph_output():
         return f"{name_of(output)} has other readers"
+    # BatchNormalization's axis 1 is made by the right operand of a MatMul; the rows of W in W x lie on axis 0
     value = weighted.inputs[1]
     weight = dims_of(value)
     if value is None or weight is None:
@@ -148,8 +154,7 @@ def _weight_refusal(layer: _Layer, node: ir.Node, shapes: Shapes) -> str | None:
     rank = len(shapes.get(name_of(weighted.outputs[0]), ())) if weighted.op_type == "MatMul" else len(weight)
     if weighted.op_type == "MatMul" and (len(weight) != 2 or rank != 2):
         return f"{label(weighted)} is not of rank 2"
-    groups = weighted.attributes.get_int("group", 1) if weighted.op_type == "ConvTranspose" else 1
-    channels = weight[layer.axis] * groups
+    channels = output_channels(weighted)
     if any(dims_of(parameter) != (channels,) for parameter in node.inputs[1:5]):
         return f"it does not have one parameter for each of the {channels} channels of {label(weighted)}"
     return _bias_refusal(layer, channels, rank)
@@ -166,7 +171,7 @@ def _bias_refusal(layer: _Layer, channels: int, rank: int) -> str | None:
 
 def _per_channel(dims: tuple[int, ...], channels: int, node: ir.Node, rank: int) -> bool:
     """Whether a bias is one number for all channels, or one each, along axis 1 of the output."""
-    if node.op_type in ("Conv", "ConvTranspose"):
+    if is_convolution(node):
         return dims == (channels,)
     own = 1 - (rank - len(dims))
     one_each = math.prod(dims) == channels and own >= 0 and dims[own] == channels
@@ -177,13 +182,12 @@ def _bias_value(layer: _Layer) -> ir.Value | None:
     """The constant that is added last."""
     if layer.last.op_type == "Add":
         return next(v for v in layer.last.inputs if constant_tensor(v) is not None)
-    return layer.last.inputs[2] if len(layer.last.inputs) > 2 else None
+    return bias_of(layer.last)
 
 
 def _inner_bias(layer: _Layer) -> ir.Value | None:
     """The layer's own bias where an Add comes behind it."""
-    weighted = layer.weighted
-    return weighted.inputs[2] if layer.last is not weighted and len(weighted.inputs) > 2 else None
+    return None if layer.last is layer.weighted else bias_of(layer.weighted)
 
 
 def _overflows(array: NDArray[np.float64], stored: ir.Value | None) -> bool:
@@ -202,7 +206,7 @@ def _folded_weight(layer: _Layer, scale: Vector) -> NDArray[np.float64]:
     """W' = s W along the output channels; a grouped ConvTranspose has them as groups x (C_out / groups)."""
     weight = np.asarray(array_of(layer.weighted.inputs[1]), np.float64)
     if layer.weighted.op_type == "ConvTranspose":
-        groups = layer.weighted.attributes.get_int("group", 1)
+        groups = convolution_groups(layer.weighted)
         blocks = weight.reshape(groups, -1, *weight.shape[1:])
         return (blocks * scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
     shape = [1] * weight.ndim
@@ -215,18 +219,13 @@ def _write_weight(layer: _Layer, folded: NDArray[np.float64], scale: Vector) -> 
     set_array(value, folded)
     earlier = row_scale(value)
     factors = scale if earlier is None else scale * earlier.factors
-    if layer.weighted.attributes.get_int("group", 1) == 1 or layer.weighted.op_type == "Conv":
+    if len(scale) == folded.shape[layer.axis]:  # not so where a ConvTranspose has groups
         set_row_scale(value, RowScale(layer.axis, factors))
-
-
-def _beta(node: ir.Node) -> float:
-    """What multiplies the bias where it is stored: Gemm's beta."""
-    return node.attributes.get_float("beta", 1.0) if node.op_type == "Gemm" else 1.0
 
 
 def _folded_bias(layer: _Layer, scale: Vector, shift: Vector) -> Vector:
     """b' = s b + shift as it is to be stored; a Gemm whose beta is 0 gets a beta of 1."""
-    bias, beta = _bias_value(layer), _beta(layer.last)
+    bias, beta = _bias_value(layer), factor(layer.last, "beta")
     old = np.zeros(1) if bias is None or beta == 0.0 else np.asarray(array_of(bias), np.float64).reshape(-1)
     return scale * old + shift / (beta or 1.0)
 
@@ -254,7 +253,7 @@ def _write_bias(layer: _Layer, new: Vector, batch_norm: ir.Node) -> None:
     if last.op_type == "MatMul":
         _add_behind(last, value, batch_norm)
         return
-    if _beta(last) == 0.0:
+    if factor(last, "beta") == 0.0:
         last.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
     last.resize_inputs(3)
     last.replace_input_with(2, value)

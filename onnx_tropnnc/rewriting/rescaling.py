@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.graph.constants import add_initializer, constant_tensor, name_of, shape_of
 from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.knowledge import ChannelStatistics, channel_statistics
+from onnx_tropnnc.graph.layers import is_convolution
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.activations import LockStep, Stop
@@ -173,7 +174,7 @@ def _rank(value: ir.Value) -> int:
         layers = (side.producer() for side in maker.inputs if side is not None)
         maker = next((layer for layer in layers if layer is not None and layer.op_type != "Constant"), maker)
     weight = constant_tensor(maker.inputs[1]) if maker is not None and len(maker.inputs) > 1 else None
-    convolution = maker is not None and maker.op_type in ("Conv", "ConvTranspose")
+    convolution = maker is not None and is_convolution(maker)
     return len(shape_of(weight)) if convolution and weight is not None else 2
 
 

@@ -24,6 +24,7 @@ from onnx_tropnnc.graph.knowledge import (
     set_weight_quantization,
     weight_quantization,
 )
+from onnx_tropnnc.graph.layers import is_convolution
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import forget_shapes
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
@@ -143,7 +144,7 @@ def _kernel_size(use: Use, array: Array) -> int:
     """Elements of one kernel: kh * kw of a convolution, 1 of a linear layer, 0 of a bias (CUP leaves biases out)."""
     if use.kind == "bias":
         return 0
-    return math.prod(array.shape[2:]) if use.node.op_type in ("Conv", "ConvTranspose") else 1
+    return math.prod(array.shape[2:]) if is_convolution(use.node) else 1
 
 
 _APPLY = {"producer": apply_rows, "bias": apply_rows, "consumer": apply_columns, "carrier": apply_carriers}
