@@ -38,6 +38,7 @@ from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 from onnx_tropnnc.report import Report
+from onnx_tropnnc.running.cores import steady_arithmetic
 from onnx_tropnnc.running.devices import running_on
 from onnx_tropnnc.running.sessions import NotRunnable, Runner, cuda_provider_missing, runtime_missing
 from onnx_tropnnc.searching.advice import advice
@@ -102,7 +103,7 @@ def compress_model(model: Model, options: Options, progress: Progress = silent) 
         reason = f"opset {model.opset} is below {OLDEST_OPSET}: nothing was folded or merged; convert the model first"
         return Report(model.name, before, before, (Note(reason),), (), options.seed)
     options, fallen_back = on_a_device(options)
-    with running_on(options.device):
+    with running_on(options.device), steady_arithmetic():
         report = _compressed(model, options, before, progress)
     return replace(report, changes=(*fallen_back, *report.changes))
 

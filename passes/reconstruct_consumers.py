@@ -29,6 +29,7 @@ from onnx_tropnnc.rewriting.rescaling import Affine, affines_for
 from onnx_tropnnc.rewriting.statistics_matching import match_statistics
 from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.running.activations import FRONTIER_BYTES, LockStep, Visit
+from onnx_tropnnc.running.cores import steady_arithmetic
 from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.solving.chain_jobs import chains_of
 from onnx_tropnnc.solving.chain_rows import draw_tiles
@@ -83,7 +84,7 @@ class ReconstructConsumers:
         changes: list[Change] = []
         try:
             # a layer whose numbers overflow keeps its merged weights and says so (reconstruction.py)
-            with np.errstate(over="ignore", invalid="ignore"):
+            with steady_arithmetic(), np.errstate(over="ignore", invalid="ignore"):
                 for change in self._reconstruct(model):
                     changes.append(change)
         except NotRunnable as error:

@@ -2,14 +2,18 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from graphs import graph, random_weights
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from onnx_tropnnc.running.cores import available_cores, sharing_cores, usable_cores
+from onnx_tropnnc import compress
+from onnx_tropnnc.running.cores import available_cores, sharing_cores, steady_arithmetic, usable_cores
 from onnx_tropnnc.running.sessions import Runner
+
+MODELS = Path(__file__).parents[1] / "models"
 
 
 def test_all_cores_are_usable_by_a_job_alone() -> None:
@@ -22,7 +26,7 @@ def test_jobs_at_once_share_the_cores(jobs: int) -> None:
     np.ones((2, 2)) @ np.ones((2, 2))  # BLAS is loaded
     with sharing_cores(jobs):
         assert usable_cores() == share
-        assert all(pool["num_threads"] <= share for pool in threadpool_info())
+        assert all(pool["num_threads"] <= share for pool in threadpool_info() if pool["user_api"] == "blas")
     assert usable_cores() == available_cores()
 
 
@@ -42,3 +46,22 @@ def test_the_share_ends_with_an_error() -> None:
     with pytest.raises(ValueError, match="broken"), sharing_cores(1000):
         raise ValueError("broken")
     assert usable_cores() == available_cores()
+
+
+def test_arithmetic_is_held_to_one_thread_and_given_back() -> None:
+    np.ones((2, 2)) @ np.ones((2, 2))
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    with steady_arithmetic(), steady_arithmetic():
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
+    assert [pool["num_threads"] for pool in threadpool_info()] == before
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    """The model's systems of 500 unknowns and more are those that BLAS cuts into pieces, one for each thread."""
+    data = {"image": np.random.default_rng(0).standard_normal((64, 1, 28, 28)).astype(np.float32)}
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            result, _ = compress(MODELS / "mnist_deepcnn2d.onnx", ratio=0.3, data=data, verify=False)
+            found.append(result.SerializeToString(deterministic=True))
+    assert found[0] == found[1]
