@@ -18,7 +18,7 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes.merge_channels import MergeChannels
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
-from onnx_tropnnc.rewriting.rescaling import Affine
+from onnx_tropnnc.rewriting.statistics_matching import Affine
 from onnx_tropnnc.running.sessions import NotRunnable
 
 __all__ = ["CompressChannels"]

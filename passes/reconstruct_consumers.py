@@ -6,7 +6,8 @@ needs   constant weights; samples; the model as it was before the merge
 
 Original and merged model run side by side, layers in topological order; each is solved for what the ones before it,
 solved already, hand on. On synthetic samples both run adjusted to the statistics that BatchNormalization promised
-(rescaling.py); the same rows are then solved twice, for the adjusted model that goes on running and for the result.
+(statistics_matching.py); the same rows are then solved twice, for the adjusted model that goes on running and for
+the result.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +26,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.rewriting.rescaling import Affine, affines_for
-from onnx_tropnnc.rewriting.statistics_matching import match_statistics
+from onnx_tropnnc.rewriting.statistics_matching import Affine, affines_for, match_statistics
 from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.running.activations import FRONTIER_BYTES, LockStep, Visit
 from onnx_tropnnc.running.cores import steady_arithmetic

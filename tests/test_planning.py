@@ -15,7 +15,7 @@ from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.passes import FoldBatchNorm, MergeChannels, RefreshShapes, Selection
-from onnx_tropnnc.rewriting.rescaling import affines_for
+from onnx_tropnnc.rewriting.statistics_matching import affines_for
 from tests.graphs import assert_same_outputs, assert_sound, graph, random_weights, run
 
 NONE = np.zeros(0, np.int64)

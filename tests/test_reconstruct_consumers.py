@@ -16,7 +16,7 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.passes import FoldBatchNorm
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
-from onnx_tropnnc.rewriting.rescaling import statistics_affines
+from onnx_tropnnc.rewriting.statistics_matching import statistics_affines
 from onnx_tropnnc.rewriting.workspace import Workspace
 from tests.graphs import assert_sound, graph, initializers, operators, random_weights, run
 

@@ -5,8 +5,7 @@ import onnx
 import pytest
 
 from onnx_tropnnc.graph.model_io import load, to_proto
-from onnx_tropnnc.rewriting.rescaling import Affine
-from onnx_tropnnc.rewriting.statistics_matching import match_statistics
+from onnx_tropnnc.rewriting.statistics_matching import Affine, match_statistics
 from tests.graphs import assert_sound, feeds_for, graph, operators, random_weights, run
 
 WEIGHTS = random_weights(w=(3, 4, 3, 3), b=(3,), m=(4, 3))

@@ -19,7 +19,7 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.merging.merge_map import MergeMap, keep_channels
-from onnx_tropnnc.rewriting.rescaling import affines_for
+from onnx_tropnnc.rewriting.statistics_matching import affines_for
 from tests.graphs import CONTRIB, assert_same_outputs, graph, random_weights, run, twice
 
 Matrix = NDArray[np.float64]

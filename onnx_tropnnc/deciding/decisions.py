@@ -37,7 +37,7 @@ from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 from onnx_tropnnc.merging.representatives import threshold_heights
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.rewriting.contraction import duplicates_of, keep_distinct
-from onnx_tropnnc.rewriting.rescaling import NO_AFFINES, Affine, affines_for
+from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, affines_for
 from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.running.sessions import NotRunnable, runtime_missing
 

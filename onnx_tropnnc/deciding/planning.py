@@ -5,7 +5,7 @@
     plan = selection_plan(groups, rankings, counts)             merge maps by group name, for MergeChannels(plan=...)
 
 Where BatchNormalization statistics are known and the samples are made up, the samples run through a copy of the model
-that is adjusted to those statistics (rescaling.py).
+that is adjusted to those statistics.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap, keep_channels
-from onnx_tropnnc.rewriting.rescaling import NO_AFFINES, Affine
-from onnx_tropnnc.rewriting.statistics_matching import match_statistics
+from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, match_statistics
 
 __all__ = ["budget_path", "kept_at_ratio", "rank_groups", "selection_plan", "statistics_matched"]
 
@@ -46,7 +45,7 @@ def rank_groups(
         model: with its BatchNormalizations folded and nothing merged.
         groups: those of its groups that may change.
         samples: what to run on.
-        affines: what adjusts the samples' activations to what the model's statistics say of them (rescaling.py).
+        affines: what adjusts the samples' activations to what the model's statistics say of them.
         seed: of the positions drawn.
         memory: bytes that activations may take.
     """

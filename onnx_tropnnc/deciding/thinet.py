@@ -35,7 +35,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.operators.trace import ChannelIndices
-from onnx_tropnnc.rewriting.rescaling import NO_AFFINES, Affine
+from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine
 from onnx_tropnnc.running.activations import FRONTIER_BYTES, LockStep, Stop
 from onnx_tropnnc.solving.layer_rows import draw_positions, input_rows
 
@@ -70,7 +70,7 @@ def output_energies(
         model: with its BatchNormalizations folded and nothing merged; it is not changed.
         groups: those of its groups that may change.
         samples: what to run on.
-        affines: what adjusts the samples' activations to what the model's statistics say of them (rescaling.py).
+        affines: what adjusts the samples' activations to what the model's statistics say of them.
         seed: of the outputs drawn.
         memory: bytes that activations may take; fewer samples are run where they would take more.
 

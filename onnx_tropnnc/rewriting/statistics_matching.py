@@ -1,25 +1,101 @@
-"""Write affine maps of tensors into the weights of the layers that make them.
+"""Give made-up inputs the activations that BatchNormalization promised: find affine maps, and write them into weights.
+
+A folded BatchNormalization promises its output's mean and standard deviation, channel by channel. On synthetic inputs
+the activations differ from that; one affine map a channel corrects them, tensor after tensor in topological order, each
+measured with the tensors before it corrected:
+
+    p' = gain p + shift
+    gain = promised deviation / deviation,  shift = promised mean - gain * mean       over all samples and positions
+
+`statistics_affines` finds the maps. Where a run takes many samples, one walk over the samples is enough: a clone of the
+model normalises each such tensor within the run, as BatchNormalization does in training, and returns the moments that
+it found. Where a run takes few samples, the tensors are corrected one after the other, each over all samples.
+
+`match_statistics` writes maps into the weights of the layers that make the tensors:
 
 before  p = W x + b
-after   p = (s W) x + (s b + t)      s, t: one number a channel of axis 1
+after   p' = (gain W) x + (gain b + shift)
 needs   p made by a layer into which a BatchNormalization could be folded: those are the tensors with known statistics
 
-It gives reconstruction a model whose pre-activations have, on synthetic inputs, the statistics that BatchNormalization
-promised (rescaling.py). The model that solves are run on is adjusted so, never the result.
+A model changed like this is what activations are looked at and layers are solved on; it never becomes the result.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnx_tropnnc.changes import Change
-from onnx_tropnnc.graph.constants import add_initializer, constant_tensor, name_of
+from onnx_tropnnc.graph.constants import add_initializer, constant_tensor, name_of, shape_of
+from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.knowledge import ChannelStatistics, channel_statistics
+from onnx_tropnnc.graph.layers import is_convolution
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.rewriting.folding import fold_batch_norms
-from onnx_tropnnc.rewriting.rescaling import Affine
+from onnx_tropnnc.running.activations import LockStep, Stop
+from onnx_tropnnc.running.watching import watching
 
-__all__ = ["match_statistics"]
+__all__ = ["NO_AFFINES", "Affine", "affines_for", "match_statistics", "statistics_affines"]
+
+KEY = "model"
+FEW = 16
+"""Runs of fewer samples are not normalised within themselves: so few have moments too far from those of all."""
+RUN_ELEMENTS = 5_000_000
+"""Input elements of one run: 20 MB as float32, because the activations inside take many times what the input takes."""
+MOST_SAMPLES = 256
+"""Samples of one run, however small they are: more change the moments little and take more memory."""
+LEAST_DEVIATION = 0.01
+"""A channel that varies less than this share of the tensor's typical deviation is not scaled up any further: made-up
+inputs hardly reach it, and its variation is rounding."""
+TINY = 1e-12
+"""What a deviation or its square is at least where a whole tensor is constant, so that nothing is divided by 0."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """p' = gain * p + shift, one number a channel of axis 1."""
+
+    gain: NDArray[np.float64]
+    shift: NDArray[np.float64]
+
+    def __call__(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        """Return the mapped tensor, in the element type that it has."""
+        shape = (-1, *[1] * (tensor.ndim - 2))
+        gain, shift = (part.reshape(shape).astype(tensor.dtype) for part in (self.gain, self.shift))
+        return np.asarray(tensor * gain + shift)
+
+
+NO_AFFINES: Mapping[str, Affine] = MappingProxyType({})
+
+
+def affines_for(model: Model, samples: Samples, *, batch: int = 32, memory: int | None = None) -> Mapping[str, Affine]:
+    """Return the maps that make made-up samples fit the model's statistics; real samples need none.
+
+    Raises:
+        NotRunnable: onnxruntime cannot run the model.
+    """
+    return statistics_affines(model, samples, batch=batch, memory=memory) if samples.made_up else NO_AFFINES
+
+
+def statistics_affines(
+    model: Model, samples: Samples, *, batch: int = 32, memory: int | None = None
+) -> dict[str, Affine]:
+    """Return for each tensor with known statistics, by name, the map that makes the samples fit them.
+
+    Raises:
+        NotRunnable: onnxruntime cannot run the model.
+    """
+    if not _promised(model):
+        return {}
+    fixed = run_size(samples.inputs)
+    if min(samples.count, fixed or samples.count) >= FEW:
+        return _in_one_walk(model, samples)
+    return _one_by_one(model, samples, batch, memory)
 
 
 def match_statistics(model: Model, affines: Mapping[str, Affine]) -> tuple[Change, ...]:
@@ -34,7 +110,7 @@ def match_statistics(model: Model, affines: Mapping[str, Affine]) -> tuple[Chang
 
 
 def _insert(value: ir.Value, affine: Affine) -> None:
-    """The BatchNormalization goes behind the value, whose name its output takes."""
+    """Insert the map as a BatchNormalization behind the value, whose name its output takes."""
     maker = value.producer()
     if maker is None or not isinstance(maker.graph, ir.Graph):
         raise TypeError(f"{value.name} is made by no node")
@@ -54,6 +130,137 @@ def _insert(value: ir.Value, affine: Affine) -> None:
 
 
 def _dtype(maker: ir.Node) -> np.dtype[np.generic]:
-    """The element type of the layer's constants."""
+    """Return the element type of the constants that the node reads."""
     tensors = (constant_tensor(value) for value in maker.inputs)
     return next((tensor.dtype.numpy() for tensor in tensors if tensor is not None), np.dtype(np.float32))
+
+
+def _promised(model: Model) -> dict[ir.Value, ChannelStatistics]:
+    """Return the statistics of every tensor of the main graph that has some, in topological order."""
+    found = {value: channel_statistics(value) for node in model.graph for value in node.outputs}
+    return {value: promised for value, promised in found.items() if promised is not None}
+
+
+# -- in one walk ------------------------------------------------------------------------------------------------------
+
+
+def _in_one_walk(model: Model, samples: Samples) -> dict[str, Affine]:
+    probe = model.clone()
+    statistics = _promised(probe)
+    made = [tensor for value, promised in statistics.items() for tensor in _normalise(probe, value, promised)]
+    runner = watching(probe, [name_of(tensor) for tensor in made])
+    totals, count = [np.zeros(()) for _ in made], 0
+    for window, feed in samples.feeds(_run_samples(samples)):
+        size = window.stop - window.start
+        tensors = runner.run(feed)
+        totals = [total + size * np.ravel(t).astype(np.float64) for total, t in zip(totals, tensors, strict=True)]
+        count += size
+    moments = [total / count for total in totals]
+    return {
+        name_of(value): _affine(promised, mean, np.sqrt(np.maximum(variance, 0.0)))
+        for (value, promised), mean, variance in zip(statistics.items(), moments[0::2], moments[1::2], strict=True)
+    }
+
+
+def _run_samples(samples: Samples) -> int:
+    """Return how many samples a run takes: few enough for its tensors to stay small, and about as many in every run."""
+    elements = max(1, sum(array[0].size for array in samples.arrays.values()))
+    size = int(np.clip(RUN_ELEMENTS // elements, FEW, MOST_SAMPLES))
+    return -(-samples.count // max(1, samples.count // size))
+
+
+def _normalise(probe: Model, value: ir.Value, promised: ChannelStatistics) -> tuple[ir.Value, ir.Value]:
+    """Insert BatchNormalization as in training behind `value`; return the mean and the variance that it finds."""
+    readers = tuple(value.uses())
+    mean = _mean(probe, value, value)
+    centred = _behind(mean, "Sub", [value, mean])
+    variance = _mean(probe, _behind(centred, "Mul", [centred, centred]), value)
+    least = LEAST_DEVIATION**2 * max(float(np.mean(promised.deviation**2)), TINY)
+    safe = _behind(variance, "Max", [variance, _constant(value, np.asarray([least]), "least")])
+    root = _behind(safe, "Sqrt", [safe])
+    unit = _behind(root, "Div", [centred, root])
+    scaled = _behind(unit, "Mul", [unit, _constant(value, promised.deviation, "promised_deviation")])
+    shifted = _behind(scaled, "Add", [scaled, _constant(value, promised.mean, "promised_mean")])
+    for node, slot in readers:
+        node.replace_input_with(slot, shifted)
+    return mean, variance
+
+
+def _mean(probe: Model, value: ir.Value, like: ir.Value) -> ir.Value:
+    """Return the mean over every axis but 1."""
+    axes = [0, *range(2, _rank(like))]
+    if probe.opset < 18:  # where ReduceMean takes its axes as an attribute
+        return _behind(value, "ReduceMean", [value], axes)
+    maker = value.producer()
+    assert maker is not None
+    constant = add_initializer(maker, f"{name_of(value)}_axes", np.asarray(axes, np.int64))
+    return _behind(value, "ReduceMean", [value, constant])
+
+
+def _behind(after: ir.Value, op_type: str, inputs: list[ir.Value], axes: list[int] | None = None) -> ir.Value:
+    """Return the output of a new node right behind the one that makes `after`, the last of its inputs."""
+    maker = after.producer()
+    assert maker is not None and isinstance(maker.graph, ir.Graph)
+    name = f"{name_of(after)}_{op_type.lower()}"
+    output = ir.Value(name=name, type=inputs[0].type)
+    node = ir.node(op_type, inputs, {} if axes is None else {"axes": axes}, outputs=[output], name=name)
+    maker.graph.insert_after(maker, node)
+    return output
+
+
+def _constant(value: ir.Value, entries: NDArray[np.float64], suffix: str) -> ir.Value:
+    """Return a new constant of one entry a channel, shaped to broadcast along axis 1 of `value`."""
+    maker = value.producer()
+    assert maker is not None
+    shape = (-1, *(1 for _ in range(_rank(value) - 2)))
+    return add_initializer(maker, f"{name_of(value)}_{suffix}", entries.reshape(shape).astype(_dtype(maker)))
+
+
+def _rank(value: ir.Value) -> int:
+    """Return the rank of a layer's output: that of its weight for a convolution, else 2."""
+    maker = value.producer()
+    if maker is not None and maker.op_type == "Add":  # a bias behind its layer
+        layers = (side.producer() for side in maker.inputs if side is not None)
+        maker = next((layer for layer in layers if layer is not None and layer.op_type != "Constant"), maker)
+    weight = constant_tensor(maker.inputs[1]) if maker is not None and len(maker.inputs) > 1 else None
+    convolution = maker is not None and is_convolution(maker)
+    return len(shape_of(weight)) if convolution and weight is not None else 2
+
+
+# -- one by one -------------------------------------------------------------------------------------------------------
+
+
+def _one_by_one(model: Model, samples: Samples, batch: int, memory: int | None) -> dict[str, Affine]:
+    statistics = {name_of(value): promised for value, promised in _promised(model).items()}
+    stops = [Stop(name, {KEY: (name,)}) for name in statistics]
+    found: dict[str, Affine] = {}
+    for visit in LockStep({KEY: model}, samples, stops, batch, memory):
+        name = visit.stop.name
+        found[name] = _affine(statistics[name], *_moments(entry[KEY][name] for entry in visit))
+        visit.update(KEY, name, found[name])
+    return found
+
+
+def _moments(tensors: Iterable[NDArray[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation per channel, over all samples and positions.
+
+    Batches are pooled pairwise (Chan, Golub and LeVeque), which loses no digits where the mean is large.
+    """
+    count, mean, square = 0, np.zeros(()), np.zeros(())
+    for tensor in tensors:
+        axes = (0, *range(2, tensor.ndim))
+        size = tensor.size // max(1, tensor.shape[1])
+        new = tensor.mean(axis=axes, dtype=np.float64)
+        gap = new - mean
+        count += size
+        square = (
+            square + size * tensor.var(axis=axes, dtype=np.float64) + gap**2 * size * (count - size) / max(1, count)
+        )
+        mean = mean + gap * size / max(1, count)
+    return mean, np.sqrt(square / max(1, count))
+
+
+def _affine(promised: ChannelStatistics, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> Affine:
+    least = max(LEAST_DEVIATION * float(np.median(deviation)), TINY)
+    gain = promised.deviation / np.maximum(deviation, least)
+    return Affine(gain, promised.mean - gain * mean)

@@ -11,7 +11,7 @@ from onnx_tropnnc.backend import to_numpy
 from onnx_tropnnc.changes import Reconstructed
 from onnx_tropnnc.graph.constants import name_of
 from onnx_tropnnc.graph.linear_layers import LinearLayer
-from onnx_tropnnc.rewriting.rescaling import Affine
+from onnx_tropnnc.rewriting.statistics_matching import Affine
 from onnx_tropnnc.running.activations import Batch
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer
 from onnx_tropnnc.solving.layer_rows import Positions, output_rows
