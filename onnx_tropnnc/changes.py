@@ -14,6 +14,7 @@ Change
 from dataclasses import dataclass
 from typing import Literal
 
+from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.merging.predicted_error import Prediction
 from onnx_tropnnc.running.verification import Verification
@@ -79,7 +80,7 @@ class Kept(Change):
     group: str
     producers: tuple[str, ...]
     channels: int
-    reason: str
+    reason: Reason
     pinned: bool = True
     """Whether the graph forbids a change; else an option does."""
 
@@ -89,7 +90,7 @@ class Unreached(Change):
     """A layer with weights whose channels are in no group stayed as it was."""
 
     node: str
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True)

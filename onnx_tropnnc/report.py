@@ -102,8 +102,8 @@ class Report:
                 "weight_bytes_after": self.after.weight_bytes,
             },
             "groups": [_merged(change) for change in self.of(Merged)],
-            "kept": [_plain(change) for change in self.of(Kept)],
-            "unreached": [_plain(change) for change in self.of(Unreached)],
+            "kept": [_stayed(change) for change in self.of(Kept)],
+            "unreached": [_stayed(change) for change in self.of(Unreached)],
             "reconstructed": [_plain(change) for change in self.of(Reconstructed)],
             "folded": [_plain(change) for change in self.of(Folded)],
             "not_folded": [_plain(change) for change in self.of(NotFolded)],
@@ -134,6 +134,11 @@ def _merged(change: Merged) -> dict[str, Any]:
     """A group without its merge map, which is what a plan is for."""
     values = {f.name: getattr(change, f.name) for f in dataclasses.fields(change) if f.name != "merge_map"}
     return {key: _plain(value) for key, value in values.items()}
+
+
+def _stayed(change: Kept | Unreached) -> dict[str, Any]:
+    """Return what stayed, its reason as a sentence for people and a kind for programs."""
+    return {**_plain(change), "reason": change.reason.text, "kind": change.reason.kind}
 
 
 def _verification(found: Verification) -> dict[str, Any]:

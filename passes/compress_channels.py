@@ -11,17 +11,20 @@ from dataclasses import dataclass, replace
 from onnx_tropnnc.changes import Change, Merged, Note
 from onnx_tropnnc.deciding.decisions import Decider, Decision
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import Size, size_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.passes.merge_channels import MergeChannels
+from onnx_tropnnc.passes.merge_channels import NOT_IN_PLAN, MergeChannels
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
 from onnx_tropnnc.rewriting.statistics_matching import Affine
 from onnx_tropnnc.running.sessions import NotRunnable
 
 __all__ = ["CompressChannels"]
+
+_REACHED = Reason("target_reached", "what was asked for is reached without it")
 
 
 @dataclass
@@ -98,7 +101,7 @@ class CompressChannels:
             selection=options.selection,
             sizes=decision.sizes,
             plan=decision.maps,
-            unplanned="not in the plan" if self.plan is not None else "what was asked for is reached without it",
+            unplanned=NOT_IN_PLAN if self.plan is not None else _REACHED,
             predicted=decision.predicted,
             rounding=options.rounding,
             bound_radius=options.bound_radius,

@@ -20,10 +20,11 @@ from onnx_tropnnc.analysis.relu_layers import is_relu_layer
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.analysis.unreached import unreached_layers
 from onnx_tropnnc.backend import array_module
-from onnx_tropnnc.changes import Change, Kept, Merged
+from onnx_tropnnc.changes import Change, Kept, Merged, Unreached
 from onnx_tropnnc.deciding.allocation import uniform_count
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
@@ -41,7 +42,9 @@ from onnx_tropnnc.rewriting.contraction import contract_everywhere, decided_bloc
 from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.theory.bounds import Bound, bound_for
 
-__all__ = ["MergeChannels"]
+__all__ = ["NOT_IN_PLAN", "MergeChannels"]
+
+NOT_IN_PLAN = Reason("not_planned", "not in the plan")
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class MergeChannels:
     selection: Selection = field(default_factory=Selection)
     sizes: Mapping[str, tuple[int, ...]] | None = None
     plan: Mapping[str, MergeMap] | None = None
-    unplanned: str = "not in the plan"
+    unplanned: Reason = NOT_IN_PLAN
     predicted: Mapping[str, float] = field(default_factory=dict)
     rounding: Rounding = EXACTLY
     bound_radius: float | None = None
@@ -91,9 +94,10 @@ class MergeChannels:
         groups = find_channel_groups(model, work.shapes)
         decided = [group for group in groups if group.pinned is None and not self._is_planned(group)]
         work.contract([group for group in decided if self._refusal(group) is None])
-        return (*(self._treat(group, work) for group in groups), *unreached_layers(model))
+        unreached = (Unreached(layer.node, layer.reason) for layer in unreached_layers(model))
+        return (*(self._treat(group, work) for group in groups), *unreached)
 
-    def _refusal(self, group: ChannelGroup) -> str | None:
+    def _refusal(self, group: ChannelGroup) -> Reason | None:
         reason = self.selection.refusal(group)
         missing = self.plan is not None and group.name not in {**self.plan, **(self.sizes or {})}
         return self.unplanned if reason is None and missing else reason
@@ -116,7 +120,8 @@ class MergeChannels:
                 if step.changes:
                     work.apply(group, expanded(step, before))
                 return work.merged(group, merge_map, bound, predicted)
-            reason = "; ".join(("nothing to merge at this size", *group.reasons))
+            texts = (reason.text for reason in group.reasons)
+            reason = Reason("nothing_to_merge", "; ".join(("nothing to merge at this size", *texts)))
         return Kept(group.name, producers, group.channels, reason, pinned=False)
 
     def _decide(self, group: ChannelGroup, before: MergeMap, work: "_Work") -> MergeMap:

@@ -164,4 +164,4 @@ def pinned(model: onnx.ModelProto, group: str) -> str:
     """Why nothing of the group may change."""
     reason = groups_of(model)[group].pinned
     assert reason is not None
-    return reason
+    return reason.text

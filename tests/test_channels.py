@@ -20,6 +20,7 @@ from numpy.testing import assert_array_equal
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import shapes_of
 
 IMAGE = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
@@ -60,7 +61,7 @@ def test_what_nobody_reads_or_makes_is_pinned() -> None:
     body = "a = MatMul(x, w) b = Relu(a) y = MatMul(x, u)"
     assert (
         pinned(graph(body, random_weights(w=(4, 6), u=(4, 3))), "MatMul_0")
-        == "nothing that could be rewritten reads it"
+        == "no layer with weights reads these channels"
     )
     body = "a = Conv(x, w) y = GlobalMaxPool(a)"
     reason = pinned(graph(body, random_weights(w=(3, 2, 1, 1)), **IMAGE), "Conv_0")
@@ -156,7 +157,7 @@ def test_some_channels_of_a_group_may_be_pinned() -> None:
     group = groups_of(model)["Conv_0"]
     assert group.blocks.tolist() == [-1, -1, 0, 0, 0, 0]
     assert group.pinned is None
-    assert group.reasons == ("its output z is a model output",)
+    assert group.reasons == (Reason("model_output", "its output z is a model output"),)
     result = merged(model, 0.5)
     assert_sound(result)
     assert_same_outputs(model, result)

@@ -130,7 +130,7 @@ def test_a_slope_for_every_place_of_every_channel() -> None:
 
 def test_a_computed_slope_pins() -> None:
     model = between("s = Exp(z) d = PRelu(c, s)", z=np.zeros((6, 1, 1), np.float32))
-    assert pinned(model, "Conv_0") == "the slope of PRelu_2 is computed at run time"
+    assert pinned(model, "Conv_0") == "PRelu_2 has a slope that is computed at run time"
 
 
 def test_channels_that_are_a_slope_are_pinned() -> None:

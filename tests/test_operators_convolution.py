@@ -159,23 +159,23 @@ def test_computed_weights_and_biases_pin() -> None:
     assert pinned(model, "Conv_0") == "the weight of Conv_2 is computed at run time, not an initializer"
     weights = random_weights(w=(6, 2, 3, 3), u=(3, 6, 1, 1), q=(6,))
     model = graph("k = Exp(q) c = Conv(x, w, k) y = Conv(c, u)", weights, **IMAGE)
-    assert pinned(model, "Conv_1") == "the bias of Conv_1 is computed at run time"
+    assert pinned(model, "Conv_1") == "Conv_1 has a bias that is computed at run time"
     weights = random_weights(w=(6, 2, 3, 3), d=(6, 1, 1, 1), u=(3, 6, 1, 1), q=(6,))
     model = graph("k = Exp(q) c = Conv(x, w) e = Conv <group = 6> (c, d, k) y = Conv(e, u)", weights, **IMAGE)
-    assert pinned(model, "Conv_1") == "the bias of Conv_2 is computed at run time"
+    assert pinned(model, "Conv_1") == "Conv_2 has a bias that is computed at run time"
 
 
 def test_channels_that_are_a_kernel_are_pinned() -> None:
     io = {"inputs": "float[6, 2, 3, 3] x", "outputs": "float[6, 6, P, Q] y, float[6, 3, P, Q] z"}
     body = "c = Conv(x, w) r = Relu(c) y = Conv(q, r) z = Conv(c, u)"
     weights = random_weights(w=(6, 2, 3, 3), u=(3, 6, 1, 1), q=(6, 6, 4, 4))
-    assert "Conv_2 (Conv) takes them for a parameter" in pinned(graph(body, weights, **io), "Conv_0")
+    assert "Conv_2 takes the channels as a parameter, not as its data" in pinned(graph(body, weights, **io), "Conv_0")
 
 
 def test_channels_on_a_spatial_axis_are_pinned() -> None:
     body = "c = Conv(x, w) t = Transpose <perm = [0, 2, 1, 3]> (c) y = Conv(t, u)"
     model = graph(body, random_weights(w=(6, 2, 3, 3), u=(3, 4, 1, 1)), **IMAGE)
-    assert "Conv_2 slides over them as over space" in pinned(model, "Conv_0")
+    assert "Conv_2 treats this axis as spatial" in pinned(model, "Conv_0")
 
 
 def test_a_bias_of_half_the_channels_makes_no_duplicates() -> None:

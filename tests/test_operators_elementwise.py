@@ -103,20 +103,24 @@ def test_a_constant_that_adds_an_axis_moves_the_channels() -> None:
 
 def test_constants_computed_at_run_time_pin() -> None:
     model = between("s = Exp(z) d = Mul(c, s)", z=side())
-    assert pinned(model, "Conv_0") == "Mul_2 combines them with s, whose channels are not known"
+    assert (
+        pinned(model, "Conv_0") == "Mul_2 combines the channels with s, whose channels come from no layer with weights"
+    )
 
 
 def test_a_model_input_pins() -> None:
     weights = random_weights(w=(6, 2, 3, 3), u=(3, 6, 1, 1))
     io = {"inputs": "float[N, 2, 6, 6] x, float[N, 6, 4, 4] z", "outputs": IMAGE["outputs"]}
     model = graph("c = Conv(x, w) d = Add(c, z) y = Conv(d, u)", weights, **io)
-    assert pinned(model, "Conv_0") == "Add_1 combines them with z, whose channels are not known"
+    assert (
+        pinned(model, "Conv_0") == "Add_1 combines the channels with z, whose channels come from no layer with weights"
+    )
 
 
 def test_one_channel_broadcast_to_several_is_pinned() -> None:
     weights = random_weights(w=(1, 2, 3, 3), s=(6, 1, 1), u=(3, 6, 1, 1))
     model = graph("c = Conv(x, w) d = Mul(c, s) y = Conv(d, u)", weights, **IMAGE)
-    assert pinned(model, "Conv_0").startswith("Mul_1 broadcasts one channel to 6")
+    assert pinned(model, "Conv_0").startswith("Mul_1 repeats one channel 6 times")
 
 
 def test_ranks_that_are_not_known_pin() -> None:
@@ -175,7 +179,9 @@ def test_a_chain_of_residual_blocks_is_one_group() -> None:
 def test_a_tie_with_the_model_input_pins() -> None:
     weights = random_weights(w=(2, 2, 1, 1), u=(3, 2, 1, 1))
     model = graph("c = Conv(x, w) d = Add(c, x) y = Conv(d, u)", weights, **IMAGE)
-    assert pinned(model, "Conv_0") == "Add_1 combines them with x, whose channels are not known"
+    assert (
+        pinned(model, "Conv_0") == "Add_1 combines the channels with x, whose channels come from no layer with weights"
+    )
 
 
 def test_a_squeeze_and_excitation_gate_is_a_tie() -> None:

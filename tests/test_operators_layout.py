@@ -18,6 +18,7 @@ from graphs import (
 )
 from numpy.testing import assert_array_equal
 
+from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import BATCH
 from onnx_tropnnc.operators.layout import regroup
 
@@ -106,7 +107,7 @@ def test_the_number_of_channels_computed_from_the_shape_pins() -> None:
         "h = Shape(r) i = Constant <value_ints = [1]> () g = Gather(h, i) j = Constant <value_ints = [16]> ()"
         "l = Mul(g, j) m = Constant <value_ints = [-1]> () t = Concat <axis = 0> (m, l) d = Reshape(r, t)"
     )
-    assert pinned(flattened(body), "Conv_0") == "the number of channels is computed with (Shape_2)"
+    assert pinned(flattened(body), "Conv_0") == "Shape_2 returns the number of channels, and the model computes with it"
 
 
 def test_a_batch_of_one_written_down() -> None:
@@ -135,7 +136,7 @@ def test_a_reshape_that_unflattens() -> None:
 def test_mixing_the_batch_with_channels_pins() -> None:
     io = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[P, 3] y"}
     model = graph("c = Conv(x, w, k) d = Reshape(c, s) y = Gemm(d, u)", weights(u=(4, 3)) | shape(-1, 4), **io)
-    assert pinned(model, "Conv_0") == "Reshape_1 mixes the axis of the channels with others"
+    assert pinned(model, "Conv_0") == "Reshape_1 mixes the axis of the channels with other axes"
 
 
 def test_merging_space_keeps_the_channels_axis() -> None:
@@ -165,15 +166,15 @@ def test_a_number_that_counts_two_kinds_of_channels_pins() -> None:
     io = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 16, 3] y"}
     found = weights(u=(6, 3)) | INTEGERS | random_weights(q=(6, 2, 3, 3))
     model = graph(SHARED.format("r = Conv(x, q)", "r").replace("d = Add(a, b)", "d = Neg(a)"), found, **io)
-    assert pinned(model, "Conv_3").startswith("Concat_2 counts them and other channels with one number")
+    assert pinned(model, "Conv_3").startswith("Concat_2 counts these channels and other ones with one number")
 
 
 def test_unknown_shapes_pin_with_the_remedy() -> None:
     io = {"inputs": "float[N, 2, H, W] x", "outputs": "float[N, 3] y"}
     model = graph("c = Conv(x, w, k) d = Flatten(c) y = Gemm(d, u)", weights(u=(96, 3)), **io)
-    reason = "the shape of what Flatten_1 reads is not known; give --input-shape"
+    reason = "Flatten_1 has an input or an output whose shape is not known; give --input-shape"
     found = groups_of(model)
-    assert found["Conv_0"].pinned in (None, reason)
+    assert found["Conv_0"].pinned in (None, Reason("unknown_shape", reason))
     assert groups_of(model, x=(1, 2, 6, 6))["Conv_0"].pinned is None
 
 
@@ -253,7 +254,7 @@ def test_squeezing_away_the_channels_pins() -> None:
     found = random_weights(w=(1, 2, 3, 3), u=(4, 3))
     io = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 4, 3] y"}
     model = graph("c = Conv(x, w) d = Squeeze(c, a) y = MatMul(d, u)", found | {"a": np.array([1])}, **io)
-    assert pinned(model, "Conv_0").startswith("Squeeze_1 drops the axis of the channels")
+    assert pinned(model, "Conv_0").startswith("Squeeze_1 removes the axis of the channels")
 
 
 def test_axes_are_attributes_before_opset_13() -> None:

@@ -96,14 +96,14 @@ def test_a_bias_computed_at_run_time_pins_both_sides() -> None:
     weights = random_weights(w=(4, 6), q=(4, 6), u=(6, 3), p=(6, 3))
     body = "c = Gemm(x, w) d = Gemm(x, q, c) e = Relu(d) f = Gemm(c, u) g = Gemm(e, p) y = Add(f, g)"
     model = graph(body, weights, **io)
-    assert "Gemm_1 (Gemm) takes them for a parameter" in pinned(model, "Gemm_0")
-    assert "the bias of Gemm_1 is computed at run time" in pinned(model, "Gemm_1")
+    assert "Gemm_1 takes the channels as a parameter, not as its data" in pinned(model, "Gemm_0")
+    assert "Gemm_1 has a bias that is computed at run time" in pinned(model, "Gemm_1")
 
 
 def test_channels_on_the_batch_axis_are_pinned() -> None:
     io = {"inputs": "float[3, 4] x", "outputs": "float[6, 2] y"}
     model = graph("c = Gemm(x, w) t = Transpose(c) y = Gemm(t, u)", random_weights(w=(4, 6), u=(3, 2)), **io)
-    assert "Gemm_2 reads them along the batch axis" in pinned(model, "Gemm_0")
+    assert "Gemm_2 treats this axis as the batch" in pinned(model, "Gemm_0")
 
 
 @pytest.mark.parametrize("shape", ["N", "N, 5", "N, 2, 5"])
@@ -181,8 +181,8 @@ def test_attention_contracts_two_activations() -> None:
         "o = Softmax(s) c = MatMul(x, v) d = MatMul(o, c) y = MatMul(d, p)"
     )
     model = graph(body, weights, inputs="float[N, 5, 4] x", outputs="float[N, 5, 3] y")
-    assert pinned(model, "MatMul_0") == "MatMul_3 contracts them with another activation"
-    assert pinned(model, "MatMul_1") == "MatMul_3 contracts them with another activation"
+    assert pinned(model, "MatMul_0") == "MatMul_3 sums over the channels of two activations (a matrix product)"
+    assert pinned(model, "MatMul_1") == "MatMul_3 sums over the channels of two activations (a matrix product)"
     assert not groups_of(model)["MatMul_5"].passage.lipschitz  # what they are multiplied by may be of any size
     assert_halves(model, {"MatMul_5": 6})
 
@@ -195,7 +195,7 @@ def test_a_vector_is_pinned() -> None:
 
 def test_computed_weights_pin() -> None:
     model = graph("c = MatMul(x, w) u = Exp(z) y = MatMul(c, u)", random_weights(w=(4, 6), z=(6, 3)))
-    assert pinned(model, "MatMul_0") == "MatMul_2 contracts them with another activation"
+    assert pinned(model, "MatMul_0") == "MatMul_2 sums over the channels of two activations (a matrix product)"
     weights = random_weights(w=(4, 6)) | {"q": np.ones((6, 3), np.int8), "s": np.float32(0.1), "z": np.int8(0)}
     model = graph("c = MatMul(x, w) u = DequantizeLinear(q, s, z) y = MatMul(c, u)", weights)
     assert pinned(model, "MatMul_0") == (
@@ -221,7 +221,7 @@ def test_stacked_matrices_pair_channels_with_those_of_the_other_side(
     if free:
         assert_halves(model, {"Conv_0": 6})
     else:
-        assert pinned(model, "Conv_0") == "MatMul_1 pairs them with a tensor whose channels are not known"
+        assert pinned(model, "Conv_0") == "MatMul_1 pairs the channels with the matrices of another tensor"
 
 
 def test_stacked_matrices_of_two_activations_are_tied() -> None:

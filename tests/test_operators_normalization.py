@@ -88,7 +88,7 @@ def test_computed_parameters_pin() -> None:
     more = batch_norm()
     more["z"] = more.pop("g")
     model = between("g = Exp(z) r = Relu(c) d = BatchNormalization(r, g, b, m, v)", **more)
-    assert pinned(model, "Conv_0") == "parameters of BatchNormalization_3 are computed at run time"
+    assert pinned(model, "Conv_0") == "BatchNormalization_3 has parameters that are computed at run time"
 
 
 def test_instance_normalization_is_a_carrier() -> None:
@@ -173,7 +173,7 @@ def test_a_group_normalization_with_computed_parameters_pins() -> None:
     body = "v = GlobalAveragePool(c) k = Squeeze(v) d = GroupNormalization <num_groups = 2> (c, k, t)"
     io = SPATIAL | {"inputs": "float[1, 2, 6, 6] x"}
     weights = random_weights(w=(6, 2, 3, 3), u=(3, 6, 1, 1), t=(6,))
-    assert "GroupNormalization_3 are computed at run time" in pinned(
+    assert "GroupNormalization_3 has parameters that are computed at run time" in pinned(
         graph(f"c = Conv(x, w) {body} y = Conv(d, u)", weights, opset=21, **io), "Conv_0"
     )
 
@@ -188,7 +188,9 @@ def test_a_layer_normalization_with_other_parameters_for_each_channel_pins(compu
     """Its scale is broadcast to all of the input, so it may have the channels' axis though it runs over space."""
     weights = {"s": random_weights(s=(6, 1, 4))["s"]}
     body = f"e = Relu(s) d = LayerNormalization <axis = 3> (c, {'e' if computed else 's'})"
-    assert "differ along them and what it normalises over" in pinned(between(body, **weights), "Conv_0")
+    assert "differ both along the channels and along the axes that it normalises" in pinned(
+        between(body, **weights), "Conv_0"
+    )
 
 
 def test_what_normalises_over_space_bounds_no_error() -> None:

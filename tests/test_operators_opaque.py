@@ -14,14 +14,14 @@ def between(body: str, **more: np.ndarray) -> onnx.ModelProto:
 
 def test_operators_of_other_domains() -> None:
     assert pinned(between("d = com.microsoft.FastGelu(c)"), "MatMul_0") == (
-        "FastGelu_1 (com.microsoft.FastGelu) is not an operator whose channels are known"
+        "FastGelu_1 is an operator of the domain com.microsoft that is not supported"
     )
 
 
 @pytest.mark.parametrize("body", ["d = CumSum(c, i)", "e, j = TopK(c, k) d = Identity(e)"])
 def test_operators_without_a_rule(body: str) -> None:
     more = {"i": np.array(1), "k": np.array([6])}
-    assert "is not an operator whose channels are known" in pinned(between(body, **more), "MatMul_0")
+    assert "is an operator that is not supported" in pinned(between(body, **more), "MatMul_0")
 
 
 def test_quantization() -> None:
@@ -30,7 +30,7 @@ def test_quantization() -> None:
     assert groups_of(model)["MatMul_0"].pinned is None
     model = between("q, s, z = DynamicQuantizeLinear(c) d = DequantizeLinear(q, s, z)")
     assert pinned(model, "MatMul_0") == (
-        "DynamicQuantizeLinear_1 (DynamicQuantizeLinear) is quantized; compress the float model before quantizing it"
+        "DynamicQuantizeLinear_1 is quantized; compress the float model before quantizing it"
     )
 
 
@@ -38,7 +38,7 @@ def test_recurrent_layers() -> None:
     weights = random_weights(w=(4, 6), p=(1, 20, 6), r=(1, 20, 5))
     io = {"inputs": "float[7, N, 4] x", "outputs": "float[7, 1, N, 5] y"}
     model = graph("c = MatMul(x, w) y = LSTM <hidden_size = 5> (c, p, r)", weights, **io)
-    assert pinned(model, "MatMul_0") == "LSTM_1 (LSTM) is recurrent: its gates and state share one size"
+    assert pinned(model, "MatMul_0") == "LSTM_1 is recurrent: its gates and state share one size"
 
 
 def test_model_outputs() -> None:
@@ -58,7 +58,7 @@ CAPTURE = (
 def test_captures_by_subgraphs() -> None:
     model = between(f"{CAPTURE.format('t')} d = Add(c, e)")
     reason = pinned(model, "MatMul_0")
-    assert "c is captured by a subgraph" in reason
+    assert "c is read inside a subgraph" in reason
 
 
 def test_captures_by_subgraphs_of_subgraphs() -> None:
@@ -71,7 +71,7 @@ def test_captures_by_subgraphs_of_subgraphs() -> None:
         " else_branch = no () => (float[N, 6] q) { o = Constant <value_float = 1.0> () q = Expand(o, h) }> d "
         "= Add(c, e)"
     )
-    assert "captured by a subgraph" in pinned(between(body, h=np.array([1, 6])), "MatMul_0")
+    assert "is read inside a subgraph" in pinned(between(body, h=np.array([1, 6])), "MatMul_0")
 
 
 def test_weights_captured_by_subgraphs() -> None:
@@ -118,7 +118,7 @@ def test_shape_logic_pins_where_it_reads_the_channels(body: str, free: bool) -> 
 def test_shape_as_an_output_pins() -> None:
     io = {"inputs": IO["inputs"], "outputs": "float[N, 3] y, int64[2] h"}
     model = graph("c = MatMul(x, w) h = Shape(c) y = MatMul(c, u)", random_weights(w=(4, 6), u=(6, 3)), **io)
-    assert "the number of channels is computed with" in pinned(model, "MatMul_0")
+    assert "returns the number of channels" in pinned(model, "MatMul_0")
 
 
 def test_shape_captured_by_a_subgraph_pins() -> None:
@@ -128,4 +128,4 @@ def test_shape_captured_by_a_subgraph_pins() -> None:
         " else_branch = no () => (int64[Q] q) { q = Neg(h) }> z = ReduceSum <keepdims = 0> (e) f = Cast <to "
         "= 1> (z) d = Add(c, f)"
     )
-    assert "the number of channels is computed with" in pinned(between(body), "MatMul_0")
+    assert "returns the number of channels" in pinned(between(body), "MatMul_0")

@@ -95,13 +95,13 @@ def test_joined_along_space_is_a_tie() -> None:
 def test_joined_along_space_with_the_model_input_pins() -> None:
     body = "a = Conv(x, w) c = Concat <axis = 3> (a, x) y = Conv(c, u)"
     model = graph(body, random_weights(w=(2, 2, 1, 1), u=(3, 2, 1, 1)), **SPATIAL)
-    assert pinned(model, "Conv_0") == "Concat_1 joins them with channels that are not known"
+    assert pinned(model, "Conv_0") == "Concat_1 places the channels beside others that come from no layer with weights"
 
 
 def test_joined_with_an_unknown_number_pins() -> None:
     body = "a = Conv(x, w) b = com.microsoft.Unknown(x) c = Concat <axis = 1> (a, b) y = Conv(c, u)"
     model = graph(body, random_weights(w=(6, 2, 3, 3), u=(3, 12, 1, 1)), **SPATIAL)
-    assert "Concat_2 joins them with is not known" in pinned(model, "Conv_0")
+    assert "Concat_2 joins the channels with others whose number is not known" in pinned(model, "Conv_0")
 
 
 SPLITS = {
@@ -132,7 +132,7 @@ def test_split_into_equal_parts_without_sizes_pins() -> None:
     model = graph(
         "c = Conv(x, w) a, b = Split <axis = 1> (c) d = Conv(a, u) e = Conv(b, u) y = Add(d, e)", found, **SPATIAL
     )
-    assert pinned(model, "Conv_0") == "Split_1 splits the channels without written sizes"
+    assert pinned(model, "Conv_0") == "Split_1 splits the channels by sizes that are not written in the model"
 
 
 def test_split_along_space_passes() -> None:
@@ -165,7 +165,7 @@ def test_slice_by_steps_pins() -> None:
     body = "c = Conv(x, w) d = Slice(c, i, j, a, s) y = Conv(d, u)"
     more = {"i": np.array([0]), "j": np.array([6]), "a": np.array([1]), "s": np.array([2])}
     model = graph(body, random_weights(w=(6, 2, 3, 3), u=(3, 3, 1, 1)) | more, **SPATIAL)
-    assert "cuts the channels by steps" in pinned(model, "Conv_0")
+    assert "cuts the channels in steps" in pinned(model, "Conv_0")
 
 
 def test_slice_over_space_passes() -> None:
@@ -243,7 +243,7 @@ def test_pad_along_channels_with_something_else_pins() -> None:
         random_weights(w=(6, 2, 3, 3), u=(3, 8, 1, 1)) | more,
         **SPATIAL,
     )
-    assert "pads the channels with something else than zeros" in pinned(model, "Conv_0")
+    assert "pads the axis of the channels with something other than zeros" in pinned(model, "Conv_0")
 
 
 def test_pads_are_attributes_before_opset_11() -> None:
@@ -254,7 +254,7 @@ def test_pads_are_attributes_before_opset_11() -> None:
 def test_computed_pads_pin() -> None:
     io = {"inputs": "float[N, 2, 6, 6] x, int64[8] p", "outputs": SPATIAL["outputs"]}
     model = graph("c = Conv(x, w) d = Pad(c, p) y = Conv(d, u)", random_weights(w=(6, 2, 3, 3), u=(3, 6, 1, 1)), **io)
-    assert "how much Pad_1 pads is not known" in pinned(model, "Conv_0")
+    assert "Pad_1 pads by amounts that are computed at run time" in pinned(model, "Conv_0")
 
 
 def test_counts_in_initializers_shrink() -> None:

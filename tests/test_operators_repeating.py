@@ -71,7 +71,7 @@ def test_gather_beside_the_channels_and_of_them() -> None:
     assert_halves(picture(body, i=np.array(1), two=np.array([2])), {"Conv_0": 6})
     assert_halves(picture("d = Gather <axis = 3> (c, i)", i=np.array([1, 3])), {"Conv_0": 6})
     of_them = picture("d = Gather <axis = 1> (c, i)", i=np.arange(6)[::-1].copy())
-    assert pinned(of_them, "Conv_0").startswith("Gather_1 picks single channels")
+    assert pinned(of_them, "Conv_0").startswith("Gather_1 picks channels by their index")
 
 
 def test_a_table_of_words_makes_channels() -> None:
@@ -94,5 +94,7 @@ def test_where_and_comparisons() -> None:
     assert_halves(model, {"Conv_0": 6})
     choice = np.array([True, False, True, False, True, False]).reshape(6, 1, 1)
     constant = picture("n = Neg(c) d = Where(b, c, n)", b=choice)
-    assert pinned(constant, "Conv_0").startswith("Where_2 chooses among them by a constant")
+    assert pinned(constant, "Conv_0").startswith(
+        "Where_2 chooses between values by a constant with one entry per channel"
+    )
     assert_same_outputs(constant, merged(constant, 0.0))

@@ -54,7 +54,7 @@ def test_queries_and_keys_stay() -> None:
     )
     found = random_weights(wq=(4, 12), wk=(4, 12)) | {"split": np.array([0, 0, 2, 6])}
     model = graph(body, found, inputs="float[N, 5, 4] x", outputs="float[N, 5, 5] y")
-    assert pinned(model, "MatMul_0") == "MatMul_6 contracts them with another activation"
+    assert pinned(model, "MatMul_0") == "MatMul_6 sums over the channels of two activations (a matrix product)"
 
 
 def test_a_channel_shuffle_ties_the_halves() -> None:
@@ -102,4 +102,4 @@ def test_an_axis_that_takes_others_in_is_mixed() -> None:
         )["Conv_0"].channels
         == 6
     )
-    assert pinned(mixed, "Conv_0").startswith("Reshape_1 mixes the axis of the channels with others")
+    assert pinned(mixed, "Conv_0").startswith("Reshape_1 mixes the axis of the channels with other axes")

@@ -5,7 +5,7 @@ import onnx
 import onnx.numpy_helper
 import onnx_ir as ir
 import pytest
-from graphs import feeds_for, graph, groups_of, run
+from graphs import feeds_for, graph, pinned, run
 from numpy.testing import assert_allclose, assert_array_equal
 
 import onnx_tropnnc
@@ -93,9 +93,9 @@ def test_nothing_is_rounded_where_everything_must_stay(options: dict[str, object
     assert {name: array.tobytes() for name, array in stored(result).items()} == {
         name: array.tobytes() for name, array in stored(twice).items()
     }
-    assert [change.reason for change in report.of(Unreached)] == [
-        f"the weight is quantized: a merge would round it; {REMEDY}"
-    ] * 2
+    assert [change.reason.text for change in report.of(Unreached)] == [
+        f"the weight of {node} is quantized: a merge would round it; {REMEDY}" for node in ("MatMul_2", "MatMul_4")
+    ]
 
 
 def test_merged_weights_that_do_not_fit_get_longer_steps() -> None:
@@ -201,7 +201,9 @@ def test_what_stays_quantized_says_why(attributes: str, weights: dict[str, np.nd
     body = f"d = DequantizeLinear <{attributes}> (a, s, z) h = MatMul(x, d) r = Relu(h) y = MatMul(r, b)"
     loaded = load(graph(body, given, opset=23, ir_version=10))
     DequantizeWeights()(loaded)
-    assert [c.reason for c in unreached_layers(loaded)] == [f"the weight {reason}; {REMEDY}"] * (reason is not None)
+    assert [(c.reason.kind, c.reason.text) for c in unreached_layers(loaded)] == [
+        ("quantized", f"the weight of MatMul_1 {reason}; {REMEDY}")
+    ] * (reason is not None)
     assert sum(weight_quantization(v) is not None for v in loaded.graph.initializers.values()) == (reason is None)
 
 
@@ -212,9 +214,7 @@ def test_activations_with_a_step_for_each_channel_stay() -> None:
     )
     weights = {"a": np.ones((4, 2, 1, 1)), "s": np.full(4, 0.1), "z": np.zeros(4, np.uint8), "b": np.ones((3, 4, 1, 1))}
     model = graph(body, weights, inputs="float[N, 2, 6, 6] x", outputs="float[N, 3, H, W] y")
-    assert groups_of(model)["Conv_0"].pinned == (
-        "QuantizeLinear_1 (QuantizeLinear) has a step for each channel, or steps computed at run time"
-    )
+    assert pinned(model, "Conv_0") == ("QuantizeLinear_1 has one scale per channel, or a scale computed at run time")
 
 
 def test_quantization_keeps_and_rounds() -> None:

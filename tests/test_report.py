@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded, Verified
+from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.report import SCHEMA_VERSION, Report, Timing
@@ -14,7 +15,7 @@ from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.verification import Verification
 
 MERGED = Merged("conv1", ("conv1",), ("conv2",), 8, 4, 100, 1000, MergeMap.identity(8))
-KEPT = Kept("conv2", ("conv2",), 6, "its output y is a model output")
+KEPT = Kept("conv2", ("conv2",), 6, Reason("model_output", "its output y is a model output"))
 
 
 def report(*changes: object) -> Report:
@@ -32,7 +33,14 @@ def test_every_change_has_its_place() -> None:
     assert (group["group"], group["before"], group["after"], group["parameters_saved"]) == ("conv1", 8, 4, 100)
     assert "merge_map" not in group
     assert found["kept"] == [
-        {"group": "conv2", "producers": ["conv2"], "channels": 6, "reason": KEPT.reason, "pinned": True}
+        {
+            "group": "conv2",
+            "producers": ["conv2"],
+            "channels": 6,
+            "reason": KEPT.reason.text,
+            "kind": "model_output",
+            "pinned": True,
+        }
     ]
     assert found["folded"] == [{"node": "bn1", "into": "conv1"}]
     assert found["not_folded"] == [{"node": "bn2", "reason": "it stands first"}]

@@ -10,7 +10,7 @@ axis of the group.
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -23,6 +23,7 @@ from scipy.sparse.csgraph import connected_components
 
 from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.reasons import Reason, joined
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.operators import MOVERS, apply_rule
 from onnx_tropnnc.operators.trace import ChannelIndices, Count, Kind, Trace, Use
@@ -30,6 +31,12 @@ from onnx_tropnnc.operators.trace import ChannelIndices, Count, Kind, Trace, Use
 __all__ = ["ChannelGroup", "CountPlace", "Passage", "Place", "find_channel_groups"]
 
 T = TypeVar("T")
+
+_MISSING: Mapping[Kind, Reason] = {
+    "producer": Reason("no_producer", "no layer with weights makes these channels"),
+    "consumer": Reason("no_consumer", "no layer with weights reads these channels"),
+}
+"""Merging rewrites the weights that make a channel and those that read it: where either is missing, it stays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +83,7 @@ class ChannelGroup:
         ties: nodes that combine two activations of the group (residual Add, gating Mul).
         passage: what the carriers between producers and consumers are, as functions.
         blocks: (n,) per channel the number of its block; -1 where it is pinned.
-        reasons: why channels are pinned, in words; empty where none is.
+        reasons: why channels are pinned; empty where none is.
         gates: those of the ties that multiply (squeeze and excitation, SwiGLU, attention): no residual streams.
         body: the If, Loop or Scan in whose body layers of it stand, so that its activations cannot be looked at.
     """
@@ -88,7 +95,7 @@ class ChannelGroup:
     ties: tuple[str, ...]
     passage: Passage
     blocks: ChannelIndices
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     gates: tuple[str, ...] = ()
     body: str | None = None
 
@@ -116,9 +123,9 @@ class ChannelGroup:
         return self.passage.homogeneous
 
     @cached_property
-    def pinned(self) -> str | None:
+    def pinned(self) -> Reason | None:
         """Why nothing of the group may change, or None where something may."""
-        return None if (self.blocks >= 0).any() else "; ".join(self.reasons)
+        return None if (self.blocks >= 0).any() else joined(self.reasons)
 
 
 def find_channel_groups(model: Model, shapes: Shapes) -> tuple[ChannelGroup, ...]:
@@ -144,10 +151,11 @@ def _walk(model: Model, shapes: Shapes) -> Trace:
             axes = trace.tracked(value)
             if value.is_graph_output():
                 whose = f"leaves the body of {label(leaving[value])}" if value in leaving else "is a model output"
-                trace.pin(axes, f"its output {name_of(value)} {whose}")
+                trace.pin(axes, Reason("model_output", f"its output {name_of(value)} {whose}"))
             captors = {label(use.node) for use in value.uses() if use.node.graph is not node.graph}
             if captors:
-                trace.pin(axes, f"{name_of(value)} is captured by a subgraph ({', '.join(sorted(captors))})")
+                text = f"{name_of(value)} is read inside a subgraph, by {', '.join(sorted(captors))}"
+                trace.pin(axes, Reason("subgraph", text))
     return trace
 
 
@@ -167,10 +175,12 @@ def _share_weights(trace: Trace) -> None:
             strangers.append("the model's outputs")
         for use in uses:
             if strangers:
-                reason = f"the weight of {label(use.node)} ({name_of(value)}) is also read by {', '.join(strangers)}"
-                trace.pin([use.channels], reason)
+                text = f"the weight of {label(use.node)} ({name_of(value)}) is also read by {', '.join(strangers)}"
+                trace.pin([use.channels], Reason("shared_weight", text))
             elif use.kind != uses[0].kind or len(use.channels) != len(uses[0].channels):
-                trace.pin([use.channels, uses[0].channels], f"the weight {name_of(value)} is read in two ways")
+                names = f"{label(uses[0].node)} and {label(use.node)}"
+                text = f"{names} read the weight {name_of(value)} along one axis in different ways"
+                trace.pin([use.channels, uses[0].channels], Reason("shared_weight", text))
             elif use is not uses[0]:
                 trace.same.append((uses[0].channels, use.channels))
 
@@ -241,7 +251,7 @@ class _Resolution:
         number: int,
         places: tuple[Place, ...],
         counts: tuple[CountPlace, ...],
-        reasons: list[tuple[ChannelIndices, str]],
+        reasons: list[tuple[ChannelIndices, Reason]],
         ties: list[ir.Node],
         passage: Passage,
         through: list[ChannelIndices],
@@ -250,22 +260,18 @@ class _Resolution:
         pinned = np.zeros(size, bool)
         for members, _ in reasons:
             pinned[members[members >= 0]] = True
-        texts = dict.fromkeys(reason for _, reason in reasons)
-        for kinds, text in (
-            (("producer",), "no producer makes it"),
-            (("consumer",), "nothing that could be rewritten reads it"),
-        ):
-            missing = ~pinned & (
-                _occurrences((p.members for p in places if p.use.kind in kinds), size).sum(axis=0) == 0
-            )
+        found = dict.fromkeys(reason for _, reason in reasons)
+        for kind, reason in _MISSING.items():
+            standing = _occurrences((p.members for p in places if p.use.kind == kind), size).sum(axis=0)
+            missing = ~pinned & (standing == 0)
             pinned |= missing
             if missing.any():
-                texts[text] = None
+                found[reason] = None
         blocks = _blocks(_occurrences([*(place.members for place in places), *through], size), pinned)
         first = next(place.use.node for place in places if place.use.kind == "producer")
         names, gates = (tuple(dict.fromkeys(map(label, nodes))) for nodes in (ties, filter(_multiplies, ties)))
         body = next((owner for place in places if (owner := self.trace.body_of(place.use.node))), None)
-        return ChannelGroup(self._name(first), size, places, counts, names, passage, blocks, tuple(texts), gates, body)
+        return ChannelGroup(self._name(first), size, places, counts, names, passage, blocks, tuple(found), gates, body)
 
     def _name(self, first: ir.Node) -> str:
         """The maker's label; of several groups whose makers share one, the others' outputs tell them apart."""

@@ -20,6 +20,7 @@ from onnx_tropnnc.analysis.channels import ChannelGroup, Place
 from onnx_tropnnc.graph.constants import constant_tensor, is_floating, label, shape_of
 from onnx_tropnnc.graph.layers import weight_of
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.reasons import Reason, joined
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.graph.sizes import node_macs
 
@@ -79,7 +80,7 @@ class Coverage:
 
 
 def coverage_of(
-    model: Model, shapes: Shapes, groups: Iterable[ChannelGroup], refusal: Callable[[ChannelGroup], str | None]
+    model: Model, shapes: Shapes, groups: Iterable[ChannelGroup], refusal: Callable[[ChannelGroup], Reason | None]
 ) -> Coverage:
     """Measure every layer with constant weights, those of subgraphs too.
 
@@ -93,13 +94,13 @@ def coverage_of(
     for group in groups:
         refused = refusal(group)
         free = (group.blocks >= 0) & (refused is None)
-        reason = group.pinned or refused or "; ".join(group.reasons)
+        reason = group.pinned or refused or joined(group.reasons)
         for place in group.places:
             standing[place.use.value].append((place, free, reason))
     return Coverage(tuple(_layers(model, shapes, standing)))
 
 
-_Stand = tuple[Place, NDArray[np.bool_], str]
+_Stand = tuple[Place, NDArray[np.bool_], Reason | None]
 """Where a group stands, which of its channels may go, and why the others stay."""
 _Standing = Mapping[ir.Value, list[_Stand]]
 
@@ -143,7 +144,7 @@ def _reached(value: ir.Value, standing: Iterable[_Stand]) -> tuple[int, int, tup
     for place, free, reason in standing:
         inside = place.members >= 0
         stays[place.use.axis][inside] &= ~free[place.members[inside]]
-        if reason:
-            reasons[reason] = None
+        if reason is not None:
+            reasons[reason.text] = None
     kept = int(np.prod([mask.sum() for mask in stays], dtype=np.int64))
     return int(tensor.size), int(tensor.size) - kept, tuple(reasons)

@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.graph.reasons import Reason
 
 __all__ = ["Selection", "matches", "ratio_for"]
 
@@ -28,16 +29,16 @@ class Selection:
         if self.ties not in ("keep", "merge"):
             raise OptionError(f"--ties {self.ties}: unknown; choose auto, keep or merge")
 
-    def refusal(self, group: ChannelGroup) -> str | None:
-        """Why an option keeps the group as it is, or None."""
+    def refusal(self, group: ChannelGroup) -> Reason | None:
+        """Return why an option keeps the group as it is, or None where it may change."""
         residual = [tie for tie in group.ties if tie not in group.gates]
         if residual and self.ties == "keep":
             more = f" and {len(residual) - 1} more" if len(residual) > 1 else ""
-            return f"{residual[0]}{more} ties it to another activation (--ties keep)"
+            return Reason("residual_tie", f"{residual[0]}{more} ties it to another activation (--ties keep)")
         if self.include and not matches(group, self.include):
-            return "not included (--include)"
+            return Reason("not_included", "not included (--include)")
         if self.exclude and matches(group, self.exclude):
-            return "excluded (--exclude)"
+            return Reason("excluded", "excluded (--exclude)")
         return None
 
 

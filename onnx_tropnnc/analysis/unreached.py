@@ -1,37 +1,46 @@
-"""Layers whose channels no group holds, each with the reason: what `--inspect` must still explain.
+"""Layers whose channels are in no group, each with the reason: `--inspect` and the report list them.
 
-A group begins at a layer with constant weights. Quantized layers, recurrent ones and weights computed at run time begin
-none.
+A group begins at a layer with constant weights. Quantized layers, recurrent ones and layers whose weights are computed
+at run time begin none.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_tropnnc.changes import Unreached
 from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.graph.layers import is_layer
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.operators.linear import weight_refusal
+from onnx_tropnnc.graph.reasons import Reason
+from onnx_tropnnc.operators.linear import quantized_weight, weight_refusal
 
-__all__ = ["unreached_layers"]
+__all__ = ["UnreachedLayer", "unreached_layers"]
 
 _QUANTIZED = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 _RECURRENT = ("GRU", "LSTM", "RNN")
 
 
-def unreached_layers(model: Model) -> tuple[Unreached, ...]:
-    """Every layer with weights that begins no channel group, in the order of the graph."""
-    return tuple(found for node in model.graph.all_nodes() for found in _of(node))
+@dataclass(frozen=True)
+class UnreachedLayer:
+    """A layer with weights that begins no channel group."""
+
+    node: str
+    reason: Reason
 
 
-def _of(node: ir.Node) -> Iterator[Unreached]:
+def unreached_layers(model: Model) -> tuple[UnreachedLayer, ...]:
+    """Return every layer with weights that begins no channel group, in the order of the graph."""
+    found = ((node, _reason(node)) for node in model.graph.all_nodes())
+    return tuple(UnreachedLayer(label(node), reason) for node, reason in found if reason is not None)
+
+
+def _reason(node: ir.Node) -> Reason | None:
+    """Return why the node, if it is a layer with weights, begins no group; else None."""
     if node.op_type in _QUANTIZED:
-        yield Unreached(label(node), f"{node.op_type} is quantized; compress the float model before quantizing it")
-    elif node.op_type in _RECURRENT:
-        yield Unreached(label(node), f"{node.op_type} is recurrent: its gates and state share one size")
-    elif is_layer(node) and node.op_type != "MatMul" and (reason := weight_refusal(node, 1)):
-        yield Unreached(label(node), reason)
-    elif node.op_type == "MatMul":
-        reasons = [reason for slot in (0, 1) if (reason := weight_refusal(node, slot)) and "quantized" in reason]
-        yield from (Unreached(label(node), reason.replace(f"of {label(node)} ", "")) for reason in reasons[:1])
+        return Reason("quantized", f"{node.op_type} is quantized; compress the float model before quantizing it")
+    if node.op_type in _RECURRENT:
+        return Reason("recurrent", f"{node.op_type} is recurrent: its gates and state share one size")
+    if is_layer(node) and node.op_type != "MatMul":
+        return weight_refusal(node, 1)
+    # A MatMul of two activations (attention) is no layer: only a quantized weight makes it one that is not reached.
+    return quantized_weight(node) if node.op_type == "MatMul" else None

@@ -9,8 +9,10 @@ from rich.table import Table
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.coverage import Coverage
+from onnx_tropnnc.analysis.unreached import UnreachedLayer
 from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded, Reconstructed, Unreached
 from onnx_tropnnc.curves import Curve, Point
+from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.verification import Verification
 
@@ -114,7 +116,10 @@ def _verified(found: Verification) -> Iterable[str]:
 
 
 def print_groups(
-    groups: Iterable[ChannelGroup], refusals: Iterable[str | None], others: Iterable[Unreached], console: Console
+    groups: Iterable[ChannelGroup],
+    refusals: Iterable[Reason | None],
+    others: Iterable[UnreachedLayer],
+    console: Console,
 ) -> None:
     """Every group with its nodes, and why those that stay do; then the layers that are in none."""
     for group, refusal in zip(groups, refusals, strict=True):

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.operators import (
     activation,
     convolution,
@@ -70,4 +69,4 @@ def apply_rule(node: ir.Node, trace: Trace) -> None:
     """Note how channels go through the node; channels that come in as anything but its data stay as they are."""
     rule_for(node)(node, trace)
     for value in node.inputs[2:] if node.op_type == "Gemm" else node.inputs[1:] if node.op_type in _ONE_INPUT else ():
-        trace.pin(trace.tracked(value), f"{label(node)} ({node.op_type}) takes them for a parameter")
+        trace.pin_by(node, trace.tracked(value), "mixed_channels", "takes the channels as a parameter, not as its data")

@@ -7,7 +7,7 @@ not_homogeneous.
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import array_of, label
+from onnx_tropnnc.graph.constants import array_of
 from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES"]
@@ -54,7 +54,7 @@ def prelu(node: ir.Node, trace: Trace) -> None:
     axes, slope = trace.tracked(node.inputs[0]), trace.shape(node.inputs[1])
     rank = trace.rank(node.inputs[0])
     if not trace.is_constant(node.inputs[1]) or slope is None or rank is None:
-        trace.pin(axes, f"the slope of {label(node)} is computed at run time")
+        trace.pin_by(node, axes, "runtime_weight", "has a slope that is computed at run time")
         return
     for axis, channels in axes.items():
         own = axis - (rank - len(slope))

@@ -9,7 +9,6 @@ grouped        1 < g < C_in                position j of every convolution group
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.graph.layers import bias_of, convolution_groups
 from onnx_tropnnc.operators.linear import weight_refusal
 from onnx_tropnnc.operators.trace import ChannelIndices, Trace
@@ -36,8 +35,11 @@ def _convolve(node: ir.Node, trace: Trace, *, consumed: int, made: int) -> None:
     first, second = int(shape[0] or 0), int(shape[1] or 0)
     channels_in = first if consumed == 0 else second * groups
     if groups < 1 or first % groups or (channels is not None and len(channels) != channels_in):
-        trace.pin(
-            [] if channels is None else [channels], f"{label(node)} has no whole number of channels in each group"
+        trace.pin_by(
+            node,
+            [] if channels is None else [channels],
+            "unsupported_form",
+            "cannot divide its channels evenly into its groups",
         )
         return
     if groups > 1 and groups == channels_in:
@@ -60,7 +62,7 @@ def _read(node: ir.Node, trace: Trace) -> ChannelIndices | None:
     """The channels that the node reads; pinned where its weight cannot be rewritten, or they lie on a spatial axis."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels = axes.pop(1, None)
-    trace.pin(axes, f"{label(node)} slides over them as over space")
+    trace.pin_by(node, axes, "other_axis", "treats this axis as spatial")
     reason = weight_refusal(node, 1)
     if reason is not None and channels is not None:
         trace.pin([channels], reason)
@@ -76,7 +78,7 @@ def _produce(node: ir.Node, axis: int, count: int, groups: int, trace: Trace) ->
         if trace.is_constant(bias):
             trace.use("bias", node, 2, 0, made)
         else:
-            trace.pin([made], f"the bias of {label(node)} is computed at run time")
+            trace.pin_by(node, [made], "runtime_weight", "has a bias that is computed at run time")
     trace.carry(node.outputs[0], {1: made})
 
 
@@ -87,7 +89,7 @@ def _depthwise(node: ir.Node, channels: ChannelIndices | None, multiplier: int, 
     made = np.repeat(channels, multiplier)
     bias = bias_of(node)
     if bias is not None and not trace.is_constant(bias):
-        trace.pin([channels], f"the bias of {label(node)} is computed at run time")
+        trace.pin_by(node, [channels], "runtime_weight", "has a bias that is computed at run time")
     elif bias is not None:
         trace.use("carrier", node, 2, 0, made)
         if not trace.is_zero(bias):

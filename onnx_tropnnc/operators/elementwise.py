@@ -7,7 +7,7 @@ activation + activation   a tie, unless both sides carry the same channels alrea
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import array_of, label, name_of
+from onnx_tropnnc.graph.constants import array_of, name_of
 from onnx_tropnnc.graph.layers import convolution_groups, is_layer
 from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
@@ -19,7 +19,7 @@ def binary(node: ir.Node, trace: Trace) -> None:
     ranks = [trace.rank(v) for v in node.inputs]
     if None in ranks:
         for value in node.inputs:
-            trace.pin(trace.tracked(value), f"{label(node)} broadcasts tensors whose ranks are not known")
+            trace.pin_by(node, trace.tracked(value), "unknown_shape", "broadcasts tensors whose ranks are not known")
         return
     rank = max(r for r in ranks if r is not None)
     result: dict[int, ChannelIndices] = {}
@@ -43,7 +43,9 @@ def _combine(
     if other is not None and len(other) != len(channels):
         narrow, wide = sorted((other, channels), key=len)
         if len(narrow) > 1:
-            trace.pin([narrow, wide], f"{label(node)} combines {len(narrow)} with {len(wide)} channels")
+            trace.pin_by(
+                node, [narrow, wide], "mismatched_channels", f"combines {len(narrow)} channels with {len(wide)}"
+            )
         result[axis] = wide
         return
     if other is not None and not np.array_equal(other, channels):
@@ -62,10 +64,15 @@ def _meets_others(node: ir.Node, axis: int, channels: ChannelIndices, rank: int,
             continue
         if not trace.is_constant(value):
             name = name_of(value) if value is not None else "nothing"
-            trace.pin([channels], f"{label(node)} combines them with {name}, whose channels are not known")
+            trace.pin_by(
+                node,
+                [channels],
+                "mismatched_channels",
+                f"combines the channels with {name}, whose channels come from no layer with weights",
+            )
             return False
         if shape[own] != len(channels):
-            trace.pin([channels], f"{label(node)} broadcasts one channel to {shape[own]}")
+            trace.pin_by(node, [channels], "mismatched_channels", f"repeats one channel {shape[own]} times")
             return False
         trace.use("bias" if _is_bias(node, slot, shape, own, trace) else "carrier", node, slot, own, channels)
     return True
@@ -122,7 +129,12 @@ def where(node: ir.Node, trace: Trace) -> None:
             for axis, channels in trace.tracked(value).items():
                 own = axis + rank - (trace.rank(value) or 0) - (rank - len(condition))
                 if own >= 0 and condition[own] != 1:
-                    trace.pin([channels], f"{label(node)} chooses among them by a constant")
+                    trace.pin_by(
+                        node,
+                        [channels],
+                        "picked_channels",
+                        "chooses between values by a constant with one entry per channel",
+                    )
                     return
     binary(node, trace)
 

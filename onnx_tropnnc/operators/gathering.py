@@ -6,7 +6,7 @@ table        V x D, words in: a producer of D channels along its last axis
 
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import constant_tensor, is_floating, label
+from onnx_tropnnc.graph.constants import constant_tensor, is_floating
 from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES"]
@@ -18,7 +18,7 @@ def gather(node: ir.Node, trace: Trace) -> None:
     rank, picked = trace.rank(data), trace.rank(indices)
     axes = trace.tracked(data)
     if rank is None or picked is None:
-        trace.pin(axes, f"the ranks of what {label(node)} picks from are not known")
+        trace.pin_by(node, axes, "unknown_shape", "reads tensors whose ranks are not known")
         return
     along = node.attributes.get_int("axis", 0) % rank
     table = constant_tensor(data)
@@ -28,7 +28,12 @@ def gather(node: ir.Node, trace: Trace) -> None:
             trace.use("producer", node, 0, 1, made)
             trace.carry(node.outputs[0], {picked: made})
         return
-    trace.pin([channels for axis, channels in axes.items() if axis == along], f"{label(node)} picks single channels")
+    trace.pin_by(
+        node,
+        [channels for axis, channels in axes.items() if axis == along],
+        "picked_channels",
+        "picks channels by their index",
+    )
     shift = picked - 1
     trace.carry(
         node.outputs[0], {a if a < along else a + shift: channels for a, channels in axes.items() if a != along}

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import array_of, label
+from onnx_tropnnc.graph.constants import array_of
 from onnx_tropnnc.graph.shapes import BATCH
 from onnx_tropnnc.operators.splitting import joined_along, split_axis, whole_heads
 from onnx_tropnnc.operators.trace import Axes, ChannelIndices, Trace, shifted
@@ -58,7 +58,7 @@ def _retarget(node: ir.Node, axis: int, channels: ChannelIndices, axes: Axes, tr
     if entry > 0:
         trace.count(reader, slot, index, channels)
     elif entry == 0 and not (axis in axes and np.array_equal(axes[axis], channels)):
-        trace.pin([channels], f"{label(node)} copies a dimension that is not theirs")
+        trace.pin_by(node, [channels], "shape_arithmetic", "copies another axis's dimension as the number of channels")
 
 
 def _regroup(node: ir.Node, before: Dims, after: Dims, trace: Trace) -> Axes:
@@ -68,7 +68,7 @@ def _regroup(node: ir.Node, before: Dims, after: Dims, trace: Trace) -> Axes:
         if found is not None or (found := _split(node, channels, axis, before, after, trace)) is not None:
             kept[found[0]] = found[1]
         else:
-            trace.pin([channels], f"{label(node)} mixes the axis of the channels with others")
+            trace.pin_by(node, [channels], "mixed_channels", "mixes the axis of the channels with other axes")
     trace.carry(node.outputs[0], kept)
     return kept
 
@@ -143,14 +143,19 @@ def _block(axis: int, before: Dims, after: Dims) -> tuple[tuple[int, int], tuple
 
 
 def _unknown_shape(node: ir.Node, trace: Trace) -> None:
-    trace.pin(trace.tracked(node.inputs[0]), f"the shape of what {label(node)} reads is not known; give --input-shape")
+    trace.pin_by(
+        node,
+        trace.tracked(node.inputs[0]),
+        "unknown_shape",
+        "has an input or an output whose shape is not known; give --input-shape",
+    )
 
 
 def transpose(node: ir.Node, trace: Trace) -> None:
     """Transpose: axes in another order."""
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if rank is None:
-        trace.pin(axes, f"the rank of what {label(node)} reads is not known")
+        trace.pin_by(node, axes, "unknown_shape", "reads a tensor whose rank is not known")
         return
     order = node.attributes.get_ints("perm", tuple(range(rank))[::-1])
     trace.carry(node.outputs[0], shifted(axes, list(order)))
@@ -163,7 +168,7 @@ def squeeze(node: ir.Node, trace: Trace) -> None:
         return
     named = _named_axes(node, trace)
     if rank is None or named is None:
-        trace.pin(axes, f"the axes of {label(node)} are not known")
+        trace.pin_by(node, axes, "unknown_shape", "has axes that are computed at run time")
         return
     if node.op_type == "Unsqueeze":
         wide = rank + len(named)
@@ -173,7 +178,9 @@ def squeeze(node: ir.Node, trace: Trace) -> None:
         return
     shape = trace.shape(node.inputs[0]) or ()
     gone = {a % rank for a in named} if named else {a for a, d in enumerate(shape) if d == 1}
-    trace.pin([channels for a, channels in axes.items() if a in gone], f"{label(node)} drops the axis of the channels")
+    trace.pin_by(
+        node, [channels for a, channels in axes.items() if a in gone], "other_axis", "removes the axis of the channels"
+    )
     trace.carry(node.outputs[0], shifted(axes, [a for a in range(rank) if a not in gone]))
 
 
@@ -192,7 +199,9 @@ def resize(node: ir.Node, trace: Trace) -> None:
     kept: dict[int, ChannelIndices] = {}
     for axis, channels in axes.items():
         if shape is None or shape[axis] != len(channels) or not _passes(node, axis, trace):
-            trace.pin([channels], f"{label(node)} resizes the axis of the channels, or its sizes are not known")
+            trace.pin_by(
+                node, [channels], "mixed_channels", "resizes the axis of the channels, or its sizes are not known"
+            )
             continue
         kept[axis] = channels
         place = _written_size(node, axis, len(shape), trace)

@@ -9,21 +9,29 @@ import onnx_ir as ir
 from onnx_tropnnc.graph.constants import constant_tensor, label
 from onnx_tropnnc.graph.layers import bias_of, factor, made_axis, weight_slot
 from onnx_tropnnc.graph.quantization import is_quantized_weight, quantization_refusal
+from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
-__all__ = ["RULES", "weight_refusal"]
+__all__ = ["RULES", "quantized_weight", "weight_refusal"]
 
 
-def weight_refusal(node: ir.Node, slot: int) -> str | None:
-    """Why the weight at `slot` cannot be rewritten, or None where it can."""
+def weight_refusal(node: ir.Node, slot: int) -> Reason | None:
+    """Return why the weight at input `slot` cannot be rewritten, or None where it can."""
     value = node.inputs[slot]
     if constant_tensor(value) is not None:
         return None
     maker = value.producer() if value is not None else None
     if maker is not None and is_quantized_weight(maker):
         why = quantization_refusal(maker) or "is quantized: a merge would round it"
-        return f"the weight of {label(node)} {why}; compress the float model before quantizing it"
-    return f"the weight of {label(node)} is computed at run time, not an initializer"
+        text = f"the weight of {label(node)} {why}; compress the float model before quantizing it"
+        return Reason("quantized", text)
+    return Reason("runtime_weight", f"the weight of {label(node)} is computed at run time, not an initializer")
+
+
+def quantized_weight(node: ir.Node) -> Reason | None:
+    """Return why a MatMul's quantized weight, on either side, cannot be rewritten; None where none is quantized."""
+    refusals = (weight_refusal(node, slot) for slot in (0, 1))
+    return next((found for found in refusals if found is not None and found.kind == "quantized"), None)
 
 
 def gemm(node: ir.Node, trace: Trace) -> None:
@@ -32,13 +40,13 @@ def gemm(node: ir.Node, trace: Trace) -> None:
     axes = dict(trace.tracked(x))
     reason = weight_refusal(node, 1)
     if reason is None and node.attributes.get_int("transA", 0) == 1:
-        reason = f"{label(node)} transposes its input (transA)"
+        reason = Reason("unsupported_form", f"{label(node)} transposes its input (transA)")
     if reason is not None:
         trace.pin(axes, reason)
         trace.pin(trace.tracked(weight), reason)
         return
     if 0 in axes:
-        trace.pin([axes.pop(0)], f"{label(node)} reads them along the batch axis")
+        trace.pin_by(node, [axes.pop(0)], "other_axis", "treats this axis as the batch")
     rows = 1 - made_axis(node)
     alpha, beta = factor(node, "alpha"), factor(node, "beta")
     if 1 in axes:
@@ -58,7 +66,7 @@ def _bias(node: ir.Node, made: ChannelIndices, beta: float, trace: Trace) -> Non
         return
     shape = trace.shape(bias)
     if shape is None or not trace.is_constant(bias):
-        trace.pin([made], f"the bias of {label(node)} is computed at run time")
+        trace.pin_by(node, [made], "runtime_weight", "has a bias that is computed at run time")
     elif shape and shape[-1] == len(made) and all(d == 1 for d in shape[:-1]):
         trace.use("bias", node, 2, len(shape) - 1, made, beta)
     elif shape and shape[-1] == len(made):
@@ -85,14 +93,16 @@ def _with_weight(node: ir.Node, data: int, slot: int, trace: Trace) -> None:
     x = node.inputs[data]
     rank, shape = trace.rank(x), trace.shape(node.inputs[slot])
     if rank is None or shape is None or rank < 2:
-        trace.pin(trace.tracked(x), f"the rank of what {label(node)} reads is not known or below 2")
+        trace.pin_by(node, trace.tracked(x), "unknown_shape", "reads a tensor whose rank is below 2 or not known")
         return
     axes = {axis - rank: channels for axis, channels in trace.tracked(x).items()}
     contracted, inner, outer = (-1, -2, -1) if slot == 1 else (-2, -1, -2)
     if contracted in axes:
         trace.use("consumer", node, slot, inner + len(shape), axes.pop(contracted))
     for axis in [axis for axis in axes if axis < -2 and not _broadcasts(node.inputs[slot], axis, trace)]:
-        trace.pin([axes.pop(axis)], f"{label(node)} pairs them with a tensor whose channels are not known")
+        trace.pin_by(
+            node, [axes.pop(axis)], "mismatched_channels", "pairs the channels with the matrices of another tensor"
+        )
     made = trace.fresh(node, int(shape[outer] or 0))
     trace.use("producer", node, slot, outer + len(shape), made)
     whole = max(rank, len(shape))
@@ -105,19 +115,25 @@ def _of_activations(node: ir.Node, trace: Trace) -> None:
     rank = max((r for r in ranks if r is not None), default=0)
     if None in ranks or min(r or 0 for r in ranks) < 2:
         for value in values:
-            trace.pin(trace.tracked(value), f"the ranks of what {label(node)} multiplies are not known or below 2")
+            trace.pin_by(
+                node, trace.tracked(value), "unknown_shape", "multiplies tensors whose ranks are below 2 or not known"
+            )
         return
     left, right = (
         {a - (r or 0): channels for a, channels in trace.tracked(v).items()} for v, r in zip(values, ranks, strict=True)
     )
-    quantized = [r for slot in (0, 1) if (r := weight_refusal(node, slot)) and "quantized" in r]
-    reason = quantized[0] if quantized else f"{label(node)} contracts them with another activation"
-    trace.pin([side.pop(axis) for side, axis in ((left, -1), (right, -2)) if axis in side], reason)
+    reason = quantized_weight(node)
+    if reason is None:
+        reason = Reason("mixed_channels", f"{label(node)} sums over the channels of two activations (a matrix product)")
+    contracted = [side.pop(axis) for side, axis in ((left, -1), (right, -2)) if axis in side]
+    trace.pin(contracted, reason)
     result: dict[int, ChannelIndices] = {}
     for ours, theirs, other in ((left, right, values[1]), (right, left, values[0])):
         for axis, channels in ours.items():
             if axis < -2 and axis not in theirs and not _broadcasts(other, axis, trace):
-                trace.pin([channels], f"{label(node)} pairs them with a tensor whose channels are not known")
+                trace.pin_by(
+                    node, [channels], "mismatched_channels", "pairs the channels with the matrices of another tensor"
+                )
             elif axis in result and len(result[axis]) == len(channels):
                 trace.tie(node, result[axis], channels)
             else:

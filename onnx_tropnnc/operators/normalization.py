@@ -8,7 +8,6 @@ Softmax, LayerNormalization, LRN ...   mix channels: pinned where they run over 
 
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.operators.splitting import joined_along
 from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
@@ -19,11 +18,11 @@ def batch_normalization(node: ir.Node, trace: Trace) -> None:
     """Four parameters a channel; in training mode a channel depends on the batch, so it stays."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels = axes.pop(1, None)
-    trace.pin(axes, f"{label(node)} averages over them")
+    trace.pin_by(node, axes, "other_axis", "averages over this axis")
     if channels is None:
         return
     if node.attributes.get_int("training_mode", 0) or node.outputs[1:] or not node.attributes.get_int("spatial", 1):
-        trace.pin([channels], f"{label(node)} is in training mode or not spatial")
+        trace.pin_by(node, [channels], "unsupported_form", "is in training mode or not spatial")
         return
     _with_parameters(node, 5, channels, trace)
 
@@ -32,7 +31,7 @@ def instance_normalization(node: ir.Node, trace: Trace) -> None:
     """Every channel is normalised by its own mean and variance over space."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels = axes.pop(1, None)
-    trace.pin(axes, f"{label(node)} averages over them")
+    trace.pin_by(node, axes, "other_axis", "averages over this axis")
     if channels is not None:
         _with_parameters(node, 3, channels, trace)
 
@@ -40,7 +39,7 @@ def instance_normalization(node: ir.Node, trace: Trace) -> None:
 def _with_parameters(node: ir.Node, stop: int, channels: ChannelIndices, trace: Trace) -> None:
     for slot in range(1, stop):
         if not trace.is_constant(node.inputs[slot]):
-            trace.pin([channels], f"parameters of {label(node)} are computed at run time")
+            trace.pin_by(node, [channels], "runtime_weight", "has parameters that are computed at run time")
             return
     for slot in range(1, stop):
         trace.use("carrier", node, slot, 0, channels)
@@ -54,17 +53,24 @@ def along_axis(node: ir.Node, trace: Trace) -> None:
     if not axes:
         return
     if rank is None:
-        trace.pin(axes, f"the rank of what {label(node)} normalises is not known")
+        trace.pin_by(node, axes, "unknown_shape", "reads a tensor whose rank is not known")
         return
     flat = node.op_type not in ("Softmax", "LogSoftmax", "Hardmax") or trace.model.opset < 13
     last = not flat or node.op_type in ("LayerNormalization", "RMSNormalization")
     start = node.attributes.get_int("axis", -1 if last else 1) % rank
     mixed = set(range(start, rank)) if flat else {start}
     if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
-        trace.pin(axes, f"the mean or deviation of {label(node)} is read too")
-    trace.pin([channels for a, channels in axes.items() if a in mixed], f"{label(node)} normalises over the channels")
+        trace.pin_by(node, axes, "unsupported_form", "returns its mean or deviation, and the model reads it")
+    trace.pin_by(
+        node, [channels for a, channels in axes.items() if a in mixed], "mixed_channels", "normalises over the channels"
+    )
     scaled = {a for a in set(axes) - mixed if any(_per_entry(v, a, rank, trace) for v in node.inputs[1:])}
-    trace.pin([axes[a] for a in scaled], f"parameters of {label(node)} differ along them and what it normalises over")
+    trace.pin_by(
+        node,
+        [axes[a] for a in scaled],
+        "unsupported_form",
+        "has parameters that differ both along the channels and along the axes that it normalises",
+    )
     kept = {a: channels for a, channels in axes.items() if a not in mixed | scaled}
     trace.mark(kept, "not_homogeneous", "shifts_zero")
     if node.op_type != "Softmax":
@@ -83,12 +89,15 @@ def group_normalization(node: ir.Node, trace: Trace) -> None:
     """GroupNormalization: its groups become channels, for inside one the mean and deviation are of all of it."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels, groups = axes.pop(1, None), node.attributes.get_int("num_groups", 1)
-    trace.pin(axes, f"{label(node)} averages over them")
+    trace.pin_by(node, axes, "other_axis", "averages over this axis")
     if channels is None:
         return
     if groups < 1 or len(channels) % groups or not all(trace.is_constant(value) for value in node.inputs[1:3]):
-        trace.pin(
-            [channels], f"parameters of {label(node)} are computed at run time, or its groups are not equally large"
+        trace.pin_by(
+            node,
+            [channels],
+            "unsupported_form",
+            "has parameters that are computed at run time, or groups that are not equally large",
         )
         return
     whole = joined_along(channels.reshape(groups, -1), 0, trace)
@@ -102,7 +111,7 @@ def group_normalization(node: ir.Node, trace: Trace) -> None:
 
 def over_channels(node: ir.Node, trace: Trace) -> None:
     """LRN, LpNormalization, MeanVarianceNormalization: a channel's output depends on its neighbours."""
-    trace.pin(trace.tracked(node.inputs[0]), f"{label(node)} ({node.op_type}) normalises over the channels")
+    trace.pin_by(node, trace.tracked(node.inputs[0]), "mixed_channels", "normalises over the channels")
 
 
 RULES = (

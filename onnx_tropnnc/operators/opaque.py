@@ -1,35 +1,35 @@
 """Operators that end a channel's way: unknown ones, shape logic, recurrent layers, quantization, control flow.
 
-What they read is pinned, with the reason in words a person can act on.
+What they read is pinned, with a reason that a person can act on.
 """
 
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import label
-from onnx_tropnnc.operators.trace import Axes, Trace
+from onnx_tropnnc.graph.reasons import ReasonKind
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES", "unknown"]
 
 
 def unknown(node: ir.Node, trace: Trace) -> None:
     """Nothing is known of how channels go through it."""
-    kind = f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-    _pin_all(node, f"{label(node)} ({kind}) is not an operator whose channels are known", trace)
+    domain = "" if node.domain in ("", "ai.onnx") else f" of the domain {node.domain}"
+    _pin_all(node, "unknown_operator", f"is an operator{domain} that is not supported", trace)
 
 
 def quantization(node: ir.Node, trace: Trace) -> None:
     """QLinearConv, MatMulInteger ...: layers of integers without floating-point weights between them."""
-    _pin_all(node, f"{label(node)} ({node.op_type}) is quantized; compress the float model before quantizing it", trace)
+    _pin_all(node, "quantized", "is quantized; compress the float model before quantizing it", trace)
 
 
 def recurrent(node: ir.Node, trace: Trace) -> None:
     """LSTM, GRU, RNN: gates and recurrence share the hidden size."""
-    _pin_all(node, f"{label(node)} ({node.op_type}) is recurrent: its gates and state share one size", trace)
+    _pin_all(node, "recurrent", "is recurrent: its gates and state share one size", trace)
 
 
 def control_flow(node: ir.Node, trace: Trace) -> None:
     """If, Loop, Scan: what goes in and out stays; layers inside the bodies are compressed there."""
-    _pin_all(node, f"{label(node)} ({node.op_type}) hands it to a subgraph", trace)
+    _pin_all(node, "subgraph", "hands the channels to a subgraph", trace)
 
 
 def shape(node: ir.Node, trace: Trace) -> None:
@@ -37,7 +37,9 @@ def shape(node: ir.Node, trace: Trace) -> None:
     for axis, channels in trace.tracked(node.inputs[0]).items():
         harmless = all(_reads_other(use.node, use.idx, axis, node, trace) for use in node.outputs[0].uses())
         if node.outputs[0].is_graph_output() or not harmless:
-            trace.pin([channels], f"the number of channels is computed with ({label(node)})")
+            trace.pin_by(
+                node, [channels], "shape_arithmetic", "returns the number of channels, and the model computes with it"
+            )
 
 
 def _reads_other(reader: ir.Node, slot: int, axis: int, node: ir.Node, trace: Trace) -> bool:
@@ -67,10 +69,9 @@ def _slice_bounds(node: ir.Node, trace: Trace) -> tuple[int, int, int] | None:
     return found[0][0], found[1][0], step[0]
 
 
-def _pin_all(node: ir.Node, reason: str, trace: Trace) -> None:
+def _pin_all(node: ir.Node, kind: ReasonKind, what: str, trace: Trace) -> None:
     for value in node.inputs:
-        axes: Axes = trace.tracked(value)
-        trace.pin(axes, reason)
+        trace.pin_by(node, trace.tracked(value), kind, what)
 
 
 def nothing(node: ir.Node, trace: Trace) -> None:

@@ -2,7 +2,6 @@
 
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.operators.trace import Trace, shifted
 
 __all__ = ["RULES"]
@@ -12,11 +11,11 @@ def pool(node: ir.Node, trace: Trace) -> None:
     """MaxPool, AveragePool, LpPool and the global ones: channels lie on axis 1."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels = axes.pop(1, None)
-    trace.pin(axes, f"{label(node)} pools over them as over space")
+    trace.pin_by(node, axes, "other_axis", "treats this axis as spatial")
     if channels is None:
         return
     if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
-        trace.pin([channels], f"the indices of {label(node)} count channels too")
+        trace.pin_by(node, [channels], "shape_arithmetic", "returns indices that depend on the number of channels")
     if node.op_type in ("GlobalLpPool", "LpPool"):
         trace.mark({1: channels}, "not_lipschitz")  # a norm of many values may move further than any of them
     trace.carry(node.outputs[0], {1: channels})
@@ -29,12 +28,14 @@ def reduce(node: ir.Node, trace: Trace) -> None:
         return
     reduced = _axes(node, trace)
     if rank is None or reduced is None:
-        trace.pin(axes, f"the axes that {label(node)} reduces are not known")
+        trace.pin_by(node, axes, "unknown_shape", "reduces axes that are not known")
         return
     gone = {a % rank for a in reduced} or (
         set() if node.attributes.get_int("noop_with_empty_axes", 0) else set(range(rank))
     )
-    trace.pin([channels for a, channels in axes.items() if a in gone], f"{label(node)} reduces over the channels")
+    trace.pin_by(
+        node, [channels for a, channels in axes.items() if a in gone], "mixed_channels", "reduces over the channels"
+    )
     kept = {a: channels for a, channels in axes.items() if a not in gone}
     if node.op_type not in ("ReduceMax", "ReduceMean", "ReduceMin"):
         trace.mark(kept, "not_lipschitz")

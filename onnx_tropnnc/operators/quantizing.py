@@ -7,7 +7,6 @@ Weights behind a DequantizeLinear are no activations: passes/dequantize_weights.
 
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES"]
@@ -19,7 +18,7 @@ def with_one_step(node: ir.Node, trace: Trace) -> None:
     if not axes:
         return
     if shape is None or any(size != 1 for size in shape):
-        trace.pin(axes, f"{label(node)} ({node.op_type}) has a step for each channel, or steps computed at run time")
+        trace.pin_by(node, axes, "quantized", "has one scale per channel, or a scale computed at run time")
         return
     trace.mark(axes, "not_homogeneous", "not_lipschitz")
     trace.carry(node.outputs[0], axes)

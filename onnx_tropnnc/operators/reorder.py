@@ -7,7 +7,6 @@ Pad      with zeros: new channels without a producer, which a residual Add ties 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
 __all__ = ["RULES"]
@@ -18,7 +17,7 @@ def concat(node: ir.Node, trace: Trace) -> None:
     rank = next((r for v in node.inputs if (r := trace.rank(v)) is not None), None)
     if rank is None:
         for value in node.inputs:
-            trace.pin(trace.tracked(value), f"the rank of what {label(node)} joins is not known")
+            trace.pin_by(node, trace.tracked(value), "unknown_shape", "joins tensors whose ranks are not known")
         return
     joined = node.attributes.get_int("axis", 1) % rank
     result: dict[int, ChannelIndices] = {}
@@ -37,11 +36,13 @@ def _joined(node: ir.Node, axis: int, trace: Trace) -> ChannelIndices | None:
         size = None if shape is None else shape[axis]
         if channels is None and size is None:
             found = [t[axis] for v in node.inputs if axis in (t := trace.tracked(v))]
-            trace.pin(found, f"the number of channels that {label(node)} joins them with is not known")
+            trace.pin_by(node, found, "mismatched_channels", "joins the channels with others whose number is not known")
             return None
         if channels is None:
             channels = trace.fresh(node, int(size or 0))
-            trace.pin([channels], f"{label(node)} joins channels without a producer")
+            trace.pin_by(
+                node, [channels], "no_producer", "joins these channels to others, and no layer with weights makes them"
+            )
         pieces.append(channels)
     return np.concatenate(pieces)
 
@@ -51,7 +52,9 @@ def _beside(node: ir.Node, axis: int, trace: Trace) -> ChannelIndices | None:
     found = [trace.tracked(v).get(axis) for v in node.inputs]
     known = [channels for channels in found if channels is not None]
     if len(known) < len(found):
-        trace.pin(known, f"{label(node)} joins them with channels that are not known")
+        trace.pin_by(
+            node, known, "mismatched_channels", "places the channels beside others that come from no layer with weights"
+        )
         return None
     for channels in known[1:]:
         if not np.array_equal(channels, known[0]):
@@ -63,13 +66,15 @@ def split(node: ir.Node, trace: Trace) -> None:
     """Split: along the channels by sizes that are written down; along another axis channels pass."""
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes or rank is None:
-        trace.pin(axes, f"the rank of what {label(node)} splits is not known")
+        trace.pin_by(node, axes, "unknown_shape", "splits a tensor whose rank is not known")
         return
     along = node.attributes.get_int("axis", 0) % rank
     others = {axis: channels for axis, channels in axes.items() if axis != along}
     sizes, where = _split_sizes(node, trace)
     if along in axes and sizes is None:
-        trace.pin([axes[along]], f"{label(node)} splits the channels without written sizes")
+        trace.pin_by(
+            node, [axes[along]], "shape_arithmetic", "splits the channels by sizes that are not written in the model"
+        )
     starts = np.cumsum((0, *(sizes or ())))
     for i, output in enumerate(node.outputs):
         part: dict[int, ChannelIndices] = {}
@@ -94,13 +99,15 @@ def slice_(node: ir.Node, trace: Trace) -> None:
         return
     cut = _cut_axes(node, rank, trace)
     if rank is None or cut is None:
-        trace.pin(axes, f"the axes that {label(node)} cuts are not known")
+        trace.pin_by(node, axes, "unknown_shape", "cuts axes that are not known")
         return
     kept = {axis: channels for axis, channels in axes.items() if axis not in cut}
     for axis in set(axes) & set(cut):
         found = _run(node, cut.index(axis), axes[axis], trace)
         if found is None:
-            trace.pin([axes[axis]], f"{label(node)} cuts the channels by steps or by bounds computed at run time")
+            trace.pin_by(
+                node, [axes[axis]], "picked_channels", "cuts the channels in steps, or by bounds computed at run time"
+            )
         else:
             kept[axis] = found
     trace.carry(node.outputs[0], kept)
@@ -148,7 +155,7 @@ def pad(node: ir.Node, trace: Trace) -> None:
     named = trace.integers(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else None
     amounts, where = _amounts(node, trace)
     if rank is None or amounts is None:
-        trace.pin(axes, f"how much {label(node)} pads is not known")
+        trace.pin_by(node, axes, "unknown_shape", "pads by amounts that are computed at run time")
         return
     order = list(range(rank)) if named is None else [a % rank for a in named]
     constant = node.attributes.get_string("mode", "constant") == "constant"
@@ -162,7 +169,9 @@ def pad(node: ir.Node, trace: Trace) -> None:
         if place is None or (before == 0 and after == 0):
             kept[axis] = channels
         elif min(before, after) < 0 or not zero:
-            trace.pin([channels], f"{label(node)} pads the channels with something else than zeros")
+            trace.pin_by(
+                node, [channels], "unsupported_form", "pads the axis of the channels with something other than zeros"
+            )
         else:
             low, high = trace.fresh(node, before), trace.fresh(node, after)
             trace.count(node, where, place, low)

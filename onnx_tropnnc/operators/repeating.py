@@ -8,7 +8,6 @@ SpaceToDepth             C -> b*b*C: every channel owns b*b positions
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.operators.splitting import joined_along
 from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
@@ -22,12 +21,14 @@ def expand(node: ir.Node, trace: Trace) -> None:
     for axis, channels in trace.tracked(node.inputs[0]).items():
         place = axis + len(after) - before if after is not None and before is not None else -1
         if after is None or place < 0 or after[place] != len(channels):
-            trace.pin([channels], f"{label(node)} repeats a channel, or its shape is not known")
+            trace.pin_by(node, [channels], "mixed_channels", "repeats a channel, or its shape is not known")
             continue
         if _is_written(node, place - len(after), channels, trace):
             kept[place] = channels
         else:
-            trace.pin([channels], f"the shape that {label(node)} repeats them to is computed at run time")
+            trace.pin_by(
+                node, [channels], "shape_arithmetic", "expands the channels to a shape that is computed at run time"
+            )
     trace.carry(node.outputs[0], kept)
 
 
@@ -51,7 +52,7 @@ def tile(node: ir.Node, trace: Trace) -> None:
     """Tile: repeats that are written down."""
     axes, repeats = trace.tracked(node.inputs[0]), trace.integers(node.inputs[1])
     if repeats is None:
-        trace.pin(axes, f"how often {label(node)} repeats is computed at run time")
+        trace.pin_by(node, axes, "shape_arithmetic", "repeats a number of times that is computed at run time")
         return
     trace.carry(node.outputs[0], {axis: np.tile(channels, repeats[axis]) for axis, channels in axes.items()})
 
@@ -60,8 +61,11 @@ def depth_to_space(node: ir.Node, trace: Trace) -> None:
     """DepthToSpace in both modes: depth first (DCR) or channels first (CRD)."""
     channels, block = _channels(node, trace), node.attributes.get_int("blocksize", 1)
     if channels is None or block < 1 or len(channels) % (block * block):
-        trace.pin(
-            [] if channels is None else [channels], f"{label(node)} has no whole number of channels in each block"
+        trace.pin_by(
+            node,
+            [] if channels is None else [channels],
+            "unsupported_form",
+            "cannot divide its channels evenly into its blocks",
         )
         return
     first = _channels_first(node)
@@ -87,7 +91,7 @@ def _channels_first(node: ir.Node) -> bool:
 def _channels(node: ir.Node, trace: Trace) -> ChannelIndices | None:
     axes = dict(trace.tracked(node.inputs[0]))
     channels = axes.pop(1, None)
-    trace.pin(axes, f"{label(node)} moves them as space")
+    trace.pin_by(node, axes, "other_axis", "treats this axis as spatial")
     return channels
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.graph.bodies import body_owners
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of, label, name_of
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.reasons import Reason, ReasonKind
 from onnx_tropnnc.graph.shapes import Shapes
 
 __all__ = ["Axes", "ChannelIndices", "Count", "Kind", "Mark", "Origin", "Pin", "Tie", "Trace", "Use", "shifted"]
@@ -85,10 +86,10 @@ class Tie:
 
 @dataclass(frozen=True, eq=False)
 class Pin:
-    """These channels must stay as they are, for a reason in words."""
+    """These channels must stay as they are, for this reason."""
 
     channels: ChannelIndices
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Trace:
     uses: list[Use] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
     counted: dict[tuple[ir.Node, int | str, int | None], ChannelIndices] = field(default_factory=dict)
-    shared: list[tuple[ChannelIndices, ChannelIndices, str]] = field(default_factory=list)
+    shared: list[tuple[ChannelIndices, ChannelIndices, Reason]] = field(default_factory=list)
     """Channels that one number counts; they stay, for the reason, unless they turn out to be the same."""
     ties: list[Tie] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
@@ -191,14 +192,22 @@ class Trace:
         if other is channels:
             self.counts.append(Count(node, where, index, channels))
         elif not np.array_equal(other, channels):
-            self.shared.append((other, channels, f"{label(node)} counts them and other channels with one number"))
+            text = f"{label(node)} counts these channels and other ones with one number"
+            self.shared.append((other, channels, Reason("shared_weight", text)))
 
     def tie(self, node: ir.Node, left: ChannelIndices, right: ChannelIndices) -> None:
         """Both sides must keep the same channels from now on."""
         self.ties.append(Tie(node, left, right))
         self.same.append((left, right))
 
-    def pin(self, axes: Axes | Iterable[ChannelIndices], reason: str) -> None:
+    def pin_by(self, node: ir.Node, axes: Axes | Iterable[ChannelIndices], kind: ReasonKind, what: str) -> None:
+        """These channels must not change, because the node does `what`, a predicate: "reduces over the channels"."""
+        # Exporters' names need not tell the operator: /encoder/layer.0/norm.
+        name = label(node)
+        operator = "" if node.op_type in name else f" ({node.op_type})"
+        self.pin(axes, Reason(kind, f"{name}{operator} {what}"))
+
+    def pin(self, axes: Axes | Iterable[ChannelIndices], reason: Reason) -> None:
         """These channels must not change."""
         for channels in axes.values() if isinstance(axes, Mapping) else axes:
             self.pins.append(Pin(channels, reason))

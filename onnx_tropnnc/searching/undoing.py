@@ -8,6 +8,7 @@ from typing import Protocol
 from onnx_tropnnc.changes import Change, Kept, Merged, Reconstructed, Verified
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.merging.merge_map import MergeMap
@@ -62,7 +63,7 @@ def _plan(merged: Sequence[Merged]) -> dict[str, MergeMap]:
 
 
 def _rewritten(report: Report, model: Model, undone: Sequence[Merged], check: VerifyOutputs) -> Report:
-    reason = "undone: with it, verification is below what was asked"
+    reason = Reason("undone", "undone: with it, verification is below what was asked")
     left = [Kept(change.group, change.producers, change.before, reason, pinned=False) for change in undone]
     consumers = {node for change in undone for node in change.consumers}
     kept: list[Change] = [
