@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 
 from .outcomes import Arrays, Outcome, attempt, run
 
-__all__ = ["alone", "case_names", "node_outcomes", "sandwiched"]
+__all__ = ["alone", "case_names", "node_outcomes", "sandwich", "sandwiched"]
 
 
 @cache
@@ -52,7 +52,7 @@ def alone(name: str) -> Outcome:
 def sandwiched(name: str, axis: int) -> Outcome:
     """The test's operator between two layers whose channels lie on `axis` (1 or -1)."""
     called = f"{name} between layers on axis {axis}"
-    built = _sandwich(name, axis)
+    built = sandwich(name, axis)
     if isinstance(built, str):
         return Outcome(called, skipped=built)
     model, feeds = built
@@ -76,7 +76,7 @@ def _feeds(name: str) -> Arrays | None:
     return {value.name: array for value, array in zip(_model(name).graph.input, values, strict=False)}
 
 
-def _sandwich(name: str, axis: int) -> tuple[onnx.ModelProto, Arrays] | str:
+def sandwich(name: str, axis: int) -> tuple[onnx.ModelProto, Arrays] | str:
     model, feeds = onnx.ModelProto(), _feeds(name)
     model.CopyFrom(_model(name))
     if feeds is None or not model.graph.input:
