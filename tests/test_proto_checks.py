@@ -86,3 +86,48 @@ def test_tensors_in_subgraphs() -> None:
 
 def test_operators_that_onnx_does_not_know_are_left_alone() -> None:
     check_proto(graph("c = com.microsoft.Anything() y = Nothing(c)"), "m.onnx")
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.STRING, onnx.TensorProto.INT64, onnx.TensorProto.BOOL])
+def test_constants_of_a_type_that_the_operator_does_not_read(kind: int) -> None:
+    model = network()
+    values = ["a"] * 12 if kind == onnx.TensorProto.STRING else [1] * 12
+    model.graph.initializer[0].CopyFrom(onnx.helper.make_tensor("w", kind, (4, 3), values))
+    name = onnx.TensorProto.DataType.Name(kind).lower()
+    if kind == onnx.TensorProto.INT64:
+        check_proto(model, "m.onnx")  # Gemm multiplies whole numbers too
+    else:
+        assert refusal(model) == f"Gemm_0 (Gemm) reads the constant w, which is a tensor({name}), as its B"
+
+
+def test_narrow_numbers_are_left_to_the_runtime() -> None:
+    model = graph("y = Conv(x, w)", random_weights(w=(2, 3, 1)), inputs="float[N, 3, 5] x", outputs="float[N, 2, 5] y")
+    model.graph.initializer[0].CopyFrom(onnx.helper.make_tensor("w", onnx.TensorProto.BFLOAT16, (2, 3, 1), [1.0] * 6))
+    check_proto(model, "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ({}, "names no file that could exist for its external data"),
+        ({"location": "a\0b"}, "names no file that could exist for its external data"),
+        ({"location": "a" * 5000}, "names no file that could exist for its external data"),
+        ({"location": "a", "offset": "-1"}, "has external data whose offset is '-1', not a number of bytes"),
+        ({"location": "a", "length": "x"}, "has external data whose length is 'x', not a number of bytes"),
+    ],
+)
+def test_external_data(entries: dict[str, str], reason: str) -> None:
+    model = network()
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=value)
+    assert refusal(model) == f"tensor w {reason}"
+
+
+def test_external_strings() -> None:
+    model = network()
+    tensor = model.graph.initializer[0]
+    tensor.data_location, tensor.data_type = onnx.TensorProto.EXTERNAL, onnx.TensorProto.STRING
+    tensor.external_data.add(key="location", value="a")
+    assert refusal(model) == "tensor w holds strings in external data, which ONNX keeps for numbers"

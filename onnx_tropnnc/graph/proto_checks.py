@@ -1,8 +1,9 @@
 """What must hold of a parsed model before anything is built on it, so that no later step meets half a node.
 
-    names     one tensor, one name, made once
-    tensors   an element type, dimensions of 0 or more, as much data as they need
-    nodes     an operator, the inputs and outputs that it needs, attributes of the types that it has
+    names      one tensor, one name, made once
+    tensors    an element type, dimensions of 0 or more, as much data as they need
+    nodes      an operator, the inputs and outputs that it needs, constants and attributes of the types that it has
+    functions  see function_checks.py
 
 Operators, as onnx knows them in the model's operator set; those it does not know are left to the runtime.
 """
@@ -14,6 +15,7 @@ import onnx
 import onnx.defs
 
 from onnx_tropnnc.errors import InputModelError
+from onnx_tropnnc.graph.function_checks import about_functions, nodes_of
 
 __all__ = ["check_proto", "graphs_of"]
 
@@ -35,23 +37,45 @@ _FIELDS: Mapping[str, tuple[str, int]] = {
 """Per element type where elements lie that are not bytes, one a number, and how many bytes they are otherwise."""
 
 
+_LONGEST_LOCATION = 4095
+"""Linux takes no longer paths."""
+
 _MOST_VERSIONS = 1000
 """An operator set's version is a small number; onnx takes no other."""
 
 
 def check_proto(proto: onnx.ModelProto, name: str) -> None:
     """Raise InputModelError for the first thing that does not hold; `name` is how the model is called."""
-    versions = {entry.domain: entry.version for entry in proto.opset_import}
+    if (reason := _first_reason(proto)) is not None:
+        raise InputModelError(f"{name}: {reason}; the file is truncated or broken, export it again")
+
+
+def _first_reason(proto: onnx.ModelProto) -> str | None:
+    if reason := about_functions(proto):
+        return reason
     local = {(function.domain, function.name) for function in proto.functions}
     for graph in graphs_of(proto.graph):
-        reason = _about_names(graph)
-        for tensor in graph.initializer:
-            reason = reason or _about_tensor(tensor)
-        for node in graph.node:
-            if reason is None and (node.domain, node.op_type) not in local:
-                reason = _about_node(node, versions)
-        if reason is not None:
-            raise InputModelError(f"{name}: {reason}; the file is truncated or broken, export it again")
+        if reason := _about_names(graph) or next(filter(None, map(_about_tensor, graph.initializer)), None):
+            return reason
+    nodes = [(graph.node, proto.opset_import, _constant_types(graph)) for graph in graphs_of(proto.graph)]
+    nodes += [([*nodes_of(function.node)], function.opset_import, {}) for function in proto.functions]
+    for part, opsets, types in nodes:
+        versions = {entry.domain: entry.version for entry in opsets}
+        for node in part:
+            if (node.domain, node.op_type) not in local and (reason := _about_node(node, versions, types)):
+                return reason
+    return None
+
+
+def _constant_types(graph: onnx.GraphProto) -> dict[str, str]:
+    """Return the types of the graph's own constants, written as in the signatures of operators: tensor(float)."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value" and node.output:
+                tensors[node.output[0]] = attribute.t
+    names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+    return {name: f"tensor({names[tensor.data_type]})" for name, tensor in tensors.items() if tensor.data_type in names}
 
 
 def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -91,7 +115,10 @@ def _about_tensor(tensor: onnx.TensorProto) -> str | None:
     if any(d < 0 for d in tensor.dims):
         return f"{called} has a negative dimension"
     kind = kinds.Name(tensor.data_type)
-    if tensor.data_location == onnx.TensorProto.EXTERNAL or kind not in _FIELDS:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        reason = _about_external(tensor)
+        return None if reason is None else f"{called} {reason}"
+    if kind not in _FIELDS:
         return None
     (field, width), size = _FIELDS[kind], math.prod(tensor.dims)
     if tensor.HasField("raw_data"):
@@ -101,7 +128,20 @@ def _about_tensor(tensor: onnx.TensorProto) -> str | None:
     return f"{called} holds {held} {unit} where its shape needs {needed}" if held != needed else None
 
 
-def _about_node(node: onnx.NodeProto, versions: Mapping[str, int]) -> str | None:
+def _about_external(tensor: onnx.TensorProto) -> str | None:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    if tensor.data_type == onnx.TensorProto.STRING:
+        return "holds strings in external data, which ONNX keeps for numbers"
+    if not location or "\0" in location or len(location) > _LONGEST_LOCATION:
+        return "names no file that could exist for its external data"
+    for key in ("offset", "length"):
+        if not entries.get(key, "0").isdecimal():
+            return f"has external data whose {key} is {entries[key][:20]!r}, not a number of bytes"
+    return None
+
+
+def _about_node(node: onnx.NodeProto, versions: Mapping[str, int], types: Mapping[str, str]) -> str | None:
     called = node.name or f"{node.op_type} of {next(iter(node.output), 'nothing')}"
     if not node.op_type:
         return f"node {called} has no operator"
@@ -117,7 +157,7 @@ def _about_node(node: onnx.NodeProto, versions: Mapping[str, int]) -> str | None
     schema = _schema(node, versions)
     if schema is None:
         return None
-    reason = _about_inputs(node, schema) or _about_attributes(node, schema)
+    reason = _about_inputs(node, schema) or _about_types(node, schema, types) or _about_attributes(node, schema)
     return None if reason is None else f"{called} ({node.op_type}) {reason}"
 
 
@@ -148,6 +188,16 @@ def _about_inputs(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> str | Non
             return f"lacks its input {formal.name}"
     if not schema.min_output <= len(node.output) <= schema.max_output or not any(node.output):
         return f"has {sum(map(bool, node.output))} outputs"
+    return None
+
+
+def _about_types(node: onnx.NodeProto, schema: onnx.defs.OpSchema, types: Mapping[str, str]) -> str | None:
+    for place, given in enumerate(node.input):
+        formal = schema.inputs[min(place, len(schema.inputs) - 1)]
+        # Some runtimes take narrower floating-point numbers than the operator set of the model names.
+        narrow = "float" in types.get(given, "") and "tensor(float)" in formal.types
+        if given in types and types[given] not in formal.types and not narrow:
+            return f"reads the constant {given}, which is a {types[given]}, as its {formal.name}"
     return None
 
 
