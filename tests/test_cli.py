@@ -465,6 +465,59 @@ def test_a_folder_as_the_target(command: Command, source: Path, tmp_path: Path) 
     assert "is a folder" in command(source, tmp_path, "--ratio", 0.3).refusal
 
 
+def test_what_no_file_can_replace_is_refused_as_a_target(command: Command, source: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "full.json").symlink_to("/dev/full")
+    (tmp_path / "circle.json").symlink_to(tmp_path / "circle.json")
+    before = sorted(tmp_path.iterdir())
+    for path in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/null", tmp_path / "pipe.onnx"):
+        assert "which no file can replace; name a file to write" in command(source, path, "--ratio", 0.3).refusal
+    for name in ("pipe.json", "folder.json", "full.json", "circle.json"):
+        for option in ("--report", "--save-plan"):
+            line = command(source, tmp_path / "out.onnx", "--ratio", 0.3, option, tmp_path / name).refusal
+            assert ("name a file to write" in line) or (name == "circle.json" and "cannot be written" in line)
+    assert sorted(tmp_path.iterdir()) == before
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_link_is_followed_and_what_it_leads_to_is_replaced(command: Command, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name in ("out.onnx", "report.json"):
+        (tmp_path / name).symlink_to(tmp_path / "there" / name)
+    (tmp_path / "there" / "out.onnx").write_bytes(b"what stood here before")
+    options = "--ratio", 0.5, "--no-verify", "--report", tmp_path / "report.json"
+    result = command(source, tmp_path / "out.onnx", *options)
+    assert f"wrote {tmp_path / 'out.onnx'}" in result.out
+    for name in ("out.onnx", "report.json"):
+        assert (tmp_path / name).is_symlink()
+    assert dims(onnx.load(tmp_path / "there" / "out.onnx"))["w"] == (4, 4)
+    assert json.loads((tmp_path / "there" / "report.json").read_text())["totals"]
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["out.onnx", "report.json"]
+
+
+def test_a_source_that_is_no_regular_file_is_refused_unread(command: Command, tmp_path: Path, target: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    assert "it is a named pipe, not a file" in refused(command, tmp_path / "pipe.onnx", target)
+    assert "it is a device, not a file" in refused(command, "/dev/zero", target)
+    assert "it is a folder, not a file" in refused(command, tmp_path, target)
+
+
+def test_two_outputs_are_never_one_file(command: Command, source: Path, target: Path) -> None:
+    path = target.with_name("both.json")
+    options = "--ratio", 0.3, "--report", path, "--save-plan", path.parent / "." / "both.json"
+    assert "would be written twice" in refused(command, source, target, *options)
+    assert "is the input" in refused(command, source, target, "--ratio", 0.3, "--report", _as_json(source))
+
+
+def _as_json(source: Path) -> Path:
+    link = source.with_suffix(".json")
+    link.unlink(missing_ok=True)
+    link.hardlink_to(source)
+    return link
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_no_permission(command: Command, source: Path, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
@@ -684,7 +737,7 @@ def test_a_sweep_writes_a_table_and_a_picture_and_no_model(command: Command, sou
     [
         (("out.onnx", "--sweep", "0.1:0.3:0.1"), "writes no model"),
         (("--sweep", "0.1:0.3:0.1", "--ratio", "0.5"), "leave out OUT.onnx and other amounts"),
-        (("--sweep", "0.1:0.3:0.1", "--report", "curve.html"), "must end in .csv or .png or .svg"),
+        (("--sweep", "0.1:0.3:0.1", "--report", "curve.html"), "must end in .csv, .png or .svg"),
         (("--sweep", "fast"), "write A:B:STEP"),
         (("out.onnx", "--ratio", "0.3", "--method", "l1", "--method", "cup"), "that is for --sweep"),
     ],

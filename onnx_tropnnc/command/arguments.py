@@ -4,6 +4,8 @@
 def command(**arguments): ...                             arguments["ratio"] is what the field `ratio` takes
 
 spelled(command, Setting("ratio", 1.5))                   --ratio 1.5
+
+A message names options by the fields of `Options`; `spelled` finds the option that was declared from the field.
 """
 
 import dataclasses

@@ -142,7 +142,7 @@ def main() -> None:
 
 def _compress(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.changes import Merged
-    from onnx_tropnnc.command.outputs import checked, digests, write_reports
+    from onnx_tropnnc.command.outputs import checked, digests, no_file_twice, write_plan, write_reports
     from onnx_tropnnc.deciding.plans import plan_text
     from onnx_tropnnc.engine import compress_model
     from onnx_tropnnc.errors import OptionError
@@ -153,21 +153,21 @@ def _compress(arguments: dict[str, Any]) -> int:
         raise OptionError("OUT.onnx is missing; say where to write, or use --inspect")
     options = _options(arguments)
     target = check_output(arguments["target"], arguments["source"])
-    reports = checked("--report", arguments["report"], (".json", ".html"))
-    plans = checked("--save-plan", filter(None, (arguments["save_plan"],)), (".json",))
+    reports = checked("report", arguments["report"], (".json", ".html"), arguments["source"])
+    plans = checked("save_plan", filter(None, (arguments["save_plan"],)), (".json",), arguments["source"])
+    no_file_twice((target, *reports, *plans))
     model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)
     with ProgressLine(arguments["quiet"]) as progress:
         report = compress_model(model, options, progress.step)
         if report.passed or arguments["keep"]:
-            progress.step(f"write {target}")
+            progress.step(f"write {arguments['target']}")
             save(model, target, external_data=arguments["external_data"])
     if reports:
         files = (*digests("input", Path(arguments["source"])), *digests("output", target))
         report = replace(report, reproduction=Reproduction(shlex.join(["onnx-tropnnc", *sys.argv[1:]]), files))
         write_reports(report, reports)
-    for path in plans:
-        path.write_text(plan_text({change.group: change.merge_map for change in report.of(Merged)}))
-    _tell(report, target, model, arguments)
+    write_plan(plan_text({change.group: change.merge_map for change in report.of(Merged)}), plans)
+    _tell(report, arguments["target"], model, arguments)
     return 0 if report.passed else 1
 
 
@@ -184,7 +184,7 @@ def _sweep(arguments: dict[str, Any]) -> int:
         raise OptionError(
             "--sweep writes no model and goes over amounts by itself; leave out OUT.onnx and other amounts"
         )
-    paths = checked("--report", arguments["report"], (".csv", ".png", ".svg"))
+    paths = checked("report", arguments["report"], (".csv", ".png", ".svg"), arguments["source"])
     methods = arguments["method"] or ("auto",)
     options = _options(arguments | {amount: values[0], "method": methods[:1]})
     others = {field.name: getattr(options, field.name) for field in fields(options)}
@@ -277,7 +277,7 @@ def _console() -> "Console":
     return Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=200, color_system=None)
 
 
-def _tell(report: "Report", target: Path | None, model: "Model", arguments: dict[str, Any]) -> None:
+def _tell(report: "Report", target: str | None, model: "Model", arguments: dict[str, Any]) -> None:
     """The report on standard output; warnings and failures on standard error too when quiet."""
     from onnx_tropnnc.changes import Note
     from onnx_tropnnc.command.terminal import print_report

@@ -1,61 +1,113 @@
-"""Files beside the model: reports, plans, curves. Refused before any work where they cannot be written.
+"""Write the files beside the model: reports, plans, curves. What cannot be written is refused before any work.
 
-paths = checked("--report", ("out.html", "out.json"), (".json", ".html"))
-write_reports(report, paths)
+    paths = checked("report", ("out.html", "out.json"), (".json", ".html"), "in.onnx")
+    write_reports(report, paths)
+
+Like the model, each of these files appears whole or not at all.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from onnx_tropnnc.curves import Curve
-from onnx_tropnnc.errors import OptionError, OutputPathError
+from onnx_tropnnc.errors import OptionError, OutputPathError, Setting
+from onnx_tropnnc.graph.model_io import check_output
+from onnx_tropnnc.graph.placing import data_file
+from onnx_tropnnc.option_checks import listed
 from onnx_tropnnc.report import Digest, Report
-from onnx_tropnnc.reporting.curves import draw_curve
 from onnx_tropnnc.reporting.requirements import require
 
-__all__ = ["checked", "digests", "write_curve", "write_reports"]
+if TYPE_CHECKING:
+    from onnx_tropnnc.curves import Curve
+
+__all__ = ["checked", "digests", "no_file_twice", "write_curve", "write_plan", "write_reports"]
 
 NEEDS = {".html": ("jinja2", "matplotlib"), ".png": ("matplotlib",), ".svg": ("matplotlib",)}
+"""The modules that write a file of this suffix."""
 
 
-def checked(option: str, texts: Iterable[str], suffixes: tuple[str, ...]) -> tuple[Path, ...]:
-    """The paths, where they end as they must, may be written, and what writes them is installed.
+def checked(option: str, texts: Iterable[str], suffixes: tuple[str, ...], source: str) -> tuple[Path, ...]:
+    """Return the paths, each of which ends in one of the suffixes and can be written.
 
     Raises:
-        OptionError: another suffix, or a library is missing.
-        OutputPathError: the folder is not there or may not be written.
+        OptionError: a path has another suffix, or what writes such files is not installed.
+        OutputPathError: a path is the input, no regular file, or in a folder that does not exist or may not be written.
     """
-    paths = tuple(Path(text) for text in texts)
+    paths = []
+    for text in texts:
+        setting = Setting(option, text)
+        if Path(text).suffix not in suffixes:
+            raise OptionError("{} must end in {}", setting, listed(suffixes))
+        require(setting, *NEEDS.get(Path(text).suffix, ()))
+        paths.append(check_output(text, source))
+    return tuple(paths)
+
+
+def no_file_twice(paths: Iterable[Path]) -> None:
+    """Make sure that no two outputs go to one file, where the second would replace the first.
+
+    Raises:
+        OutputPathError: two paths name one file.
+    """
+    seen = set()
     for path in paths:
-        if path.suffix not in suffixes:
-            raise OptionError(f"{option} {path}: must end in {' or '.join(suffixes)}")
-        folder = path.absolute().parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise OutputPathError(f"{path}: its folder does not exist or may not be written")
-        require(f"{option} {path}", *NEEDS.get(path.suffix, ()))
-    return paths
+        if (real := os.path.realpath(path)) in seen:
+            raise OutputPathError(f"{path}: would be written twice; name different files")
+        seen.add(real)
 
 
 def write_reports(report: Report, paths: Iterable[Path]) -> None:
-    """The report as JSON or as a page, by each path's suffix."""
+    """Write the report as JSON or as a page, by each path's suffix."""
     for path in paths:
-        path.write_text(report.to_html() if path.suffix == ".html" else report.to_json(), encoding="utf-8")
+        with written_whole(path) as draft:
+            draft.write_text(report.to_html() if path.suffix == ".html" else report.to_json(), encoding="utf-8")
 
 
-def write_curve(curve: Curve, paths: Iterable[Path]) -> None:
-    """The curve as a table or as a picture, by each path's suffix."""
+def write_curve(curve: "Curve", paths: Iterable[Path]) -> None:
+    """Write the curve as a table or as a picture, by each path's suffix."""
+    from onnx_tropnnc.reporting.curves import draw_curve
+
     for path in paths:
-        if path.suffix == ".csv":
-            path.write_text(curve.to_csv(), encoding="utf-8")
-        else:
-            draw_curve(curve, path)
+        with written_whole(path) as draft:
+            if path.suffix == ".csv":
+                draft.write_text(curve.to_csv(), encoding="utf-8")
+            else:
+                draw_curve(curve, draft)
+
+
+def write_plan(plan: str, paths: Iterable[Path]) -> None:
+    """Write the text of a plan."""
+    for path in paths:
+        with written_whole(path) as draft:
+            draft.write_text(plan, encoding="utf-8")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give the path of a draft with the same suffix, which replaces `path` when the block has written it.
+
+    Raises:
+        OutputPathError: the file system refuses (no space, no permission).
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name[:100]}.") as folder:
+            draft = Path(folder, f"draft{path.suffix}")
+            yield draft
+            if path.exists():
+                shutil.copymode(path, draft)
+            os.replace(draft, path)
+    except OSError as error:
+        raise OutputPathError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def digests(role: str, path: Path) -> tuple[Digest, ...]:
-    """What a model's file hashes to, and the weights beside it; none where nothing was written."""
-    found = [(role, path), (f"{role} weights", path.with_name(f"{path.name}.data"))]
+    """Return the hashes of a model's file and of the weights beside it; none where nothing was written."""
+    found = [(role, path), (f"{role} weights", data_file(path))]
     return tuple(Digest(role, file.name, _sha256(file)) for role, file in found if file.is_file())
 
 

@@ -23,6 +23,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_checks import check_graph, check_stored
 from onnx_tropnnc.graph.placing import data_file, place_with_data
 from onnx_tropnnc.graph.proto_checks import check_proto
+from onnx_tropnnc.graph.regular_files import followed, irregular
 from onnx_tropnnc.graph.streaming import hollowed, write_whole
 
 __all__ = ["EXTERNAL_BYTES", "Source", "check_output", "load", "save", "to_proto", "weight_bytes"]
@@ -75,10 +76,10 @@ def load(
 
 
 def check_output(target: str | os.PathLike[str], source: Source) -> Path:
-    """The path to write, after making sure that it can be written and is not the input.
+    """Return the path to write, after making sure that it can be written and is not the input; links are followed.
 
     Raises:
-        OutputPathError: the folder does not exist or may not be written, or the target is a folder or the input.
+        OutputPathError: the folder does not exist or may not be written, or the target is the input or no regular file.
     """
     path = Path(target)
     try:
@@ -92,8 +93,11 @@ def check_output(target: str | os.PathLike[str], source: Source) -> Path:
 def _writable(path: Path, source: Source) -> Path:
     if "\0" in str(path):
         raise ValueError("a null character in its name")
+    path = followed(path)
     if path.is_dir():
         raise OutputPathError(f"{path}: is a folder; name a file to write, such as {path / 'out.onnx'}")
+    if kind := irregular(path):
+        raise OutputPathError(f"{path}: is {kind}, which no file can replace; name a file to write")
     if not path.absolute().parent.is_dir():
         raise OutputPathError(f"{path}: its folder does not exist; create it first")
     if path.exists() and isinstance(source, str | os.PathLike) and Path(source).exists() and path.samefile(source):
@@ -169,6 +173,8 @@ def _adopt_mode(draft: Path, target: Path) -> None:
 
 
 def _read(path: Path) -> bytes:
+    if kind := irregular(path):
+        raise InputModelError(f"{path}: cannot be read (it is {kind}, not a file)")
     try:
         return path.read_bytes()
     except FileNotFoundError as error:

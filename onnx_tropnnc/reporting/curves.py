@@ -1,6 +1,8 @@
-"""A sweep as a picture: fidelity and latency over what is left of the parameters, a line for each method, knees ringed.
+"""Draw a sweep: fidelity and latency against the parameters that are left, with a line for each method.
 
-draw_curve(curve, Path("curve.png"))         or .svg
+    draw_curve(curve, Path("curve.png"))         or .svg
+
+A ring marks each method's knee.
 """
 
 from collections.abc import Sequence
@@ -16,16 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["draw_curve"]
 
 MARKERS = "osD^vPX*"
-"""Lines are told apart without colour too."""
+"""One for each line, so that lines can be told apart without colour."""
 
 
 def draw_curve(curve: Curve, path: Path) -> None:
-    """Write the picture, in the format that the path's suffix names.
+    """Write the picture in the format that the path's suffix names.
 
     Raises:
         OptionError: matplotlib is not installed.
     """
-    require(f"{path}", "matplotlib")
+    require("a picture of a curve", "matplotlib")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 7.0), layout="constrained")

@@ -1,14 +1,18 @@
-"""What pages and pictures need beyond the engine: the extra `report`, looked for before any work is done."""
+"""Look for the libraries of the extra `report` before any work is done: the engine does not need them."""
 
 import importlib.util
 
-from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.errors import OptionError, Setting
 
 __all__ = ["require"]
 
 
-def require(option: str, *modules: str) -> None:
-    """OptionError where one of the modules is not installed; `option` is what needs it."""
+def require(what: str | Setting, *modules: str) -> None:
+    """Make sure that all modules are installed.
+
+    Raises:
+        OptionError: one of them is missing; the message says that `what` needs it, and how to install it.
+    """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise OptionError(f"{option} needs {' and '.join(missing)}; pip install 'onnx-tropnnc[report]'")
+        raise OptionError("{} needs {}; pip install 'onnx-tropnnc[report]'", what, " and ".join(missing))
