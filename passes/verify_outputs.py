@@ -17,9 +17,9 @@ from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, save, to_proto, weight_bytes
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.running.exactness import assert_same, exact_tolerance
 from onnx_tropnnc.running.latency import Latency, measure_latency
+from onnx_tropnnc.running.made_up_samples import made_up_samples
 from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.running.verification import Verification, verify
 
@@ -100,7 +100,7 @@ class CheckExactness:
 
 def _made_up(model: Model, seed: int) -> Samples:
     """Samples that fit the original: what it says of its inputs may be gone from the model under work."""
-    return samples_for(load(model.source, input_shapes=model.input_shapes), seed=seed).split()[1]
+    return made_up_samples(load(model.source, input_shapes=model.input_shapes), seed=seed).samples.split()[1]
 
 
 @contextmanager

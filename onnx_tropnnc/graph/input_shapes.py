@@ -13,9 +13,10 @@ rates) a run takes the input of one sample as it is, and the model runs one samp
 A dynamic dimension gets its size from, in this order: `--input-shape` of this input; `--input-shape` of another input
 with the same symbol; a default where the kind of input is plain (pictures 224 x 224, sequences 64, waveforms 8192, or
 512 beside a sample rate); else it is refused, with the remedy. `--input-shape` of a free axis 0 fixes how many samples
-a run takes.
+a run takes; shapes that programs give may leave it open with None.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +26,15 @@ import numpy as np
 import onnx
 import onnx.helper
 
-from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.errors import InputModelError, SampleError
 
 __all__ = [
     "IMAGE_CHANNELS",
     "Dimension",
+    "GivenShapes",
     "InputSpec",
     "ResolvedInput",
+    "counts_samples",
     "fits",
     "input_specs",
     "resolve_shapes",
@@ -42,6 +45,13 @@ __all__ = [
 ]
 
 Dimension = int | str | None
+
+GivenShapes = Mapping[str, tuple[int | None, ...]]
+"""Shapes of inputs, given instead of guessed; None at axis 0 leaves the number of samples in a run open."""
+
+# The numbers of one run: 2^31 floats are 8 GB. Larger dimensions are damage, and onnxruntime ends the whole process on
+# some of them instead of refusing them.
+MOST_VALUES = 2**31
 
 IMAGE_CHANNELS = (1, 3, 4)
 """Channel counts of a picture: grey, colour, colour with transparency."""
@@ -94,9 +104,7 @@ def run_size(inputs: Iterable[ResolvedInput]) -> int | None:
     return 1 if batch is None and not all(entry.stacked for entry in entries) else batch
 
 
-def resolve_shapes(
-    specs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]] | None = None
-) -> tuple[ResolvedInput, ...]:
+def resolve_shapes(specs: Sequence[InputSpec], given: GivenShapes | None = None) -> tuple[ResolvedInput, ...]:
     """Every input with its dimensions filled, by the rules in this module's docstring."""
     shapes = given or {}
     _check_given(specs, shapes)
@@ -109,7 +117,7 @@ def resolve_shapes(
 def resolve_to(
     specs: Sequence[InputSpec],
     sample_shapes: Mapping[str, tuple[int, ...]],
-    given: Mapping[str, tuple[int, ...]] | None = None,
+    given: GivenShapes | None = None,
 ) -> tuple[ResolvedInput, ...]:
     """Every input with the dimensions that one sample of each has; SampleError where they do not fit the model."""
     shapes = given or {}
@@ -139,7 +147,7 @@ def fits(shape: Sequence[int], declared: Sequence[Dimension]) -> bool:
 def _with_samples(
     specs: Sequence[InputSpec],
     sample_shapes: Mapping[str, tuple[int, ...]],
-    given: Mapping[str, tuple[int, ...]],
+    given: GivenShapes,
     stacked: frozenset[str],
 ) -> tuple[ResolvedInput, ...]:
     run = _samples_per_run(specs, given, stacked)
@@ -153,7 +161,7 @@ def _with_samples(
     )
 
 
-def samples_per_run(specs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]] | None = None) -> int | None:
+def samples_per_run(specs: Sequence[InputSpec], given: GivenShapes | None = None) -> int | None:
     """How many samples one run takes, None where any number will do."""
     return _samples_per_run(specs, given or {}, stacked_inputs(specs))
 
@@ -173,9 +181,7 @@ def stacked_inputs(specs: Sequence[InputSpec]) -> frozenset[str]:
     return frozenset(free | single | everything)
 
 
-def _samples_per_run(
-    specs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]], stacked: frozenset[str]
-) -> int | None:
+def _samples_per_run(specs: Sequence[InputSpec], given: GivenShapes, stacked: frozenset[str]) -> int | None:
     """What the stacked inputs must agree on; where all are free, 1 beside an input without a sample axis, else None."""
     firsts = {s.name: given.get(s.name, s.shape)[0] for s in specs if s.name in stacked}
     fixed = {first for first in firsts.values() if isinstance(first, int)}
@@ -193,20 +199,33 @@ def _counts_samples(first: Dimension, later: set[str]) -> bool:
     return first is None
 
 
-def _check_given(specs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]]) -> None:
+def counts_samples(spec: InputSpec, axis: int, specs: Sequence[InputSpec]) -> bool:
+    """Return whether a dimension that is open says how many samples a run takes, by its place or by its symbol."""
+    stacked = stacked_inputs(specs)
+    if axis == 0 and spec.name in stacked:
+        return True
+    dimension = spec.shape[axis]
+    if isinstance(dimension, str):
+        firsts = {s.shape[0] for s in specs if s.shape and not _LENGTH_SYMBOL.search(str(s.shape[0]))}
+        return dimension in firsts or bool(_BATCH_SYMBOL.search(dimension))
+    # a recurrent state, [layers, batch, width]: what is unknown is the sample axis
+    return spec.name not in stacked and axis > 0 and spec.shape.count(None) == 1
+
+
+def _check_given(specs: Sequence[InputSpec], given: GivenShapes) -> None:
     known = {spec.name: spec for spec in specs}
     for name, shape in given.items():
-        text = f"--input-shape {name}:{','.join(map(str, shape))}"
+        text = f"--input-shape {name}:{','.join('?' if size is None else str(size) for size in shape)}"
         if name not in known:
             raise SampleError(f"{text}: the model has no input {name}; it has {', '.join(known) or 'none'}")
         spec = known[name]
-        if not fits(shape, spec.shape):
+        if not fits([1 if size is None else size for size in shape], spec.shape):
             raise SampleError(f"{text} does not fit the model's input {spec.text}")
+        if math.prod(size or 1 for size in shape) > MOST_VALUES:
+            raise SampleError(f"{text}: one run would read more than {MOST_VALUES} numbers; give smaller sizes")
 
 
-def _bound_symbols(
-    specs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]], stacked: frozenset[str]
-) -> dict[str, int]:
+def _bound_symbols(specs: Sequence[InputSpec], given: GivenShapes, stacked: frozenset[str]) -> dict[str, int]:
     """Sizes of symbols: what `--input-shape` says holds for every input; symbols that count samples are 1 elsewhere."""
     firsts = {s.shape[0] for s in specs if s.name in stacked}
     symbols = {d for s in specs for d in s.shape if isinstance(d, str)}
@@ -214,21 +233,21 @@ def _bound_symbols(
     bound: dict[str, int] = {}
     for spec in specs:
         for own, size in zip(spec.shape, given.get(spec.name, ()), strict=False):
-            if isinstance(own, str) and bound.setdefault(own, size) != size:
+            if isinstance(own, str) and size is not None and bound.setdefault(own, size) != size:
                 raise SampleError(f"--input-shape gives dimension {own} two sizes, {bound[own]} and {size}")
     return counting | bound
 
 
 def _whole_shape(
     spec: InputSpec,
-    given: tuple[int, ...] | None,
+    given: tuple[int | None, ...] | None,
     specs: Sequence[InputSpec],
     symbols: Mapping[str, int],
     stacked: bool,
 ) -> tuple[int, ...]:
     """Every dimension as a number; axis 0 of a stacked input is 1 where it is free."""
     if given is not None:
-        return given
+        return tuple(1 if size is None else size for size in given)
     known = tuple(symbols.get(d) if isinstance(d, str) else d for d in spec.shape)
     known = (known[0] or 1, *known[1:]) if stacked else known
     size = _default_size(spec, known[1:] if stacked else known, specs, stacked) if None in known else 0
@@ -273,6 +292,10 @@ def _spec(value: onnx.ValueInfoProto) -> InputSpec:
         raise SampleError(f"input {value.name}: only numeric tensors can be made up or read, not strings or sequences")
     if not tensor.HasField("shape"):
         raise SampleError(f"input {value.name}: the model does not say how many dimensions it has")
+    sizes = [d.dim_value for d in tensor.shape.dim if d.WhichOneof("value") == "dim_value"]
+    if math.prod(size for size in sizes if size > 0) > MOST_VALUES or min(sizes, default=0) < -1:
+        text = ", ".join(map(str, sizes))
+        raise InputModelError(f"input {value.name}: its dimensions {text} are those of no tensor; the file is damaged")
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     return InputSpec(value.name, dtype, tuple(_dimension(d) for d in tensor.shape.dim))
 

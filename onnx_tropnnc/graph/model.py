@@ -4,12 +4,13 @@ What one pass learns of a tensor and a later one needs (the kernels before a Bat
 statistics) is kept on the tensor's value (knowledge.py).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
 import onnx_ir
+
+from onnx_tropnnc.graph.input_shapes import GivenShapes
 
 __all__ = ["Model"]
 
@@ -30,7 +31,7 @@ class Model:
     ir: onnx_ir.Model
     name: str
     source: Path | onnx.ModelProto
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    input_shapes: GivenShapes = field(default_factory=dict)
     whole_heads: bool = False
     files: frozenset[Path] = frozenset()
 

@@ -10,7 +10,6 @@ doc strings and reads no external data outside the working directory; it is the 
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_tropnnc.errors import InputModelError, OutputPathError
+from onnx_tropnnc.graph.input_shapes import GivenShapes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_checks import check_graph, check_stored
 from onnx_tropnnc.graph.placing import data_file, place_with_data
@@ -41,9 +41,7 @@ _PLAIN = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataTyp
 )
 
 
-def load(
-    source: Source, *, input_shapes: Mapping[str, tuple[int, ...]] | None = None, whole_heads: bool = False
-) -> Model:
+def load(source: Source, *, input_shapes: GivenShapes | None = None, whole_heads: bool = False) -> Model:
     """Read a model; external data stays on disk, memory-mapped.
 
     Args:

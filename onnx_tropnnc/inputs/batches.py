@@ -32,6 +32,8 @@ class Samples:
     """Where the samples come from, for reports: `synthetic (...)`, a file's name, a reader. No program reads it."""
     made_up: bool = False
     """Whether the samples were made up from the graph instead of given by the user."""
+    notes: tuple[str, ...] = ()
+    """What a reader of results should know of how the samples were made."""
 
     @property
     def count(self) -> int:

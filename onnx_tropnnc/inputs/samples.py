@@ -1,15 +1,17 @@
 """The samples that a model is run on: the user's where given, else made up.
 
-Fewer are made for models that take long to run; verification gets every fifth of them (`Samples.split`).
+Fewer are made up for models that take long to run, and for inputs that take much memory; verification gets every fifth
+of them (`Samples.split`).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.graph.input_shapes import resolve_shapes
+from onnx_tropnnc.graph.input_shapes import GivenShapes, ResolvedInput, resolve_shapes, run_size
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import input_specs_of, shapes_of, structure
 from onnx_tropnnc.graph.sizes import size_of
@@ -19,14 +21,29 @@ from onnx_tropnnc.inputs.readers import Data
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
 from onnx_tropnnc.inputs.user_samples import load_samples
 
-__all__ = ["samples_for", "samples_wanted"]
+__all__ = ["MEMORY", "most_that_fit", "samples_for", "samples_wanted"]
 
+# Bytes that samples and activations may take unless told otherwise: --memory's 1.5 GB.
+MEMORY = 3 * 2**29
+
+# Samples take at most a quarter of the memory: while pictures are normalised a copy in float64 stands beside them, and
+# activations need the rest.
+SHARE = 4
+
+# A single run may read up to half of the memory, for one sample is drawn however large it is.
+RUN_SHARE = 2
+
+# What all samples together may cost: 250 billion multiply-accumulates are some ten seconds on one core, and 40 million
+# numbers in the inputs are made in a few seconds.
 MACS, VALUES = 2.5e11, 4e7
-"""What all samples together may cost: multiply-accumulates, and numbers in the inputs."""
+
+# Fewer than 80 would leave less than 16 for verification. VGG's late layers have one to four positions a picture: 1280
+# pictures are what they need. An MLP whose weights are used once a sample keeps more with up to 16384 (at --ratio 0.9
+# mnist_fc_256x4 went from 69 to 88 %).
 FEWEST, MOST, LINEAR = 80, 1280, 16384
-"""LINEAR: at most so many for models whose weights are used once or a few times a sample."""
+
+# How often the samples should use a layer's weights for each channel that it reads: 25 equations for an unknown.
 USES = 25
-"""How often a layer's weights should be used for each channel that it reads."""
 
 
 def samples_for(
@@ -36,38 +53,73 @@ def samples_for(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     count: int | None = None,
     seed: int = 0,
+    memory: int = MEMORY,
+    shapes: GivenShapes | None = None,
 ) -> Samples:
-    """Samples that fit the model: those in `data`, or synthetic ones.
+    """Return samples that fit the model: those in `data`, or synthetic ones.
+
+    Args:
+        model: what is to be run; it is not changed.
+        data: the user's samples.
+        ranges: of made-up values, by input.
+        count: how many; None: as many as `samples_wanted` says.
+        seed: of made-up values.
+        memory: bytes that samples and activations may take; samples get a quarter of them.
+        shapes: of the inputs, in place of those that the model carries.
 
     Raises:
-        SampleError: `data` does not fit the model, or a dynamic input's size cannot be guessed.
+        SampleError: `data` does not fit the model, a dynamic input's size cannot be guessed, or not even one run's
+            inputs fit in the memory.
     """
-    specs = input_specs_of(model)
+    specs, given = input_specs_of(model), model.input_shapes if shapes is None else shapes
     if data is not None:
-        return load_samples(data, specs, count, model.input_shapes)
+        return load_samples(data, specs, count, given)
     for name in set(ranges or {}) - {spec.name for spec in specs}:
         raise SampleError(
             f"--input-range {name}: the model has no such input, it has {', '.join(s.name for s in specs)}"
         )
-    wanted = count or samples_wanted(model)
-    hints = input_hints(structure(model))
-    return synthetic_samples(resolve_shapes(specs, model.input_shapes), wanted, seed, ranges, hints)
+    inputs = resolve_shapes(specs, given)
+    wanted = count or _worthwhile(model, inputs)
+    fitting = min(wanted, most_that_fit(inputs, memory))
+    made = synthetic_samples(inputs, fitting, seed, ranges, input_hints(structure(model)))
+    if fitting == wanted:
+        return made
+    text = f"{fitting} samples were made up instead of {wanted}: more would take over a quarter of --memory"
+    return replace(made, notes=(text,))
 
 
-def samples_wanted(model: Model) -> int:
-    """How many samples are worth their time.
+def samples_wanted(model: Model, memory: int = MEMORY) -> int:
+    """Return how many samples are worth their time and fit in the memory.
 
-    Late layers of a convolutional network have few positions a picture, linear ones a single row: only many samples say
-    enough of them.
+    Late layers of a convolutional network have few positions a picture, linear ones a single row: only many samples
+    tell enough of them.
     """
-    size = size_of(model, shapes_of(model))
-    macs = size.macs or 0
     try:
         inputs = resolve_shapes(input_specs_of(model), model.input_shapes)
+        return min(_worthwhile(model, inputs), most_that_fit(inputs, memory))
     except SampleError:
         return FEWEST
+
+
+def _worthwhile(model: Model, inputs: Sequence[ResolvedInput]) -> int:
+    size = size_of(model, shapes_of(model))
+    macs = size.macs or 0
     values = sum(math.prod(entry.shape) for entry in inputs)
-    # A layer reads about as many channels as the root of all weights; each sample uses them so many times:
+    # a layer reads about as many channels as the root of all weights, and each sample uses them so many times
     width, uses = math.sqrt(size.parameters), macs / max(size.parameters, 1)
     most = np.clip(USES * width / max(uses, 1), MOST, LINEAR)
     return int(np.clip(min(MACS / max(macs, 1), VALUES / max(values, 1)), FEWEST, most))
+
+
+def most_that_fit(inputs: Sequence[ResolvedInput], memory: int) -> int:
+    """Return how many samples fit in their share of the memory, one run's at least; SampleError if that is too much."""
+    # values are made in float32, whatever type they are cast to
+    single = sum(math.prod(entry.shape) * max(4, entry.dtype.itemsize) for entry in inputs)
+    run = run_size(inputs) or 1
+    if run * single > memory // RUN_SHARE:
+        shapes = "; ".join(f"{entry.name}: {list(entry.shape)}" for entry in inputs)
+        raise SampleError(
+            f"one run of {run} samples ({shapes}) would take {run * single / 2**30:.1f} GB, over half of --memory; "
+            "give smaller sizes by --input-shape, or more --memory"
+        )
+    return max(run, memory // SHARE // max(single, 1))

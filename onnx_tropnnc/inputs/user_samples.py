@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.graph.input_shapes import InputSpec, fits, resolve_to, samples_per_run
+from onnx_tropnnc.graph.input_shapes import GivenShapes, InputSpec, fits, resolve_to, samples_per_run
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.readers import Data
 from onnx_tropnnc.inputs.stores import Array, Store, opened
@@ -30,7 +30,7 @@ def load_samples(
     path: Data,
     specs: Sequence[InputSpec],
     limit: int | None = None,
-    given: Mapping[str, tuple[int, ...]] | None = None,
+    given: GivenShapes | None = None,
 ) -> Samples:
     """The samples at `path` for a model with these inputs; of more than `limit`, evenly spaced ones."""
     with opened(path, specs) as store:

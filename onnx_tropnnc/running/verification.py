@@ -85,7 +85,7 @@ def verify(
 
 def _notes(outputs: Sequence[OutputDifference], samples: Samples) -> tuple[str, ...]:
     """Return what the figures do not show by themselves."""
-    notes = []
+    notes = list(samples.notes)
     if samples.labels is not None and all(o.top1_before is None for o in outputs):
         notes.append("the labels fit no output: no row of scores has one for each label")
     for o in outputs:
