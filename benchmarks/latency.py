@@ -10,7 +10,7 @@ Prints one Markdown table, a row as soon as it is measured.
 import argparse
 from pathlib import Path
 
-from onnx_tropnnc.engine import compress_model
+from onnx_tropnnc.engine import Compression
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.options import Options
@@ -24,7 +24,7 @@ def row(path: Path, ratio: float, round_to: str, threads: int, seconds: float) -
     """One line of the table."""
     model = load(path)
     rounding = int(round_to) if round_to.isdecimal() else round_to
-    report = compress_model(model, Options(ratio=ratio, round_to=rounding, reconstruct="off", verify=False))
+    report = Compression(model, Options(ratio=ratio, round_to=rounding, reconstruct="off", verify=False)).run()
     before, after = report.before, report.after
     sizes = [f"{size.weight_bytes / 1e6:.2f}" for size in (before, after)]
     macs = ["" if size.macs is None else f"{size.macs / 1e6:.1f}" for size in (before, after)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from onnx_tropnnc import passes, zonotopes
     from onnx_tropnnc.changes import Change, Note
-    from onnx_tropnnc.curves import Curve, sweep
+    from onnx_tropnnc.curves import Curve
     from onnx_tropnnc.engine import compress, default_passes
     from onnx_tropnnc.errors import TropnncError
     from onnx_tropnnc.graph.model import Model
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnx_tropnnc.options import Options
     from onnx_tropnnc.pass_manager import Pass, PassManager
     from onnx_tropnnc.report import Report
+    from onnx_tropnnc.sweeps import sweep
 
 __all__ = [
     "Change",
@@ -71,7 +72,7 @@ _HOMES = {
     "cluster": "merging.clustering",
     "compress": "engine",
     "default_passes": "engine",
-    "sweep": "curves",
+    "sweep": "sweeps",
 }
 """The module, below onnx_tropnnc, that each public name is defined in."""
 

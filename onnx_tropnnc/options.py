@@ -239,13 +239,18 @@ class Options:
 
     @property
     def rounding(self) -> "Rounding":
-        """Return what kept counts are multiples of; `auto` is measured once in a process."""
+        """Return what kept counts are multiples of.
+
+        Raises:
+            OptionError: that is to be measured; the engine measures it before any pass runs.
+        """
         from onnx_tropnnc.analysis.rounding import Rounding
 
         if self.measures_rounding:
-            from onnx_tropnnc.searching.fast_multiples import fast_multiples
-
-            return fast_multiples(self.device)
+            raise OptionError(
+                "{} is measured on this machine, which a single pass cannot do; call compress(), or give a number",
+                Setting("round_to", self.round_to),
+            )
         return self.round_to if isinstance(self.round_to, Rounding) else Rounding.to(int(self.round_to or 1))
 
     @property

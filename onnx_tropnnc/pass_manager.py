@@ -17,7 +17,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 import onnx
 
@@ -28,9 +29,11 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.report import Report, Timing
 
-__all__ = ["Pass", "PassManager", "Progress", "TimedChanges", "silent"]
+__all__ = ["Pass", "PassManager", "Progress", "TimedChanges", "silent", "timed"]
 
 _LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Progress = Callable[[str], None]
 """Called with one line of text before each step."""
@@ -49,6 +52,24 @@ class Pass(Protocol):
 
 def silent(_: str) -> None:
     """Ignore progress."""
+
+
+def timed(name: str, step: Callable[[], T], progress: Progress = silent) -> tuple[T, Timing]:
+    """Return what a step returns, and how long it took."""
+    progress(name)
+    start = time.perf_counter()
+    done = step()
+    timing = Timing(name, time.perf_counter() - start)
+    _LOG.info("%s: %s in %.2f s", name, _described(done), timing.seconds)
+    return done, timing
+
+
+def _described(done: object) -> str:
+    """Return how many changes of each kind a step made, such as `3 Merged, 1 Kept`, for the log."""
+    if not isinstance(done, tuple):
+        return str(done)
+    counts = Counter(type(change).__name__ for change in done)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no changes"
 
 
 @dataclass(frozen=True)
@@ -86,12 +107,9 @@ class PassManager:
         changes: list[Change] = []
         timings: list[Timing] = []
         for step in self.passes:
-            self.progress(step.name)
-            start = time.perf_counter()
-            done = step(model)
-            timings.append(Timing(step.name, time.perf_counter() - start))
+            done, timing = timed(step.name, partial(step, model), self.progress)
             changes.extend(done)
-            _LOG.info("%s: %s in %.2f s", step.name, _counted(done), timings[-1].seconds)
+            timings.append(timing)
         return TimedChanges(tuple(changes), tuple(timings))
 
     def run(
@@ -107,9 +125,3 @@ class PassManager:
         before = size_of(model, shapes_of(model))
         done = self.timed(model)
         return Report(model.name, before, size_of(model, shapes_of(model)), done.changes, done.timings)
-
-
-def _counted(changes: Iterable[Change]) -> str:
-    """Return how many changes of each kind there are, such as `3 Merged, 1 Kept`, for the log."""
-    counts = Counter(type(change).__name__ for change in changes)
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no changes"

@@ -1,13 +1,15 @@
-"""Decide, merge, reconstruct: the heart of the default pipeline as one pass.
+"""Decide, merge, reconstruct: the heart of a compression as one pass.
 
 before  a model with its BatchNormalizations folded
 after   fewer channels, their consumers solved for what they now read
 needs   samples for `select` and for reconstruction; without them clusters are merged and that is all
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.changes import Change, Merged, Note
 from onnx_tropnnc.deciding.decisions import Decider, Decision
 from onnx_tropnnc.graph.model import Model
@@ -24,10 +26,12 @@ from onnx_tropnnc.running.sessions import NotRunnable
 
 __all__ = ["CompressChannels"]
 
+_LOG = logging.getLogger(__name__)
+
 _REACHED = Reason("target_reached", "what was asked for is reached without it")
 
 
-@dataclass
+@dataclass(frozen=True)
 class CompressChannels:
     """Make the model as small as the options ask.
 
@@ -35,29 +39,44 @@ class CompressChannels:
         options: how much, how, and which groups.
         samples: what to select and to solve on; None where nothing can be run.
         original: the size that budgets are fractions of; None: that of the model the pass gets.
-        plan: merge maps to replay instead of deciding.
-        decider: what decides; None: a new one. One that decided for this model before need not run it again.
+        plan: merge maps to replay instead of deciding; None: those of the options, where they have some.
     """
 
     options: Options
     samples: Samples | None = None
     original: Size | None = None
     plan: Mapping[str, MergeMap] | None = None
-    decider: Decider | None = None
-    name: str = "merge channels"
+    name: str = "compress channels"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """Decide on the whole model, then merge, then solve."""
+        """Decide on the whole model, then merge, then solve.
+
+        Raises:
+            OptionError: a budget that cannot be reached.
+        """
+        return unless_refused(self.attempt(model, self.decider_for(model)))
+
+    def decider_for(self, model: Model) -> Decider:
+        """Return what decides for this model; it measures when it is first asked, and serves any number of attempts."""
+        return Decider(model.clone(), self.samples, self.original or size_of(model, shapes_of(model)))
+
+    def attempt(self, model: Model, decider: Decider) -> tuple[Change, ...] | Refused:
+        """Decide, merge and solve; a budget that cannot be reached is Refused, and the model stays as it was.
+
+        `decider` must be one that was made for this model, as it is now.
+        """
         reference = model.clone()
-        changes = self.merge(model)
+        changes = self.merge(model, decider)
+        if isinstance(changes, Refused) or self.samples is None or not self.options.solves:
+            return changes
         maps = {change.group: change.merge_map for change in changes if isinstance(change, Merged)}
-        if not maps or self.samples is None or not self.options.solves:
+        if not maps:
             return changes
         solving = ReconstructConsumers(
             reference,
             maps,
             self.samples,
-            affines=self._affines(),
+            affines=_affines(decider, self.options),
             memory=self.options.memory_bytes,
             refit=self.options.refit,
             seed=self.options.seed,
@@ -65,29 +84,25 @@ class CompressChannels:
         )
         return (*changes, *solving(model))
 
-    def _affines(self) -> Mapping[str, Affine] | None:
-        """Those that the decider finds, once for all that it decides; None where there is none, or it cannot."""
-        try:
-            return None if self.decider is None else self.decider.affines(self.options)
-        except NotRunnable:
-            return None  # solving tries again, and says why it does without
+    def merge(self, model: Model, decider: Decider) -> tuple[Change, ...] | Refused:
+        """Decide and merge as `attempt` does, but solve nothing: sizes are then those of the result."""
+        decision = self._decide(decider)
+        if isinstance(decision, Refused):
+            _LOG.debug("refused: %s", decision.reason)
+            return decision
+        _LOG.debug("decided on %d groups by maps, %d by sizes", len(decision.maps or ()), len(decision.sizes or ()))
+        return (*_overflowed(decision.untold), *self._merging(decision)(model))
 
-    def merge(self, model: Model) -> tuple[Change, ...]:
-        """Decide and merge; nothing is solved."""
-        decision = self._decide(model)
-        return (*_told(decision.untold), *self._merging(decision)(model))
+    def _decide(self, decider: Decider) -> Decision | Refused:
+        return decider.attempt(self._options) if self._plan is None else Decision(maps=self._plan)
 
-    def _decide(self, model: Model) -> Decision:
-        if self.plan is not None:
-            return Decision(maps=self.plan)
-        if self.decider is None:
-            original = self.original or size_of(model, shapes_of(model))
-            self.decider = Decider(model.clone(), self.samples, original)
-        return self.decider.decide(self._options)
+    @property
+    def _plan(self) -> Mapping[str, MergeMap] | None:
+        return self.options.plan if self.plan is None else self.plan
 
     @property
     def _options(self) -> Options:
-        """Without samples `auto` has nothing to select by: it clusters."""
+        """The options; without samples `auto` has nothing to select by, and clusters."""
         automatic = self.samples is None and self.options.method == "auto"
         return replace(self.options, reconstruct="off") if automatic else self.options
 
@@ -101,7 +116,7 @@ class CompressChannels:
             selection=options.selection,
             sizes=decision.sizes,
             plan=decision.maps,
-            unplanned=NOT_IN_PLAN if self.plan is not None else _REACHED,
+            unplanned=_REACHED if self._plan is None else NOT_IN_PLAN,
             predicted=decision.predicted,
             rounding=options.rounding,
             bound_radius=options.bound_radius,
@@ -110,10 +125,21 @@ class CompressChannels:
         )
 
 
-def _told(untold: Sequence[str]) -> tuple[Note, ...]:
-    """The line that says which groups could not be selected from."""
-    if not untold:
+def _affines(decider: Decider, options: Options) -> Mapping[str, Affine] | None:
+    """Return the adjustments to the model's statistics that the decider finds once for all of its attempts.
+
+    None where they cannot be found: solving then tries again, and its note says why it does without.
+    """
+    try:
+        return decider.affines(options)
+    except NotRunnable:
+        return None
+
+
+def _overflowed(groups: Sequence[str]) -> tuple[Note, ...]:
+    """Return the line that says which groups could not be selected from."""
+    if not groups:
         return ()
-    others = f" and {len(untold) - 1} more" if len(untold) > 1 else ""
-    text = f"activations of {untold[0]}{others} are too large for float32 on the samples; weights decided there"
+    others = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
+    text = f"activations of {groups[0]}{others} are too large for float32 on the samples; weights decided there"
     return (Note(text, "warning"),)

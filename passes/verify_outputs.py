@@ -7,7 +7,7 @@ after   relative L2 error, cosine, largest difference, top-1 agreement, latency 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -26,29 +26,43 @@ from onnx_tropnnc.running.verification import Verification, verify
 __all__ = ["CheckExactness", "VerifyOutputs"]
 
 IN_MEMORY = 64 * 2**20
-"""Bytes of weights: a proto, its serialization and the buffer that this grows in are three more copies."""
+"""Bytes of weights up to which the result is run from memory: a proto, its serialization and the buffer that this
+grows in are three more copies. Larger results are written to a file, which onnxruntime maps."""
 
 _FEW = 8
-"""Samples that show whether a step was exact."""
+"""Samples that show whether a step was exact: an error of a rewrite shows on nearly every sample."""
 
 
 @dataclass(frozen=True)
 class VerifyOutputs:
-    """Measure how far the result is from the original; `samples` are made up where none are given."""
+    """Measure how far the result is from the original.
+
+    Attributes:
+        samples: what both run on; None: made up for each model.
+        min_agreement: percent of top-1 agreement that the result must reach.
+        min_cosine: cosine that every output must reach.
+        timing_seconds: how long both models are timed; 0: not at all.
+        seed: of samples that are made up.
+    """
 
     samples: Samples | None = None
     min_agreement: float | None = None
     min_cosine: float | None = None
+    # medians of two seconds differ by a few percent from one measurement to the next on an idle machine
     timing_seconds: float = 2.0
     seed: int = 0
     name: str = "verify outputs"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """Both models run on the same samples."""
+        """Run both models on the same samples."""
         return (Verified(self.compare(model)),)
 
+    def without_timing(self) -> "VerifyOutputs":
+        """Return the same comparison with no latency in it."""
+        return replace(self, timing_seconds=0.0)
+
     def latency(self, model: Model, seconds: float = 1.0) -> Latency:
-        """Both models timed in turn; NotRunnable where onnxruntime cannot run them."""
+        """Return the times of both models, run in turn; NotRunnable where onnxruntime cannot run them."""
         try:
             samples = self.samples or _made_up(model, self.seed)
         except SampleError as error:
@@ -57,7 +71,7 @@ class VerifyOutputs:
             return measure_latency(model.source, result, samples, timing_seconds=seconds)
 
     def compare(self, model: Model) -> Verification:
-        """The comparison alone."""
+        """Return what a comparison of both models finds, or why nothing could be compared."""
         try:
             samples = self.samples or _made_up(model, self.seed)
         except SampleError as error:
@@ -76,10 +90,10 @@ class VerifyOutputs:
 
 @dataclass(frozen=True)
 class CheckExactness:
-    """Everything up to here must not have changed an output: to `tolerance`, relative L2; None: as exact as its type.
+    """Check that no pass so far has changed an output by more than `tolerance`, relative L2; None: that of its type.
 
     Raises:
-        BrokenPromiseError: it has; that is a defect of this package, and nothing is written.
+        BrokenPromiseError: an output differs by more; that is a defect of this package, and nothing is written.
     """
 
     samples: Samples | None = None
@@ -88,7 +102,7 @@ class CheckExactness:
     name: str = "check that folding was exact"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """Silent where it holds, or where onnxruntime cannot run the original (verification says so)."""
+        """Return nothing where it holds, or where onnxruntime cannot run the original (verification says so)."""
         try:
             samples = self.samples or _made_up(model, self.seed)
         except SampleError:
@@ -99,13 +113,13 @@ class CheckExactness:
 
 
 def _made_up(model: Model, seed: int) -> Samples:
-    """Samples that fit the original: what it says of its inputs may be gone from the model under work."""
+    """Return samples that fit the original: what it says of its inputs may be gone from the model under work."""
     return made_up_samples(load(model.source, input_shapes=model.input_shapes), seed=seed).samples.split()[1]
 
 
 @contextmanager
 def _runnable(model: Model) -> Iterator[onnx.ModelProto | Path]:
-    """The model in a form that onnxruntime loads: in memory, or where that takes much a file that goes away again."""
+    """Hand out the model in a form that onnxruntime loads: in memory, or as a file that is removed afterwards."""
     if weight_bytes(model) <= IN_MEMORY:
         yield to_proto(model)
         return

@@ -17,11 +17,12 @@ from joblib.parallel import SequentialBackend
 from PIL import Image
 
 import onnx_tropnnc as tropnnc
-from onnx_tropnnc import curves
+from onnx_tropnnc import sweeps
 from onnx_tropnnc.command.terminal import print_curve
-from onnx_tropnnc.curves import Curve, Point, parse_sweep, sweep
+from onnx_tropnnc.curves import Curve, Point
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.reporting.curves import draw_curve
+from onnx_tropnnc.sweeps import parse_sweep, sweep
 
 
 def network() -> onnx.ModelProto:
@@ -93,7 +94,7 @@ def test_samples_that_are_drawn_once_are_those_that_each_point_would_draw(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once = sweep(network(), "ratio", (0.25, 0.5), **options)
-    monkeypatch.setattr(curves, "TRAVELLING", 0)
+    monkeypatch.setattr(sweeps, "TRAVELLING", 0)
     each = sweep(network(), "ratio", (0.25, 0.5), **options)
     assert without_times(once) == without_times(each)
 
@@ -153,9 +154,11 @@ def test_the_knee_is_named_on_the_terminal(capsys: pytest.CaptureFixture[str]) -
     ("amount", "options", "message"),
     [
         ("max_drop", {}, "a sweep goes over ratio, threshold"),
-        ("ratio", {"min_cosine": 0.9}, "leave out --min-agreement"),
+        ("ratio", {"min_cosine": 0.9}, "leave out"),
         ("ratio", {"methods": ()}, "at least one amount"),
-        ("ratio", {"methods": ("magic",)}, "method magic is unknown"),
+        ("ratio", {"methods": ("magic",)}, "method='magic' is unknown"),
+        ("ratio", {"ration": 0.5}, "unknown option ration"),
+        ("ratio", {"method": "l1"}, "a sweep sets method= itself"),
     ],
 )
 def test_what_a_sweep_cannot_do_is_refused(amount: str, options: dict[str, object], message: str) -> None:
@@ -176,7 +179,7 @@ def test_a_dask_cluster_gives_the_same_curve(curve: Curve) -> None:
         cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
         with cluster, distributed.Client(cluster) as client, joblib.parallel_config(backend="dask"):
             found = sweep(network(), "ratio", (0.25, 0.5, 0.75), methods=("tropnnc", "random"), reconstruct="off")
-            ran = client.run(lambda: "onnx_tropnnc.curves" in __import__("sys").modules)
+            ran = client.run(lambda: "onnx_tropnnc.sweeps" in __import__("sys").modules)
         del client, cluster
         gc.collect()  # what the cluster leaves open must not warn in another test
     assert without_times(found) == without_times(curve)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from onnx_tropnnc.changes import Kept, Merged
-from onnx_tropnnc.engine import compress_model
+from onnx_tropnnc.engine import Compression
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.merging.merge_map import MergeMap
@@ -14,7 +14,7 @@ from onnx_tropnnc.report import Report
 
 
 def compressed(path: Path, **options: object) -> Report:
-    return compress_model(load(path), Options(verify=False, **options))  # type: ignore[arg-type]
+    return Compression(load(path), Options(verify=False, **options)).run()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["auto", "tropnnc", "cup", "l1", "random", "select", "thinet"])

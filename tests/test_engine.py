@@ -1,5 +1,6 @@
 """compress(): the passes in their order, and what it promises."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import onnx_tropnnc as tropnnc
 from onnx_tropnnc import compress, default_passes
 from onnx_tropnnc.backend import missing_cuda
 from onnx_tropnnc.changes import Folded, Merged, Note
+from onnx_tropnnc.engine import Compression
 from onnx_tropnnc.errors import InputModelError, OptionError, SampleError
+from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.options import Options
 
 
@@ -74,15 +77,6 @@ def test_the_given_model_is_never_changed() -> None:
     assert model.SerializeToString() == untouched
 
 
-def test_old_opsets_come_out_as_they_are() -> None:
-    weights = random_weights(w=(4, 8), k=(8,), u=(8, 3), z=(3,))
-    model = graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u, z)", weights, opset=6)
-    result, report = compress(model, ratio=0.5)
-    assert dims(result) == dims(model)
-    (note,) = report.of(Note)
-    assert note.text == "opset 6 is below 7: nothing was folded or merged; convert the model first"
-
-
 def test_without_samples_the_reason_is_said() -> None:
     """A size that cannot be guessed: compressed all the same, not verified."""
     model = graph(
@@ -98,13 +92,13 @@ def test_without_samples_the_reason_is_said() -> None:
 def test_options_are_refused_by_name() -> None:
     with pytest.raises(OptionError, match="unknown option ration"):
         compress(network(), ration=0.5)
-    with pytest.raises(OptionError, match="give exactly one of"):
+    with pytest.raises(OptionError, match="exactly one of ratio="):
         compress(network())
-    with pytest.raises(OptionError, match="give exactly one of"):
+    with pytest.raises(OptionError, match="exactly one of ratio="):
         compress(network(), ratio=0.5, threshold=1.0)
     with pytest.raises(OptionError, match=r"outside \[0, 1\)"):
         compress(network(), ratio=1.0)
-    with pytest.raises(OptionError, match="method magic is unknown"):
+    with pytest.raises(OptionError, match="method='magic' is unknown"):
         compress(network(), ratio=0.5, method="magic")
 
 
@@ -155,3 +149,60 @@ def test_a_gpu_gives_the_same_channels() -> None:
     assert not [note for note in there.of(Note) if "--device" in note.text]
     maps = [report.of(Merged)[0].merge_map.labels.tolist() for report in (there, here)]
     assert maps[0] == maps[1]
+
+
+def old_network() -> onnx.ModelProto:
+    weights = random_weights(w=(4, 8), k=(8,), u=(8, 3), z=(3,))
+    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u, z)", weights, opset=6)
+
+
+def test_old_opsets_are_left_alone_by_every_caller() -> None:
+    reason = "opset 6 is below 7: nothing was folded or merged; convert the model first"
+    result, report = compress(old_network(), ratio=0.5)
+    assert dims(result) == dims(old_network())
+    assert report.of(Note) == (Note(reason),)
+    found = Compression(load(old_network()), Options(ratio=0.5)).inspect()
+    assert {why.text for why in found.refusals if why is not None} == {reason}
+    assert found.coverage.share == 0.0
+    (point,) = tropnnc.sweep(old_network(), "ratio", (0.5,)).points
+    assert (point.refused, point.parameters) == (reason, None)
+
+
+def test_an_inspection_sees_what_a_compression_merges() -> None:
+    model = load(with_batch_norm())
+    found = Compression(model, Options(ratio=0.5)).inspect()
+    assert [node.op_type for node in model.graph] == ["Conv", "BatchNormalization", "Relu", "Conv"]
+    free = [g.name for g, why in zip(found.groups, found.refusals, strict=True) if g.pinned is None and why is None]
+    assert free == [change.group for change in compress(with_batch_norm(), ratio=0.5)[1].of(Merged)]
+
+
+@pytest.mark.parametrize("amount", ["target_latency", "max_drop"])
+def test_a_list_of_passes_refuses_what_must_be_searched_for(amount: str) -> None:
+    options = Options(**{amount: 0.5})
+    with pytest.raises(OptionError, match=rf"^{amount}= is met by compressing several times, .*; call compress\(\)"):
+        default_passes(options)
+    with pytest.raises(OptionError, match=rf"^{amount}= is met by compressing several times, .*; call compress\(\)"):
+        tropnnc.passes.CompressChannels(options)(load(network()))
+
+
+def test_a_lone_pass_refuses_to_measure_but_the_default_passes_do() -> None:
+    options = Options(ratio=0.5, round_to="auto", verify=False)
+    with pytest.raises(OptionError, match="call compress"):
+        tropnnc.passes.CompressChannels(options)(load(network()))
+    result, _ = tropnnc.PassManager(default_passes(options)).run(network())
+    assert_sound(result)
+
+
+def test_a_lone_pass_replays_the_plan_of_its_options() -> None:
+    (merged,) = compress(network(), ratio=0.5)[1].of(Merged)
+    model = load(network())
+    tropnnc.passes.CompressChannels(Options(plan={merged.group: merged.merge_map}))(model)
+    assert dims(to_proto(model))["w"] == (4, 4)
+
+
+def test_the_log_says_what_was_decided(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "onnx_tropnnc"):
+        compress(network(), ratio=0.5, verify=False)
+    lines = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
+    assert ("onnx_tropnnc.passes.compress_channels", "DEBUG", "decided on 1 groups by maps, 0 by sizes") in lines
+    assert any(level == "INFO" and line.startswith("compress channels: 1 Merged") for _, level, line in lines)

@@ -144,7 +144,7 @@ def _compress(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.changes import Merged
     from onnx_tropnnc.command.outputs import checked, digests, no_file_twice, write_plan, write_reports
     from onnx_tropnnc.deciding.plans import plan_text
-    from onnx_tropnnc.engine import compress_model
+    from onnx_tropnnc.engine import Compression
     from onnx_tropnnc.errors import OptionError
     from onnx_tropnnc.graph.model_io import check_output, load, save
     from onnx_tropnnc.report import Reproduction
@@ -158,7 +158,7 @@ def _compress(arguments: dict[str, Any]) -> int:
     no_file_twice((target, *reports, *plans))
     model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)
     with ProgressLine(arguments["quiet"]) as progress:
-        report = compress_model(model, options, progress.step)
+        report = Compression(model, options, progress.step).run()
         if report.passed or arguments["keep"]:
             progress.step(f"write {arguments['target']}")
             save(model, target, external_data=arguments["external_data"])
@@ -176,8 +176,8 @@ def _sweep(arguments: dict[str, Any]) -> int:
 
     from onnx_tropnnc.command.outputs import checked, write_curve
     from onnx_tropnnc.command.terminal import print_curve
-    from onnx_tropnnc.curves import parse_sweep, sweep
     from onnx_tropnnc.errors import OptionError
+    from onnx_tropnnc.sweeps import parse_sweep, sweep
 
     amount, values = parse_sweep(arguments["sweep"])
     if amounts_given(arguments) or arguments["target"] is not None:
@@ -236,36 +236,18 @@ def _parse_ratio_for(text: str) -> tuple[str, float]:
 
 
 def _inspect(arguments: dict[str, Any]) -> int:
-    from onnx_tropnnc.analysis.channels import find_channel_groups
-    from onnx_tropnnc.analysis.coverage import coverage_of
-    from onnx_tropnnc.analysis.unreached import unreached_layers
     from onnx_tropnnc.command.terminal import print_coverage, print_groups
+    from onnx_tropnnc.engine import Compression
     from onnx_tropnnc.graph.model_io import load
-    from onnx_tropnnc.graph.shapes import shapes_of
-    from onnx_tropnnc.pass_manager import Pass, PassManager
-    from onnx_tropnnc.passes import (
-        DequantizeWeights,
-        FoldBatchNorm,
-        InlineFunctions,
-        NameBodiesApart,
-        PlainConstants,
-        PlainShapes,
-    )
 
     ratio = arguments["ratio"] if amounts_given(arguments) else 0.0
     options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
     model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)
-    plain: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()]
-    PassManager([*plain, DequantizeWeights()])(model)
-    shapes = shapes_of(model)
-    groups = find_channel_groups(model, shapes)
-    selection = options.selection
-    print_groups(groups, [selection.refusal(group) for group in groups], unreached_layers(model), _console())
-    print_coverage(coverage_of(model, shapes, groups, selection.refusal), _console())
+    found = Compression(model, options).inspect()
+    print_groups(found.groups, found.refusals, found.unreached, _console())
+    print_coverage(found.coverage, _console())
     if options.ratio != 0.0:
-        from onnx_tropnnc.engine import compress_model
-
-        report = compress_model(model, replace(options, verify=False))
+        report = Compression(model, replace(options, verify=False)).run()
         _tell(report, None, model, arguments | {"quiet": False})
     return 0
 

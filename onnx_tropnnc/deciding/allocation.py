@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.costs import Costs, Unit
-from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.bisection import Refused, search
 
 __all__ = ["LEAST_SHARE", "Path", "error_path", "least_count", "ranking_path", "threshold_path", "uniform_count"]
 
@@ -47,15 +47,14 @@ class Path:
     round_to: tuple[int, ...] = ()
     """Per unit what its counts are multiples of; empty: of 1."""
 
-    def within(self, limit: float) -> tuple[int, ...]:
+    def within(self, limit: float) -> tuple[int, ...] | Refused:
         """How many channels each unit keeps where the cost first is at most `limit`; the last step goes no further.
 
-        Raises:
-            OptionError: the end of the path is above `limit`; the message says what can be reached.
+        Refused where the end of the path is above `limit`; the reason says what can be reached.
         """
         if self.totals[-1] > limit:
             least = self.totals[-1] / max(1, int(self.totals[0]))
-            raise OptionError(
+            return Refused(
                 f"the budget of {limit:.6g} {self.costs.measure} cannot be reached: the smallest reachable is "
                 f"{int(self.totals[-1])}, {math.ceil(1000 * least) / 1000:.3f} of the folded model's"
             )
@@ -78,10 +77,13 @@ class Path:
     def _eased(self, counts: tuple[int, ...], number: int, limit: float) -> tuple[int, ...]:
         """The last step undone as far as the limit lets it."""
         unit, before = self.steps[number - 1][0], self.counts(number - 1)
-        low, high = counts[unit], before[unit]
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.costs.total(_with(counts, unit, middle)) <= limit else (low, middle)
+        fits = search(
+            counts[unit],
+            before[unit],
+            lambda kept: self.costs.total(_with(counts, unit, kept)) <= limit,
+            wanted="largest",
+        )
+        low = counts[unit] if fits is None else fits
         multiple = self.round_to[unit] if self.round_to else 1
         return _with(counts, unit, max(counts[unit], low - low % multiple))
 

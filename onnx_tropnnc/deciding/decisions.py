@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
 from onnx_tropnnc.backend import array_module
+from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.deciding.allocation import Path, ranking_path, threshold_path
 from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, selection_plan
 from onnx_tropnnc.deciding.selection import Ranking
 from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
 from onnx_tropnnc.deciding.weight_ranking import block_counts, ranking_by_weights
-from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.errors import OptionError, Setting
 from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
@@ -100,11 +101,27 @@ class Decider:
         self.groups = find_channel_groups(self.model, self.shapes)
 
     def decide(self, options: Options) -> Decision:
-        """What these options ask for.
+        """Return what these options ask for.
 
         Raises:
             OptionError: even the smallest allowed model is above a budget; the message says what can be reached.
         """
+        return unless_refused(self.attempt(options))
+
+    def attempt(self, options: Options) -> Decision | Refused:
+        """Return what these options ask for; Refused where even the smallest allowed model is above a budget.
+
+        Raises:
+            OptionError: the options ask for what must be searched for, or for samples where there are none.
+        """
+        if options.target_latency is not None or options.max_drop is not None:
+            name = "target_latency" if options.max_drop is None else "max_drop"
+            raise OptionError(
+                "{} is met by compressing several times, which one pass cannot do; call compress(), or give {} or {}",
+                Setting(name),
+                Setting("target_macs"),
+                Setting("target_params"),
+            )
         if options.target_params is not None:
             return self._at_budget(options, "parameters", options.target_params * self.original.parameters)
         if options.target_macs is not None:
@@ -196,18 +213,24 @@ class Decider:
             return plan
         return {name: scaled(merge_map, self._energies[name]) for name, merge_map in plan.items()}
 
-    def _at_budget(self, options: Options, measure: Measure, limit: float) -> Decision:
+    def _at_budget(self, options: Options, measure: Measure, limit: float) -> Decision | Refused:
         groups = self._eligible(options)
         if measure == "parameters" and options.solves and self.samples is not None:
             limit -= self._biases_to_come(groups)
         if options.selects:
             ranked = self._ranked(groups, options)
             path = budget_path(self.model, self.shapes, groups, ranked, measure, rounding=options.rounding)
-            kept = zip(path.costs.units, path.within(limit), strict=True)
+            counts = path.within(limit)
+            if isinstance(counts, Refused):
+                return counts
+            kept = zip(path.costs.units, counts, strict=True)
             return self._selected(groups, ranked, {unit.group.name: count for unit, count in kept}, options)
         path = self._clustering_path(groups, options, measure)
+        counts = path.within(limit)
+        if isinstance(counts, Refused):
+            return counts
         sizes: dict[str, tuple[int, ...]] = {}
-        for unit, count in zip(path.costs.units, path.within(limit), strict=True):
+        for unit, count in zip(path.costs.units, counts, strict=True):
             sizes[unit.group.name] = (*sizes.get(unit.group.name, ()), count)
         return Decision(sizes=sizes)
 

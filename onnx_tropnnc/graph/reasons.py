@@ -38,6 +38,8 @@ ReasonKind = Literal[
     "nothing_to_merge",
     "target_reached",
     "undone",
+    # the model as a whole
+    "old_opset",
 ]
 """What a reason is about.
 
@@ -64,6 +66,7 @@ not_planned           the plan that is applied does not name them
 nothing_to_merge      at the asked size none of them goes
 target_reached        the budget is met without them
 undone                they were merged, and that was undone because verification failed
+old_opset             the model's operator set is older than the rules
 """
 
 

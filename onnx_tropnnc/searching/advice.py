@@ -1,4 +1,4 @@
-"""What a person should be warned of, in one line each, with what to do about it.
+"""Warnings about a result, in one line each, with what to do about it.
 
 fidelity    an output strays far from the original's, and nothing was demanded of it
 slowdown    the result takes longer to run than the original
@@ -10,57 +10,61 @@ from dataclasses import replace
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.rounding import Rounding
+from onnx_tropnnc.bisection import Refused, search
 from onnx_tropnnc.changes import Merged, Note
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.passes.verify_outputs import VerifyOutputs
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.verification import Verification
 from onnx_tropnnc.searching.fast_multiples import fast_multiples
-from onnx_tropnnc.searching.undoing import Again
+from onnx_tropnnc.searching.trials import Trials
 
 __all__ = ["SAFE_AGREEMENT", "SAFE_COSINE", "advice", "concern", "fidelity", "slowdown"]
 
 SAFE_AGREEMENT = 90.0
-"""Percent of top-1 agreement below which a result deserves a warning."""
+"""Percent of top-1 agreement below which a result deserves a warning: one answer in ten changed."""
 SAFE_COSINE = 0.9
-"""The same for an output that is no row of scores."""
+"""The same for an output that is no row of scores: a cosine of 0.9 is a relative error of about 0.45."""
 
+_STEP = 0.05
+"""Ratios that are tried are multiples of this: nearer ones are not told apart by a few hundred samples."""
 _PATIENCE = 20.0
-"""Seconds: a compression that took longer is not repeated only to give advice."""
+"""Seconds: a compression that took longer is not repeated only to give advice; five trials would take minutes."""
 _SLOWER = 1.05
-"""Times the original's latency: what is less may be chance."""
+"""Times the original's latency: medians of one model differ by up to five percent from one measurement to the next."""
 
 
-def advice(
-    report: Report, check: VerifyOutputs, options: Options, again: Again, groups: Sequence[ChannelGroup]
-) -> tuple[Note, ...]:
-    """All that applies; `groups` are the model's before anything was merged."""
-    found = fidelity(report, check, options, again), slowdown(report, groups)
+def advice(report: Report, options: Options, trials: Trials) -> tuple[Note, ...]:
+    """Return the warnings that apply to the result."""
+    found = fidelity(report, options, trials), slowdown(report, trials.decider.groups)
     return tuple(note for note in found if note is not None)
 
 
-def fidelity(report: Report, check: VerifyOutputs, options: Options, again: Again) -> Note | None:
-    """Without a demand: what is wrong, with the next smaller ratio (steps of 0.05) at which nothing is."""
-    warning = None if report.verification is None or options.demanding else concern(report.verification)
-    if warning is None:
+def fidelity(report: Report, options: Options, trials: Trials) -> Note | None:
+    """Return a warning that an output is far off, with the largest smaller ratio (steps of 0.05) at which none is.
+
+    None where no output is far off, or where a demand already says what is wanted.
+    """
+    found = None if report.verification is None or options.demanding else concern(report.verification)
+    if found is None:
         return None
     if options.ratio is None or sum(timing.seconds for timing in report.timings) > _PATIENCE:
-        return Note(f"{warning}; ask for less, or give --data", "warning")
-    quick = replace(check, timing_seconds=0.0)
-    low, high = 0, math.ceil(options.ratio / 0.05 - 1e-9)
-    while high - low > 1:
-        middle = (low + high) // 2
-        fine = concern(quick.compare(again(replace(options, ratio=round(0.05 * middle, 2))))) is None
-        low, high = (middle, high) if fine else (low, middle)
-    if low:
-        return Note(f"{warning}; --ratio {0.05 * low:.2f} reaches it", "warning")
+        return Note(f"{found}; ask for less, or give --data", "warning")
+
+    def is_safe(steps: int) -> bool | Refused:
+        model = trials.compressed(replace(options, ratio=round(_STEP * steps, 2)))
+        return model if isinstance(model, Refused) else concern(trials.compare(model)) is None
+
+    # the small number keeps a ratio that is a multiple of the step, but for rounding, from being tried itself
+    safe = search(0, math.ceil(options.ratio / _STEP - 1e-9), is_safe, wanted="largest")
+    if safe is not None:
+        return Note(f"{found}; --ratio {_STEP * safe:.2f} reaches it", "warning")
     unsure = "" if options.data is not None else " on made-up samples; give --data to know better"
-    return Note(f"{warning}; no ratio of 0.05 or more reaches it{unsure}", "warning")
+    return Note(f"{found}; no ratio of {_STEP:g} or more reaches it{unsure}", "warning")
 
 
 def concern(found: Verification) -> str | None:
-    """What is wrong with the worst output, or None."""
+    """Return what is wrong with the output that is furthest off, or None where no output is far off."""
     return next(filter(None, map(_concern, sorted(found.outputs, key=lambda output: output.cosine))), None)
 
 
@@ -76,31 +80,32 @@ def _concern(output: OutputDifference) -> str | None:
 def slowdown(
     report: Report, groups: Sequence[ChannelGroup], measured: Callable[[], Rounding] = fast_multiples
 ) -> Note | None:
-    """The result takes longer than the original: why, as far as channel counts can be why.
+    """Return a warning that the result takes longer than the original, with the reason where channel counts are it.
 
-    `measured` tells which counts onnxruntime is fast at; it is asked only where there is something to explain.
+    `groups` are those of the model before anything was merged. `measured` tells which counts onnxruntime is fast at; it
+    is asked only where there is something to explain.
     """
     latency = None if report.verification is None else report.verification.latency
     if latency is None or latency.after_ms <= _SLOWER * latency.before_ms:
         return None
     if latency.after_ms - latency.before_ms <= max(latency.before_spread_ms, latency.after_spread_ms):
         return None
-    warning = f"the result is {latency.after_ms / latency.before_ms:.1f} x slower than the original"
+    slower = f"the result is {latency.after_ms / latency.before_ms:.1f} x slower than the original"
     merged, fast = report.of(Merged), measured()
     odd = list(_uneven(merged, groups, fast))
     if not odd:
         why = "though onnxruntime is fast at its channel counts: the slow layers are not the merged ones"
-        return Note(f"{warning}, {why}", "warning")
+        return Note(f"{slower}, {why}", "warning")
     multiple, example = odd[0]
     return Note(
-        f"{warning}: onnxruntime is fast at multiples of {multiple} channels here, and {len(odd)} of {len(merged)} "
+        f"{slower}: onnxruntime is fast at multiples of {multiple} channels here, and {len(odd)} of {len(merged)} "
         f"merged groups have other counts (such as {example}); give --round-to auto",
         "warning",
     )
 
 
 def _uneven(merged: Iterable[Merged], groups: Sequence[ChannelGroup], fast: Rounding) -> Iterable[tuple[int, int]]:
-    """Per group whose count is no fast one: the multiple that it should be of, and the count."""
+    """Yield, for each group whose count is no fast one, the multiple that it should be of and the count."""
     multiples = {group.name: fast.multiple(group) for group in groups}
     for change in merged:
         multiple = multiples.get(change.group, 1)

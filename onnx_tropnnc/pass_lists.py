@@ -1,0 +1,80 @@
+"""The passes of a compression, in order: exact ones, the one that compresses, finishing ones, checks."""
+
+from onnx_tropnnc.graph.sizes import Size
+from onnx_tropnnc.options import Options
+from onnx_tropnnc.pass_manager import Pass
+from onnx_tropnnc.passes.compress_channels import CompressChannels
+from onnx_tropnnc.passes.compress_either_way import CompressEitherWay, chooses_streams
+from onnx_tropnnc.passes.dequantize_weights import DequantizeWeights
+from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
+from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
+from onnx_tropnnc.passes.inline_functions import InlineFunctions
+from onnx_tropnnc.passes.name_bodies_apart import NameBodiesApart
+from onnx_tropnnc.passes.plain_constants import PlainConstants
+from onnx_tropnnc.passes.plain_shapes import PlainShapes
+from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
+from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
+from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
+from onnx_tropnnc.sample_sets import SampleSets
+
+__all__ = [
+    "checking_passes",
+    "compressing_pass",
+    "exact_passes",
+    "finishing_passes",
+    "removes_channels",
+    "verifying_pass",
+]
+
+
+def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool) -> list[Pass]:
+    """Return the passes that leave every output as it was.
+
+    `dequantizes` says whether weights that are stored as integers become floating-point numbers, so that their channels
+    can be merged: QuantizeWeights stores them again, but with other steps where they changed.
+    """
+    passes: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()]
+    passes.append(FoldConstantChannels(samples.verifying or samples.solving, options.selection))
+    if options.verify and samples.verifying is not None:
+        passes.append(CheckExactness(samples.verifying))
+    return [*passes, DequantizeWeights()] if dequantizes else passes
+
+
+def removes_channels(options: Options) -> bool:
+    """Return whether the options ask for more than what is exact."""
+    ratios = options.ratio, *(ratio for _, ratio in options.ratio_for)
+    return not options.lossless and (options.ratio is None or any(ratios))
+
+
+def compressing_pass(
+    options: Options, samples: SampleSets, original: Size | None = None
+) -> CompressChannels | CompressEitherWay:
+    """Return the pass that decides, merges and solves.
+
+    Where the options leave open whether a budget is spent on residual streams, and there are samples to judge by, the
+    pass tries both.
+    """
+    step = CompressChannels(options, samples.solving, original)
+    if samples.verifying is None or samples.solving is None or not chooses_streams(options):
+        return step
+    return CompressEitherWay(step, VerifyOutputs(samples.verifying, seed=options.seed))
+
+
+def finishing_passes() -> list[Pass]:
+    """Return the passes after which a compressed model can be written or run."""
+    return [QuantizeWeights(), RefreshShapes()]
+
+
+def checking_passes(options: Options, samples: SampleSets) -> list[Pass]:
+    """Return the passes that compare the finished model with the original; none where verification is off."""
+    if not options.verify:
+        return []
+    verify = verifying_pass(options, samples)
+    if options.lossless and samples.verifying is not None:
+        return [CheckExactness(samples.verifying, name="check that merging was exact"), verify]
+    return [verify]
+
+
+def verifying_pass(options: Options, samples: SampleSets) -> VerifyOutputs:
+    """Return the pass that measures how far the result is from the original."""
+    return VerifyOutputs(samples.verifying, options.min_agreement, options.min_cosine, seed=options.seed)

@@ -1,0 +1,68 @@
+"""Compress one prepared model several times, and see what each result is like."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnx_tropnnc.bisection import Refused, unless_refused
+from onnx_tropnnc.deciding.decisions import Decider
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.options import Options
+from onnx_tropnnc.pass_lists import finishing_passes
+from onnx_tropnnc.pass_manager import PassManager, Progress
+from onnx_tropnnc.passes.compress_channels import CompressChannels
+from onnx_tropnnc.passes.verify_outputs import VerifyOutputs
+from onnx_tropnnc.running.latency import Latency
+from onnx_tropnnc.running.verification import Verification
+
+__all__ = ["Trials"]
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """Trials on one model; what its decider measured once serves them all.
+
+    Attributes:
+        decider: decides for the model after its exact passes, and holds this model.
+        check: compares results with the original.
+        progress: told of every trial.
+    """
+
+    decider: Decider
+    check: VerifyOutputs
+    progress: Progress
+
+    def compressed(self, options: Options) -> Model | Refused:
+        """Return the model, compressed with these options."""
+        copy = self.decider.model.clone()
+        done = self._step(options).attempt(copy, self.decider)
+        return done if isinstance(done, Refused) else _finished(copy)
+
+    def replayed(self, options: Options, plan: Mapping[str, MergeMap]) -> Model:
+        """Return the model with the merge maps of a plan, solved as the options say."""
+        copy = self.decider.model.clone()
+        # a plan asks for no budget that could refuse it
+        unless_refused(self._step(options, plan).attempt(copy, self.decider))
+        return _finished(copy)
+
+    def merged(self, options: Options) -> Model | Refused:
+        """Return the model, merged but not solved: of the size that `compressed` would have."""
+        copy = self.decider.model.clone()
+        done = self._step(options).merge(copy, self.decider)
+        return done if isinstance(done, Refused) else _finished(copy)
+
+    def compare(self, model: Model) -> Verification:
+        """Return how far a result is from the original; nothing is timed."""
+        return self.check.without_timing().compare(model)
+
+    def latency(self, model: Model) -> Latency:
+        """Return the times of a result and of the original; NotRunnable where onnxruntime cannot run them."""
+        return self.check.latency(model)
+
+    def _step(self, options: Options, plan: Mapping[str, MergeMap] | None = None) -> CompressChannels:
+        return CompressChannels(options, self.decider.samples, self.decider.original, plan)
+
+
+def _finished(model: Model) -> Model:
+    PassManager(finishing_passes())(model)
+    return model

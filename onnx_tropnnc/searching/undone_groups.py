@@ -1,0 +1,63 @@
+"""Undo merged groups, those with the largest measured error first, until verification reaches what was asked."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from onnx_tropnnc.bisection import search
+from onnx_tropnnc.changes import Change, Kept, Merged, Reconstructed, Verified
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.reasons import Reason
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.sizes import size_of
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.options import Options
+from onnx_tropnnc.report import Report
+from onnx_tropnnc.searching.trials import Trials
+
+__all__ = ["with_groups_undone"]
+
+_ROUNDS = 8
+"""Trials of how many groups stay merged: enough to find one number among 256, more groups than most models have."""
+
+
+def with_groups_undone(model: Model, report: Report, options: Options, trials: Trials) -> Report:
+    """Undo as few groups as `search` finds, and return the report of what is left.
+
+    The model's content becomes the result; the report says which groups were undone, and whether that was enough.
+    """
+    merged = report.of(Merged)
+    errors: dict[str, float] = {}
+    for change in merged:
+        trials.progress(f"measure the error of {change.group}")
+        alone = trials.replayed(replace(options, reconstruct="off"), {change.group: change.merge_map})
+        errors[change.group] = trials.compare(alone).relative_l2 or math.inf
+    ranked = sorted(merged, key=lambda change: errors[change.group])
+
+    def passes(count: int) -> bool:
+        trials.progress(f"try with {len(ranked) - count} of {len(ranked)} groups undone")
+        return trials.compare(trials.replayed(options, _plan(ranked[:count]))).passed
+
+    kept = search(0, len(ranked), passes, wanted="largest", rounds=_ROUNDS) or 0
+    model.replace_content(trials.replayed(options, _plan(ranked[:kept])))
+    return _rewritten(report, model, ranked[kept:], trials)
+
+
+def _plan(merged: Sequence[Merged]) -> dict[str, MergeMap]:
+    return {change.group: change.merge_map for change in merged}
+
+
+def _rewritten(report: Report, model: Model, undone: Sequence[Merged], trials: Trials) -> Report:
+    """Return the report with undone groups as kept ones, without what was solved for them, verified afresh."""
+    reason = Reason("undone", "undone: with it, verification is below what was asked")
+    left = [Kept(change.group, change.producers, change.before, reason, pinned=False) for change in undone]
+    consumers = {node for change in undone for node in change.consumers}
+    kept: list[Change] = [
+        change
+        for change in report.changes
+        if change not in undone
+        and not isinstance(change, Verified)
+        and not (isinstance(change, Reconstructed) and change.node in consumers)
+    ]
+    after = size_of(model, shapes_of(model))
+    return replace(report, after=after, changes=(*kept, *left, *trials.check(model)))

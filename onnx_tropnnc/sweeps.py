@@ -1,0 +1,182 @@
+"""Sweeps: one model compressed to many amounts by several methods.
+
+Every point is compressed by itself, in parallel where joblib says so: by `with joblib.parallel_config(n_jobs=4)`, or on
+a cluster by `joblib.parallel_config(backend="dask")`; workers read a model given by path at that path. Latencies are
+measured afterwards, one after the other, where the sweep was called: side by side they would disturb each other.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+from onnx_tropnnc.bisection import Refused
+from onnx_tropnnc.curves import Curve, Point
+from onnx_tropnnc.engine import Compression, named_options, with_measured_rounding
+from onnx_tropnnc.errors import OptionError, Setting
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import EXTERNAL_BYTES, Source, load, to_proto, weight_bytes
+from onnx_tropnnc.graph.shapes import input_specs_of
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.readers import DataReader, read_all
+from onnx_tropnnc.merging.representatives import Method
+from onnx_tropnnc.options import Options
+from onnx_tropnnc.pass_manager import Progress, silent
+from onnx_tropnnc.running.cores import sharing_cores
+from onnx_tropnnc.running.latency import measure_latency
+from onnx_tropnnc.running.sessions import NotRunnable
+from onnx_tropnnc.sample_sets import SampleSets, draw_samples
+
+__all__ = ["Amount", "parse_sweep", "sweep"]
+
+Amount = Literal["ratio", "threshold", "target_params", "target_macs"]
+_MOST = 1000
+"""Points that a sweep may have: more are a slip in the step, and would run for days."""
+TRAVELLING = 64 * 2**20
+"""Bytes of samples that are drawn once for all points: each point's worker gets a copy. Where they are more, each point
+draws its own."""
+_TIMING_SECONDS = 0.5
+"""How long each point is timed; a sweep has many, and its curve shows an outlier."""
+
+
+def sweep(
+    model: Source,
+    amount: Amount,
+    values: Sequence[float],
+    *,
+    methods: Sequence[str | Method] = ("auto",),
+    progress: Progress = silent,
+    **options: Any,
+) -> Curve:
+    """The curve of a model; it is never changed, and nothing is written.
+
+    Args:
+        model: a path, the bytes of a file, or a ModelProto.
+        amount: what `values` are: ratio, threshold, target_params or target_macs.
+        values: the amounts.
+        methods: the methods to draw a curve of.
+        progress: called with what is being done.
+        **options: other fields of `Options`.
+
+    Raises:
+        TropnncError: the model or an option is refused.
+    """
+    jobs = _jobs(amount, values, methods, options)
+    loaded = load(model, input_shapes=jobs[0].input_shape)
+    if isinstance(jobs[0].data, DataReader):
+        arrays = read_all(jobs[0].data, input_specs_of(loaded))
+        jobs = [replace(job, data=arrays) for job in jobs]
+    progress("draw samples")
+    drawn = {runs: draw_samples(loaded, job) for runs, job in {_runs(job): job for job in jobs}.items()}
+    found = []
+    for point, result in _in_parallel(model, amount, jobs, drawn, progress):
+        found.append((point, result))
+        progress(f"{len(found)} of {len(jobs)} points compressed: {point.method} at {point.value:g}")
+    points, samples = [], next(iter(drawn.values())).verifying
+    for point, result in found:
+        progress(f"measure the latency of {point.method} at {point.value:g}")
+        points.append(_timed(loaded, samples, point, result))
+    return Curve(loaded.name, tuple(points))
+
+
+def _jobs(
+    amount: Amount, values: Sequence[float], methods: Sequence[str | Method], options: Mapping[str, Any]
+) -> list[Options]:
+    """Every method at every amount."""
+    if amount not in get_args(Amount):
+        raise OptionError(f"a sweep goes over {', '.join(get_args(Amount))}, not {amount}")
+    if own := sorted({amount, "method"} & set(options)):
+        names = " and ".join("{}" for _ in own)
+        settings = (Setting(name) for name in (*own, "values", "methods"))
+        raise OptionError(f"a sweep sets {names} itself; leave it out, and give {{}} and {{}}", *settings)
+    given: list[dict[str, Any]] = [{amount: value, "method": method} for method in methods for value in values]
+    jobs = [named_options({**options, **entry}) for entry in given]
+    if any(job.demanding for job in jobs):
+        raise OptionError("--sweep shows what every amount gives; leave out --min-agreement and --min-cosine")
+    if not jobs:
+        raise OptionError("a sweep needs at least one amount and one method")
+    return [with_measured_rounding(job) for job in jobs]
+
+
+def _runs(job: Options) -> bool:
+    """Whether a point runs samples to decide or to solve: all that its samples depend on."""
+    return job.selects or job.solves
+
+
+def _in_parallel(
+    model: Source, amount: Amount, jobs: Sequence[Options], drawn: Mapping[bool, SampleSets], progress: Progress
+) -> Iterable[tuple[Point, bytes | None]]:
+    """The points in order, as they are done."""
+    import joblib
+
+    at_once = max(1, joblib.effective_n_jobs())
+    progress(f"compress {len(jobs)} points, {min(at_once, len(jobs))} at once")
+    given = {runs: samples if samples.nbytes <= TRAVELLING else None for runs, samples in drawn.items()}
+    # backends of others may hand over results only when all are there
+    streams = joblib.parallel.get_active_backend()[0].supports_return_generator
+    parallel = joblib.Parallel(return_as="generator" if streams else "list")
+    found: Iterable[tuple[Point, bytes | None]] = parallel(
+        joblib.delayed(_point)(model, amount, job, given[_runs(job)], at_once) for job in jobs
+    )
+    return found
+
+
+def parse_sweep(text: str) -> tuple[Amount, tuple[float, ...]]:
+    """`0.1:0.7:0.1` as ("ratio", (0.1, ..., 0.7)); `target-params=0.9:0.3:0.1` says of what, and may go down.
+
+    >>> parse_sweep("target-macs=0.9:0.7:0.1")
+    ('target_macs', (0.9, 0.8, 0.7))
+    """
+    name, _, numbers = text.rpartition("=")
+    amount = next((a for a in get_args(Amount) if a == (name or "ratio").replace("-", "_")), None)
+    try:
+        first, last, step = (float(part) for part in numbers.split(":"))
+    except ValueError:
+        step = 0.0
+    if amount is None or not abs(step) > 0:
+        names = ", ".join(f"{a.replace('_', '-')}=" for a in get_args(Amount)[1:])
+        raise OptionError(f"--sweep {text}: write A:B:STEP for ratios, as in 0.1:0.7:0.1, or put {names} before it")
+    count = abs(last - first) / abs(step)
+    if count > _MOST:
+        raise OptionError(f"--sweep {text}: these are more than {_MOST} points")
+    towards = abs(step) if last >= first else -abs(step)
+    return amount, tuple(round(first + i * towards, 10) for i in range(int(count + 1e-9) + 1))
+
+
+def _point(
+    source: Source, amount: Amount, options: Options, given: SampleSets | None, at_once: int
+) -> tuple[Point, bytes | None]:
+    """Return one point, not yet timed, with the result where it is small enough to travel.
+
+    It is made on its share of the cores: `at_once` points are made side by side, and each would otherwise take all.
+    """
+    point = Point(options.method_name, amount, getattr(options, amount))
+    model = load(source, input_shapes=options.input_shape, whole_heads=options.merges_heads)
+    compression = Compression(model, options, samples=given, surveys=True)
+    if compression.refusal is not None:
+        return replace(point, refused=compression.refusal.text), None
+    with sharing_cores(at_once):
+        report = compression.attempt()
+    if isinstance(report, Refused):
+        return replace(point, refused=report.reason), None
+    before, after, found = report.before, report.after, report.verification
+    measured = replace(
+        point,
+        parameters=100 * after.parameters / max(1, before.parameters),
+        macs=100 * after.macs / before.macs if before.macs and after.macs is not None else None,
+        agreement=None if found is None else found.agreement,
+        cosine=None if found is None else found.cosine,
+        relative_l2=None if found is None else found.relative_l2,
+    )
+    travels = weight_bytes(model) <= EXTERNAL_BYTES
+    return measured, to_proto(model).SerializeToString() if travels else None
+
+
+def _timed(original: Model, samples: Samples | None, point: Point, result: bytes | None) -> Point:
+    """The point with both latencies, where both models can be run."""
+    if result is None or samples is None:
+        return point
+    try:
+        found = measure_latency(original.source, result, samples, timing_seconds=_TIMING_SECONDS)
+    except NotRunnable:
+        return point
+    return replace(point, before_ms=found.before_ms, after_ms=found.after_ms)

@@ -1,0 +1,112 @@
+"""Imports point down: the order of the package's parts, no circles, and no code that reads its own sentences."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = "onnx_tropnnc"
+
+LAYERS = (
+    ("__main__",),
+    ("command",),
+    ("sweeps",),
+    ("engine",),
+    ("searching",),
+    ("pass_lists",),
+    ("passes",),
+    ("pass_manager",),
+    ("report",),
+    ("reporting",),
+    ("curves",),
+    ("sample_sets",),
+    ("deciding",),
+    ("solving",),
+    ("rewriting",),
+    ("changes", "options"),
+    ("analysis", "operators", "running", "theory"),
+    ("gradients", "inputs", "merging", "zonotopes"),
+    ("graph",),
+    ("backend", "bisection", "option_checks"),
+    ("choices", "errors"),
+)
+"""The parts from top to bottom. A part imports what is below it, or beside it in the same line."""
+
+STILL_UPWARD: frozenset[tuple[str, str]] = frozenset()
+"""Imports (from part, to part) that still point up."""
+
+
+def files() -> dict[str, Path]:
+    """Return every file of the package by its module name; passes/ is imported as onnx_tropnnc.passes."""
+    folders = {PACKAGE: ROOT / PACKAGE, f"{PACKAGE}.passes": ROOT / "passes"}
+    found = {}
+    for package, folder in folders.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            if parts[0] != "passes":
+                found[".".join((package, *(part for part in parts if part != "__init__")))] = path
+    return found
+
+
+FILES = files()
+TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
+
+
+def imports(module: str) -> Iterator[str]:
+    """Yield the modules of the package that a module imports: at the top, inside functions, for type checking."""
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in FILES)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                if whole in FILES or node.module in FILES:
+                    yield whole if whole in FILES else node.module
+
+
+def part(module: str) -> str:
+    """Return the folder of a module, or its own name where it stands beside the folders."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+EDGES = sorted({(module, target) for module in FILES for target in imports(module) if target != module})
+# The package's __init__ imports public names from everywhere, and only for type checkers.
+INNER = [(module, target) for module, target in EDGES if PACKAGE not in (module, target)]
+PARTS = sorted({(part(module), part(target)) for module, target in INNER if part(module) != part(target)})
+
+
+def circles(edges: list[tuple[str, str]]) -> list[list[str]]:
+    """Return the groups of names that reach each other along the edges."""
+    targets: dict[str, set[str]] = {name: set() for edge in edges for name in edge}
+    for source, target in edges:
+        targets[source].add(target)
+
+    def reached(start: str) -> set[str]:
+        found, waiting = set(), [start]
+        while waiting:
+            for target in targets[waiting.pop()] - found:
+                found.add(target)
+                waiting.append(target)
+        return found
+
+    reach = {name: reached(name) for name in targets}
+    groups = {frozenset(other for other in reach[name] if name in reach[other]) for name in targets}
+    return sorted(sorted(group) for group in groups if group)
+
+
+def test_every_part_has_its_place() -> None:
+    assert {part(module) for module in FILES} - {"__init__"} == {name for layer in LAYERS for name in layer}
+
+
+def test_imports_point_down() -> None:
+    height = {name: place for place, layer in enumerate(LAYERS) for name in layer}
+    upward = {(source, target) for source, target in PARTS if height[source] > height[target]}
+    assert upward == STILL_UPWARD, [edge for edge in INNER if (part(edge[0]), part(edge[1])) in upward]
+
+
+def test_there_are_no_circles_of_files() -> None:
+    assert circles(INNER) == []
+
+
+def test_there_are_no_circles_of_folders() -> None:
+    assert circles(PARTS) == []
