@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from onnx_tropnnc.analysis.shared_constants import join_shared_weights, pin_shared_numbers
 from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason, joined
@@ -136,7 +137,8 @@ def find_channel_groups(model: Model, shapes: Shapes) -> tuple[ChannelGroup, ...
         shapes: of its tensors, as `infer_shapes` returns them.
     """
     trace = _walk(model, shapes)
-    _share_weights(trace)
+    join_shared_weights(trace)
+    pin_shared_numbers(trace)
     return tuple(_Resolution(trace).groups()) if trace.origins else ()
 
 
@@ -157,32 +159,6 @@ def _walk(model: Model, shapes: Shapes) -> Trace:
                 text = f"{name_of(value)} is read inside a subgraph, by {', '.join(sorted(captors))}"
                 trace.pin(axes, Reason("subgraph", text))
     return trace
-
-
-def _share_weights(trace: Trace) -> None:
-    """One weight read by several nodes stays one: their channels are joined, or pinned where a reader has none.
-
-    Parameters with one entry a channel are not joined: they are copied for the group that changes.
-    """
-    readers: dict[tuple[ir.Value, int], list[Use]] = defaultdict(list)
-    for use in trace.uses:
-        if use.kind in ("producer", "consumer"):
-            readers[use.value, use.axis].append(use)
-    for (value, _), uses in readers.items():
-        known = {(use.node, use.slot) for use in uses}
-        strangers = [label(u.node) for u in value.uses() if (u.node, u.idx) not in known]
-        if value.is_graph_output():
-            strangers.append("the model's outputs")
-        for use in uses:
-            if strangers:
-                text = f"the weight of {label(use.node)} ({name_of(value)}) is also read by {', '.join(strangers)}"
-                trace.pin([use.channels], Reason("shared_weight", text))
-            elif use.kind != uses[0].kind or len(use.channels) != len(uses[0].channels):
-                names = f"{label(uses[0].node)} and {label(use.node)}"
-                text = f"{names} read the weight {name_of(value)} along one axis in different ways"
-                trace.pin([use.channels, uses[0].channels], Reason("shared_weight", text))
-            elif use is not uses[0]:
-                trace.same.append((uses[0].channels, use.channels))
 
 
 class _Resolution:

@@ -15,6 +15,7 @@ from onnx_tropnnc.graph.constants import array_of
 from onnx_tropnnc.graph.shapes import BATCH
 from onnx_tropnnc.operators.splitting import joined_along, split_axis, whole_heads
 from onnx_tropnnc.operators.trace import Axes, ChannelIndices, Trace, shifted
+from onnx_tropnnc.operators.written_shapes import written_number
 
 __all__ = ["RULES", "regroup"]
 
@@ -34,7 +35,7 @@ def flatten(node: ir.Node, trace: Trace) -> None:
 
 
 def reshape(node: ir.Node, trace: Trace) -> None:
-    """Reshape: each tracked axis must come out as one axis, its number in the target rewritten where it is literal."""
+    """Reshape: each tracked axis must come out as one axis, whose number in the target is rewritten."""
     axes = trace.tracked(node.inputs[0])
     if not axes:
         return
@@ -48,16 +49,13 @@ def reshape(node: ir.Node, trace: Trace) -> None:
 
 
 def _retarget(node: ir.Node, axis: int, channels: ChannelIndices, axes: Axes, trace: Trace) -> None:
-    """Note the literal of the target that counts `channels`: 0 copies the input's, -1 is left to the runtime."""
-    place = trace.literal(node.inputs[1], axis, (node, 1))
-    if place is None:
-        return
-    reader, slot, index = place
-    entries = trace.integers(reader.inputs[slot])
-    entry = entries[index] if entries else -1
-    if entry > 0:
-        trace.count(reader, slot, index, channels)
-    elif entry == 0 and not (axis in axes and np.array_equal(axes[axis], channels)):
+    """Note the number of the target that counts `channels`: 0 copies the input's, -1 is left to the runtime."""
+    number = written_number(node, 1, axis, trace)
+    if number is None:
+        trace.pin_by(node, [channels], "shape_arithmetic", "computes the number of channels at run time")
+    elif number.entry > 0:
+        number.counts(channels, trace)
+    elif number.entry == 0 and not (axis in axes and np.array_equal(axes[axis], channels)):
         trace.pin_by(node, [channels], "shape_arithmetic", "copies another axis's dimension as the number of channels")
 
 
@@ -204,18 +202,15 @@ def resize(node: ir.Node, trace: Trace) -> None:
             )
             continue
         kept[axis] = channels
-        place = _written_size(node, axis, len(shape), trace)
-        if place is not None:
-            trace.count(*place, channels)
+        named = [a % len(shape) for a in node.attributes.get_ints("axes", tuple(range(len(shape))))]
+        if len(node.inputs) < 4 or axis not in named:
+            continue
+        number = written_number(node, 3, named.index(axis), trace)
+        if number is None:
+            trace.pin_by(node, [channels], "shape_arithmetic", "computes the number of channels at run time")
+        else:
+            number.counts(channels, trace)
     trace.carry(node.outputs[0], kept)
-
-
-def _written_size(node: ir.Node, axis: int, rank: int, trace: Trace) -> tuple[ir.Node, int, int] | None:
-    """Where the size of `axis` is written as a number; None where it is computed or not given."""
-    named = [a % rank for a in node.attributes.get_ints("axes", tuple(range(rank)))]
-    if len(node.inputs) < 4 or axis not in named:
-        return None
-    return trace.literal(node.inputs[3], named.index(axis), (node, 3))
 
 
 def _passes(node: ir.Node, axis: int, trace: Trace) -> bool:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.operators.splitting import joined_along
 from onnx_tropnnc.operators.trace import ChannelIndices, Trace
+from onnx_tropnnc.operators.written_shapes import written_number
 
 __all__ = ["RULES"]
 
@@ -39,13 +40,10 @@ def _is_written(node: ir.Node, from_end: int, channels: ChannelIndices, trace: T
         return False
     if length + from_end < 0:
         return True
-    place = trace.literal(node.inputs[1], length + from_end, (node, 1))
-    entries = None if place is None else trace.integers(place[0].inputs[place[1]])
-    if place is None or entries is None:
-        return False
-    if entries[place[2]] > 1:
-        trace.count(*place, channels)
-    return True
+    number = written_number(node, 1, length + from_end, trace)
+    if number is not None and number.entry > 1:
+        number.counts(channels, trace)
+    return number is not None
 
 
 def tile(node: ir.Node, trace: Trace) -> None:

@@ -11,7 +11,7 @@ verbs below, and decide nothing.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -23,7 +23,20 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason, ReasonKind
 from onnx_tropnnc.graph.shapes import Shapes
 
-__all__ = ["Axes", "ChannelIndices", "Count", "Kind", "Mark", "Origin", "Pin", "Tie", "Trace", "Use", "shifted"]
+__all__ = [
+    "Axes",
+    "ChannelIndices",
+    "Count",
+    "Kind",
+    "Mark",
+    "Origin",
+    "Pin",
+    "Reading",
+    "Tie",
+    "Trace",
+    "Use",
+    "shifted",
+]
 
 ChannelIndices = NDArray[np.int64]
 Axes = Mapping[int, ChannelIndices]
@@ -75,6 +88,14 @@ class Count:
     channels: ChannelIndices
 
 
+class Reading(NamedTuple):
+    """`node` reads `value` at its input `slot`."""
+
+    value: ir.Value
+    node: ir.Node
+    slot: int
+
+
 @dataclass(frozen=True, eq=False)
 class Tie:
     """`node` combines two activations channel by channel."""
@@ -111,6 +132,8 @@ class Trace:
     uses: list[Use] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
     counted: dict[tuple[ir.Node, int | str, int | None], ChannelIndices] = field(default_factory=dict)
+    readings: dict[tuple[ir.Node, int | str, int | None], list[Reading]] = field(default_factory=dict)
+    """For every integer that counts channels: the readings through which it is used elsewhere in the graph."""
     shared: list[tuple[ChannelIndices, ChannelIndices, Reason]] = field(default_factory=list)
     """Channels that one number counts; they stay, for the reason, unless they turn out to be the same."""
     ties: list[Tie] = field(default_factory=list)
@@ -186,10 +209,22 @@ class Trace:
         """The constant at `slot` has these channels along `axis`."""
         self.uses.append(Use(kind, node, slot, axis, channels, scale))
 
-    def count(self, node: ir.Node, where: int | str, index: int | None, channels: ChannelIndices) -> None:
-        """An integer of the node counts these channels; one that several readers share counts the same for all."""
-        other = self.counted.setdefault((node, where, index), channels)
-        if other is channels:
+    def count(
+        self,
+        node: ir.Node,
+        where: int | str,
+        index: int | None,
+        channels: ChannelIndices,
+        through: tuple[Reading, ...] = (),
+    ) -> None:
+        """An integer of the node counts these channels; one that several readers share counts the same for all.
+
+        `through` is how a reader elsewhere in the graph comes by the integer.
+        """
+        self.readings.setdefault((node, where, index), []).extend(through)
+        other = self.counted.get((node, where, index))
+        if other is None:
+            self.counted[node, where, index] = channels
             self.counts.append(Count(node, where, index, channels))
         elif not np.array_equal(other, channels):
             text = f"{label(node)} counts these channels and other ones with one number"
@@ -216,47 +251,6 @@ class Trace:
         """Note that these channels go through a function without a property; see `Mark`."""
         for mark in marks:
             self.marks[mark].extend(axes.values())
-
-    def literal(
-        self, value: ir.Value | None, index: int, reader: tuple[ir.Node, int]
-    ) -> tuple[ir.Node, int, int] | None:
-        """Where entry `index` of a shape tensor is written as a number: node, slot and index; None: computed."""
-        if value is None:
-            return None
-        if self.is_constant(value):
-            return (*reader, index)
-        node = value.producer()
-        if node is None:
-            return None
-        flat = node.op_type == "Reshape" and self.rank(node.inputs[0]) == self.rank(value) == 1
-        if node.op_type in ("Cast", "Identity", "Unsqueeze", "Squeeze") or flat:
-            return self.literal(node.inputs[0], index, (node, 0))
-        if node.op_type == "Where" and self._chooses_shape(node):
-            return self.literal(node.inputs[2], index, (node, 2))
-        if node.op_type == "Concat":
-            return self._literal_in_concat(node, index)
-        return None
-
-    def _chooses_shape(self, node: ir.Node) -> bool:
-        """Whether a Where takes its third input wherever that is not -1, as PyTorch's expand writes it."""
-        condition = node.inputs[0].producer() if node.inputs[0] is not None else None
-        if condition is None or condition.op_type != "Equal" or node.inputs[2] not in condition.inputs:
-            return False
-        others = [value for value in condition.inputs if value is not node.inputs[2]]
-        maker = others[0].producer() if others and others[0] is not None else None
-        factors = maker.inputs if maker is not None and maker.op_type == "Mul" else others
-        return any(set(self.integers(factor) or ()) == {-1} for factor in factors)
-
-    def _literal_in_concat(self, node: ir.Node, index: int) -> tuple[ir.Node, int, int] | None:
-        for slot, piece in enumerate(node.inputs):
-            shape = self.shape(piece)
-            length = 1 if not shape else shape[0]
-            if length is None:
-                return None
-            if index < length:
-                return self.literal(piece, index, (node, slot))
-            index -= length
-        return None
 
 
 def shifted(axes: Axes, moved: Sequence[int]) -> dict[int, ChannelIndices]:
