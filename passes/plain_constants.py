@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_tropnnc.changes import Change
 from onnx_tropnnc.graph.constants import add_initializer, array_of, constant_tensor, is_floating, name_of, remove_unread
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.shapes import evaluate
+from onnx_tropnnc.graph.shapes import EVALUATION_FAILURES, evaluate
 
 __all__ = ["PlainConstants"]
 
@@ -48,7 +48,10 @@ def _replace(node: ir.Node, model: Model) -> None:
         output.replace_all_uses_with(source)
     else:
         feeds = {name_of(v): np.asarray(array_of(v)) for v in node.inputs if v is not None}
-        name, array = name_of(output), evaluate(node, feeds, model.ir.opset_imports)
+        try:
+            name, array = name_of(output), evaluate(node, feeds, model.ir.opset_imports)
+        except EVALUATION_FAILURES:
+            return  # the runtime will say what is wrong with it
         output.name = None  # the initializer takes it
         output.replace_all_uses_with(add_initializer(node, name, array))
     inputs, graph = list(node.inputs), node.graph

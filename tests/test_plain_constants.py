@@ -68,3 +68,8 @@ def test_constants_in_nodes() -> None:
     result, _ = after(model, PlainConstants())
     assert_same_outputs(model, result, 0)
     assert operators(result) == ["MatMul"]
+
+
+def test_weights_that_are_cast_to_strings_stay() -> None:
+    model = graph("w = Cast <to = 8> (z) y = Identity(w)", random_weights(z=(4, 3)), outputs="string[4, 3] y")
+    assert operators(after(model, PlainConstants())[0]) == ["Cast", "Identity"]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from graphs import graph, random_weights
 
@@ -9,6 +10,7 @@ from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import (
     BATCH,
+    EVALUATION_FAILURES,
     evaluate,
     infer_shapes,
     inference_error,
@@ -135,3 +137,22 @@ def test_what_onnx_fails_to_expand_is_no_fault_of_the_graph() -> None:
         "y = MeanVarianceNormalization(x)", inputs="float[N, 2, 4, 4] x", outputs="float[N, 2, 4, 4] y", opset=13
     )
     assert inference_error(load(model).ir) is None
+
+
+@pytest.mark.parametrize(
+    ("operator", "feeds", "attributes"),
+    [
+        ("ConstantOfShape", [np.array([2**40, 7])], {}),
+        ("Expand", [np.zeros(1, np.float32), np.array([2**31, 2**31])], {}),
+        ("Range", [np.array(0), np.array(2**40), np.array(1)], {}),
+        ("Cast", [np.array([1.5, 2.5], np.float32)], {"to": onnx.TensorProto.STRING}),
+    ],
+)
+def test_results_that_are_huge_or_strings_are_not_computed(
+    operator: str, feeds: list[np.ndarray], attributes: dict[str, int]
+) -> None:
+    values = [ir.Value(name=f"i{number}") for number in range(len(feeds))]
+    node = ir.node(operator, values, attributes, name="node")
+    node.outputs[0].name = "y"
+    with pytest.raises(EVALUATION_FAILURES):
+        evaluate(node, {f"i{number}": array for number, array in enumerate(feeds)}, {"": 17})

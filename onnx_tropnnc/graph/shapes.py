@@ -5,7 +5,7 @@ dimensions are given values first; a batch of BATCH samples, a prime, cannot be 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -43,6 +43,8 @@ SHAPE_LOGIC = frozenset(
     + ("Mul", "Neg", "Range", "ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where")
 )
 
+_MOST_ELEMENTS = 2**24
+"""Shape arithmetic makes lists of a few numbers; a length that a broken file states must not fill the memory."""
 EVALUATION_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What onnx's evaluator raises for inputs that an operator does not take."""
 _INFERENCE_ERROR = re.compile(r"^.*?\(op_type:(\w+)(?:, node name: ([^)]*))?\): \[\w+InferenceError\] (.*)")
@@ -218,7 +220,13 @@ def _evaluated(
 
 
 def evaluate(node: ir.Node, feeds: Mapping[str, NDArray[np.generic]], opsets: Mapping[str, int]) -> NDArray[np.generic]:
-    """The first output of one node, computed by onnx's own evaluator in the operator set of its model."""
+    """The first output of one node, computed by onnx's own evaluator in the operator set of its model.
+
+    Raises:
+        EVALUATION_FAILURES: the operator does not take these inputs, or its output is huge or made of strings.
+    """
+    if _result_size(node, list(feeds.values())) > _MOST_ELEMENTS:
+        raise ValueError(f"{node.op_type}: more than {_MOST_ELEMENTS} elements")
     unknown = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in feeds]
     result = [onnx.helper.make_value_info(name_of(node.outputs[0]), onnx.TypeProto())]
     graph = onnx.helper.make_graph([ir.to_proto(node)], "node", unknown, result)
@@ -226,7 +234,21 @@ def evaluate(node: ir.Node, feeds: Mapping[str, NDArray[np.generic]], opsets: Ma
     evaluator = onnx.reference.ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=imports))
     with np.errstate(all="ignore"):
         results: list[NDArray[np.generic]] = list(evaluator.run(None, dict(feeds)))  # type: ignore[arg-type]
-    return np.asarray(results[0])
+    array = np.asarray(results[0])
+    if array.dtype.kind in "OSU":
+        raise ValueError(f"{node.op_type}: strings")
+    return array
+
+
+def _result_size(node: ir.Node, inputs: Sequence[NDArray[np.generic]]) -> float:
+    """Return how many elements the output may have; 0 for operators that make nothing larger than what they read."""
+    with np.errstate(all="ignore"):
+        if node.op_type in ("ConstantOfShape", "Expand"):
+            return float(np.prod(np.abs(inputs[-1].astype(np.float64)))) * (inputs[0].size if len(inputs) > 1 else 1)
+        if node.op_type == "Range" and len(inputs) == 3:
+            start, limit, delta = (array.astype(np.float64).reshape(-1)[0] for array in inputs)
+            return float(np.nan_to_num(abs((limit - start) / delta), nan=0.0, posinf=np.inf))
+    return 0.0
 
 
 def _small(value: ir.Value | None, known: Mapping[str, NDArray[np.generic]]) -> NDArray[np.generic] | None:

@@ -1,7 +1,7 @@
 """Runs of the command in processes of their own, and what is asked of each of them.
 
 A process is forked from a server that has imported everything, so that no run waits for imports.
-Its memory is limited and it is killed after SECONDS, also where C++ code hangs; what it says is read from the real
+Its memory and its time are limited, also where C++ code hangs; what it says is read from the real
 standard error, where onnxruntime writes too.
 
     exit code 0       OUT is there, and onnxruntime loads it where it loads IN; no traceback and no warning of a library
@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import re
 import resource
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -26,7 +27,9 @@ import onnxruntime
 __all__ = ["Ended", "problem_of", "run_command"]
 
 SECONDS = 60
-"""No run on the small models of these tests takes a tenth of it."""
+"""Of processor time; no run on the small models of these tests takes a tenth of it."""
+PATIENCE = 240
+"""Seconds of waiting, for runs that sleep: longer, because a machine may be busy with other things."""
 ADDRESSES = 12 * 2**30
 """Bytes of address space: onnxruntime and BLAS reserve a few GiB that they never touch."""
 RESIDENT = 2.5 * 2**30
@@ -51,16 +54,16 @@ def run_command(arguments: Sequence[str], folder: Path) -> Ended:
     """Run the command in `folder`, where its output is kept in `.said` until it has ended."""
     process = _context.Process(target=_command, args=(list(arguments), str(folder)))
     code = _waited(process)
-    said = folder / ".said"
-    text = said.read_text(errors="replace") if said.exists() else ""
-    said.unlink(missing_ok=True)
-    body, _, used = text.rpartition("\0")
-    return Ended(code, body if used else text, int(used or 0))
+    said, used = folder / ".said", folder / ".used"
+    ended = Ended(code, said.read_text(errors="replace"), int(used.read_text()) if used.exists() else 0)
+    said.unlink()
+    used.unlink(missing_ok=True)
+    return ended
 
 
 def _waited(process: ForkServerProcess) -> int | None:
     process.start()
-    process.join(SECONDS)
+    process.join(PATIENCE)
     hanging = process.is_alive()
     if hanging:
         process.kill()
@@ -79,6 +82,7 @@ def _redirected(folder: str) -> None:
     os.chdir(folder)
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
 
 
 def _command(arguments: list[str], folder: str) -> None:
@@ -95,15 +99,15 @@ def _command(arguments: list[str], folder: str) -> None:
     except BaseException:
         traceback.print_exc()
         code = 70
-    sys.stderr.write(f"\0{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}")
     sys.stderr.flush()
+    Path(folder, ".used").write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
     os._exit(code if isinstance(code, int) else 70)
 
 
 def problem_of(ended: Ended, folder: Path, *, writes: bool = True) -> str | None:
     """Say what is wrong with a run on in.onnx that was to write out.onnx (nothing, where not `writes`), or None."""
     target, lines = folder / "out.onnx", ended.said.strip().splitlines()
-    if ended.code is None:
+    if ended.code is None or ended.code == -signal.SIGXCPU or ended.code == -signal.SIGKILL:
         return f"took longer than {SECONDS} s"
     if ended.code not in (0, 1, 2):
         return f"exit {ended.code}: {_innermost(ended.said)}"

@@ -90,7 +90,7 @@ def nested(model: onnx.ModelProto, rng: np.random.Generator) -> None:
     for _ in range(depth):
         outer = helper.make_node("If", ["condition"], list(node.output), "if", then_branch=branch, else_branch=branch)
         branch = helper.make_graph([outer], "branch", [], made)
-        if depth > 2 and branch.ByteSize() > 200_000:
+        if depth > 2 and branch.ByteSize() > 20_000:
             break
     model.graph.node[place].CopyFrom(outer)
     model.graph.initializer.append(condition)

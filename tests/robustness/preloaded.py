@@ -9,8 +9,9 @@ import onnxruntime
 import sklearn.cluster
 
 import onnx_tropnnc
+from tests.robustness import commands
 
-__all__ = ["matplotlib", "onnx", "onnxruntime", "sklearn"]
+__all__ = ["commands", "matplotlib", "onnx", "onnxruntime", "sklearn"]
 
 for module in pkgutil.walk_packages(onnx_tropnnc.__path__, "onnx_tropnnc."):
     if not module.name.endswith("__main__"):
