@@ -1,10 +1,9 @@
-"""Where the arithmetic runs: the array namespaces, and the one kernel that each of them needs its own form of.
+"""The array libraries that arithmetic can run on, and the one kernel that each of them needs its own form of.
 
-`array_module` chooses numpy or CuPy once; everything after that asks its arrays for their namespace
-(array-api-compat), so that gram.py, clustering.py and representatives.py name no library. No backend is imported
-before it is used.
+`array_module` chooses numpy or CuPy once; all code after that asks its arrays for their namespace (array-api-compat),
+so that gram.py, clustering.py and representatives.py name no library. A library is imported when it is first used.
 
-`segment_sum` adds up rows by label, which the array API has no word for:
+`segment_sum` adds up rows by label, for which the array API has no function:
 
     segment_sum([[1., 2.], [3., 4.], [5., 6.]], labels=[1, 0, 1], count=2)  ->  [[3., 4.], [6., 8.]]
 
@@ -34,7 +33,7 @@ Namespace: TypeAlias = Any
 
 
 def array_module(device: str) -> Namespace:
-    """The namespace that computes on `device`: cpu, cuda, or auto (cuda where CuPy sees one)."""
+    """Return the namespace that computes on `device`: cpu, cuda, or auto (cuda if CuPy sees a device)."""
     if device not in ("auto", "cpu", "cuda"):
         raise OptionError(f"device {device!r} is unknown; choose auto, cpu or cuda")
     if device == "cpu" or (device == "auto" and missing_cuda() is not None):
@@ -47,7 +46,7 @@ def array_module(device: str) -> Namespace:
 
 @cache
 def missing_cuda() -> str | None:
-    """Why CUDA cannot be used, or None where it can."""
+    """Return why CUDA cannot be used, or None if it can."""
     if find_spec("cupy") is None:
         return "CuPy is not installed; install onnx-tropnnc[gpu]"
     try:
@@ -62,18 +61,18 @@ def missing_cuda() -> str | None:
 
 
 def to_numpy(array: Array) -> NDArray[Any]:
-    """The array on the host."""
+    """Return the array on the host."""
     if isinstance(array, np.ndarray):
         return array
     if array_api_compat.is_cupy_array(array):
         return np.asarray(array.get())
     xp = array_api_compat.array_namespace(array)
-    # a copy, for views that may only be read do not go through DLPack
+    # numpy refuses read-only views through DLPack, and a copy is no view
     return np.asarray(np.from_dlpack(xp.asarray(array, copy=True)))
 
 
 def segment_sum(array: Array, labels: NDArray[np.int64], count: int) -> Array:
-    """(count, ...) the rows of a 1-D or 2-D array summed by label; -1 is left out, an unused label gives 0."""
+    """Return (count, ...) the rows of a 1-D or 2-D array summed by label; -1 is left out, an unused label gives 0."""
     if array_api_compat.is_numpy_array(array):
         return _sum_numpy(array, labels, count)
     if array_api_compat.is_cupy_array(array):
@@ -82,8 +81,8 @@ def segment_sum(array: Array, labels: NDArray[np.int64], count: int) -> Array:
 
 
 def _sum_numpy(array: Array, labels: NDArray[np.int64], count: int) -> Array:
-    """A column for each row of the array, with a 1 where its label is."""
-    from scipy.sparse import csc_array
+    """Multiply by a sparse matrix with a column for each row of the array and a 1 at its label."""
+    from scipy.sparse import csc_array  # slow to import
 
     kept = labels >= 0
     bounds = np.concatenate([[0], np.cumsum(kept)])
@@ -92,6 +91,7 @@ def _sum_numpy(array: Array, labels: NDArray[np.int64], count: int) -> Array:
 
 
 def _sum_cupy(array: Array, labels: NDArray[np.int64], count: int) -> Array:
+    """Sort the rows by label and let the kernel add up each label's rows."""
     import cupy
 
     order = np.argsort(labels, kind="stable")
@@ -105,7 +105,7 @@ def _sum_cupy(array: Array, labels: NDArray[np.int64], count: int) -> Array:
 
 @cache
 def _cupy_kernel() -> Any:
-    """One thread an element of the result, adding its cluster's members in order: the same sum at every run."""
+    """Return a kernel in which each thread adds up one element of the result, in the same order at every run."""
     import cupy
 
     return cupy.ElementwiseKernel(
@@ -122,6 +122,7 @@ def _cupy_kernel() -> Any:
 
 
 def _sum_one_hot(array: Array, labels: NDArray[np.int64], count: int) -> Array:
+    """Multiply by a dense matrix of ones and zeros, which every namespace can."""
     xp = array_api_compat.array_namespace(array)
     one_hot = xp.asarray(labels)[None, :] == xp.arange(count, dtype=xp.int64)[:, None]
     return xp.matmul(xp.astype(one_hot, array.dtype), array)

@@ -1,12 +1,12 @@
-"""Zonotopes in the plane, exactly: what Theorem 11 of the paper measures and what its Figures 4 to 6 show.
+"""Zonotopes in the plane, computed exactly: Theorem 11 of the paper measures them, its Figures 4 to 6 show them.
 
 A hidden ReLU layer with one input has generators |c_i| (a_i, b_i) in the plane; those with c_i > 0 span the
 zonotope P of an output, those with c_i < 0 span Q. The zonotope of generators g_1 .. g_n from a start point s is
 
     { s + x_1 g_1 + ... + x_n g_n : 0 <= x_i <= 1 }
 
-Polygons are arrays (V x 2) of their vertices, counter-clockwise and strictly convex, the lowest and then leftmost
-first: what `vertices` returns. One vertex is a point, two are a segment.
+`vertices` returns a polygon as an array (V x 2) of its vertices, counter-clockwise and strictly convex, beginning with
+the lowest one and the leftmost of those. One vertex is a point, two are a segment.
 
     >>> vertices(np.array([[3.0, 0.0], [0.0, 5.0]])).tolist()
     [[0.0, 0.0], [3.0, 0.0], [3.0, 5.0], [0.0, 5.0]]
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["discrete_hausdorff", "distances", "hausdorff", "plot_zonotopes", "upper_envelope", "vertices"]
 
+# Generators are added up as parallel if the sine of the angle between them is below this: float64 rounds the sine of
+# parallel ones to some 1e-16, and an edge that turns by 1e-12 moves no vertex visibly.
 _PARALLEL = 1e-12
-"""Generators whose sine of the angle between them is below this are one generator, their sum."""
 
 
 def vertices(generators: ArrayLike, start: ArrayLike = (0.0, 0.0)) -> NDArray[np.float64]:
-    """(V, 2) the vertices of the zonotope of (n, 2) generators, counter-clockwise from its lowest, leftmost one."""
+    """Return (V, 2) the vertices of the zonotope of (n, 2) generators, as described above."""
     given = np.asarray(generators, dtype=np.float64)
     if given.size and (given.ndim != 2 or given.shape[1] != 2):
         raise OptionError(f"a zonotope in the plane needs generators of shape (n, 2), not {given.shape}")
@@ -44,9 +45,10 @@ def vertices(generators: ArrayLike, start: ArrayLike = (0.0, 0.0)) -> NDArray[np
 
 
 def _upward(generators: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The generators turned into the upper half-plane, by angle, parallel ones summed; and the sum of those turned.
+    """Return the zonotope's edges and how far its start point moves.
 
-    Turning g into -g moves the zonotope by g: the start point must take that back.
+    Edges are the generators turned into the upper half-plane, sorted by angle, parallel ones summed. Turning g into -g
+    moves the zonotope by -g, which the start point must make up for.
     """
     down = (generators[:, 1] < 0) | ((generators[:, 1] == 0) & (generators[:, 0] < 0))
     turned = np.where(down[:, None], -generators, generators)
@@ -67,7 +69,7 @@ def _sine(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
 
 
 def distances(points: ArrayLike, polygon: ArrayLike) -> NDArray[np.float64]:
-    """(N,) the distance of each of N points to a polygon, its interior included."""
+    """Return (N,) the distance of each of N points to a polygon with its interior."""
     at, corners = np.asarray(points, dtype=np.float64), np.asarray(polygon, dtype=np.float64)
     edges = np.roll(corners, -1, axis=0) - corners
     offsets = at[:, None, :] - corners
@@ -81,12 +83,12 @@ def distances(points: ArrayLike, polygon: ArrayLike) -> NDArray[np.float64]:
 
 
 def hausdorff(first: ArrayLike, second: ArrayLike) -> float:
-    """The Hausdorff distance H of two polygons (Definition 7); by Lemma 8 some vertex attains it."""
+    """Return the Hausdorff distance H of two polygons (Definition 7), which some vertex attains (Lemma 8)."""
     return float(max(distances(first, second).max(), distances(second, first).max()))
 
 
 def discrete_hausdorff(first: ArrayLike, second: ArrayLike) -> float:
-    """The distance DH of Misiakos et al. (2022): the Hausdorff distance of the two sets of vertices."""
+    """Return the distance DH of Misiakos et al. (2022): the Hausdorff distance of the two sets of vertices."""
     from scipy.spatial.distance import cdist  # slow to import, and few runs measure distances
 
     between = cdist(np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64))
@@ -94,7 +96,7 @@ def discrete_hausdorff(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def upper_envelope(polygon: ArrayLike) -> NDArray[np.float64]:
-    """(U, 2) the vertices of the upper hull, left to right: the terms (a, b) that a tropical polynomial attains.
+    """Return (U, 2) the vertices of the upper hull, left to right: the terms (a, b) that a tropical polynomial attains.
 
     >>> upper_envelope([[0, 0], [3, 0], [3, 5], [0, 5]]).tolist()
     [[0.0, 5.0], [3.0, 5.0]]
@@ -107,9 +109,9 @@ def upper_envelope(polygon: ArrayLike) -> NDArray[np.float64]:
 
 
 def plot_zonotopes(zonotopes: Mapping[str, ArrayLike], axes: "Axes | None" = None) -> "Axes":
-    """Draw zonotopes, given by their generators and named for the legend: the pictures of Figures 4 to 6.
+    """Draw zonotopes, given by their generators and named for the legend, as in Figures 4 to 6.
 
-    Edges and interior of each in one colour, its generators as arrows from the origin. Needs matplotlib.
+    The edges and the interior of each have one colour, and its generators are arrows from the origin. Needs matplotlib.
     """
     axes = _new_axes() if axes is None else axes
     for position, (name, generators) in enumerate(zonotopes.items()):

@@ -20,8 +20,7 @@ from onnx_tropnnc.merging.clustering import (
     threshold_scale,
 )
 from onnx_tropnnc.merging.gram import gram_matrix, squared_distances
-from onnx_tropnnc.merging.labels import numbered_by_first
-from onnx_tropnnc.merging.trees import agglomerative
+from onnx_tropnnc.merging.labels import agglomerative, numbered_by_first
 
 NAMESPACES = [numpy_namespace, array_api_strict]
 

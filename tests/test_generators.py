@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.generators import shares
-from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
-from onnx_tropnnc.merging.representatives import Keep, SingleOutput, Threshold, apply_columns, apply_rows, merge
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_columns, apply_rows
+from onnx_tropnnc.merging.representatives import Keep, SingleOutput, Threshold, merge
 
 
 def group(rng: np.random.Generator, count: int, incoming: int = 5, outgoing: int = 4, dtype: str = "float64"):

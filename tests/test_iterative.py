@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.gram import gram_matrix
 from onnx_tropnnc.merging.iterative import alternate, alternate_sign_fixed
-from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
-from onnx_tropnnc.merging.representatives import Iterative, Keep, apply_columns, apply_rows, merge
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_columns, apply_rows
+from onnx_tropnnc.merging.representatives import Iterative, Keep, merge
 
 
 def group(rng: np.random.Generator, count: int, incoming: int = 5, outgoing: int = 4, dtype: str = "float64"):

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.errors import InputModelError, OptionError
 from onnx_tropnnc.merging.labels import numbered_by_first
-from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
 from onnx_tropnnc.merging.representatives import (
     METHODS,
     Iterative,
@@ -21,9 +21,6 @@ from onnx_tropnnc.merging.representatives import (
     NeuralPath,
     Threshold,
     TropNNC,
-    apply_carriers,
-    apply_columns,
-    apply_rows,
     merge,
     threshold_heights,
 )
@@ -263,3 +260,19 @@ def test_a_side_without_weights_does_not_decide() -> None:
     for vectors in (ChannelVectors((block,), ()), ChannelVectors((), (block,)), ChannelVectors((), (np.ones((9, 2)),))):
         for method in (TropNNC(), Iterative(), Iterative(sign_fixed=True), NeuralPath()):
             assert merge(vectors, Keep(4), method, seed=0, xp=xp).size == 4
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_weights_that_no_distance_can_be_computed_of_are_refused(value: float, name: str) -> None:
+    """One line that says what to do, instead of SciPy's words about a condensed matrix."""
+    rows, columns = np.eye(6), np.ones((6, 1))
+    rows[2, 3] = value
+    vectors = ChannelVectors((rows,), (columns,))
+    for extent in (Keep(3), Threshold(0.5)):
+        with pytest.raises(
+            InputModelError, match="channels cannot be compared: their weights hold NaN, infinite values"
+        ):
+            merge(vectors, extent, METHODS[name](), seed=0, xp=xp)
+    with pytest.raises(InputModelError, match="--exclude"):
+        threshold_heights(vectors, METHODS[name](), xp=xp)

@@ -1,11 +1,11 @@
-"""The methods that the paper compares with, as merge maps of their own.
+"""The methods that the paper compares its own with.
 
 neural-path  Neural Path K-means (Misiakos et al., 2022): the mean of the whole vector, outputs included
-zonotope     Zonotope K-means (the same): Algorithm 1 with the mean of the generators
-cup          CUP (Duggal et al., 2021): Ward on kernel norms; of each cluster the channel of largest norm stays as
-             it is, the outputs of the others are dropped
-l1           the channels of largest L1 norm of (a_i, b_i) stay, the others are dropped
-random       any channels stay
+zonotope     Zonotope K-means (the same paper): Algorithm 1 with the mean of the generators
+cup          CUP (Duggal et al., 2021): Ward on kernel norms; the channel of largest norm in each cluster is kept as
+             it is, the others are dropped
+l1           the channels of largest L1 norm of (a_i, b_i) are kept, the others are dropped
+random       channels drawn at random are kept
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ from onnx_tropnnc.backend import Namespace
 from onnx_tropnnc.choices import Features
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.clustering import Extent, Keep, cluster, hierarchical
-from onnx_tropnnc.merging.features import feature_blocks, row_norms
+from onnx_tropnnc.merging.features import feature_blocks
 from onnx_tropnnc.merging.generators import merge_generators
+from onnx_tropnnc.merging.gram import row_norms
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, keep_channels
 
 __all__ = ["L1", "Cup", "NeuralPath", "Random", "Zonotope"]
@@ -27,7 +28,7 @@ __all__ = ["L1", "Cup", "NeuralPath", "Random", "Zonotope"]
 
 @dataclass(frozen=True)
 class NeuralPath:
-    """Neural Path K-means: each cluster becomes the mean of its whole vectors."""
+    """Neural Path K-means: each cluster becomes the mean of its incoming and of its outgoing weights."""
 
     starts: int | None = None
     features: Features = "weights"
@@ -69,7 +70,7 @@ class Cup:
 
 @dataclass(frozen=True)
 class L1:
-    """Channels of largest L1 norm stay."""
+    """Keep the channels of largest L1 norm."""
 
     name: ClassVar[str] = "l1"
 
@@ -77,14 +78,14 @@ class L1:
         return _selection(self.scores(vectors, seed=seed), extent, self.name)
 
     def scores(self, vectors: ChannelVectors, *, seed: int) -> NDArray[np.float64]:
-        """(n,) the L1 norms of the rows."""
+        """Return (n,) the L1 norms of the rows."""
         sums: NDArray[np.float64] = np.sum([np.abs(b.astype(np.float64)).sum(axis=1) for b in vectors.rows], axis=0)
         return sums
 
 
 @dataclass(frozen=True)
 class Random:
-    """Any channels stay."""
+    """Keep channels drawn at random."""
 
     name: ClassVar[str] = "random"
 
@@ -92,12 +93,12 @@ class Random:
         return _selection(self.scores(vectors, seed=seed), extent, self.name)
 
     def scores(self, vectors: ChannelVectors, *, seed: int) -> NDArray[np.float64]:
-        """(n,) numbers drawn at random."""
+        """Return (n,) numbers drawn at random."""
         return np.random.default_rng(seed).random(vectors.count)
 
 
 def _selection(scores: NDArray[np.float64], extent: Extent, name: str) -> MergeMap:
-    """The channels of largest score, as they are."""
+    """Return the map that keeps the channels of largest score."""
     if not isinstance(extent, Keep):
         raise OptionError(f"{name} ranks channels and knows no threshold; give a ratio or a target")
     return keep_channels(np.argsort(-scores, kind="stable")[: extent.count], len(scores))

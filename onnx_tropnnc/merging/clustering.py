@@ -5,12 +5,12 @@ With D_ij = G_ii + G_jj - 2 G_ij = |x_i - x_j|^2 and I_k the members of cluster 
     |x_i - centre_k|^2 = mean_{j in I_k} D_ij - 1/2 mean_{j, l in I_k} D_jl
 
 so a Lloyd step costs n^2 + n K operations whatever the vectors' dimension is: G is computed once, the vectors are never
-read again. Any shift of the origin leaves the distances as they are; a centred G leaves them most digits.
+read again. The distances do not depend on the origin, and a centred G loses the fewest of their digits.
 
-Trees are SciPy's (trees.py); Ward's of more than WIDE vectors takes less memory (wide_ward.py).
+Trees are SciPy's (labels.py); Ward's tree of more than WIDE vectors takes less memory (wide_ward.py).
 
 Seeding is greedy k-means++ as in scikit-learn, over the vectors in a canonical order, so that permuting the channels
-changes nothing but rounding. Clusters are numbered by their first member and never empty.
+changes nothing but rounding. Clusters are numbered by their first member and are never empty.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,7 @@ from onnx_tropnnc.backend import Array, Namespace, segment_sum, to_numpy
 from onnx_tropnnc.choices import Clustering, Linkage, Variant
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.gram import Gram, fits_float32, gram_matrix, row_lengths, squared_distances
-from onnx_tropnnc.merging.labels import Labels, numbered_by_first
-from onnx_tropnnc.merging.trees import agglomerative, tree_heights
+from onnx_tropnnc.merging.labels import Labels, agglomerative, numbered_by_first, tree_heights
 from onnx_tropnnc.merging.wide_ward import wide_heights, wide_labels
 
 __all__ = [
@@ -44,9 +43,14 @@ __all__ = [
 
 Blocks: TypeAlias = Sequence[NDArray[Any]]
 
+# Lloyd's algorithm is stable after some tens of steps; scikit-learn stops at 300 too.
 MAX_ITERATIONS = 300
+
+# SciPy's tree takes 16 bytes a pair: 134 MB for 4096 vectors, 2 GB for 16,384. Beyond 4096, wide_ward.py takes 4.
 WIDE = 4096
-"""More vectors than this get Ward's tree from half a matrix in float32 (wide_ward.py)."""
+
+# Starts of k-means. On few channels k-means is a lottery and many starts cost little; on many they change little.
+MANY_STARTS, FEW_STARTS, MANY_STARTS_UP_TO = 20, 3, 512
 
 
 @dataclass(frozen=True)
@@ -90,20 +94,31 @@ def cluster(
     clustering: Clustering = "kmeans",
     gram: Gram | None = None,
 ) -> Labels:
-    """Labels of the rows of `blocks`: k-means for Keep unless `clustering` is ward, a tree for Threshold.
+    """Return the labels of the rows of `blocks`: by k-means to a count, by a tree for Ward and to a threshold.
 
-    `gram` is theirs where it is known. Many starts are cheap for few channels, and k-means on few is a lottery:
-    None means 20 of them up to 512 channels, 3 beyond.
+    Args:
+        blocks: (n, d_b) arrays, side by side the vectors.
+        extent: where to stop.
+        seed: of the first centres.
+        xp: the namespace that computes.
+        starts: how often k-means begins anew; None: 20 times up to 512 channels, 3 times beyond.
+        clustering: what serves a count.
+        gram: the Gram matrix of the blocks, if it is known.
     """
     size = len(blocks[0])
     if clustering == "ward" or isinstance(extent, Threshold) or extent.count >= size:
         return hierarchical(blocks, extent, xp=xp, gram=gram)
     known = gram_matrix(blocks, xp) if gram is None else gram
-    return kmeans(known.centred, extent.count, seed=seed, starts=starts or (20 if size <= 512 else 3))
+    return kmeans(
+        known.centred,
+        extent.count,
+        seed=seed,
+        starts=starts or (MANY_STARTS if size <= MANY_STARTS_UP_TO else FEW_STARTS),
+    )
 
 
 def hierarchical(blocks: Blocks, extent: Extent, *, xp: Namespace, gram: Gram | None = None) -> Labels:
-    """Labels of the rows of `blocks` by agglomerative clustering (Ward for Keep)."""
+    """Return the labels of the rows of `blocks` by agglomerative clustering, with Ward's linkage to a count."""
     size = len(blocks[0])
     if size < 2 or (isinstance(extent, Keep) and extent.count >= size):
         return np.arange(size)
@@ -120,7 +135,10 @@ def hierarchical(blocks: Blocks, extent: Extent, *, xp: Namespace, gram: Gram | 
 
 
 def merge_heights(blocks: Blocks, *, variant: Variant, linkage: Linkage, xp: Namespace) -> NDArray[np.float64]:
-    """(n-1,) ascending, the threshold values that each bring one more merge: at t, n - #(heights <= t) stay."""
+    """Return (n-1,) the threshold values that each bring one more merge, ascending.
+
+    At a threshold t, n - #(heights <= t) clusters are left.
+    """
     if len(blocks[0]) < 2:
         return np.zeros(0)
     if _is_wide(blocks, linkage):
@@ -132,7 +150,7 @@ def merge_heights(blocks: Blocks, *, variant: Variant, linkage: Linkage, xp: Nam
 
 
 def _is_wide(blocks: Blocks, linkage: Linkage) -> bool:
-    """Whether a float64 matrix of the distances would take more memory than is well spent on it."""
+    """Return whether Ward's tree is made in float32, in the memory of half a matrix."""
     return len(blocks[0]) > WIDE and linkage == "ward" and fits_float32(blocks)
 
 
@@ -141,12 +159,14 @@ def _is_wide(blocks: Blocks, linkage: Linkage) -> bool:
 
 @dataclass(frozen=True)
 class _Partition:
+    """Clusters, and the sum of the squared distances from their centres."""
+
     labels: Labels
     inertia: float
 
 
 def kmeans(gram: Array, count: int, *, seed: int, starts: int = 3, max_iterations: int = MAX_ITERATIONS) -> Labels:
-    """Labels 0..count-1 of the best of several runs of Lloyd's algorithm on a (centred) Gram matrix."""
+    """Return the labels 0..count-1 of the best of several runs of Lloyd's algorithm on a (centred) Gram matrix."""
     size = gram.shape[0]
     if not 1 <= count <= size:
         raise OptionError(f"cannot form {count} clusters of {size} channels")
@@ -154,21 +174,23 @@ def kmeans(gram: Array, count: int, *, seed: int, starts: int = 3, max_iteration
         return np.arange(size)
     order = _canonical_order(gram)
     distances = _pairwise(gram)
+    # greedy k-means++ tries 2 + log(K) candidates for each centre, as scikit-learn does
     uniforms = np.random.default_rng(seed).random((starts, count, 2 + int(np.log(count))))
     runs = (_lloyd(distances, _seeds(distances, order, draws), max_iterations) for draws in uniforms)
     return numbered_by_first(min(runs, key=lambda run: run.inertia).labels)
 
 
 def _canonical_order(gram: Array) -> NDArray[np.int64]:
-    """Channels by G_ii, then by the row sums of squares (the plain row sums of a centred matrix are all zero)."""
+    """Return the channels by G_ii, then by the row sums of squares: an order that no permutation of them changes."""
     xp = array_api_compat.array_namespace(gram)
+    # the plain row sums of a centred matrix are all zero
     sums = to_numpy(xp.vecdot(gram, gram))
     order: NDArray[np.int64] = np.lexsort((sums, to_numpy(xp.linalg.diagonal(gram))))
     return order
 
 
 def _pairwise(gram: Array) -> Array:
-    """(n, n) squared distances D_ij = G_ii + G_jj - 2 G_ij."""
+    """Return (n, n) squared distances D_ij = G_ii + G_jj - 2 G_ij."""
     xp = array_api_compat.array_namespace(gram)
     squares = xp.linalg.diagonal(gram)
     distances = gram * -2.0
@@ -178,7 +200,7 @@ def _pairwise(gram: Array) -> Array:
 
 
 def _seeds(distances: Array, order: NDArray[np.int64], draws: NDArray[np.float64]) -> Array:
-    """Greedy k-means++: of each row of draws the candidate that lowers the sum of squared distances most."""
+    """Return the first centres: for each row of draws the candidate that lowers the sum of squared distances most."""
     xp = array_api_compat.array_namespace(distances)
     places, uniforms = xp.asarray(order), xp.asarray(draws)
     chosen = [xp.asarray(order[int(draws[0, 0] * len(order))])[None]]
@@ -194,7 +216,7 @@ def _seeds(distances: Array, order: NDArray[np.int64], draws: NDArray[np.float64
 
 
 def _lloyd(distances: Array, seeds: Array, max_iterations: int) -> _Partition:
-    """Centres and assignment in turn until the labels are stable."""
+    """Return the clusters after computing centres and assigning vectors in turn until the labels are stable."""
     xp = array_api_compat.array_namespace(distances)
     count = seeds.shape[0]
     labels, gaps = _nearest(xp.take(distances, seeds, axis=0))
@@ -207,7 +229,7 @@ def _lloyd(distances: Array, seeds: Array, max_iterations: int) -> _Partition:
 
 
 def _to_centres(distances: Array, labels: Labels, count: int) -> Array:
-    """(count, n) squared distances from each cluster's centre: the mean of D_i. less half the mean of D within."""
+    """Return (count, n) squared distances from the centres: the mean of D_ij less half the mean of D within."""
     xp = array_api_compat.array_namespace(distances)
     sizes = xp.asarray(np.bincount(labels, minlength=count), dtype=xp.float64)
     means = segment_sum(distances, labels, count)
@@ -218,10 +240,11 @@ def _to_centres(distances: Array, labels: Labels, count: int) -> Array:
 
 
 def _nearest(to_centres: Array) -> tuple[Labels, NDArray[np.float64]]:
-    """Each vector's nearest centre and its squared distance, no centre left without a vector."""
+    """Return each vector's nearest centre and its squared distance; no centre is left without a vector."""
     xp = array_api_compat.array_namespace(to_centres)
     least = xp.min(to_centres, axis=0)
-    # a comparison finds the places 3 times faster than argmin along the first axis; of equal ones the lowest counts
+    # a comparison finds the places 3 times faster than argmin along the first axis; written from the last to the first,
+    # the lowest of equal ones stays
     rows, columns = (to_numpy(places) for places in xp.nonzero(to_centres == least[None, :]))
     labels = np.empty(to_centres.shape[1], dtype=np.int64)
     labels[columns[::-1]] = rows[::-1]
@@ -230,7 +253,7 @@ def _nearest(to_centres: Array) -> tuple[Labels, NDArray[np.float64]]:
 
 
 def _without_empty(labels: Labels, gaps: NDArray[np.float64], count: int) -> Labels:
-    """Every empty cluster gets the vector farthest from its centre, of a cluster that has others."""
+    """Move into every empty cluster the vector that is farthest from its centre, out of a cluster that has others."""
     sizes = np.bincount(labels, minlength=count)
     for empty in np.flatnonzero(sizes == 0):
         farthest = int(np.argmax(np.where(sizes[labels] > 1, gaps, -1.0)))
@@ -243,14 +266,14 @@ def _without_empty(labels: Labels, gaps: NDArray[np.float64], count: int) -> Lab
 
 
 def threshold_scale(gram: Gram, variant: Variant) -> float:
-    """What a threshold of `variant` is multiplied by, for these clustering vectors."""
+    """Return what a threshold of `variant` is multiplied by, for vectors with this Gram matrix."""
     if variant == "1":
         return float(np.sqrt(gram.dimension))
     return float(to_numpy(gram.norms()).mean()) if variant == "2" else 1.0
 
 
 def _wide_scale(blocks: Blocks, variant: Variant) -> float:
-    """The same from the vectors themselves."""
+    """Return what a threshold of `variant` is multiplied by, from the vectors themselves."""
     if variant == "1":
         return float(np.sqrt(sum(block.shape[1] for block in blocks)))
     return float(row_lengths(blocks).mean()) if variant == "2" else 1.0

@@ -1,15 +1,15 @@
-"""What may go exactly: channels that equal each other, are multiples of each other, or that nobody reads.
+"""Channels that can be removed exactly: equal to another one, a multiple of another one, or read by nobody.
 
     y = C phi(A x),  a_i = a_j     =>   C_:,i phi(a_i x) + C_:,j phi(a_j x) = (C_:,i + C_:,j) phi(a_i x)
                      a_i = s a_j   =>   the same with C_:,i s      s > 0, phi positively homogeneous, bias in a_i
                      C_:,i = 0     =>   without channel i
 
-for whatever the columns are, the first for every activation phi. Carriers' parameters must be equal. Equal means equal
-up to the rounding that a merge further upstream leaves: no element differs by more than 4 eps of the row's largest.
-Each carrier block is measured against itself, since its scale says nothing about the weights.
+whatever the columns are; the first holds for every activation phi. Parameters of carriers must be equal too. Equal
+means equal up to the rounding that a merge further upstream leaves: no element differs by more than 4 eps of the row's
+largest one. Each carrier block is compared at its own scale, which has nothing to do with that of the weights.
 
 Candidates have nearly the same projection on one random direction, which costs n log n after one pass over the
-weights; they are then compared element by element. Nothing here rests on a Gram matrix.
+weights; they are then compared element by element, because a Gram matrix would not tell equal from nearly equal.
 """
 
 from collections.abc import Sequence
@@ -19,23 +19,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.merging.gram import column_chunks, row_lengths
+from onnx_tropnnc.merging.gram import column_chunks, row_norms
 from onnx_tropnnc.merging.labels import Labels, numbered_by_first
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
 
 __all__ = ["contract", "contract_duplicates", "contract_exactly"]
 
+# A merge upstream rounds each sum once and its result once, on both sides of a comparison: 4 eps.
 ROUNDINGS = 4
+
+# Candidates are compared in about so many columns before all of them; few pairs that differ agree in 32.
 SAMPLED_COLUMNS = 32
+
+# Differences to this many bytes of candidates are held at once: 16 MB stay near the processor's caches.
 COMPARED_BYTES = 16 * 2**20
+
+# Channels whose scales differ by less are equal: norms of float32 rows are themselves right to some 1e-7, and a factor
+# of 1 +- 1e-5 would only add rounding.
 SAME_SCALE = 1e-5
-"""Channels whose scales differ by less are equal ones."""
 
 
 def contract_exactly(vectors: ChannelVectors) -> MergeMap:
-    """The map that does all three of the above; at least one channel stays."""
+    """Return the map that removes equal, proportional and unread channels; at least one channel stays."""
     read = _read(vectors)
-    scales = _norms(vectors.rows) if vectors.homogeneous and vectors.rows else np.ones(vectors.count)
+    scales = row_norms(vectors.rows) if vectors.homogeneous and vectors.rows else np.ones(vectors.count)
     labels = np.where(read, _labels(vectors, scales), -1)
     kept = labels >= 0
     labels[kept] = numbered_by_first(labels[kept])
@@ -49,15 +56,15 @@ def contract_exactly(vectors: ChannelVectors) -> MergeMap:
 
 
 def contract_duplicates(vectors: ChannelVectors) -> MergeMap:
-    """The map that makes one channel of each set of equal ones: mean of the rows, sum of the columns."""
+    """Return the map that makes one channel of each set of equal ones: mean of the rows, sum of the columns."""
     labels = _labels(vectors, np.ones(vectors.count))
     return MergeMap.mean_in_sum_out(labels) if labels.max() + 1 < len(labels) else MergeMap.identity(len(labels))
 
 
 def _labels(vectors: ChannelVectors, scales: NDArray[np.float64]) -> Labels:
-    """Labels of rows that are equal once divided by their scales."""
+    """Return the labels of rows that are equal once divided by their scales."""
     if not any(block.shape[1] for block in vectors.rows):
-        # what the channels are is not written in weights, so none are known to be equal
+        # no weights make these channels, so nothing shows that any of them are equal
         return np.arange(vectors.count)
     carriers = ((carrier,) for carrier in vectors.carriers if carrier.shape[1])
     families = [_family(vectors.rows, scales), *(_family(blocks, np.ones_like(scales)) for blocks in carriers)]
@@ -65,21 +72,15 @@ def _labels(vectors: ChannelVectors, scales: NDArray[np.float64]) -> Labels:
 
 
 def _read(vectors: ChannelVectors) -> NDArray[np.bool_]:
-    """Which channels some consumer has a weight for; all where none has for any, or where there are no consumers."""
+    """Return which channels some consumer has a weight for; all channels if that is none."""
     read = np.zeros(vectors.count, bool)
     for block in vectors.columns:
         read |= block.any(axis=1)
     return read if read.any() else np.ones_like(read)
 
 
-def _norms(blocks: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """(n,) lengths of the rows over all blocks; 1 for rows of zeros."""
-    norms = row_lengths(blocks)
-    return np.where(norms > 0, norms, 1.0)
-
-
 def contract(vectors: ChannelVectors, duplicates: MergeMap) -> ChannelVectors:
-    """The vectors of the contracted group."""
+    """Return the vectors of the contracted group."""
     prefused_rows, prefused_columns = vectors.cluster_rows, vectors.cluster_columns
     return replace(
         vectors,
@@ -93,7 +94,7 @@ def contract(vectors: ChannelVectors, duplicates: MergeMap) -> ChannelVectors:
 
 @dataclass(frozen=True)
 class _Family:
-    """Blocks that are measured together, with what finds and judges their equal rows."""
+    """Blocks that are compared at one scale, with the numbers by which equal rows are found and judged."""
 
     blocks: tuple[NDArray[Any], ...]
     scales: NDArray[np.float64]
@@ -104,6 +105,7 @@ class _Family:
     spreads: NDArray[np.float64]
     """(n,) how far the projections of two equal rows can be apart."""
     sample: NDArray[np.float64]
+    """(n, about SAMPLED_COLUMNS) some of the columns."""
 
 
 def _family(blocks: tuple[NDArray[Any], ...], scales: NDArray[np.float64]) -> _Family:
@@ -118,7 +120,7 @@ def _family(blocks: tuple[NDArray[Any], ...], scales: NDArray[np.float64]) -> _F
         largest = np.maximum(largest, np.maximum(chunk.max(axis=1), -chunk.min(axis=1)))
         samples.append(chunk[:, :: max(1, chunk.shape[1] // SAMPLED_COLUMNS)].astype(np.float64))
     limits = ROUNDINGS * _epsilon(blocks) * largest / scales
-    # twice the bound: the projections themselves are rounded
+    # twice the bound, for the projections themselves are rounded
     spreads = 2.0 * weight * limits
     return _Family(blocks, scales, limits, projections / scales, spreads, np.hstack(samples) / scales[:, None])
 
@@ -129,7 +131,7 @@ def _epsilon(blocks: Sequence[NDArray[Any]]) -> float:
 
 
 def _equal_labels(families: Sequence[_Family]) -> Labels:
-    """Labels of equal rows, numbered by first member."""
+    """Return the labels of equal rows."""
     total = np.sum([family.projections for family in families], axis=0)
     spread = np.sum([family.spreads for family in families], axis=0)
     order = np.argsort(total, kind="stable")
@@ -147,7 +149,7 @@ def _equal_labels(families: Sequence[_Family]) -> Labels:
 
 
 def _equal_to(families: Sequence[_Family], leader: int, others: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those of `others` whose rows equal the leader's: a sample of the columns first, then all of them."""
+    """Return those of `others` whose rows equal the leader's, in a sample of the columns and then in all of them."""
     for family in families:
         others = others[_within(family.sample, np.ones_like(family.scales), family.limits[leader], leader, others)]
     for family in families:
@@ -159,6 +161,7 @@ def _equal_to(families: Sequence[_Family], leader: int, others: NDArray[np.int64
 def _within(
     block: NDArray[Any], scales: NDArray[np.float64], limit: float, leader: int, others: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
+    """Return which of `others`, divided by their scales, differ from the leader by at most `limit` in every column."""
     row = block[leader] / scales[leader]
     step = max(1, COMPARED_BYTES // (8 * max(1, block.shape[1])))
     parts = [others[start : start + step] for start in range(0, len(others), step)]

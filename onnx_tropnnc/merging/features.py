@@ -1,4 +1,4 @@
-"""What the clustering looks at: the vectors whose distances decide which channels are merged.
+"""The vectors that the clustering compares: channels are merged if the vectors are close to each other.
 
     weights  (a_i, b_i, carriers, C_:,i), the paper's; pre-fusion kernels where they are known
     fused    the same, but the kernels as they are now that BatchNormalization is folded (the paper's fused beforehand)
@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.choices import Features
-from onnx_tropnnc.merging.gram import row_lengths
+from onnx_tropnnc.merging.gram import row_norms
 from onnx_tropnnc.merging.merge_map import ChannelVectors
 
-__all__ = ["feature_blocks", "row_norms"]
+__all__ = ["feature_blocks"]
 
 Blocks: TypeAlias = tuple[NDArray[Any], ...]
 
 
 def feature_blocks(vectors: ChannelVectors, features: Features) -> Blocks:
-    """(n, d_b) blocks, side by side the clustering vectors."""
+    """Return (n, d_b) blocks; side by side they are the vectors to cluster."""
     rows = vectors.rows if vectors.cluster_rows is None else vectors.cluster_rows
     columns = vectors.columns if vectors.cluster_columns is None else vectors.cluster_columns
     if features == "weights":
@@ -39,18 +39,12 @@ def feature_blocks(vectors: ChannelVectors, features: Features) -> Blocks:
     return directions if features == "cosine" else (*directions, *vectors.carriers, *_scaled(columns, norms))
 
 
-def row_norms(blocks: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """(n,) lengths of the rows of all blocks together; 1 for a row of zeros, so that it can be divided by."""
-    lengths = row_lengths(blocks)
-    return np.where(lengths > 0, lengths, 1.0)
-
-
 def _scaled(blocks: Sequence[NDArray[Any]], factors: NDArray[np.float64]) -> Blocks:
     return tuple(block.astype(np.float64) * factors[:, None] for block in blocks)
 
 
 def _kernel_norms(blocks: Sequence[NDArray[Any]], kernels: tuple[int, ...] | None) -> Blocks:
-    """Norms of each block's kernels; biases (kernel size 0) left out, linear weights (size 1) as they are."""
+    """Return the norms of each block's kernels, without biases (size 0) and with linear weights (size 1) unchanged."""
     sizes = (1,) * len(blocks) if kernels is None else kernels
     return tuple(
         block if size == 1 else np.linalg.norm(block.astype(np.float64).reshape(len(block), -1, size), axis=2)

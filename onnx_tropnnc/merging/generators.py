@@ -37,7 +37,7 @@ def merge_generators(
     xp: Namespace,
     starts: int | None,
 ) -> MergeMap:
-    """The merge map of Algorithm 1; `name` is the method's, for refusals."""
+    """Return the merge map of Algorithm 1; `name` is the method's, for refusals."""
     weights = _single_outgoing(vectors, name)
     labels = np.full(len(weights), -1, dtype=np.int64)
     for sign, sign_extent in _extents(extent, weights).items():
@@ -45,7 +45,7 @@ def merge_generators(
         found = cluster(_generators(vectors, weights, members), sign_extent, seed=seed, xp=xp, starts=starts)
         labels[members] = found + labels.max() + 1
     if labels.max() < 0:
-        # nothing reaches the output: any one channel does
+        # no channel reaches the output, and one must stay: any will do
         labels[0] = 0
     return _merge_map(labels, weights, representative)
 
@@ -53,7 +53,7 @@ def merge_generators(
 def generator_heights(
     vectors: ChannelVectors, name: str, *, variant: Variant, linkage: Linkage, xp: Namespace
 ) -> NDArray[np.float64]:
-    """Ascending, the threshold values that each bring one more merge; a channel without output weight counts as 0."""
+    """Return the threshold values that each bring one more merge, ascending; 0 for channels without output weight."""
     weights = _single_outgoing(vectors, name)
     reaching = [np.flatnonzero(np.sign(weights) == sign) for sign in (1, -1)]
     heights = [
@@ -68,16 +68,17 @@ def generator_heights(
 def _generators(
     vectors: ChannelVectors, weights: NDArray[np.float64], members: NDArray[np.int64]
 ) -> tuple[NDArray[Any], ...]:
-    """|c_i| (a_i, b_i) of some channels, their carriers' parameters beside them."""
+    """Return |c_i| (a_i, b_i) of some channels, with their carriers' parameters beside them."""
     strengths = np.abs(weights[members, None])
     return (*(block[members] * strengths for block in vectors.rows), *(block[members] for block in vectors.carriers))
 
 
 def shares(count: int, positive: int, negative: int) -> tuple[int, int]:
-    """How many of `count` clusters each sign gets: the larger side ceil(K/2), unless a side has fewer members."""
+    """Return how many of K = `count` clusters each sign gets: the larger side ceil(K/2), if it has so many members."""
     if not positive or not negative:
         return min(count, positive), min(count, negative)
     if count == 1:
+        # a sign cannot go without its part of the output, so that two channels are left instead of one
         return 1, 1
     larger = -(-count // 2)
     of_positive = larger if positive >= negative else count - larger
@@ -86,7 +87,7 @@ def shares(count: int, positive: int, negative: int) -> tuple[int, int]:
 
 
 def _single_outgoing(vectors: ChannelVectors, name: str) -> NDArray[np.float64]:
-    """(n,) the one output weight of each channel."""
+    """Return (n,) the one output weight of each channel."""
     if sum(block.shape[1] for block in vectors.columns) != 1:
         raise OptionError(f"{name} needs exactly one outgoing weight a channel")
     if not vectors.homogeneous:
@@ -96,7 +97,7 @@ def _single_outgoing(vectors: ChannelVectors, name: str) -> NDArray[np.float64]:
 
 
 def _extents(extent: Extent, weights: NDArray[np.float64]) -> dict[int, Extent]:
-    """How far to merge the generators of each sign that there is."""
+    """Return how far to merge the generators of each sign that there is."""
     positive, negative = int((weights > 0).sum()), int((weights < 0).sum())
     if isinstance(extent, Keep):
         kept = zip((1, -1), shares(extent.count, positive, negative), strict=True)
@@ -111,6 +112,6 @@ def _merge_map(labels: Labels, weights: NDArray[np.float64], representative: Lit
     sizes, strengths = np.bincount(labels[kept]), np.bincount(labels[kept], np.abs(weights[kept]))
     alpha, gamma = np.zeros(len(labels)), np.zeros(len(labels))
     alpha[kept] = np.abs(weights[kept]) / (sizes[labels[kept]] if representative == "mean" else 1)
-    # all of one sign: gamma times their sum is +1 or -1
+    # the members' weights have one sign, so gamma times their sum is +1 or -1
     gamma[kept] = 1.0 / np.where(strengths > 0, strengths, 1.0)[labels[kept]]
     return MergeMap(labels, alpha, gamma)

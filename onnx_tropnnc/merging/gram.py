@@ -12,8 +12,8 @@ common offset of all channels cannot cancel away their differences; pairs closer
 computed again from the rows.
 
 float32 vectors are multiplied in float32, float16 and bfloat16 as float32, float64 and what has elements over LARGE in
-float64; results are float64.
-The product runs over chunks of columns, so that temporary memory stays bounded whatever d is.
+float64; results are float64. The product runs over chunks of columns, so that temporary memory stays bounded whatever d
+is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,15 +26,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Array, Namespace, to_numpy
+from onnx_tropnnc.errors import InputModelError
 from onnx_tropnnc.merging.row_major import copy_matrix
 
-__all__ = ["Gram", "column_chunks", "fits_float32", "gram_matrix", "row_lengths", "squared_distances"]
+__all__ = [
+    "Gram",
+    "check_finite",
+    "column_chunks",
+    "fits_float32",
+    "gram_matrix",
+    "row_lengths",
+    "row_norms",
+    "squared_distances",
+]
 
+# A chunk is written, centred and multiplied. 64 MB are beyond any cache already, and larger chunks would only take more
+# room beside the n x n result.
 CHUNK_BYTES = 64 * 2**20
+
+# Products in float32 are right to about 1e-7 of the squared lengths: a squared distance that is 1e-5 of them has only
+# two digits left, and is computed again from the rows.
 NEAR = 1e-5
-"""Relative squared distance below which a pair is computed again from its rows."""
+
+# Up to 1e10 squares of such numbers add up to less than float32's largest number, 3e38.
 LARGE = 1e14
-"""Sums of up to 1e10 squares of such numbers fit in float32."""
+
+# Squares of larger numbers, summed, could pass float64's largest number, 1.8e308.
+LARGEST = 1e150
 
 
 @dataclass(frozen=True)
@@ -48,7 +66,7 @@ class Gram:
     """d, the number of columns of X."""
 
     def __add__(self, other: "Gram") -> "Gram":
-        """The Gram matrix of both blocks side by side."""
+        """Return the Gram matrix of both blocks side by side."""
         return Gram(
             self.centred + other.centred,
             self.offsets + other.offsets,
@@ -57,18 +75,18 @@ class Gram:
         )
 
     def uncentred(self) -> Array:
-        """(n, n) X X^T itself."""
+        """Return (n, n) X X^T itself."""
         return self.centred + (self.offsets[:, None] + (self.offsets + self.mean_square)[None, :])
 
     def norms(self) -> Array:
-        """(n,) the length of each row of X."""
+        """Return (n,) the length of each row of X."""
         xp = array_api_compat.array_namespace(self.centred)
         squares = xp.linalg.diagonal(self.centred) + 2.0 * self.offsets + self.mean_square
         return xp.sqrt(xp.maximum(squares, xp.zeros_like(squares)))
 
 
 def gram_matrix(blocks: Sequence[NDArray[Any]], xp: Namespace, *, chunk_bytes: int = CHUNK_BYTES) -> Gram:
-    """The Gram matrix of the rows of `blocks` (host arrays), computed in the namespace `xp`."""
+    """Return the Gram matrix of the rows of `blocks` (host arrays), computed in the namespace `xp`."""
     count = blocks[0].shape[0]
     total = xp.zeros((count, count), dtype=xp.float64)
     offsets = xp.zeros(count, dtype=xp.float64)
@@ -77,7 +95,7 @@ def gram_matrix(blocks: Sequence[NDArray[Any]], xp: Namespace, *, chunk_bytes: i
         vectors = xp.asarray(chunk)
         mean = xp.mean(vectors, axis=0)
         vectors -= mean[None, :]
-        # numpy sees X X^T of one buffer and calls the symmetric rank-k update: half the operations
+        # numpy sees that both factors share a buffer and calls the symmetric rank-k update: half the operations
         total += xp.matmul(vectors, xp.matrix_transpose(vectors))
         offsets += xp.matmul(vectors, mean)
         mean_square += xp.matmul(mean, mean)
@@ -85,7 +103,7 @@ def gram_matrix(blocks: Sequence[NDArray[Any]], xp: Namespace, *, chunk_bytes: i
 
 
 def column_chunks(blocks: Sequence[NDArray[Any]], chunk_bytes: int = CHUNK_BYTES) -> Iterator[NDArray[Any]]:
-    """The columns of X in order, in freshly written arrays of about equal widths."""
+    """Yield the columns of X in order, in freshly written arrays of about equal widths."""
     dtype = _product_dtype(blocks)
     count, total = blocks[0].shape[0], sum(block.shape[1] for block in blocks)
     chunks = max(1, -(-total * count * dtype.itemsize // chunk_bytes))
@@ -100,7 +118,7 @@ def column_chunks(blocks: Sequence[NDArray[Any]], chunk_bytes: int = CHUNK_BYTES
 
 
 def _placed(blocks: Sequence[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Each block with its first column's place in X."""
+    """Yield each block with the place of its first column in X."""
     start = 0
     for block in blocks:
         yield start, block
@@ -108,30 +126,48 @@ def _placed(blocks: Sequence[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]
 
 
 def _product_dtype(blocks: Sequence[NDArray[Any]]) -> np.dtype[Any]:
-    """float32 where no block is float64 and no sum of squares can pass float32's largest number."""
+    """Return float32 if no block is float64 and no sum of squares can pass float32's largest number."""
     single = fits_float32(blocks) and all(block.dtype != np.float64 for block in blocks)
     return np.dtype(np.float32 if single else np.float64)
 
 
 def fits_float32(blocks: Sequence[NDArray[Any]]) -> bool:
-    """Whether no sum of the elements' squares can pass float32's largest number."""
+    """Return whether no sum of the elements' squares can pass float32's largest number."""
     return all(_largest(block) <= LARGE for block in blocks)
 
 
 def row_lengths(blocks: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """(n,) the length of each row of all blocks together."""
+    """Return (n,) the length of each row of all blocks together."""
     squares = [np.einsum("ij,ij->i", block, block, dtype=np.float64) for block in blocks]
     lengths: NDArray[np.float64] = np.sqrt(np.sum(squares, axis=0))
     return lengths
 
 
+def row_norms(blocks: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """Return (n,) the lengths of the rows to divide by: 1 for a row of zeros."""
+    lengths = row_lengths(blocks)
+    return np.where(lengths > 0, lengths, 1.0)
+
+
+def check_finite(blocks: Sequence[NDArray[Any]]) -> None:
+    """Raise InputModelError unless all distances between the rows of `blocks` are finite numbers."""
+    if not all(_largest(block) <= LARGEST for block in blocks):
+        raise InputModelError(
+            f"channels cannot be compared: their weights hold NaN, infinite values or values above {LARGEST:g}; "
+            "keep these layers with --exclude"
+        )
+
+
 def _largest(block: NDArray[Any]) -> float:
+    """Return the largest magnitude; NaN if there is one."""
     return max(float(block.max()), -float(block.min())) if block.size else 0.0
 
 
 def squared_distances(gram: Gram, blocks: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """On the host, of the pairs (0, 1), (0, 2) ... (1, 2) ..., from the Gram matrix of `blocks`; the near pairs from
-    the rows themselves."""
+    """Return the squared distances of (0, 1), (0, 2) ... (1, 2) ... on the host, from the Gram matrix of `blocks`.
+
+    Those of near pairs come from the rows themselves.
+    """
     centred = to_numpy(gram.centred)
     squares = np.diagonal(centred)
     distances = np.empty(len(squares) * (len(squares) - 1) // 2)
@@ -148,7 +184,7 @@ def squared_distances(gram: Gram, blocks: Sequence[NDArray[Any]]) -> NDArray[np.
 
 
 def _row_distances(blocks: Sequence[NDArray[Any]], row: int, others: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Squared distances from one row to others, by subtraction."""
+    """Return the squared distances from one row to others, by subtraction."""
     total = np.zeros(len(others))
     for block in blocks:
         step = max(1, CHUNK_BYTES // (8 * max(1, block.shape[1])))

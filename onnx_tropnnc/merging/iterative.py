@@ -7,7 +7,7 @@ and c~_k = sum gamma_i C_:,i over the cluster, and G_A, G_C the Gram matrices wi
     input step    alpha = G_C gamma / (gamma^T G_C gamma)     (line 12)
 
 from alpha = 1/|I_k|, gamma = 1 (Algorithm 2), output step first. Neither step reads the weights: they cost n^2.
-A cluster with a zero denominator keeps Algorithm 2's coefficients.
+A cluster whose denominator is zero keeps Algorithm 2's coefficients.
 
 The sign-fixed variant (Appendix A.6) replaces C by C' = its elements that have the sign of their cluster's sum, and
 clips c~ = C' gamma to that sign, so its input step alpha_i = <C'_:,i, c~_k> / |c~_k|^2 reads C. It ends with an output
@@ -28,8 +28,8 @@ from onnx_tropnnc.merging.labels import Labels
 
 __all__ = ["Coefficients", "alternate", "alternate_sign_fixed", "summing_to_one"]
 
+# A squared norm below this share of what its parts could add up to is taken for zero: products in float32 are no finer.
 NEGLIGIBLE = 1e-6
-"""A squared norm below this share of what its parts could reach is a zero denominator: float32 sums are no finer."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Coefficients:
 
 
 Step: TypeAlias = Callable[[Array], tuple[Array, Array]]
-"""From one side's coefficients: the other side's, and (K,) which clusters had a denominator."""
+"""Return, from one side's coefficients, the other side's, and (K,) which clusters had a denominator above zero."""
 
 
 def alternate(labels: Labels, incoming: Gram, outgoing: Gram, *, iterations: int) -> Coefficients:
-    """Algorithm 3 for the clusters of `labels` (every channel in one)."""
+    """Return Algorithm 3's coefficients for the clusters of `labels`, which every channel is in."""
     steps = (_projection(incoming, labels), _projection(outgoing, labels)) * iterations
     return _alternated(labels, steps, array_api_compat.array_namespace(incoming.centred))
 
@@ -53,14 +53,17 @@ def alternate(labels: Labels, incoming: Gram, outgoing: Gram, *, iterations: int
 def alternate_sign_fixed(
     labels: Labels, incoming: Gram, columns: Sequence[NDArray[Any]], *, iterations: int
 ) -> Coefficients:
-    """Its sign-fixed variant, ended by an output step."""
+    """Return the coefficients of the sign-fixed variant, which ends with an output step."""
     xp = array_api_compat.array_namespace(incoming.centred)
     output_step, input_step = _projection(incoming, labels), _sign_fixed_input_step(columns, labels, xp)
     return _alternated(labels, ((output_step, input_step) * iterations + (output_step,)), xp)
 
 
 def summing_to_one(coefficients: Coefficients, labels: Labels) -> Coefficients:
-    """alpha normalised to sum 1 in each cluster, gamma taking the old sum: no channel is rescaled any more."""
+    """Return the coefficients with alpha summing to 1 in each cluster and gamma multiplied by the sum.
+
+    No channel is rescaled then, which activations that are not homogeneous ask for.
+    """
     alpha, gamma = coefficients.alpha, coefficients.gamma
     totals = np.bincount(labels, alpha)[labels]
     sound = totals > NEGLIGIBLE * np.bincount(labels, np.abs(alpha))[labels]
@@ -74,7 +77,7 @@ def _algorithm_2(labels: Labels) -> Coefficients:
 
 
 def _alternated(labels: Labels, steps: Sequence[Step], xp: Namespace) -> Coefficients:
-    """Algorithm 2's coefficients after the steps, alternately to gamma and to alpha."""
+    """Return Algorithm 2's coefficients after the steps, which change gamma and alpha in turn."""
     start = _algorithm_2(labels)
     state = [xp.asarray(start.alpha), xp.asarray(start.gamma)]
     sound = np.ones(labels.max() + 1, dtype=bool)
@@ -88,7 +91,7 @@ def _alternated(labels: Labels, steps: Sequence[Step], xp: Namespace) -> Coeffic
 
 
 def _projection(gram: Gram, labels: Labels) -> Step:
-    """The step x -> G x / (x^T G x), per cluster."""
+    """Return the step x -> G x / (x^T G x), per cluster."""
     xp = array_api_compat.array_namespace(gram.centred)
     places, count = xp.asarray(labels), int(labels.max()) + 1
     same = places[:, None] == places[None, :]
@@ -126,7 +129,7 @@ def _sign_fixed_input_step(columns: Sequence[NDArray[Any]], labels: Labels, xp: 
 
 
 def _usable(squares: Array, reach: Array) -> tuple[Array, Array]:
-    """Which squared norms are more than rounding beside what they could reach, and 1 in place of the others."""
+    """Return which squared norms are more than rounding, and the norms with 1 in place of the others."""
     xp = array_api_compat.array_namespace(squares)
     usable = squares > NEGLIGIBLE * reach * reach
     return usable, xp.where(usable, squares, xp.ones_like(squares))

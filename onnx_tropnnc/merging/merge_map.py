@@ -1,7 +1,8 @@
 """What a merge is, as data: it can be printed, stored, replayed and applied, and knows no graph.
 
-A group of n channels becomes K. Channel i goes to cluster labels[i] (or is dropped: -1), and with the
-notation of DESIGN.md section 2
+A group of n channels becomes K. Channel i goes to cluster labels[i], or is dropped if that is -1. Let a_i be its
+incoming weights and bias (row i of A), C_:,i its outgoing weights (a column of C), p_i its parameters in carriers, and
+I_k the channels of cluster k. Then
 
     a~_k = sum_{i in I_k} alpha_i a_i          producers: weights and bias
     c~_k = sum_{i in I_k} gamma_i C_:,i        consumers: columns
@@ -29,6 +30,7 @@ from onnx_tropnnc.merging.row_major import row_major
 
 __all__ = ["ChannelVectors", "MergeMap", "apply_carriers", "apply_columns", "apply_rows", "keep_channels"]
 
+# Sums are made in float64 over so many bytes of a block at a time, so that no block is copied whole in float64.
 CHUNK_BYTES = 64 * 2**20
 
 
@@ -58,7 +60,7 @@ class ChannelVectors:
 
     @property
     def count(self) -> int:
-        """The number of channels n."""
+        """The number n of channels."""
         return int((self.rows or self.columns)[0].shape[0])
 
     @property
@@ -100,7 +102,7 @@ class MergeMap:
         return kept[first].astype(np.int64)
 
     def after(self, first: "MergeMap") -> "MergeMap":
-        """The map that does `first` (n -> n') and then this one (n' -> K)."""
+        """Return the map that does `first` (n -> n') and then this one (n' -> K)."""
         labels = np.full_like(first.labels, -1)
         alpha, gamma = np.zeros_like(first.alpha), np.zeros_like(first.gamma)
         kept = first.labels >= 0
@@ -115,7 +117,7 @@ class MergeMap:
         return MergeMap(labels, alpha, gamma, self.sign_fixed, contracted)
 
     def over(self, channels: NDArray[np.int64]) -> "MergeMap":
-        """The map over some of the channels: whole clusters of it, numbered anew."""
+        """Return the map over some of the channels, which must be whole clusters; they are numbered anew."""
         labels = self.labels[channels]
         kept = labels >= 0
         numbered = np.full(len(labels), -1)
@@ -127,12 +129,12 @@ class MergeMap:
 
     @staticmethod
     def identity(count: int) -> "MergeMap":
-        """The map that changes nothing."""
+        """Return the map that changes nothing."""
         return MergeMap(np.arange(count), np.ones(count), np.ones(count))
 
     @staticmethod
     def mean_in_sum_out(labels: NDArray[np.int64]) -> "MergeMap":
-        """Algorithm 2's representative for given clusters: mean of the rows, sum of the columns."""
+        """Return Algorithm 2's map for given clusters: the mean of the rows, the sum of the columns."""
         alpha = np.zeros(len(labels))
         kept = labels >= 0
         alpha[kept] = 1.0 / np.bincount(labels[kept])[labels[kept]]
@@ -148,12 +150,12 @@ def keep_channels(kept: NDArray[np.int64], count: int) -> MergeMap:
 
 
 def apply_rows(blocks: Sequence[NDArray[Any]], merge_map: MergeMap) -> tuple[NDArray[Any], ...]:
-    """Producers' weights and biases: (n, d) blocks become (K, d)."""
+    """Return producers' weights and biases after the merge: (n, d) blocks become (K, d)."""
     return tuple(_weighted_sum(block, _summation(merge_map.labels, merge_map.alpha)) for block in blocks)
 
 
 def apply_carriers(blocks: Sequence[NDArray[Any]], merge_map: MergeMap) -> tuple[NDArray[Any], ...]:
-    """Carriers' parameters: (n, p) blocks become (K, p), each cluster's mean."""
+    """Return carriers' parameters after the merge: (n, p) blocks become (K, p), each cluster's mean."""
     labels = merge_map.labels
     share = np.ones(len(labels))
     if merge_map.contracted is not None:
@@ -167,20 +169,21 @@ def apply_carriers(blocks: Sequence[NDArray[Any]], merge_map: MergeMap) -> tuple
 
 
 def apply_columns(columns: Sequence[NDArray[Any]], merge_map: MergeMap) -> tuple[NDArray[Any], ...]:
-    """Consumers' weights: (n, m) blocks become (K, m)."""
+    """Return consumers' weights after the merge: (n, m) blocks become (K, m)."""
     if merge_map.sign_fixed:
         return tuple(_sign_fixed_sum(block, merge_map) for block in columns)
     return tuple(_weighted_sum(block, _summation(merge_map.labels, merge_map.gamma)) for block in columns)
 
 
 def _summation(labels: NDArray[np.int64], weights: NDArray[np.float64]) -> csr_array:
-    """(K, n) the sparse matrix whose product with a block is the weighted sum by label."""
+    """Return (K, n) the sparse matrix whose product with a block is the weighted sum by label."""
     kept = np.flatnonzero(labels >= 0)
     shape = (int(labels.max(initial=-1)) + 1, len(labels))
     return csr_array((np.asarray(weights, np.float64)[kept], (labels[kept], kept)), shape=shape)
 
 
 def _weighted_sum(block: NDArray[Any], summation: csr_array) -> NDArray[Any]:
+    """Return the product of the two in the block's own type, summed in float64."""
     width = block.shape[1]
     out = np.empty((summation.shape[0], width), block.dtype)
     step = max(1, CHUNK_BYTES // (8 * max(1, len(block))))
@@ -190,7 +193,7 @@ def _weighted_sum(block: NDArray[Any], summation: csr_array) -> NDArray[Any]:
 
 
 def _sign_fixed_sum(block: NDArray[Any], merge_map: MergeMap) -> NDArray[Any]:
-    """See the module's docstring; exact duplicates count as one channel."""
+    """Return c~ of a sign-fixed map; exact duplicates count as one channel."""
     values, labels, gamma = block.astype(np.float64), merge_map.labels, merge_map.gamma
     if merge_map.contracted is not None:
         duplicates = MergeMap.mean_in_sum_out(merge_map.contracted)

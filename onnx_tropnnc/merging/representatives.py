@@ -2,15 +2,15 @@
 
     merge(vectors, Keep(7), TropNNC(), seed=0, xp=array_module("cpu"))  ->  MergeMap
 
-Exact duplicates are contracted first; K counts from the original n, so where that already reaches K nothing more is
-merged. What is left goes to the method:
+Exact duplicates are contracted first. K counts from the original n, so nothing more is merged if contraction reaches K
+already. The channels that are left go to the method:
 
     tropnnc            Algorithm 2: k-means (or Ward), mean of the rows, sum of the columns
     tropnnc-iterative  Algorithm 3 from there (iterative.py), or its sign-fixed variant
     tropnnc-single     Algorithm 1 for one outgoing weight a channel (generators.py)
     neural-path, zonotope, cup, l1, random    baselines.py
 
-A method is any callable of the form `Method`: weights in, merge map out, nothing changed.
+A method is any callable of the form `Method`: it takes weights, returns a merge map and changes nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,11 +33,11 @@ from onnx_tropnnc.merging.clustering import (
     merge_heights,
 )
 from onnx_tropnnc.merging.duplicates import contract, contract_duplicates
-from onnx_tropnnc.merging.features import feature_blocks, row_norms
+from onnx_tropnnc.merging.features import feature_blocks
 from onnx_tropnnc.merging.generators import generator_heights, merge_generators
-from onnx_tropnnc.merging.gram import Gram, gram_matrix
+from onnx_tropnnc.merging.gram import Gram, check_finite, gram_matrix, row_norms
 from onnx_tropnnc.merging.iterative import Coefficients, alternate, alternate_sign_fixed, summing_to_one
-from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 
 __all__ = [
     "L1",
@@ -53,10 +53,6 @@ __all__ = [
     "Threshold",
     "TropNNC",
     "Zonotope",
-    "apply_carriers",
-    "apply_columns",
-    "apply_rows",
-    "contract_duplicates",
     "merge",
     "threshold_heights",
     "threshold_keeping",
@@ -64,19 +60,19 @@ __all__ = [
 
 
 class Method(Protocol):
-    """What decides a group's merge map."""
+    """A rule that decides a group's merge map."""
 
     @property
     def name(self) -> str:
-        """As on the command line."""
+        """The method's name, as on the command line."""
 
     def __call__(self, vectors: ChannelVectors, extent: Extent, *, seed: int, xp: Namespace) -> MergeMap:
-        """The merge map of a group without exact duplicates; heavy arithmetic runs in `xp`."""
+        """Return the merge map of a group without exact duplicates; heavy arithmetic runs in `xp`."""
 
 
 @dataclass(frozen=True)
 class TropNNC:
-    """Algorithm 2: clusters become the mean of their incoming and the sum of their outgoing weights."""
+    """Algorithm 2: a cluster becomes the mean of its incoming and the sum of its outgoing weights."""
 
     representative_input: RepresentativeInput = "mean"
     features: Features = "weights"
@@ -129,7 +125,7 @@ class Iterative:
 
 
 def _clustering_gram(vectors: ChannelVectors, incoming: Gram, outgoing: Gram, xp: Namespace) -> Gram:
-    """The Gram matrix of the clustering vectors; a second product only where pre-fusion kernels stand in."""
+    """Return the Gram matrix of the vectors to cluster; only pre-fusion kernels cost a product of their own."""
     rows = incoming if vectors.cluster_rows is None else gram_matrix(vectors.cluster_rows, xp)
     columns = outgoing if vectors.cluster_columns is None else gram_matrix(vectors.cluster_columns, xp)
     both = rows + columns
@@ -156,7 +152,12 @@ METHODS: Mapping[str, Callable[[], Method]] = MappingProxyType(
 
 
 def merge(vectors: ChannelVectors, extent: Extent, method: Method, *, seed: int, xp: Namespace) -> MergeMap:
-    """Exact duplicates contracted, then the method on what is left."""
+    """Return the map that contracts exact duplicates and then does what the method decides for the channels left.
+
+    Raises:
+        InputModelError: the weights are not finite numbers.
+    """
+    check_finite(vectors.clustering_blocks)
     duplicates = contract_duplicates(vectors)
     if isinstance(extent, Keep) and duplicates.size <= extent.count:
         return duplicates
@@ -164,7 +165,7 @@ def merge(vectors: ChannelVectors, extent: Extent, method: Method, *, seed: int,
 
 
 def _distinct(vectors: ChannelVectors, duplicates: MergeMap) -> ChannelVectors:
-    """The contracted group, with a block of no columns for a side that has no weights."""
+    """Return the contracted group, with a block of no columns for a side that has no weights."""
     distinct = contract(vectors, duplicates) if duplicates.changes else vectors
     nothing = (np.zeros((distinct.count, 0), dtype=np.float32),)
     return replace(distinct, rows=distinct.rows or nothing, columns=distinct.columns or nothing)
@@ -173,8 +174,15 @@ def _distinct(vectors: ChannelVectors, duplicates: MergeMap) -> ChannelVectors:
 def threshold_heights(
     vectors: ChannelVectors, method: Method, *, variant: Variant = "raw", linkage: Linkage = "ward", xp: Namespace
 ) -> NDArray[np.float64]:
-    """Ascending, the threshold values that each bring one more merge: `merge` at Threshold(t, variant, linkage)
-    leaves n - #(heights <= t) channels. So counts for any threshold cost one tree."""
+    """Return the threshold values that each bring one more merge, ascending.
+
+    `merge` at Threshold(t, variant, linkage) leaves n - #(heights <= t) channels, so that the counts for all thresholds
+    cost one tree.
+
+    Raises:
+        InputModelError: the weights are not finite numbers.
+    """
+    check_finite(vectors.clustering_blocks)
     duplicates = contract_duplicates(vectors)
     distinct = _distinct(vectors, duplicates)
     if isinstance(method, SingleOutput | Zonotope):
@@ -190,7 +198,7 @@ def threshold_heights(
 def threshold_keeping(
     vectors: ChannelVectors, extent: Threshold, method: Method, rounded: Callable[[int], int], *, xp: Namespace
 ) -> Threshold:
-    """A threshold of at most `extent`'s value that leaves rounded(K) channels where `extent` leaves K."""
+    """Return a threshold of at most `extent`'s value that leaves rounded(K) channels where `extent` leaves K."""
     heights = threshold_heights(vectors, method, variant=extent.variant, linkage=extent.linkage, xp=xp)
     kept = vectors.count - int((heights <= extent.value).sum())
     merges = vectors.count - max(kept, rounded(kept))

@@ -1,13 +1,14 @@
 """Ward's tree of thousands of vectors, in the memory of half a float32 matrix.
 
-SciPy's wants all distances twice in float64: 16 bytes a pair where this takes 4. Squared distances are kept, and as
-clusters a and b become one,
+SciPy's tree wants all distances twice in float64: 16 bytes a pair where this takes 4. Squared distances are kept, and
+when clusters a and b become one,
 
     D(ab, k) = ((n_a + n_k) D(a, k) + (n_b + n_k) D(b, k) - n_k D(a, b)) / (n_a + n_b + n_k)     (Lance and Williams)
 
 Merges come in ascending order, so a tree that is cut at K clusters costs n - K merges and no more. The closest pair is
 found from each row's nearest neighbour among the rows after it. D(ab, k) is never below the smaller of D(a, k) and
-D(b, k), so what was nearest stays a lower bound, and a row is searched again only once its bound is the least of all.
+D(b, k), so a distance that was the smallest of its row stays a lower bound, and a row is searched again only when its
+bound is the smallest of all.
 
 Distances are right to float32's rounding of the vectors' squared lengths; pairs that are closer than that merge first.
 """
@@ -22,12 +23,16 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Namespace, to_numpy
 from onnx_tropnnc.merging.gram import column_chunks
-from onnx_tropnnc.merging.labels import Labels
-from onnx_tropnnc.merging.trees import connected
+from onnx_tropnnc.merging.labels import Labels, connected
 
 __all__ = ["Merge", "Triangle", "distance_triangle", "ward_merges", "wide_heights", "wide_labels"]
 
+# Products are made for so many rows at a time: each needs a panel of its own beside the triangle, 33 MB for 16,384
+# vectors.
 ROWS = 512
+
+# Columns are read in chunks of so many bytes. Each chunk passes over the whole triangle once, so few large ones are
+# faster than many small ones.
 CHUNK_BYTES = 128 * 2**20
 
 Blocks = Sequence[NDArray[Any]]
@@ -35,7 +40,7 @@ Blocks = Sequence[NDArray[Any]]
 
 @dataclass(frozen=True)
 class Merge:
-    """Two clusters, each named by one of its vectors, become one at this height."""
+    """Two clusters, each named by one of its vectors, that become one at a height."""
 
     height: float
     first: int
@@ -43,7 +48,7 @@ class Merge:
 
 
 def wide_labels(blocks: Blocks, xp: Namespace, *, count: int | None = None, threshold: float = np.inf) -> Labels:
-    """Labels of the rows of `blocks`, merged until `count` clusters are left or heights pass `threshold`."""
+    """Return the labels of the rows of `blocks`, merged until `count` clusters are left or heights pass `threshold`."""
     size = len(blocks[0])
     merges = ward_merges(distance_triangle(blocks, xp))
     taken = takewhile(lambda merge: merge.height <= threshold, islice(merges, size - (count or 1)))
@@ -52,33 +57,33 @@ def wide_labels(blocks: Blocks, xp: Namespace, *, count: int | None = None, thre
 
 
 def wide_heights(blocks: Blocks, xp: Namespace) -> NDArray[np.float64]:
-    """Ascending, the heights of all merges."""
+    """Return the heights of all merges, ascending."""
     return np.array([merge.height for merge in ward_merges(distance_triangle(blocks, xp))])
 
 
 @dataclass(frozen=True, eq=False)
 class Triangle:
-    """Values of the pairs i < j of n vectors; that of (i, j) is entries[starts[i] + j]."""
+    """Values of the pairs i < j of n vectors; the value of (i, j) is entries[starts[i] + j]."""
 
     entries: NDArray[np.float32]
     starts: NDArray[np.int64]
 
     def after(self, row: int) -> NDArray[np.float32]:
-        """Those of (row, j) for all j after it; a view."""
+        """Return the values of (row, j) for all j after it, as a view."""
         start = int(self.starts[row])
         return self.entries[start + row + 1 : start + len(self.starts)]
 
     def before(self, row: int) -> NDArray[np.int64]:
-        """Where those of (i, row) stand, for all i before it."""
+        """Return where the values of (i, row) stand, for all i before it."""
         return self.starts[:row] + row
 
     def row(self, row: int) -> NDArray[np.float32]:
-        """(n,) those of `row` and every other one; 0 with itself."""
+        """Return (n,) the values of `row` with every vector; 0 with itself."""
         return np.concatenate([self.entries[self.before(row)], np.zeros(1, np.float32), self.after(row)])
 
 
 def distance_triangle(blocks: Blocks, xp: Namespace, *, rows: int = ROWS, chunk_bytes: int = CHUNK_BYTES) -> Triangle:
-    """Squared distances of the rows of `blocks`, from products of `rows` of them at a time computed in `xp`."""
+    """Return the squared distances of the rows of `blocks`, from products of `rows` of them at a time in `xp`."""
     size = len(blocks[0])
     parts = [slice(start, min(start + rows, size)) for start in range(0, size, rows)]
     ends = np.cumsum([(part.stop - part.start) * (size - part.start) for part in parts])
@@ -100,7 +105,7 @@ def distance_triangle(blocks: Blocks, xp: Namespace, *, rows: int = ROWS, chunk_
 
 
 def _starts(parts: Sequence[slice], size: int) -> NDArray[np.int64]:
-    """Where column 0 of each row would stand: the panels lie one after the other and leave out what is before them."""
+    """Return where column 0 of each row would stand: panels follow each other, without the columns before them."""
     found, offset = [], 0
     for part in parts:
         width = size - part.start
@@ -110,7 +115,7 @@ def _starts(parts: Sequence[slice], size: int) -> NDArray[np.int64]:
 
 
 def ward_merges(triangle: Triangle) -> Iterator[Merge]:
-    """All merges of squared distances, in ascending order; the triangle's entries are written over."""
+    """Yield all merges of squared distances, in ascending order; the triangle's entries are overwritten."""
     work = _Clusters(triangle)
     for _ in range(len(triangle.starts) - 1):
         first, second = work.closest()
@@ -119,7 +124,7 @@ def ward_merges(triangle: Triangle) -> Iterator[Merge]:
 
 
 class _Clusters:
-    """Clusters that are left, each in the row of its last vector, and each one's nearest among those after it."""
+    """The clusters that are left, each in the row of its last vector, with the nearest one after each."""
 
     def __init__(self, triangle: Triangle) -> None:
         size = len(triangle.starts)
@@ -132,7 +137,7 @@ class _Clusters:
             self._search(row)
 
     def closest(self) -> tuple[int, int]:
-        """The two clusters that are closest to each other."""
+        """Return the two clusters that are closest to each other."""
         while True:
             row = int(np.argmin(self.least))
             other = int(self.nearest[row])
@@ -141,7 +146,7 @@ class _Clusters:
             self._search(row)
 
     def join(self, first: int, second: int) -> None:
-        """Put the first cluster into the second, whose row comes later."""
+        """Join the first cluster to the second, whose row comes later."""
         entries, joint = self.triangle.entries, self._joint(first, second)
         self.gone[first], self.least[first] = True, np.inf
         joint[self.gone] = np.inf
@@ -149,13 +154,13 @@ class _Clusters:
         entries[self.triangle.before(first)] = np.inf
         entries[self.triangle.before(second)] = joint[:second]
         self.triangle.after(second)[:] = joint[second + 1 :]
-        # rows between the two now have a neighbour that only the first one's row knew of
+        # rows between the two are now compared with the joint cluster, which only the first one's row was before
         closer = first + 1 + np.flatnonzero(joint[first + 1 : second] < self.least[first + 1 : second])
         self.least[closer], self.nearest[closer] = joint[closer], second
         self._search(second)
 
     def _joint(self, first: int, second: int) -> NDArray[np.float32]:
-        """(n,) squared distances of every cluster to the two as one."""
+        """Return (n,) squared distances of every cluster from the two as one."""
         one, two, others = self.sizes[first], self.sizes[second], self.sizes
         between = self.least[first]
         sums = (one + others) * self.triangle.row(first) + (two + others) * self.triangle.row(second) - others * between
@@ -163,7 +168,7 @@ class _Clusters:
         return joint
 
     def _search(self, row: int) -> None:
-        """The nearest cluster after this one."""
+        """Find the nearest cluster after this one."""
         distances = self.triangle.after(row)
         if len(distances):
             place = int(np.argmin(distances))
