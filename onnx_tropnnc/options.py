@@ -218,7 +218,8 @@ class Options:
         from onnx_tropnnc.analysis.group_selection import Selection
 
         budget = self.target_params is not None or self.target_macs is not None
-        automatic = "merge" if self.lossless or (budget and self.selects) else "keep"
+        # a plan names the groups that change, residual streams among them where a budget was spent on those
+        automatic = "merge" if self.lossless or self.plan is not None or (budget and self.selects) else "keep"
         return Selection(self.include, self.exclude, automatic if self.ties == "auto" else self.ties)
 
     @property

@@ -4,6 +4,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = "onnx_tropnnc"
 
@@ -110,3 +112,61 @@ def test_there_are_no_circles_of_files() -> None:
 
 def test_there_are_no_circles_of_folders() -> None:
     assert circles(PARTS) == []
+
+
+SENTENCES = {"note", "reason", "reasons", "text", "why"}
+"""Names of values that hold sentences for people."""
+
+READING = {
+    "count",
+    "endswith",
+    "find",
+    "index",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "rpartition",
+    "startswith",
+}
+"""Methods of strings that a program would read a sentence with."""
+
+
+def sentence(node: ast.expr) -> bool:
+    """Return whether an expression is a sentence of ours: `change.reason`, `str(note)`, `found["reason"]`, `reason`."""
+    if isinstance(node, ast.Attribute):
+        return node.attr in SENTENCES
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.slice, ast.Constant) and node.slice.value in SENTENCES
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "str" and any(map(sentence, node.args))
+    # a `text` by itself is mostly what a person typed, which is there to be read
+    return isinstance(node, ast.Name) and node.id in SENTENCES - {"text"}
+
+
+def readings(tree: ast.Module) -> Iterator[int]:
+    """Yield the lines that compare a sentence with a text or look into it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in READING and sentence(node.func.value):
+                yield node.lineno
+        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq | ast.NotEq | ast.In | ast.NotIn):
+            yield from (node.lineno for side in (node.left, *node.comparators) if sentence(side))
+
+
+def test_no_code_reads_its_own_sentences() -> None:
+    """Branch on `Note.level`, `Reason.kind`, `Samples.made_up`: a sentence may then be reworded freely."""
+    found = [f"{module}:{line}" for module, tree in TREES.items() for line in readings(tree)]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "note.text.startswith('warning: ')",
+        "found = 'quantized' in reason",
+        "kept = [n for n in facts['notes'] if str(n.reason) == 'undone']",
+        "return_ = bound.why != 'no bound'",
+    ],
+)
+def test_what_reading_a_sentence_looks_like(code: str) -> None:
+    assert list(readings(ast.parse(code))) == [1]

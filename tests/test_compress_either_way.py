@@ -6,7 +6,7 @@ import pytest
 from graphs import graph, random_weights
 
 import onnx_tropnnc
-from onnx_tropnnc.changes import Note
+from onnx_tropnnc.changes import Merged, Note
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes.compress_either_way import chooses_streams
@@ -60,6 +60,13 @@ def test_a_budget_that_inner_channels_cannot_meet_is_spent_on_streams() -> None:
     with pytest.raises(OptionError, match="cannot be reached"):
         onnx_tropnnc.compress(residual(24, 3), target_params=0.5, ties="keep")
     assert result == onnx_tropnnc.compress(residual(24, 3), target_params=0.5, ties="merge")[0]
+
+
+def test_a_plan_that_merges_streams_is_replayed_whole() -> None:
+    model = residual(24, 12, alike="ac")
+    result, report = onnx_tropnnc.compress(model, target_params=0.7)
+    plan = {change.group: change.merge_map for change in report.of(Merged)}
+    assert onnx_tropnnc.compress(model, plan=plan)[0] == result
 
 
 def test_a_model_without_streams_is_made_once() -> None:

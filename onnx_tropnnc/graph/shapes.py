@@ -113,10 +113,10 @@ def inference_error(model: ir.Model) -> str | None:
         # operators that onnx expands to functions fail there for reasons of onnx's own: without this mark
         found = _INFERENCE_ERROR.search(str(error))
         if found is not None:
-            operator, node, reason = found.groups()
+            operator, node, message = found.groups()
             # what a file says of a tensor may be stale, and onnx does not know every type: no fault of the node
-            harmless = any(text in reason for text in ("existing", "is null", "Inference error"))
-            return None if harmless else f"{node or operator} ({operator}): {reason.strip()}"
+            harmless = any(text in message for text in ("existing", "is null", "Inference error"))
+            return None if harmless else f"{node or operator} ({operator}): {message.strip()}"
     return None
 
 
