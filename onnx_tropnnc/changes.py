@@ -1,14 +1,14 @@
-"""What passes say they did: frozen values that the report is made of.
+"""The changes that passes return: frozen values that the report is made of.
 
 Change
-├── Folded        a BatchNormalization went into the layer before it
-├── NotFolded     ... could not, with the reason
-├── Merged        a group became smaller
-├── Kept          a group stayed as it was, with the reason
-├── Unreached     a layer that begins no group stayed as it was, with the reason
+├── Folded        a BatchNormalization was folded into the layer before it
+├── NotFolded     a BatchNormalization could not be folded, with the reason
+├── Merged        a channel group became smaller
+├── Kept          a channel group stayed as it was, with the reason
+├── Unreached     a layer whose channels are in no group stayed as it was, with the reason
 ├── Reconstructed a layer was solved for what it now reads, or kept its merged weights, with the reason
-├── Verified      the result was compared with the original (or could not be, with the reason)
-└── Note          anything else a person should know
+├── Verified      the result was compared with the original, or could not be, with the reason
+└── Note          anything else that a person should know
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Note(Change):
 
 @dataclass(frozen=True)
 class Folded(Change):
-    """BatchNormalization `node` went into `into`."""
+    """The BatchNormalization `node` was folded into the layer `into`."""
 
     node: str
     into: str
@@ -50,7 +50,7 @@ class Folded(Change):
 
 @dataclass(frozen=True)
 class NotFolded(Change):
-    """BatchNormalization `node` stayed."""
+    """The BatchNormalization `node` could not be folded."""
 
     node: str
     reason: str
@@ -58,7 +58,7 @@ class NotFolded(Change):
 
 @dataclass(frozen=True, eq=False)
 class Merged(Change):
-    """A group went from `before` to `after` channels."""
+    """A channel group went from `before` to `after` channels."""
 
     group: str
     producers: tuple[str, ...]
@@ -70,19 +70,19 @@ class Merged(Change):
     merge_map: MergeMap
     bound: Bound | None = None
     predicted: Prediction | None = None
-    """What was predicted of its consumers when its size was decided; None where nothing could be."""
+    """The error of the layers that read the group, predicted when its size was decided; None where none could be."""
 
 
 @dataclass(frozen=True)
 class Kept(Change):
-    """A group stayed as it was."""
+    """A channel group stayed as it was."""
 
     group: str
     producers: tuple[str, ...]
     channels: int
     reason: Reason
     pinned: bool = True
-    """Whether the graph forbids a change; else an option does."""
+    """Whether the graph forbids a change; otherwise an option does, or there was nothing to merge."""
 
 
 @dataclass(frozen=True)
@@ -95,21 +95,21 @@ class Unreached(Change):
 
 @dataclass(frozen=True)
 class Verified(Change):
-    """The result beside the original."""
+    """The result was compared with the original, or could not be."""
 
     verification: Verification
 
 
 @dataclass(frozen=True)
 class Reconstructed(Change):
-    """The layer `node` was solved for what it reads now; errors are relative, on samples held out of the fit."""
+    """The layer `node` was solved for what it reads now; errors are relative, on samples that were held out."""
 
     node: str
     error_before: float | None = None
     error_after: float | None = None
     ridge: float | None = None
-    """The lambda that was chosen."""
+    """The strength of the ridge penalty that was chosen."""
     reason: str | None = None
-    """Why it keeps its merged weights; None where it does not."""
+    """Why the layer keeps its merged weights; None where it was solved."""
     refitted: str | None = None
-    """The layer that makes what it reads, where that was solved with it."""
+    """The layer before this one, where both were solved together."""

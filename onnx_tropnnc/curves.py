@@ -15,7 +15,7 @@ __all__ = ["Curve", "Point"]
 
 @dataclass(frozen=True)
 class Point:
-    """What one method gives at one amount; sizes are percent of the original's, None where not known."""
+    """What one method gives at one amount; sizes are percentages of the original's, None where they are not known."""
 
     method: str
     amount: str
@@ -28,30 +28,30 @@ class Point:
     before_ms: float | None = None
     after_ms: float | None = None
     refused: str = ""
-    """Why there is nothing here: a budget that cannot be reached."""
+    """Why the point has no figures: a budget that cannot be reached, or a model that is left alone."""
 
     @property
     def fidelity(self) -> float | None:
-        """Percent of agreement; where no output is a row of scores, the cosine in percent."""
+        """Return the agreement in percent; where no output is a row of scores, the cosine in percent."""
         return self.agreement if self.agreement is not None or self.cosine is None else 100 * self.cosine
 
 
 @dataclass(frozen=True)
 class Curve:
-    """All points, method by method."""
+    """The points of a sweep, method by method."""
 
     model: str
     points: tuple[Point, ...]
 
     @cached_property
     def knees(self) -> Mapping[str, Point]:
-        """Per method the point after which fidelity falls fastest for what is saved, where there is one."""
+        """Return for each method the point after which fidelity falls fastest for what is saved, where there is one."""
         methods = dict.fromkeys(point.method for point in self.points)
         found = {method: _knee([p for p in self.points if p.method == method]) for method in methods}
         return {method: knee for method, knee in found.items() if knee is not None}
 
     def to_csv(self) -> str:
-        """One line a point, with a heading."""
+        """Return a table with a heading and a line for each point."""
         text = io.StringIO()
         writer = csv.DictWriter(text, [f.name for f in fields(Point)], lineterminator="\n")
         writer.writeheader()
@@ -60,7 +60,10 @@ class Curve:
 
 
 def _knee(points: Sequence[Point]) -> Point | None:
-    """The point furthest above the line from the original (all of its size, all of its fidelity) to the smallest."""
+    """Return the point furthest above the line from the original, all its size and fidelity, to the smallest point.
+
+    None where no point stands above that line, or fewer than two points have figures.
+    """
     placed = [(p.parameters, p.fidelity, p) for p in points if p.parameters is not None and p.fidelity is not None]
     if len(placed) < 2:
         return None
@@ -68,6 +71,7 @@ def _knee(points: Sequence[Point]) -> Point | None:
     wide, high = 100.0 - low_size, 100.0 - low_fidelity
     if wide <= 0 or high <= 0:
         return None
+    # both axes are scaled to 1, so that a percent of size and a percent of fidelity need not be worth the same
     gains = [((fidelity - low_fidelity) / high - (size - low_size) / wide, p) for size, fidelity, p in placed]
     gain, knee = max(gains, key=lambda entry: entry[0])
     return knee if gain > 0 and knee is not last else None

@@ -1,7 +1,7 @@
-"""What was done, as one frozen value: for programs (`to_json`), for people (`to_html`, and through terminal.py).
+"""The report of a compression, as one frozen value: for programs (`to_json`) and for people (`to_html`, terminal.py).
 
-The JSON is a public format (reporting/report.schema.json); `SCHEMA_VERSION` changes when a key changes its meaning or
-goes.
+The JSON is a public format (reporting/report.schema.json). `SCHEMA_VERSION` changes when a key is removed or changes
+its meaning; keys may be added at any time.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Digest:
-    """What a file hashes to: its role (input, output), its name, its SHA-256."""
+    """The SHA-256 of a file, with its role (input, output) and its name."""
 
     role: str
     name: str
@@ -53,16 +53,16 @@ class Reproduction:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Sizes before and after, and every change between.
+    """The sizes before and after, and every change between.
 
     Attributes:
-        model: how the model is called: its path, or "the given model".
-        before: its size as it came.
-        after: its size as it is.
+        model: the model's path, or "the given model".
+        before: the model's size as it was loaded.
+        after: the model's size after all passes.
         changes: what the passes did, in order.
         timings: how long each pass took.
-        seed: of everything random.
-        reproduction: how to do it again; None where that was no command.
+        seed: the seed of everything random.
+        reproduction: the command that does it again; None where no command did it.
     """
 
     model: str
@@ -74,22 +74,22 @@ class Report:
     reproduction: Reproduction | None = None
 
     def of(self, kind: type[T]) -> tuple[T, ...]:
-        """The changes of one kind."""
+        """Return the changes of one kind."""
         return tuple(change for change in self.changes if isinstance(change, kind))
 
     @cached_property
     def verification(self) -> Verification | None:
-        """The last comparison with the original, or None where none was asked."""
+        """Return the last comparison with the original, or None where none was asked for."""
         found = self.of(Verified)
         return found[-1].verification if found else None
 
     @property
     def passed(self) -> bool:
-        """Whether verification reached what was asked of it."""
+        """Return whether the result reaches every demand; where nothing was compared it does."""
         return self.verification is None or self.verification.passed
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values: dicts, lists, strings, numbers, None."""
+        """Return the report as plain values: dicts, lists, strings, numbers, None."""
         return {
             "schema": SCHEMA_VERSION,
             "model": self.model,
@@ -116,11 +116,11 @@ class Report:
         }
 
     def to_json(self) -> str:
-        """The report as JSON text."""
+        """Return the report as JSON text."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
 
     def to_html(self) -> str:
-        """The report as one self-contained page.
+        """Return the report as one self-contained HTML page.
 
         Raises:
             OptionError: the extra `report` is not installed.
@@ -131,7 +131,7 @@ class Report:
 
 
 def _merged(change: Merged) -> dict[str, Any]:
-    """A group without its merge map, which is what a plan is for."""
+    """Return a merged group without its merge map: that is as long as the group, and plans hold it."""
     values = {f.name: getattr(change, f.name) for f in dataclasses.fields(change) if f.name != "merge_map"}
     return {key: _plain(value) for key, value in values.items()}
 
@@ -142,6 +142,7 @@ def _stayed(change: Kept | Unreached) -> dict[str, Any]:
 
 
 def _verification(found: Verification) -> dict[str, Any]:
+    """Return a comparison with the properties that are computed from it."""
     latency = found.latency
     return {
         **_plain(found),
@@ -153,20 +154,21 @@ def _verification(found: Verification) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses, arrays and tuples as JSON has them; a number that JSON lacks (NaN, infinity) is null."""
+    """Return a value as JSON can hold it: dataclasses as dicts, tuples as lists, NaN and infinity as None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
+    # counts and errors may be numpy's numbers, which json does not write
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _versions() -> dict[str, str | None]:
-    """What the result depends on."""
+    """Return the versions of what the result depends on; None where something is not installed."""
     names = ("onnx-tropnnc", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "numpy", "scipy", "scikit-learn")
     return {"python": platform.python_version(), **{name: _version(name) for name in names}}
 

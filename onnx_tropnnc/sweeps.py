@@ -29,13 +29,17 @@ from onnx_tropnnc.sample_sets import SampleSets, draw_samples
 __all__ = ["Amount", "parse_sweep", "sweep"]
 
 Amount = Literal["ratio", "threshold", "target_params", "target_macs"]
-_MOST = 1000
-"""Points that a sweep may have: more are a slip in the step, and would run for days."""
+"""The options that a sweep may go over: those that are numbers and need no search of their own."""
+
 TRAVELLING = 64 * 2**20
-"""Bytes of samples that are drawn once for all points: each point's worker gets a copy. Where they are more, each point
-draws its own."""
+"""The most bytes of samples that are drawn once for all points; where they are more, each point draws its own."""
+# Every worker gets a copy of them, through a pipe or a network: drawing a large set again is cheaper than sending it.
+
+# More points than this are a slip in the step: at some seconds a point they would take hours.
+_MOST = 1000
+
+# A quarter of what one compression is timed: a sweep times many points, and an outlier shows in the curve.
 _TIMING_SECONDS = 0.5
-"""How long each point is timed; a sweep has many, and its curve shows an outlier."""
 
 
 def sweep(
@@ -47,15 +51,15 @@ def sweep(
     progress: Progress = silent,
     **options: Any,
 ) -> Curve:
-    """The curve of a model; it is never changed, and nothing is written.
+    """Return what several methods give at several amounts; the model is never changed, and nothing is written.
 
     Args:
         model: a path, the bytes of a file, or a ModelProto.
-        amount: what `values` are: ratio, threshold, target_params or target_macs.
+        amount: the option that `values` are of: ratio, threshold, target_params or target_macs.
         values: the amounts.
-        methods: the methods to draw a curve of.
+        methods: the methods, each of which gives a curve.
         progress: called with what is being done.
-        **options: other fields of `Options`.
+        **options: other fields of `Options`, the same for every point.
 
     Raises:
         TropnncError: the model or an option is refused.
@@ -81,7 +85,7 @@ def sweep(
 def _jobs(
     amount: Amount, values: Sequence[float], methods: Sequence[str | Method], options: Mapping[str, Any]
 ) -> list[Options]:
-    """Every method at every amount."""
+    """Return the options of every point: every method at every amount."""
     if amount not in get_args(Amount):
         raise OptionError(f"a sweep goes over {', '.join(get_args(Amount))}, not {amount}")
     if own := sorted({amount, "method"} & set(options)):
@@ -91,21 +95,22 @@ def _jobs(
     given: list[dict[str, Any]] = [{amount: value, "method": method} for method in methods for value in values]
     jobs = [named_options({**options, **entry}) for entry in given]
     if any(job.demanding for job in jobs):
-        raise OptionError("--sweep shows what every amount gives; leave out --min-agreement and --min-cosine")
+        demands = Setting("min_agreement"), Setting("min_cosine")
+        raise OptionError("a sweep shows what every amount gives; leave out {} and {}", *demands)
     if not jobs:
         raise OptionError("a sweep needs at least one amount and one method")
     return [with_measured_rounding(job) for job in jobs]
 
 
 def _runs(job: Options) -> bool:
-    """Whether a point runs samples to decide or to solve: all that its samples depend on."""
+    """Return whether a point runs samples to decide or to solve: points that do draw the same samples."""
     return job.selects or job.solves
 
 
 def _in_parallel(
     model: Source, amount: Amount, jobs: Sequence[Options], drawn: Mapping[bool, SampleSets], progress: Progress
 ) -> Iterable[tuple[Point, bytes | None]]:
-    """The points in order, as they are done."""
+    """Yield the points in order, as they are done."""
     import joblib
 
     at_once = max(1, joblib.effective_n_jobs())
@@ -121,7 +126,9 @@ def _in_parallel(
 
 
 def parse_sweep(text: str) -> tuple[Amount, tuple[float, ...]]:
-    """`0.1:0.7:0.1` as ("ratio", (0.1, ..., 0.7)); `target-params=0.9:0.3:0.1` says of what, and may go down.
+    """Return the amount and the values of a sweep as the command line writes it.
+
+    `0.1:0.7:0.1` goes over ratios; `target-params=0.9:0.3:0.1` names another amount. Values may fall.
 
     >>> parse_sweep("target-macs=0.9:0.7:0.1")
     ('target_macs', (0.9, 0.8, 0.7))
@@ -138,6 +145,7 @@ def parse_sweep(text: str) -> tuple[Amount, tuple[float, ...]]:
     count = abs(last - first) / abs(step)
     if count > _MOST:
         raise OptionError(f"--sweep {text}: these are more than {_MOST} points")
+    # rounding keeps 0.1 + 2 * 0.1 from being 0.30000000000000004, and the small number a last point from being missed
     towards = abs(step) if last >= first else -abs(step)
     return amount, tuple(round(first + i * towards, 10) for i in range(int(count + 1e-9) + 1))
 
@@ -172,7 +180,7 @@ def _point(
 
 
 def _timed(original: Model, samples: Samples | None, point: Point, result: bytes | None) -> Point:
-    """The point with both latencies, where both models can be run."""
+    """Return the point with both latencies, where both models can be run."""
     if result is None or samples is None:
         return point
     try:

@@ -35,5 +35,5 @@ def test_gpus_are_known() -> None:
 
 def test_nothing_is_measured_without_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "runtime_missing", lambda: "onnxruntime is not installed")
-    with pytest.raises(OptionError, match="--round-to auto measures onnxruntime: onnxruntime is not installed"):
+    with pytest.raises(OptionError, match="round_to='auto' measures onnxruntime: onnxruntime is not installed"):
         fast_multiples()
