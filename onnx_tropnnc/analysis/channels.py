@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from onnx_tropnnc.analysis.finite_weights import pin_not_finite
 from onnx_tropnnc.analysis.shared_constants import join_shared_weights, pin_shared_numbers
 from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.model import Model
@@ -139,6 +140,7 @@ def find_channel_groups(model: Model, shapes: Shapes) -> tuple[ChannelGroup, ...
     trace = _walk(model, shapes)
     join_shared_weights(trace)
     pin_shared_numbers(trace)
+    pin_not_finite(trace)
     return tuple(_Resolution(trace).groups()) if trace.origins else ()
 
 

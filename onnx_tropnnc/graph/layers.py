@@ -9,12 +9,15 @@
     MatMul           W x                      m x d               axis 1        axis 0         an Add behind it
 
 The weights of a MatMul may be stacked: its two axes are then the last ones. Every other module asks these functions
-instead of looking at operators and attributes itself.
+instead of looking at operators and attributes itself. BatchNormalization, which is folded into a layer or merged behind
+it, is scale * x + shift here.
 """
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from onnx_tropnnc.graph.constants import constant_tensor, dims_of
+from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of
 from onnx_tropnnc.graph.quantization import dequantized
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "is_layer",
     "made_axis",
     "output_channels",
+    "scale_and_shift",
     "weight_of",
     "weight_slot",
 ]
@@ -88,3 +92,14 @@ def output_channels(node: ir.Node) -> int:
 def factor(node: ir.Node, name: str) -> float:
     """Return what the layer multiplies its product (`alpha`) or its bias (`beta`) by; only Gemm has such factors."""
     return node.attributes.get_float(name, 1.0) if node.op_type == "Gemm" else 1.0
+
+
+def scale_and_shift(batch_norm: ir.Node) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what a BatchNormalization with constant parameters multiplies each channel by, and then adds to it.
+
+    A variance that is not positive gives numbers that are not finite, without a warning.
+    """
+    gamma, beta, mean, variance = (np.asarray(array_of(value), np.float64) for value in batch_norm.inputs[1:5])
+    with np.errstate(all="ignore"):
+        scale = gamma / np.sqrt(variance + batch_norm.attributes.get_float("epsilon", 1e-5))
+        return scale, beta - scale * mean

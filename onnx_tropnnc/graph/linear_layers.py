@@ -59,6 +59,8 @@ def solving_refusal(node: ir.Node) -> str | None:
         return "its bias is computed at run time"
     if node.attributes.get_int("transA", 0):
         return "it transposes its input (transA)"
+    if not (math.isfinite(factor(node, "alpha")) and math.isfinite(factor(node, "beta"))):
+        return "its alpha or beta is not finite"
     return "its alpha is 0" if factor(node, "alpha") == 0.0 else None
 
 

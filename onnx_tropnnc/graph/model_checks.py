@@ -8,21 +8,18 @@
 Names, arity and attributes were looked at before (proto_checks).
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import InputModelError
 from onnx_tropnnc.graph.constants import constant_tensor
+from onnx_tropnnc.graph.finiteness import not_finite
 from onnx_tropnnc.graph.layers import LAYERS
 from onnx_tropnnc.graph.shapes import inference_error
 
 __all__ = ["check_graph", "check_stored"]
 
-_CHUNK = 1 << 22
 _WEIGHTED = (*LAYERS, "BatchNormalization")
 
 
@@ -89,27 +86,8 @@ def _check_made(value: ir.Value | None, reader: str, name: str) -> None:
 
 def _check_finite(value: ir.Value | None, node: ir.Node, name: str) -> None:
     tensor = constant_tensor(value)
-    if value is None or tensor is None or not tensor.dtype.is_floating_point():
-        return
-    for chunk in _chunks(tensor):
-        # a finite sum has finite terms: one pass without a temporary, for all but hopeless weights
-        if not np.isfinite(chunk.sum(dtype=np.float64)) and not np.isfinite(chunk).all():
-            what = "NaN" if np.isnan(chunk).any() else "Inf"
-            raise InputModelError(
-                f"{name}: {node.name or node.op_type}: {what} in {value.name}; train or export the model again"
-            )
-
-
-def _chunks(tensor: ir.TensorProtocol) -> Iterator[NDArray[np.floating]]:
-    """The tensor's elements, flat, in pieces; external data is read, not mapped, so that memory stays small."""
-    if isinstance(tensor, ir.ExternalTensor) and tensor.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
-        dtype = tensor.dtype.numpy()
-        with open(tensor.path, "rb") as file:
-            file.seek(tensor.offset or 0)
-            for start in range(0, tensor.size, _CHUNK):
-                yield np.fromfile(file, dtype, min(_CHUNK, tensor.size - start))
-        return
-    array = tensor.numpy().reshape(-1)
-    for start in range(0, array.size, _CHUNK):
-        chunk = array[start : start + _CHUNK]
-        yield chunk if chunk.dtype in (np.float32, np.float64) else chunk.astype(np.float32)
+    what = None if tensor is None else not_finite(tensor)
+    if value is not None and what is not None:
+        raise InputModelError(
+            f"{name}: {node.name or node.op_type}: {what} in {value.name}; train or export the model again"
+        )

@@ -30,6 +30,7 @@ ReasonKind = Literal[
     # weights
     "quantized",
     "shared_weight",
+    "not_finite",
     # what a person asked for
     "residual_tie",
     "not_included",
@@ -59,6 +60,7 @@ shape_arithmetic      the model computes with the number of channels
 runtime_weight        a weight, a bias or a parameter is computed at run time
 quantized             a weight or an operator is quantized
 shared_weight         one weight or one number serves several readers, which would need different ones
+not_finite            a weight or a parameter, as its operator uses it, is NaN or infinite
 residual_tie          a residual connection ties them to other channels, and the option is to leave those alone
 not_included          no pattern of those to include matches
 excluded              a pattern of those to exclude matches

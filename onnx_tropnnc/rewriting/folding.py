@@ -44,6 +44,7 @@ from onnx_tropnnc.graph.layers import (
     is_layer,
     made_axis,
     output_channels,
+    scale_and_shift,
 )
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
@@ -84,15 +85,17 @@ def _fold(node: ir.Node, shapes: Shapes) -> Change:
     if reason is not None or isinstance(found, str):
         return NotFolded(name, reason or str(found))
     parameters = list(node.inputs[1:5])
-    gamma, beta, mean, variance = (np.asarray(array_of(v), np.float64) for v in parameters)
-    scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
-    shift = beta - scale * mean
-    weight, bias = _folded_weight(found, scale), _folded_bias(found, scale, shift)
-    for what, array in (("weight", weight), ("bias", bias)):
-        if _overflows(array, found.weighted.inputs[1]):
+    gamma, beta = (np.asarray(array_of(value), np.float64) for value in parameters[:2])
+    with np.errstate(all="ignore"):  # numbers that are not finite are refused below
+        scale, shift = scale_and_shift(node)
+        weight, bias = _folded_weight(found, scale), _folded_bias(found, scale, shift)
+        inner = _folded_inner_bias(found, scale)
+    for what, array in (("weight", weight), ("bias", bias), ("bias", inner)):
+        if array is not None and _overflows(array, found.weighted.inputs[1]):
             return NotFolded(name, f"the folded {what} of {label(found.weighted)} would overflow its type")
     _write_weight(found, weight, scale)
-    _write_inner_bias(found, scale)
+    if inner is not None:
+        set_array(own_input(found.weighted, 2, 1), inner)
     _write_bias(found, bias, node)
     set_channel_statistics(_bypass(node), ChannelStatistics(beta, np.abs(gamma)))
     for value in parameters:
@@ -191,8 +194,8 @@ def _inner_bias(layer: _Layer) -> ir.Value | None:
 
 
 def _overflows(array: NDArray[np.float64], stored: ir.Value | None) -> bool:
-    """Whether finite numbers become infinite in the type that `stored` has."""
-    with np.errstate(over="ignore"):
+    """Whether some of the numbers are not finite in the type that `stored` has."""
+    with np.errstate(over="ignore", invalid="ignore"):
         return not np.isfinite(array.astype(_dtype(stored)).astype(np.float64)).all()
 
 
@@ -230,14 +233,13 @@ def _folded_bias(layer: _Layer, scale: Vector, shift: Vector) -> Vector:
     return scale * old + shift / (beta or 1.0)
 
 
-def _write_inner_bias(layer: _Layer, scale: Vector) -> None:
-    """The layer's own bias where an Add comes behind it: scaled, the shift goes to the Add."""
+def _folded_inner_bias(layer: _Layer, scale: Vector) -> NDArray[np.float64] | None:
+    """Return the layer's own bias, scaled, where an Add comes behind it; the shift goes to the Add."""
     inner = _inner_bias(layer)
     if inner is None:
-        return
-    value = own_input(layer.weighted, 2, 1)
-    old = np.asarray(array_of(value), np.float64)
-    set_array(value, (old.reshape(-1) * scale).reshape(old.shape if old.size == scale.size else (-1,)))
+        return None
+    old = np.asarray(array_of(inner), np.float64)
+    return (old.reshape(-1) * scale).reshape(old.shape if old.size == scale.size else (-1,))
 
 
 def _write_bias(layer: _Layer, new: Vector, batch_norm: ir.Node) -> None:

@@ -157,8 +157,9 @@ def _in_one_walk(model: Model, samples: Samples) -> dict[str, Affine]:
         count += size
     moments = [total / count for total in totals]
     return {
-        name_of(value): _affine(promised, mean, np.sqrt(np.maximum(variance, 0.0)))
+        name_of(value): affine
         for (value, promised), mean, variance in zip(statistics.items(), moments[0::2], moments[1::2], strict=True)
+        if (affine := _affine(promised, mean, np.sqrt(np.maximum(variance, 0.0)), value)) is not None
     }
 
 
@@ -231,13 +232,16 @@ def _rank(value: ir.Value) -> int:
 
 
 def _one_by_one(model: Model, samples: Samples, batch: int, memory: int | None) -> dict[str, Affine]:
-    statistics = {name_of(value): promised for value, promised in _promised(model).items()}
+    statistics = {name_of(value): (value, promised) for value, promised in _promised(model).items()}
     stops = [Stop(name, {KEY: (name,)}) for name in statistics]
     found: dict[str, Affine] = {}
     for visit in LockStep({KEY: model}, samples, stops, batch, memory):
         name = visit.stop.name
-        found[name] = _affine(statistics[name], *_moments(entry[KEY][name] for entry in visit))
-        visit.update(KEY, name, found[name])
+        value, promised = statistics[name]
+        affine = _affine(promised, *_moments(entry[KEY][name] for entry in visit), value)
+        if affine is not None:
+            found[name] = affine
+            visit.update(KEY, name, affine)
     return found
 
 
@@ -260,7 +264,18 @@ def _moments(tensors: Iterable[NDArray[Any]]) -> tuple[NDArray[np.float64], NDAr
     return mean, np.sqrt(square / max(1, count))
 
 
-def _affine(promised: ChannelStatistics, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> Affine:
+def _affine(
+    promised: ChannelStatistics, mean: NDArray[np.float64], deviation: NDArray[np.float64], value: ir.Value
+) -> Affine | None:
+    """Return the map that gives `value` the promised moments; None where its type cannot store the map.
+
+    A float16 tensor that hardly varies on the samples would need a gain above 65504.
+    """
     least = max(LEAST_DEVIATION * float(np.median(deviation)), TINY)
     gain = promised.deviation / np.maximum(deviation, least)
-    return Affine(gain, promised.mean - gain * mean)
+    affine = Affine(gain, promised.mean - gain * mean)
+    maker = value.producer()
+    assert maker is not None
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = [part.astype(_dtype(maker)) for part in (affine.gain, affine.shift)]
+    return affine if all(np.isfinite(part).all() for part in stored) else None

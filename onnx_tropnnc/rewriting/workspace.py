@@ -24,7 +24,7 @@ from onnx_tropnnc.graph.knowledge import (
     set_weight_quantization,
     weight_quantization,
 )
-from onnx_tropnnc.graph.layers import is_convolution
+from onnx_tropnnc.graph.layers import is_convolution, scale_and_shift
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import forget_shapes
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
@@ -212,8 +212,11 @@ def _slabs(array: Array, axis: int) -> Iterator[tuple[slice, ...]]:
 def _pre_fusion(array: Array, scale: RowScale) -> Array:
     shape = [1] * array.ndim
     shape[scale.axis] = -1
-    factors = np.where(np.abs(scale.factors) > 1e-30, scale.factors, 1.0)
-    divided: Array = array / factors.reshape(shape).astype(array.dtype)
+    # a channel that was scaled to nothing has no kernel to get back to; float16 stores such factors as 0
+    with np.errstate(over="ignore", under="ignore"):
+        stored = scale.factors.astype(array.dtype)
+    factors = np.where((np.abs(scale.factors) > 1e-30) & (stored != 0), stored, 1).astype(array.dtype)
+    divided: Array = array / factors.reshape(shape)
     return divided
 
 
@@ -230,13 +233,7 @@ def _carried(use: Use) -> Array | None:
         return array_of(use.value)
     if use.slot > 2:
         return None
-    return _scale_and_shift(use.node)[use.slot - 1].astype(np.float32)
-
-
-def _scale_and_shift(node: ir.Node) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    scale, shift, mean, variance = (np.asarray(array_of(v), np.float64) for v in node.inputs[1:5])
-    factor = scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
-    return factor, shift - factor * mean
+    return scale_and_shift(use.node)[use.slot - 1].astype(np.float32)
 
 
 def _like(number: float, array: Array) -> Array:
@@ -279,11 +276,13 @@ def canonical_batch_norms(group: ChannelGroup) -> None:
 
     A mean of scales and shifts is a merge; a mean of variances would not be.
     """
-    for node in {
-        place.use.node for place in group.of_kind("carrier") if place.use.node.op_type == "BatchNormalization"
-    }:
-        scale, shift = _scale_and_shift(node)
+    nodes = dict.fromkeys(place.use.node for place in group.of_kind("carrier"))
+    for node in [node for node in nodes if node.op_type == "BatchNormalization"]:
+        scale, shift = scale_and_shift(node)
         epsilon = node.attributes.get_float("epsilon", 1e-5)
+        if not 0.0 <= epsilon <= 1.0:  # 1 - epsilon would be negative, or too large to give back 1
+            epsilon = 1e-5
+            node.attributes["epsilon"] = ir.AttrFloat32("epsilon", epsilon)
         plain = (scale, shift, np.zeros_like(shift), np.full_like(shift, 1.0 - epsilon))
         for slot, array in enumerate(plain, start=1):
             set_array(own_input(node, slot, 1), array)
