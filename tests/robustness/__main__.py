@@ -6,6 +6,12 @@ graphs         random graphs and the laws that hold for all of them
 broken         files that are truncated or changed
 interruptions  runs killed at random moments, disks without room
 escapes        files that reach outside their folder or hold pickles
+structures     real graphs with one to three mutations of wires, types, ranks, attributes, dimensions, names, functions
+options        every option with values that nobody should give
+plans          changed plans in --apply-plan
+data           files in --data that hold no samples
+stopped        SIGINT and SIGTERM at random moments
+replaced       runs that are killed while they replace an older result with external data
 """
 
 import argparse
@@ -18,12 +24,18 @@ from collections.abc import Callable, Iterator
 from .backend_models import light_names, model_names, stored_model
 from .backend_nodes import case_names, node_outcomes
 from .broken_files import broken_file
+from .data_files import strange_data
 from .escapes import ESCAPES, escape
 from .interruptions import full_disk, killed, run_seconds
+from .option_values import strange_options
 from .outcomes import Outcome
+from .plans import changed_plan
 from .random_graphs import outcome
+from .stopped_runs import replaced, stopped
+from .structures import mutated
 
 GRAPHS, BROKEN, KILLS, FULL = 500, 2000, 40, 12
+STRUCTURES, OPTIONS, PLANS, DATA, STOPPED, REPLACED = 5000, 1000, 500, 320, 60, 40
 
 
 def _drawn(names: list[str], sample: int | None, seed: int) -> list[str]:
@@ -43,14 +55,35 @@ def _interruptions(sample: int | None, seed: int) -> Iterator[Outcome]:
         yield full_disk(number)
 
 
+def _numbered(try_one: Callable[[int], Outcome], count: int) -> Callable[[int | None, int], Iterator[Outcome]]:
+    """Return a part whose cases are numbers."""
+    return lambda sample, seed: map(try_one, range(seed, seed + (sample or count)))
+
+
+def _timed(try_one: Callable[[int, float], Outcome], count: int) -> Callable[[int | None, int], Iterator[Outcome]]:
+    """Return a part whose cases are numbers and need to know how long a whole run takes."""
+
+    def part(sample: int | None, seed: int) -> Iterator[Outcome]:
+        seconds = run_seconds()
+        return (try_one(number, seconds) for number in range(seed, seed + (sample or count)))
+
+    return part
+
+
 PARTS: dict[str, Callable[[int | None, int], Iterator[Outcome]]] = {
     "nodes": _nodes,
     "models": lambda sample, seed: map(stored_model, _drawn(model_names(), sample, seed)),
     "light": lambda sample, seed: map(stored_model, _drawn(light_names(), sample, seed)),
-    "graphs": lambda sample, seed: map(outcome, range(seed, seed + (sample or GRAPHS))),
-    "broken": lambda sample, seed: map(broken_file, range(seed, seed + (sample or BROKEN))),
+    "graphs": _numbered(outcome, GRAPHS),
+    "broken": _numbered(broken_file, BROKEN),
     "interruptions": _interruptions,
     "escapes": lambda sample, seed: map(escape, ESCAPES),
+    "structures": _numbered(mutated, STRUCTURES),
+    "options": _numbered(strange_options, OPTIONS),
+    "plans": _numbered(changed_plan, PLANS),
+    "data": _numbered(strange_data, DATA),
+    "stopped": _timed(stopped, STOPPED),
+    "replaced": _timed(replaced, REPLACED),
 }
 
 
