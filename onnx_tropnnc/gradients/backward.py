@@ -105,7 +105,8 @@ def gradient_graph(
     copy, shapes = model.clone(), _known_shapes(model, input_shapes)
     for value in (*copy.graph.inputs, *(v for node in copy.graph for v in node.outputs)):
         # what the file says of shapes holds for another batch
-        value.shape = ir.Shape(shapes[name_of(value)]) if name_of(value) in shapes else None
+        known = shapes.get(name_of(value)) if value.type is not None else None
+        value.shape = None if known is None else ir.Shape(known)
     values = _named(copy.graph)
     for name in wrt:
         values[name] = _as_input(copy.graph, values[name])
