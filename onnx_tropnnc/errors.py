@@ -6,6 +6,7 @@
         ├── OutputPathError       a file cannot be written where it was asked for
         ├── OptionError           the value of an option is refused, or two options exclude each other
         ├── SampleError           inputs or calibration data do not fit the model
+        ├── NotDifferentiable     no gradients can be computed of the model
         ├── NotRunnable           onnxruntime is missing, or cannot load or run the model
         └── BrokenPromiseError    a step that must be exact was not: a defect of this package
 
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 __all__ = [
     "BrokenPromiseError",
     "InputModelError",
+    "NotDifferentiable",
     "NotRunnable",
     "OptionError",
     "OutputPathError",
@@ -86,6 +88,10 @@ class OptionError(TropnncError):
 
 class SampleError(TropnncError):
     """Inputs or calibration data do not fit the model."""
+
+
+class NotDifferentiable(TropnncError):
+    """No gradients can be computed of this model; the text is the reason."""
 
 
 class NotRunnable(TropnncError):

@@ -18,6 +18,7 @@ from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
+from onnx_tropnnc.passes.tune_weights import TuneWeights
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "ReconstructConsumers",
     "RefreshShapes",
     "Selection",
+    "TuneWeights",
     "VerifyOutputs",
 ]

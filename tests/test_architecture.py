@@ -23,7 +23,7 @@ LAYERS = (
     ("curves",),
     ("sample_sets",),
     ("deciding",),
-    ("solving",),
+    ("solving", "tuning"),
     ("rewriting",),
     ("changes", "options"),
     ("analysis", "operators", "running", "theory"),

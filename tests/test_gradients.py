@@ -13,7 +13,8 @@ from graphs import CONTRIB, feeds_for, graph, random_weights, run
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from onnx_tropnnc.gradients.backward import GradientGraph, NotDifferentiable, gradient_graph, raised_opset
+from onnx_tropnnc.errors import NotDifferentiable
+from onnx_tropnnc.gradients.backward import GradientGraph, gradient_graph, raised_opset
 from onnx_tropnnc.gradients.rules import RULES
 from onnx_tropnnc.graph.model_io import load
 

@@ -16,7 +16,7 @@ import onnx.version_converter
 import onnx_ir as ir
 from numpy.typing import DTypeLike
 
-from onnx_tropnnc.errors import TropnncError
+from onnx_tropnnc.errors import NotDifferentiable
 from onnx_tropnnc.gradients.rules import keeps_shape, rule_for
 from onnx_tropnnc.gradients.step import Gradients, Refused, Step
 from onnx_tropnnc.gradients.tape import Tape
@@ -25,14 +25,10 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import to_proto
 from onnx_tropnnc.graph.shapes import infer_shapes
 
-__all__ = ["OPSET", "Ended", "GradientGraph", "NotDifferentiable", "gradient_graph", "raised_opset"]
+__all__ = ["OPSET", "Ended", "GradientGraph", "gradient_graph", "raised_opset"]
 
 OPSET = 13
 """The oldest operator set in which rules write: since it, axes of ReduceSum are an input."""
-
-
-class NotDifferentiable(TropnncError):
-    """No gradients can be computed of this model; the text says why."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Let all weights of a compressed model learn together from the original: see distillation.py."""

@@ -1,0 +1,194 @@
+"""The training of a compressed model: one graph for a step, and the loop around it.
+
+    loss = sum over tensors of |student's - original's|^2 / (size * variance of the original's)
+
+The graph reads a batch, the weights and the targets, and returns the loss and the gradients of all weights. Weights are
+inputs, so one session serves all steps; Adam's state is in numpy. Adam moves every weight by about its rate, whatever
+the gradient is; the rate is in units of the root mean square of each tensor, because folded weights of a model that
+reads bytes are a hundred times smaller than those of one that reads numbers around 0.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.gradients.backward import Ended, gradient_graph
+from onnx_tropnnc.gradients.tape import Tape
+from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of, set_array
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import Shapes
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.running.sessions import Runner
+from onnx_tropnnc.tuning.adam import Adam, rate_at
+from onnx_tropnnc.tuning.batching import batch_shapes
+from onnx_tropnnc.tuning.targets import NOTHING, Targets
+
+__all__ = ["Student", "Training", "trainable_weights", "write_weights"]
+
+Weights = dict[str, NDArray[np.float32]]
+_TARGET = "target of {}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the weights are to learn.
+
+    Attributes:
+        steps: how many batches they learn from.
+        rate: of Adam, at its highest; in units of each weight tensor's root mean square.
+        judged: how many times they are judged on held-out samples, evenly spaced; the last time at the end.
+    """
+
+    steps: int
+    rate: float
+    judged: int = 4
+
+
+def trainable_weights(model: Model) -> dict[str, ir.Value]:
+    """Return the constants that may learn: float32, of more than one element.
+
+    Single numbers are parts of formulas: an epsilon, an exponent, the 0.5 of a GELU.
+    """
+    constants = [*model.graph.initializers.values()]
+    constants += [node.outputs[0] for node in model.graph if node.op_type == "Constant"]
+    found = {}
+    for value in constants:
+        tensor = constant_tensor(value)
+        if tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.size > 1:
+            found[name_of(value)] = value
+    return found
+
+
+def write_weights(model: Model, weights: Weights) -> None:
+    """Write learnt weights where they stand in the model."""
+    values = trainable_weights(model)
+    for name, array in weights.items():
+        set_array(values[name], array)
+
+
+class Student:
+    """A compressed model that learns: its weights, and the sessions that run it.
+
+    Attributes:
+        weights: as they are now; training changes them in place.
+        ended: where gradients ended.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        shapes: Shapes,
+        samples: Samples,
+        batch: int,
+        scales: Mapping[str, float],
+    ) -> None:
+        """Write the graphs for tensors with these scales, and load them.
+
+        Raises:
+            NotRunnable: onnxruntime cannot run them.
+        """
+        copy = model.clone()
+        self._batch, self._names = batch, tuple(name for name, scale in scales.items() if scale > NOTHING)
+        self._outputs = tuple(name for name in map(name_of, copy.graph.outputs) if name in self._names)
+        loss = name_of(_loss(copy, shapes, {name: scales[name] for name in self._names}))
+        constants = trainable_weights(copy)
+        inputs = {**batch_shapes(samples, batch)}
+        inputs |= {_TARGET.format(name): _known(shapes[name]) for name in self._names}
+        graph = gradient_graph(copy, [loss], list(constants), inputs)
+        self._training = Runner.load(graph.proto, spinning=False)
+        self._order = {name: self._training.outputs.index(output) for name, output in graph.gradients.items()}
+        # the same model with its weights as inputs, and without gradients: what judges
+        forward = gradient_graph(model, [], list(constants), batch_shapes(samples, batch), keep=self._outputs)
+        self._forward = Runner.load(forward.proto, spinning=False)
+        self.ended: tuple[Ended, ...] = graph.ended
+        arrays = {name: np.array(array_of(value), np.float32) for name, value in constants.items()}
+        self.weights: Weights = {name: array for name, array in arrays.items() if name in graph.gradients}
+        self._fixed = {name: array for name, array in arrays.items() if name not in graph.gradients}
+        read = {value.name for value in graph.proto.graph.input}
+        self._fixed = {name: array for name, array in self._fixed.items() if name in read}
+
+    def learn(self, targets: Targets, training: Training, held: Targets, seed: int) -> tuple[float, float]:
+        """Follow the gradient, and end with the weights that were best on held-out samples.
+
+        Returns:
+            The error on the held-out samples before and after, as `error` returns it.
+        """
+        generator, order = np.random.default_rng(seed), np.zeros(0, np.int64)
+        before = best = self.error(held)
+        kept = {name: array.copy() for name, array in self.weights.items()}
+        adam = Adam(self.weights)
+        sizes = {name: max(_root_mean_square(array), SMALLEST) for name, array in self.weights.items()}
+        every = -(-training.steps // training.judged)
+        for step in range(training.steps):
+            if len(order) < self._batch:
+                order = generator.permutation(targets.samples.count)
+            chosen, order = np.sort(order[: self._batch]), order[self._batch :]
+            rate = rate_at(step, training.steps, training.rate, max(1, training.steps // WARM_UP))
+            gradients = self._gradients(targets, chosen)
+            adam.step(gradients, {name: rate * sizes[name] for name in gradients})
+            if (step + 1) % every == 0 or step + 1 == training.steps:
+                error = self.error(held)
+                if error < best:
+                    best, kept = error, {name: array.copy() for name, array in self.weights.items()}
+        for name, array in kept.items():
+            self.weights[name][...] = array
+        return before, best
+
+    def error(self, held: Targets) -> float:
+        """Return the relative squared error of the outputs: 1 is as bad as always returning their mean."""
+        squares, spread = np.zeros(len(self._outputs)), np.zeros(len(self._outputs))
+        slots = [held.names.index(name) for name in self._outputs]
+        for start in range(0, held.samples.count - self._batch + 1, self._batch):
+            positions = np.arange(start, start + self._batch)
+            wanted = held.at(positions)
+            found = self._forward.run(self._feed(held.samples, positions))
+            for number, (output, slot) in enumerate(zip(found, slots, strict=True)):
+                squares[number] += np.sum((output - wanted[slot]) ** 2, dtype=np.float64)
+                spread[number] += np.sum((wanted[slot] - wanted[slot].mean(axis=0)) ** 2, dtype=np.float64)
+        return float(np.mean(squares / np.maximum(spread, NOTHING)))
+
+    def _gradients(self, targets: Targets, positions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        wanted = dict(zip(targets.names, targets.at(positions), strict=True))
+        feed = self._feed(targets.samples, positions)
+        feed |= {_TARGET.format(name): wanted[name] for name in self._names}
+        outputs = self._training.run(feed)
+        return {name: outputs[slot] for name, slot in self._order.items()}
+
+    def _feed(self, samples: Samples, positions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        batch = {name: array[positions] for name, array in samples.arrays.items()}
+        return {**batch, **self.weights, **self._fixed}
+
+
+WARM_UP = 20
+"""The share of the steps over which the rate rises, as its inverse: 20 of 400."""
+
+
+SMALLEST = 1e-4
+"""Weights that are all 0, such as a bias that was just added, would not learn at a rate in units of their own size."""
+
+
+def _root_mean_square(array: NDArray[np.float32]) -> float:
+    return float(np.sqrt(np.mean(np.square(array, dtype=np.float64))))
+
+
+def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(int(size) for size in shape if size is not None)
+
+
+def _loss(model: Model, shapes: Shapes, scales: Mapping[str, float]) -> ir.Value:
+    """Write the loss at the end of the graph; targets become inputs."""
+    tape = Tape(model.graph, np.float32, model.opset, "loss")
+    values = {name_of(value): value for node in model.graph for value in node.outputs}
+    parts = []
+    for name, scale in scales.items():
+        shape = _known(shapes[name])
+        target = ir.Value(name=_TARGET.format(name), shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+        model.graph.inputs.append(target)
+        off = tape.op("Sub", values[name], target)
+        square = tape.op("ReduceSumSquare", off, attributes={"keepdims": 0})
+        parts.append(tape.scaled(square, 1.0 / (scale * float(np.prod(shape)))))
+    return tape.total(parts)

@@ -1,0 +1,201 @@
+"""Make made-up inputs more like those that a network was trained on, by following gradients through the network.
+
+    loss = mean over tensors and channels of ((mean - m) / s)^2 + ((deviation - s) / s)^2      m, s: see below
+         + CLASS times the cross-entropy of the outputs and classes that are all equally frequent
+         + SMOOTH times the mean squared difference of neighbouring pixels, where the inputs are pictures
+
+m and s are the mean and the standard deviation that a folded BatchNormalization promised of a tensor's channels: what
+the network's training inputs had there. Made-up inputs differ from them, and a network that learned on these inputs
+as they are would be worse than before: ResNet20 of CIFAR-10 at 0.3 of its parameters goes from 67.2 % to 63.7 %.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.gradients.backward import GradientGraph, gradient_graph
+from onnx_tropnnc.gradients.tape import Tape
+from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.knowledge import channel_statistics
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import infer_shapes
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.synthetic import picture_layout
+from onnx_tropnnc.running.sessions import Runner
+from onnx_tropnnc.tuning.adam import Adam, rate_at
+from onnx_tropnnc.tuning.batching import Unbatched, batch_shapes, batched
+
+__all__ = ["Inversion", "invert"]
+
+CLASS = 0.05
+"""Weight of the cross-entropy: a tenth of what the statistics weigh at the start, so that these come first."""
+SMOOTH = 0.01
+"""Weight of differences between neighbouring pixels, in units of the inputs' variance."""
+LEAST_DEVIATION = 0.05
+"""Of a tensor's typical deviation: a channel that hardly varied in training must not outweigh all others."""
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """How long and how fast inputs follow the gradient.
+
+    Attributes:
+        steps: how many times each batch follows it.
+        rate: of Adam, in units of the inputs' standard deviation.
+        batch: samples whose statistics are matched together; with fewer, each batch would have to have all classes.
+    """
+
+    steps: int = 80
+    rate: float = 0.05
+    batch: int = 64
+
+
+def invert(model: Model, samples: Samples, how: Inversion, seed: int = 0) -> Samples | Unbatched:
+    """Return the samples after they followed the gradient; fewer where they do not fill the last batch.
+
+    Args:
+        model: the original, its BatchNormalizations folded.
+        samples: made-up inputs to start from.
+        how: steps and rate.
+        seed: of the classes that samples are made to look like.
+
+    Raises:
+        NotDifferentiable: onnx cannot convert the model's operator set.
+        NotRunnable: onnxruntime cannot run the model, or its gradients.
+    """
+    whole = batched(model, samples, how.batch)
+    if isinstance(whole, Unbatched):
+        return whole
+    if len(samples.inputs) != 1 or samples.inputs[0].dtype != np.float32:
+        return Unbatched("it has several inputs, or one that is not of type float32")
+    name = samples.inputs[0].name
+    objective = _objective(whole, samples, how.batch)
+    if objective is None:
+        return Unbatched("no BatchNormalization was folded into it: nothing is known of its training inputs")
+    graph, loss, classes = objective
+    runner = Runner.load(graph.proto, spinning=False)
+    order = [runner.outputs.index(output) for output in (loss, graph.gradients[name])]
+    generator = np.random.default_rng(seed)
+    array = samples.arrays[name][: samples.count - samples.count % how.batch].copy()
+    low, high = float(array.min()), float(array.max())
+    rate = how.rate * float(array.std())
+    for start in range(0, len(array), how.batch):
+        part = {name: array[start : start + how.batch]}
+        feed: dict[str, NDArray[np.generic]] = dict(part)
+        if classes is not None:
+            feed[_CLASSES] = _class_targets(how.batch, classes, generator)
+        adam = Adam(part)
+        for step in range(how.steps):
+            outputs = runner.run(feed)
+            adam.step({name: outputs[order[1]]}, {name: rate_at(step, how.steps, rate, WARM_UP)})
+            np.clip(part[name], low, high, out=part[name])
+    return replace(samples, arrays={name: array}, labels=None, source=f"{samples.source}, inverted")
+
+
+WARM_UP = 5
+_CLASSES = "class_targets"
+
+
+def _class_targets(count: int, classes: int, generator: np.random.Generator) -> NDArray[np.float32]:
+    """One-hot rows, every class as often as any other."""
+    chosen = generator.permutation(np.arange(count) + generator.integers(classes)) % classes
+    rows: NDArray[np.float32] = np.eye(classes, dtype=np.float32)[chosen]
+    return rows
+
+
+def _objective(model: Model, samples: Samples, batch: int) -> tuple[GradientGraph, str, int | None] | None:
+    """Write the loss behind the model, and its gradient; None where there are no statistics."""
+    copy = model.clone()
+    shapes = infer_shapes(copy, batch_shapes(samples, batch))
+    tape = Tape(copy.graph, np.float32, copy.opset, "inversion")
+    promised = [
+        (value, known)
+        for node in list(copy.graph)
+        for value in node.outputs
+        if (known := channel_statistics(value)) is not None and len(shapes.get(name_of(value), ())) >= 2
+    ]
+    if not promised:
+        return None
+    parts = []
+    for value, known in promised:
+        shape = [int(size or 1) for size in shapes[name_of(value)]]
+        least = LEAST_DEVIATION * float(np.median(known.deviation))
+        deviation = np.maximum(known.deviation, max(least, 1e-6))
+        parts += _moment_losses(tape, value, shape, known.mean, deviation, len(promised))
+    output = copy.graph.outputs[0]
+    classes = _class_count(shapes.get(name_of(output), ()))
+    if classes is not None:
+        parts.append(_class_loss(tape, copy, output, (batch, classes)))
+    parts += _roughness(tape, copy.graph.inputs[0], samples)
+    loss = tape.total(parts)
+    graph = gradient_graph(copy, [name_of(loss)], [samples.inputs[0].name], _all_shapes(samples, batch, classes))
+    return graph, name_of(loss), classes
+
+
+def _all_shapes(samples: Samples, batch: int, classes: int | None) -> dict[str, tuple[int, ...]]:
+    shapes = dict(batch_shapes(samples, batch))
+    return shapes if classes is None else {**shapes, _CLASSES: (batch, classes)}
+
+
+def _moment_losses(
+    tape: Tape,
+    value: ir.Value,
+    shape: Sequence[int],
+    mean: NDArray[np.float64],
+    deviation: NDArray[np.float64],
+    tensors: int,
+) -> list[ir.Value]:
+    """How far the channels' mean and deviation are from those promised, as two numbers."""
+    axes = [0, *range(2, len(shape))]
+    count = float(np.prod([shape[axis] for axis in axes]))
+    column = (1, shape[1], *[1] * (len(shape) - 2))
+    found = tape.scaled(tape.sum(value, axes, keepdims=True), 1 / count)
+    centred = tape.op("Sub", value, found)
+    variance = tape.scaled(tape.sum(tape.op("Mul", centred, centred), axes, keepdims=True), 1 / count)
+    root = tape.op("Sqrt", tape.op("Add", variance, tape.number(1e-8)))
+    losses = []
+    for actual, wanted in ((found, mean), (root, deviation)):
+        off = tape.op("Sub", actual, tape.array(wanted.reshape(column)))
+        relative = tape.op("Div", off, tape.array(deviation.reshape(column)))
+        square = tape.op("ReduceSumSquare", relative, attributes={"keepdims": 0})
+        losses.append(tape.scaled(square, 1 / (shape[1] * tensors)))
+    return losses
+
+
+def _class_count(shape: Sequence[int | None]) -> int | None:
+    """How many classes the output tells apart: None where it is no row of two scores or more."""
+    wide = [int(size) for size in shape[1:] if size is not None and size > 1]
+    return wide[0] if len(wide) == 1 and None not in shape else None
+
+
+def _class_loss(tape: Tape, model: Model, output: ir.Value, shape: tuple[int, int]) -> ir.Value:
+    targets = ir.Value(name=_CLASSES, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+    model.graph.inputs.append(targets)
+    scores = tape.reshape(output, shape)
+    maker = output.producer()
+    if maker is not None and maker.op_type == "Softmax":
+        likely = tape.op("Log", tape.op("Add", scores, tape.number(1e-6)))
+    else:
+        likely = tape.op("LogSoftmax", scores, attributes={"axis": 1})
+    total = tape.op("ReduceSum", tape.op("Mul", likely, targets), attributes={"keepdims": 0})
+    return tape.scaled(total, -CLASS / shape[0])
+
+
+def _roughness(tape: Tape, value: ir.Value, samples: Samples) -> list[ir.Value]:
+    """The mean squared difference of neighbours along height and width, over the inputs' variance."""
+    entry = samples.inputs[0]
+    layout = picture_layout(entry.shape)
+    if layout is None or len(entry.shape) != 3:
+        return []
+    variance = max(float(samples.arrays[entry.name].var()), 1e-12)
+    axes = (1, 2) if layout[1] else (2, 3)
+    losses = []
+    for axis in axes:
+        size = entry.shape[axis - 1]
+        later, sooner = (tape.slice(value, [start], [stop], [axis]) for start, stop in ((1, size), (0, size - 1)))
+        square = tape.op("ReduceSumSquare", tape.op("Sub", later, sooner), attributes={"keepdims": 0})
+        losses.append(tape.scaled(square, SMOOTH / (variance * samples.arrays[entry.name][0].size * 64)))
+    return losses

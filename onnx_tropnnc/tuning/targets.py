@@ -1,0 +1,119 @@
+"""What a compressed model is to reproduce: the original's outputs, and tensors inside that both models still share.
+
+A tensor that no merge touched has the same name and shape in both models, and means the same: the outputs of residual
+blocks whose stream was kept, for instance. Layers learn more from such near targets than from the outputs alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.layers import is_layer
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import to_proto
+from onnx_tropnnc.graph.shapes import Shapes
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.running.sessions import Runner
+
+__all__ = ["Targets", "shared_tensors"]
+
+_POOLS = ("AveragePool", "GlobalAveragePool", "MaxPool", "ReduceMean")
+NOTHING = 1e-12
+"""A tensor whose values vary less than this is constant: there is nothing to learn from it."""
+
+
+def shared_tensors(student: Model, teacher: Model, student_shapes: Shapes, teacher_shapes: Shapes) -> tuple[str, ...]:
+    """Return the names of tensors inside that both models have in the same shape, in the student's order.
+
+    Of several that follow each other without weights between them (sum, ReLU) the last one is returned: the one that
+    a layer or a pool reads.
+    """
+    there = {name_of(value) for node in teacher.graph for value in node.outputs}
+    depending = _behind_weights(student)
+    found = []
+    for node in student.graph:
+        for value in node.outputs:
+            name = name_of(value)
+            shape = student_shapes.get(name)
+            if name not in there or value not in depending or value.is_graph_output() or shape is None:
+                continue
+            readers = {use.node for use in value.uses()}
+            read = any(is_layer(reader) or reader.op_type in _POOLS for reader in readers)
+            if read and None not in shape and shape == teacher_shapes.get(name) and len(shape) > 1:
+                found.append(name)
+    return tuple(found)
+
+
+def _behind_weights(model: Model) -> set[ir.Value]:
+    """The tensors that depend on a layer's weights."""
+    found: set[ir.Value] = set()
+    for node in model.graph:
+        if is_layer(node) or any(value in found for value in node.inputs):
+            found.update(node.outputs)
+    return found
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The original's tensors on samples: kept for all of them, or computed for each batch where memory is short.
+
+    Attributes:
+        names: of the tensors.
+        runner: the original with these tensors as its outputs.
+        samples: what it is run on.
+        batch: samples a run.
+        kept: the tensors of all samples, or None.
+    """
+
+    names: tuple[str, ...]
+    runner: Runner
+    samples: Samples
+    batch: int
+    kept: tuple[NDArray[Any], ...] | None
+
+    @staticmethod
+    def of(teacher: Model, names: Sequence[str], samples: Samples, batch: int, *, keep: bool) -> "Targets":
+        """Load the original, whose batch is `batch`, and run it where its tensors are to be kept.
+
+        Raises:
+            NotRunnable: onnxruntime cannot run it.
+        """
+        probe = teacher.clone()
+        values = {name_of(value): value for node in probe.graph for value in node.outputs}
+        probe.graph.outputs.clear()
+        probe.graph.outputs.extend(values[name] for name in names)
+        for value in probe.graph.outputs:
+            value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
+        targets = Targets(tuple(names), Runner.load(to_proto(probe), spinning=False), samples, batch, None)
+        if not keep:
+            return targets
+        starts = range(0, samples.count, batch)
+        runs = [targets.at(np.arange(start, min(start + batch, samples.count))) for start in starts]
+        return Targets(
+            targets.names, targets.runner, samples, batch, tuple(map(np.concatenate, zip(*runs, strict=True)))
+        )
+
+    def at(self, positions: NDArray[np.int64]) -> list[NDArray[Any]]:
+        """Return the tensors of the samples at these positions; at most a batch of them."""
+        if self.kept is not None:
+            return [tensor[positions] for tensor in self.kept]
+        # the batch is fixed: what is missing is filled with the last sample
+        filled = np.concatenate([positions, np.repeat(positions[-1:], self.batch - len(positions))])
+        feed = {name: array[filled] for name, array in self.samples.arrays.items()}
+        return [tensor[: len(positions)] for tensor in self.runner.run(feed)]
+
+    def scales(self, most: int) -> Mapping[str, float]:
+        """Return per tensor the variance of its values around their channel's mean, on at most `most` samples."""
+        places = np.linspace(0, self.samples.count - 1, min(most, self.samples.count)).astype(np.int64)
+        parts = [self.at(places[start : start + self.batch]) for start in range(0, len(places), self.batch)]
+        found = {}
+        for name, *tensors in zip(self.names, *parts, strict=True):
+            tensor = np.concatenate(tensors)
+            others = (0, *range(2, tensor.ndim))
+            found[name] = float(np.mean((tensor - tensor.mean(axis=others, keepdims=True)) ** 2, dtype=np.float64))
+        return found

@@ -1,0 +1,113 @@
+"""tune(): let all weights of a compressed model learn together from the original.
+
+    start    a compressed model, each of its layers solved by itself
+    learn    all weights together, so that outputs and shared tensors come out as the original's; no labels are used
+    keep     the weights that were best on samples held out of the learning, where they are better than the start's
+
+How long it learns is a budget of multiply-accumulates and not of seconds, so that the same input gives the same output.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.errors import NotDifferentiable, NotRunnable
+from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import Shapes, infer_shapes, shapes_of
+from onnx_tropnnc.graph.sizes import size_of
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.variants import with_variants
+from onnx_tropnnc.tuning.batching import Unbatched, batch_shapes, batched
+from onnx_tropnnc.tuning.distillation import Student, Training, write_weights
+from onnx_tropnnc.tuning.targets import Targets, shared_tensors
+
+__all__ = ["Tuning", "tune"]
+
+BATCH = 64
+"""Samples a step. Below 32 the gradients of the last layers are mostly noise; twice as many learn half as often."""
+HELD_OUT = 8
+"""Every eighth sample is held out."""
+VARIANTS = 8
+"""So many times the samples are there, shifted and mirrored, where these are pictures."""
+EPOCHS = 80
+"""How many times each sample may be learnt from, variants of it included: 512 pictures overfit after 200."""
+FEWEST_STEPS = 20
+"""Fewer are all warm-up."""
+COST_OF_A_STEP = 3
+"""Multiply-accumulates of a step, in units of the forward pass: that, and the gradients of inputs and of weights."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a model is tuned.
+
+    Attributes:
+        budget: multiply-accumulates that the whole may take.
+        rate: of Adam, in units of each weight tensor's root mean square.
+        memory: bytes that the original's tensors may take; beyond, they are computed at every step anew.
+        seed: of the order of samples and of their variants.
+    """
+
+    budget: int
+    rate: float = 0.03
+    memory: int = 2**30
+    seed: int = 0
+
+
+def tune(model: Model, reference: Model, samples: Samples, how: Tuning) -> tuple[Change, ...]:
+    """Change the model's weights so that it computes more nearly what `reference` does; say what came of it.
+
+    Args:
+        model: the compressed model; its constants are changed in place where that makes it better.
+        reference: the model before it was compressed, its tensors under the same names.
+        samples: what to learn from, each once: variants are made here.
+        how: how long and how fast.
+    """
+    try:
+        return _tune(model, reference, samples, how)
+    except (NotDifferentiable, NotRunnable) as error:
+        return (Note(f"not tuned: {error}"),)
+
+
+def _tune(model: Model, reference: Model, samples: Samples, how: Tuning) -> tuple[Change, ...]:
+    learning, held = samples.split(HELD_OUT)
+    batch = min(BATCH, held.count, learning.count)
+    student, teacher = (batched(each, samples, batch) for each in (model, reference))
+    for whole in (student, teacher):
+        if isinstance(whole, Unbatched):
+            return (Note(f"not tuned: {whole.reason}"),)
+    assert isinstance(student, Model) and isinstance(teacher, Model)
+    steps = _steps(model, reference, learning, batch, how.budget)
+    if steps < FEWEST_STEPS:
+        return (Note(f"not tuned: the budget is enough for {max(0, steps)} steps of {batch} samples"),)
+    learning = with_variants(learning, VARIANTS * learning.count, how.seed)
+    shapes = infer_shapes(student, batch_shapes(samples, batch))
+    outputs = [name_of(value) for value in student.graph.outputs if None not in shapes.get(name_of(value), (None,))]
+    inner = shared_tensors(student, teacher, shapes, infer_shapes(teacher, batch_shapes(samples, batch)))
+    names = [*outputs, *inner]
+    keep = _bytes_each(names, shapes, batch) * (learning.count + held.count) <= how.memory
+    targets = Targets.of(teacher, names, learning, batch, keep=keep)
+    judging = Targets.of(teacher, names, held, batch, keep=keep)
+    trained = Student(student, shapes, samples, batch, targets.scales(4 * batch))
+    before, after = trained.learn(targets, Training(steps, how.rate), judging, how.seed)
+    notes = [Note(f"no gradient through {end.node}: {end.reason}") for end in trained.ended]
+    if not after < before:
+        return (*notes, Note(f"not tuned: {steps} steps made the outputs' error no smaller"))
+    write_weights(model, trained.weights)
+    errors = f"{100 * np.sqrt(before):.1f} % to {100 * np.sqrt(after):.1f} %"
+    return (*notes, Note(f"all weights were tuned together in {steps} steps: the outputs' error went from {errors}"))
+
+
+def _steps(model: Model, reference: Model, learning: Samples, batch: int, budget: int) -> int:
+    """How many steps the budget pays for, after the original was run on all samples; no more than EPOCHS make."""
+    cost = COST_OF_A_STEP * batch * max(1, size_of(model, shapes_of(model)).macs or 0)
+    first = VARIANTS * learning.count * (size_of(reference, shapes_of(reference)).macs or 0)
+    return min((budget - first) // cost, EPOCHS * learning.count // batch)
+
+
+def _bytes_each(names: list[str], shapes: Shapes, batch: int) -> int:
+    """Bytes that the tensors of one sample take in float32."""
+    sizes = (np.prod([int(size or 1) for size in shapes[name]], dtype=np.int64) for name in names)
+    return int(4 * sum(sizes) // batch)
