@@ -1,7 +1,7 @@
 """Graphs inside the graph: the bodies of If, Loop and Scan.
 
-A body reads what stands in it, and captures what stands around it; its nodes see names of both. Two bodies beside each
-other may call different tensors the same.
+The nodes of a body read tensors of the body and tensors of the graphs around it ("captured"), both by name. Two bodies
+beside each other may use one name for different tensors.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ __all__ = ["bodies_of", "body_owners"]
 
 
 def bodies_of(node: ir.Node) -> Iterator[ir.Graph]:
-    """The graphs that the node holds."""
+    """Yield the graphs that are attributes of the node."""
     for attribute in node.attributes.values():
         if attribute.is_ref():
             continue
@@ -23,5 +23,5 @@ def bodies_of(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def body_owners(graph: ir.Graph) -> Mapping[ir.Graph, ir.Node]:
-    """Per body inside `graph`, however deep, the node that holds it."""
+    """Return for each body inside `graph`, however deep, the node that holds it."""
     return {body: node for node in graph.all_nodes() for body in bodies_of(node)}

@@ -1,6 +1,6 @@
 """Constant tensors wherever they stand: an initializer or the output of a Constant node.
 
-Exporters write weights in both places; every other room reads and writes them through these functions.
+Exporters write weights in both places, so every other module reads and writes weights through these functions.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The tensor that `value` always holds, or None where it is computed at run time (or absent)."""
+    """Return the tensor that `value` always holds, or None where it is computed at run time (or absent)."""
     if value is None:
         return None
     if value.is_initializer():
@@ -34,12 +34,12 @@ def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     if node is None or node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
     if "sparse_value" in node.attributes:
-        return None  # its elements are written nowhere as a tensor
+        return None  # onnx-ir has no tensor that holds the elements of a sparse one
     return ir.convenience.get_const_tensor(value)
 
 
 def array_of(value: ir.Value | None) -> NDArray[np.generic] | None:
-    """The constant's elements, read-only, or None where `value` is no constant.
+    """Return the constant's elements, read-only, or None where `value` is no constant.
 
     Raises:
         InputModelError: the tensor's data does not have the size that its shape promises.
@@ -55,33 +55,33 @@ def array_of(value: ir.Value | None) -> NDArray[np.generic] | None:
 
 
 def dims_of(value: ir.Value | None) -> tuple[int, ...] | None:
-    """The constant's shape without reading its data, or None where `value` is no constant."""
+    """Return the constant's shape without reading its data, or None where `value` is no constant."""
     tensor = constant_tensor(value)
     return None if tensor is None else shape_of(tensor)
 
 
 def shape_of(tensor: ir.TensorProtocol) -> tuple[int, ...]:
-    """A tensor's dimensions as plain integers."""
+    """Return a tensor's dimensions as plain integers."""
     return tuple(int(d) for d in tensor.shape.numpy())
 
 
 def label(node: ir.Node) -> str:
-    """How messages call a node."""
+    """Return what messages call a node: its name, or its operator and first output where it has no name."""
     return node.name or f"{node.op_type} of {name_of(node.outputs[0])}"
 
 
 def name_of(value: ir.Value) -> str:
-    """A value's name; onnx-ir leaves it open whether there is one, a model on disk always has it."""
+    """Return a value's name; onnx-ir allows values without one, files do not."""
     return value.name or ""
 
 
 def is_floating(tensor: ir.TensorProtocol) -> bool:
-    """Whether the tensor holds floating-point numbers: what "parameters" counts."""
+    """Whether the tensor holds floating-point numbers, which count as parameters."""
     return tensor.dtype.is_floating_point()
 
 
 def set_array(value: ir.Value, array: NDArray[np.generic]) -> None:
-    """Write the constant where it stands, keeping its name and element type."""
+    """Replace the constant's elements, in an initializer or a Constant node; it keeps its name and element type."""
     old = constant_tensor(value)
     if old is None:
         raise TypeError(f"{value.name} is no constant")
@@ -98,7 +98,10 @@ def set_array(value: ir.Value, array: NDArray[np.generic]) -> None:
 
 
 def own_input(node: ir.Node, slot: int, readers: int) -> ir.Value:
-    """The constant at input `slot`, copied to a new initializer first where more than `readers` inputs read it."""
+    """Return the constant at input `slot`, copied to a new initializer first where more than `readers` inputs read it.
+
+    An edit for one reader must not change what the others read.
+    """
     value = node.inputs[slot]
     tensor = constant_tensor(value)
     if value is None or tensor is None:
@@ -112,7 +115,7 @@ def own_input(node: ir.Node, slot: int, readers: int) -> ir.Value:
 
 
 def add_initializer(node: ir.Node, wanted: str, array: NDArray[np.generic]) -> ir.Value:
-    """A new initializer of the graph in which `node` stands, named `wanted` where that is free."""
+    """Return a new initializer of the graph in which `node` stands, named `wanted` where that name is free."""
     graph = node.graph
     if not isinstance(graph, ir.Graph):
         raise TypeError(f"{node.name} stands in no graph")
@@ -128,7 +131,7 @@ def add_initializer(node: ir.Node, wanted: str, array: NDArray[np.generic]) -> i
 
 
 def remove_unread(value: ir.Value | None) -> None:
-    """Take a constant out of the graph where nothing reads it any more."""
+    """Remove a constant from the graph where nothing reads it any more."""
     if value is None or value.uses() or value.is_graph_output():
         return
     node, graph = value.producer(), value.graph
@@ -142,7 +145,7 @@ def remove_unread(value: ir.Value | None) -> None:
 
 
 def _around(graph: ir.Graph) -> set[ir.Graph]:
-    """A body's outer graphs, as far as it captures something of them."""
+    """Return a body with the graphs around it, as far as the body reads tensors of them."""
     found = {graph}
     waiting = [graph]
     while waiting:
@@ -154,7 +157,7 @@ def _around(graph: ir.Graph) -> set[ir.Graph]:
 
 
 def _free_name(graph: ir.Graph, wanted: str, around: set[ir.Graph]) -> str:
-    """`wanted`, or it with a number where a value of that name exists."""
+    """Return `wanted`, with a number appended where a value of that name exists."""
     nodes = [node for outer in around for node in outer.all_nodes()]
     taken = {v.name for n in nodes for v in n.outputs} | {v.name for v in graph.inputs}
     for inner in {n.graph for n in nodes if n.graph is not None} | around:

@@ -1,9 +1,9 @@
-"""Conv, ConvTranspose, Gemm and MatMul as one thing: rows of inputs times a matrix, plus a bias.
+"""Conv, ConvTranspose, Gemm and MatMul in one form: rows of inputs times a matrix, plus a bias.
 
     y = U W + b      U: (s, d) one row an output position      W: (d, m)      b: (m,)
 
 A grouped convolution is several of them side by side: W is (groups, d, m / groups). Columns of U run over kernel
-offsets first, then input channels, as im2col.patches returns them. A MatMul's bias is the Add behind it.
+offsets first, then input channels, as im2col returns them. A MatMul's bias is what an Add behind it adds.
 """
 
 import math
@@ -44,7 +44,7 @@ Array = NDArray[Any]
 
 
 def solving_refusal(node: ir.Node) -> str | None:
-    """Why the node's weights cannot be solved for, or None where they can."""
+    """Return why the node's weights cannot be solved for, or None where they can."""
     if not is_layer(node):
         return f"{node.op_type} has no weight matrix"
     tensor = constant_tensor(node.inputs[weight_slot(node)])
@@ -65,7 +65,7 @@ def solving_refusal(node: ir.Node) -> str | None:
 
 
 class LinearLayer:
-    """A node as rows times a matrix; `solving_refusal` must have nothing against it."""
+    """A node as rows times a matrix; `solving_refusal` of the node must be None."""
 
     def __init__(self, node: ir.Node) -> None:
         self.node = node
@@ -76,24 +76,24 @@ class LinearLayer:
 
     @property
     def data(self) -> ir.Value:
-        """The tensor that it reads."""
+        """The tensor that the layer reads."""
         value = self.node.inputs[1 - self.slot]
         assert value is not None
         return value
 
     @property
     def output(self) -> ir.Value:
-        """The tensor that it makes."""
+        """The tensor that the node computes, without the bias that an Add behind it adds."""
         return self.node.outputs[0]
 
     @property
     def channel_axis(self) -> int:
-        """The axis of its input's and its output's channels."""
+        """The axis of the channels, in the layer's input and its output."""
         return 1 if self.is_convolution else (-1 if self.slot == 1 else -2)
 
     @property
     def biased(self) -> ir.Value:
-        """The tensor that has the bias in it: its own output, or for a MatMul that of the Add behind it."""
+        """The tensor that contains the bias: the node's output, or that of the Add behind a MatMul."""
         if self.node.op_type != "MatMul" or self._bias_behind is None:
             return self.output
         return self._bias_behind[0].outputs[0]
@@ -106,7 +106,7 @@ class LinearLayer:
         return dims
 
     def matrix(self) -> NDArray[np.float64]:
-        """(groups, d, m / groups) the weights."""
+        """Return the weights as (groups, d, m / groups)."""
         weight = np.asarray(array_of(self.node.inputs[self.slot]), np.float64)
         if not self.is_convolution:
             return factor(self.node, "alpha") * (weight.T if self._is_transposed else weight)[None]
@@ -116,7 +116,7 @@ class LinearLayer:
         return moved.reshape(self.groups, -1, moved.shape[-1])
 
     def bias(self) -> NDArray[np.float64]:
-        """(m,) the node's own bias, zeros where it has none."""
+        """Return the node's own bias as (m,), zeros where it has none."""
         zeros = np.zeros(self._outputs)
         bias = self._own_bias
         if bias is None:
@@ -127,30 +127,30 @@ class LinearLayer:
 
     @property
     def missing_bias(self) -> int:
-        """How many numbers it gains when it is solved: its outputs where it has no bias yet, else 0."""
+        """How many parameters solving adds to the layer: one an output where it has no bias yet, else 0."""
         behind = self.node.op_type == "MatMul" and self._bias_behind is not None
         return 0 if behind or self._own_bias is not None else self._outputs
 
     def whole_bias(self) -> NDArray[np.float64] | None:
-        """(m,) what is added to the product: the node's own bias, or a MatMul's behind it; None where it has none."""
+        """Return what is added to the product as (m,): the own bias, or a MatMul's behind it, or None."""
         if self.node.op_type != "MatMul":
             return None if self._own_bias is None else self.bias()
         behind = self._bias_behind
         return None if behind is None else np.asarray(array_of(behind[0].inputs[behind[1]]), np.float64).reshape(-1)
 
     def give_bias(self) -> None:
-        """A MatMul without an Add behind it gets one, of zeros; it takes the name of the MatMul's output."""
+        """Insert an Add of zeros behind a MatMul that has none; the sum takes the name of the MatMul's output."""
         if self.node.op_type == "MatMul" and self._bias_behind is None:
             _add_zeros_behind(self.node, self._column_shape, self._dtype)
 
     def drop_zero_bias(self) -> None:
-        """Take the Add behind a MatMul away where it adds nothing."""
+        """Remove the Add behind a MatMul where it adds only zeros."""
         found = self._bias_behind if self.node.op_type == "MatMul" else None
         if found is not None and not np.any(np.asarray(array_of(found[0].inputs[found[1]]))):
             _remove_add(self.node, *found)
 
     def write(self, matrix: NDArray[np.float64], added: NDArray[np.float64] | None) -> None:
-        """New weights, and what is added to the bias, if anything; other readers of the old ones keep them."""
+        """Write new weights, and add `added` to the bias; other nodes that read the old weights keep them."""
         set_array(own_input(self.node, self.slot, 1), self._stored(matrix))
         if added is None:
             return
@@ -181,12 +181,12 @@ class LinearLayer:
 
     @property
     def _column_shape(self) -> tuple[int, ...]:
-        """The shape of a bias that an Add behind the node needs."""
+        """The shape that a bias in an Add behind the node must have."""
         return (self._outputs,) if self.slot == 1 else (self._outputs, 1)
 
     @property
     def _bias_behind(self) -> tuple[ir.Node, int] | None:
-        """The Add that is the only reader of a MatMul, and its input with one constant a channel."""
+        """The Add that is the only reader of a MatMul, and its input that is a constant with one entry a channel."""
         uses = list(self.output.uses())
         if len(uses) != 1 or uses[0].node.op_type != "Add" or self.output.is_graph_output():
             return None
@@ -197,7 +197,7 @@ class LinearLayer:
         return (add, slot) if fits else None
 
     def _stored(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The matrix as the weight is stored."""
+        """Return the matrix in the layout in which the weight is stored."""
         if not self.is_convolution:
             plain = matrix[0] / factor(self.node, "alpha")
             return np.asarray(plain.T if self._is_transposed else plain)
@@ -215,7 +215,7 @@ class LinearLayer:
         set_array(value, old + added.reshape(old.shape))
 
     def _write_bias(self, added: NDArray[np.float64]) -> None:
-        """Into the bias where it stands, or a new one; Gemm's beta multiplies what is stored."""
+        """Write into the node's bias, or a new one; what is stored is divided by Gemm's beta."""
         old = self._own_bias
         if old is None and factor(self.node, "beta") != 1.0:
             self.node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
@@ -232,6 +232,7 @@ class LinearLayer:
 
 
 def _add_zeros_behind(node: ir.Node, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+    """Insert `Add(output, zeros)` behind the node; the sum takes the output's name, readers and knowledge."""
     output, graph = node.outputs[0], node.graph
     if not isinstance(graph, ir.Graph):
         raise TypeError(f"{node.name} stands in no graph")
@@ -248,6 +249,7 @@ def _add_zeros_behind(node: ir.Node, shape: tuple[int, ...], dtype: np.dtype[np.
 
 
 def _remove_add(node: ir.Node, add: ir.Node, slot: int) -> None:
+    """Remove the Add behind the node; the node's output takes its name, readers and knowledge."""
     output, made, graph, bias = node.outputs[0], add.outputs[0], node.graph, add.inputs[slot]
     assert graph is not None
     name = name_of(made)

@@ -2,8 +2,9 @@
 
     w = s (q - z)         q: integers; s, z: one for the whole weight, or one an entry along `axis`
 
-`dequantized` gives w. `Quantization.apply` gives q for a w that was changed: the same integers where w was only cut,
-rounded ones where it was merged or solved, on a coarser step s' >= s where they would not fit any more.
+`Quantization.weights` computes w. `Quantization.apply` computes q for a w that was changed: the same integers where
+channels were only removed from w, rounded ones where w was merged or solved, on a larger step s' >= s where they would
+leave the range of their type.
 """
 
 from collections.abc import Sequence
@@ -32,16 +33,16 @@ _RANGES = {
 
 @dataclass(frozen=True, eq=False)
 class Quantization:
-    """How a weight was stored.
+    """How a weight is stored as integers.
 
     Attributes:
         node: the name of its DequantizeLinear.
         names: of its integers, its steps and its zero points ("" where it had none).
         dtype: the integers' type.
-        axis: where steps are one an entry; None: one for the whole weight.
-        steps: s, one number or a vector, in the shape that the file has it in.
+        axis: the weight's axis that has a step for each entry; None: one step for the whole weight.
+        steps: s, one number or a vector, in the shape that the file gives it.
         zeros: z, in the same shape.
-        integers: q as it came.
+        integers: q as the file gives it.
     """
 
     node: str
@@ -53,24 +54,25 @@ class Quantization:
     integers: Array
 
     def cut(self, axis: int, stays: NDArray[np.bool_]) -> "Quantization":
-        """The quantization of the entries along `axis` that stay."""
+        """Return the quantization of the entries along `axis` that stay."""
         integers = np.compress(stays, self.integers, axis)
         if axis != self.axis:
             return replace(self, integers=integers)
         return replace(self, integers=integers, steps=self.steps[stays], zeros=self.zeros[stays])
 
     def transposed(self, order: Sequence[int]) -> "Quantization":
-        """The quantization of the transposed weight; axis i of it is axis order[i] of this one."""
+        """Return the quantization of the transposed weight, whose axis i is axis order[i] of this one."""
         axis = None if self.axis is None else list(order).index(self.axis)
         return replace(self, integers=np.ascontiguousarray(self.integers.transpose(order)), axis=axis)
 
     def weights(self) -> Array:
-        """w, as DequantizeLinear computes it."""
+        """Return w, as DequantizeLinear computes it."""
         difference = self.integers.astype(np.int64) - self._spread(self.zeros).astype(np.int64)
         return np.asarray(difference.astype(self.steps.dtype) * self._spread(self.steps))
 
     def apply(self, weights: Array) -> tuple[Array, Doubles]:
-        """q of changed weights, and by what each step has to be multiplied so that they fit."""
+        """Return q of changed weights, and what each step has to be multiplied by so that q stays in its range."""
+        # a weight that is still what the integers gave is not rounded a second time
         if weights.shape == self.integers.shape and np.array_equal(weights, self.weights()):
             return self.integers, np.ones(self.steps.size)
         low, high = _RANGES[self.dtype]
@@ -81,25 +83,28 @@ class Quantization:
         return np.clip(rounded, low, high).astype(self.integers.dtype), factors
 
     def rescaled(self, integers: Array, factors: Doubles) -> "Quantization":
-        """New integers on steps that are `factors` times as long."""
-        longer = self.steps * factors.reshape(self.steps.shape)
-        return replace(self, integers=integers, steps=longer.astype(self.steps.dtype))
+        """Return the quantization of new integers on steps that are `factors` times as large."""
+        larger = self.steps * factors.reshape(self.steps.shape)
+        return replace(self, integers=integers, steps=larger.astype(self.steps.dtype))
 
     def _spread(self, entries: Array) -> Array:
-        """One number for each entry along the axis, to be combined with the weight."""
+        """Return one number for each entry along the axis, in a shape that broadcasts against the weight."""
         shape = [1] * self.integers.ndim
         if self.axis is not None:
             shape[self.axis] = -1
         return entries.reshape(shape)
 
     def _largest(self, shares: Doubles) -> Doubles:
-        """The largest share of each step's range that is needed, 1 at least."""
+        """Return for each step the largest share of its range that is needed, 1 at least: steps never shrink."""
         others = tuple(a for a in range(shares.ndim) if a != self.axis)
         return np.atleast_1d(np.maximum(shares.max(axis=others, initial=1.0), 1.0))
 
 
 def _share(values: Doubles, room: Doubles) -> Doubles:
-    """values / room; where half a step more than the room still rounds into it, and where there is none, no more."""
+    """Return values / room, but 1 where a value already rounds into the range, and where there is no room at all.
+
+    Half a step more than the room still rounds into it; unsigned integers with zero point 0 have no room below.
+    """
     fits = (values <= room + 0.5) | (room <= 0)
     return np.where(fits, 1.0, values / np.where(room <= 0, 1.0, room))
 
@@ -114,7 +119,7 @@ def is_quantized_weight(node: ir.Node) -> bool:
 
 
 def quantization_refusal(node: ir.Node) -> str | None:
-    """Why the weight of a DequantizeLinear of constants stays as it is stored, or None."""
+    """Return why the weight of a DequantizeLinear of constants stays stored as it is, or None where it can change."""
     tensor, steps = constant_tensor(node.inputs[0]), dims_of(node.inputs[1])
     if tensor is None or tensor.dtype not in _RANGES:
         return f"is quantized to {tensor.dtype.name.lower() if tensor else 'nothing'}"
@@ -124,7 +129,7 @@ def quantization_refusal(node: ir.Node) -> str | None:
 
 
 def quantization_of(node: ir.Node) -> Quantization:
-    """How the weight of such a node is stored; `quantization_refusal` must have nothing against it."""
+    """Return how the weight of such a node is stored; `quantization_refusal` of the node must be None."""
     integers, steps = array_of(node.inputs[0]), array_of(node.inputs[1])
     tensor = constant_tensor(node.inputs[0])
     assert integers is not None and steps is not None and tensor is not None
@@ -144,6 +149,6 @@ def quantization_of(node: ir.Node) -> Quantization:
 
 
 def dequantized(value: ir.Value | None) -> ir.Value | None:
-    """The stored integers of a weight behind a DequantizeLinear; every other value itself."""
+    """Return the stored integers of a weight behind a DequantizeLinear; any other value itself."""
     node = None if value is None else value.producer()
     return node.inputs[0] if node is not None and is_quantized_weight(node) else value

@@ -1,7 +1,8 @@
 """Shapes of all tensors, for given input shapes, without touching the model.
 
-Shape inference is onnx's own, on a copy without its large tensors. Analysis wants numbers, not symbols, so dynamic
-dimensions are given values first; a batch of BATCH samples, a prime, cannot be mistaken for anything else.
+Shapes come from onnx's own shape inference, run on a copy of the model without its large tensors. The analysis needs
+numbers, not symbols, so dynamic dimensions are given values first; a batch of BATCH samples, a prime, cannot be
+mistaken for another dimension.
 """
 
 import re
@@ -37,7 +38,9 @@ __all__ = [
 BATCH = 997
 """A prime that no picture, kernel or layer has as its size."""
 _LARGE = 1000
+"""Elements above which a constant is left out of shape inference: targets of Reshape and the like have a few."""
 _HUGE = 1_000_000
+"""Elements above which `structure` leaves data out: 4 MB of float32 would only be copied to and fro."""
 SHAPE_LOGIC = frozenset(
     ("Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Identity", "Max", "Min", "Mod")
     + ("Mul", "Neg", "Range", "ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where")
@@ -54,7 +57,7 @@ Shapes = Mapping[str, tuple[int | None, ...]]
 
 
 def shapes_of(model: Model) -> Shapes:
-    """The shapes of the model's tensors when a batch of BATCH samples goes in (as many as it takes, where fixed)."""
+    """Return the shapes of the model's tensors for a batch of BATCH samples, or of its own size where that is fixed."""
     try:
         resolved = resolve_shapes(input_specs_of(model), model.input_shapes)
     except SampleError:
@@ -65,13 +68,13 @@ def shapes_of(model: Model) -> Shapes:
 
 
 def input_specs_of(model: Model) -> tuple[InputSpec, ...]:
-    """The inputs that a caller must give, without making a proto of the whole model."""
+    """Return the inputs that a caller must give, without making a proto of the whole model."""
     inputs = [ir.serde.serialize_value(v) for v in model.graph.inputs if not v.is_initializer()]
     return input_specs(onnx.ModelProto(graph=onnx.GraphProto(input=inputs)))
 
 
 def infer_shapes(model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
-    """The shape of every tensor of the main graph when the inputs have `input_shapes`."""
+    """Return the shape of every tensor of the main graph when the inputs have `input_shapes`."""
     copy = _skeleton(model.ir)
     for value in copy.graph.inputs:
         if name_of(value) in input_shapes:
@@ -101,12 +104,12 @@ def forget_shapes(model: ir.Model) -> None:
 
 
 def inferred_model(model: ir.Model) -> onnx.ModelProto:
-    """A proto of the model's structure with every shape inferred afresh, symbols kept; large tensors are left out."""
+    """Return a proto of the model without large tensors, with every shape inferred afresh and symbols kept."""
     return _inferred(_skeleton(model))
 
 
 def inference_error(model: ir.Model) -> str | None:
-    """What onnx finds wrong with a node of the default operators (ranks, axes, sizes), or None."""
+    """Return what onnx finds wrong with a node of the default operators (ranks, axes, sizes), or None."""
     try:
         onnx.shape_inference.infer_shapes(ir.to_proto(_skeleton(model)), strict_mode=True)
     except onnx.shape_inference.InferenceError as error:
@@ -121,7 +124,7 @@ def inference_error(model: ir.Model) -> str | None:
 
 
 def structure(model: Model) -> onnx.ModelProto:
-    """A proto of the model's graph in which huge tensors have their type and dimensions, but no data; bodies' go."""
+    """Return a proto of the model in which huge tensors have a type and dimensions, but no data (none in bodies)."""
     skeleton = _skeleton(model.ir, _HUGE)
     large = set(model.graph.initializers) - set(skeleton.graph.initializers)
     inputs = {name_of(v) for v in model.graph.inputs}
@@ -156,7 +159,7 @@ def _shapes(inferred: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The bodies inside it first, so that what the graph around them says of a name counts."""
+    """Yield the graph after all bodies inside it: of one name in both, what the outer graph says is read last."""
     for node in graph.node:
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs):
@@ -165,7 +168,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def _fold_shape_logic(copy: ir.Model, found: Shapes) -> bool:
-    """Compute what only depends on known shapes, as old opsets' inference does not; whether that told anything new.
+    """Compute what only depends on known shapes, as old opsets' inference does not; return whether anything was new.
 
     A Reshape whose target is put together from Shape, Gather and Concat has no shape for onnx before opset 13.
     """
@@ -194,7 +197,7 @@ def _fold_shape_logic(copy: ir.Model, found: Shapes) -> bool:
 def _evaluated(
     node: ir.Node, found: Shapes, known: Mapping[str, NDArray[np.generic]], opsets: Mapping[str, int]
 ) -> NDArray[np.generic] | None:
-    """The node's only output where it follows from known shapes and small integers."""
+    """Return the node's only output where it follows from known shapes and small integers, else None."""
     if node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
         return None
     if node.op_type == "Constant":
@@ -220,7 +223,7 @@ def _evaluated(
 
 
 def evaluate(node: ir.Node, feeds: Mapping[str, NDArray[np.generic]], opsets: Mapping[str, int]) -> NDArray[np.generic]:
-    """The first output of one node, computed by onnx's own evaluator in the operator set of its model.
+    """Return the first output of one node, computed by onnx's own evaluator in the operator set of its model.
 
     Raises:
         EVALUATION_FAILURES: the operator does not take these inputs, or its output is huge or made of strings.
@@ -259,7 +262,7 @@ def _small(value: ir.Value | None, known: Mapping[str, NDArray[np.generic]]) -> 
 
 
 def _skeleton(model: ir.Model, most: int = _LARGE) -> ir.Model:
-    """A copy whose large initializers are inputs instead.
+    """Return a copy whose large initializers are inputs instead.
 
     Shapes of the default operators' outputs are cleared: what the file says may be stale or symbolic.
     """

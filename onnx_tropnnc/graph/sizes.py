@@ -21,7 +21,7 @@ __all__ = ["Size", "node_macs", "size_of"]
 
 @dataclass(frozen=True)
 class Size:
-    """`macs` is None where a shape that it needs is not known."""
+    """A model's size; `macs` is None where a shape that the count needs is not known."""
 
     parameters: int
     macs: int | None
@@ -29,32 +29,26 @@ class Size:
 
 
 def size_of(model: Model, shapes: Shapes) -> Size:
-    """The model's size; `shapes` are those of its tensors now."""
-    tensors = [t for graph in model.ir.graphs() for t in _tensors(graph)]
+    """Return the model's size; `shapes` are those of its tensors now."""
+    tensors = [tensor for graph in model.ir.graphs() for tensor in _tensors(graph)]
     macs = [node_macs(node, shapes) for node in model.graph]
     known = None if None in macs else sum(m or 0 for m in macs)
-    floating = sum(t.size for t in tensors if is_floating(t))
-    return Size(floating + sum(map(_elements, _integers(model))), known, sum(t.nbytes for t in tensors))
-
-
-def _integers(model: Model) -> set[ir.Value]:
-    """Stored weights behind a DequantizeLinear, each once."""
-    nodes = [node for node in model.graph.all_nodes() if is_quantized_weight(node)]
-    return {value for node in nodes if (value := node.inputs[0]) is not None}
-
-
-def _elements(value: ir.Value) -> int:
-    return math.prod(dims_of(value) or ())
+    floating = sum(tensor.size for tensor in tensors if is_floating(tensor))
+    # several DequantizeLinear may read the same integers, which are parameters once
+    quantized = {node.inputs[0] for node in model.graph.all_nodes() if is_quantized_weight(node)}
+    integers = sum(math.prod(dims_of(value) or ()) for value in quantized if value is not None)
+    return Size(floating + integers, known, sum(tensor.nbytes for tensor in tensors))
 
 
 def _tensors(graph: ir.Graph) -> list[ir.TensorProtocol]:
+    """Return the constants of one graph, bodies left out: initializers and what Constant nodes hold."""
     stored = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
     made = [constant_tensor(node.outputs[0]) for node in graph if node.op_type == "Constant"]
     return stored + [t for t in made if t is not None]
 
 
 def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
-    """Multiply-accumulates of a node for one sample; 0 where it has no weight, None where a shape is not known.
+    """Return a node's multiply-accumulates for one sample: 0 where it has no weight, None where a shape is unknown.
 
     Channels are counted in the weight, not in `shapes`, which may be those from before a merge.
     """
@@ -70,11 +64,12 @@ def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
     if out is None:
         return None
     if is_convolution(node):
+        # every element of a kernel is used once at each output of a Conv, and at each input of a ConvTranspose
         source = shapes.get(name_of(node.inputs[0])) if node.op_type == "ConvTranspose" and node.inputs[0] else out
         places = source[2:] if source is not None else (None,)
     else:
         places = (*out[1:-1],) if slot == 1 or len(out) < 3 else (*out[1:-2], out[-1])
-        # each matrix of a stack meets its own share of what is read
+        # each matrix of a stack multiplies its own share of the data
         stack = {len(out) - len(weight) + axis: size for axis, size in enumerate(weight[:-2])}
         weight = (math.prod(weight) // math.prod(size for axis, size in stack.items() if axis > 0),)
     return None if None in places else math.prod(weight) * math.prod(int(d or 0) for d in places)

@@ -1,9 +1,9 @@
 """Write a model as one file, tensor by tensor.
 
 protobuf serializes a message by growing a buffer: a model of 376 MB takes 1 GB more while it is written. The wire
-format needs none of that. A message is its fields one after the other, in order of their numbers; a field of bytes is
-tag, length, bytes. So large initializers go from their arrays to the file, and everything else is serialized without
-them:
+format does not require that. A message is its fields one after the other, in order of their numbers; a field of bytes
+is tag, length, bytes. So large initializers are written to the file straight from their arrays, and everything else is
+serialized without them:
 
     ModelProto   fields 1-6 | 7 graph: GraphProto   fields 1-4 | 5 initializer, each | fields 6-16 | fields 8-25
     TensorProto  fields 1-8 | 9 raw_data | fields 10-16
@@ -23,7 +23,7 @@ from onnx_tropnnc.graph.constants import shape_of
 __all__ = ["LARGE_BYTES", "hollowed", "write_whole"]
 
 LARGE_BYTES = 2**20
-"""Smaller tensors are serialized with the rest."""
+"""Tensors up to 1 MiB are serialized with the rest: one more copy of them costs no memory to speak of."""
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 _LENGTH_DELIMITED = 2
@@ -32,7 +32,7 @@ M = TypeVar("M", onnx.ModelProto, onnx.GraphProto, onnx.TensorProto)
 
 
 def hollowed(model: ir.Model) -> tuple[ir.Model, Mapping[str, ir.TensorProtocol]]:
-    """A copy whose large initializers are empty, and their tensors by name."""
+    """Return a copy of the model whose large initializers are empty, and their tensors by name."""
     copy, large = model.clone(), {}
     for name, value in copy.graph.initializers.items():
         tensor = value.const_value
@@ -44,14 +44,14 @@ def hollowed(model: ir.Model) -> tuple[ir.Model, Mapping[str, ir.TensorProtocol]
 
 
 def write_whole(proto: onnx.ModelProto, large: Mapping[str, ir.TensorProtocol], file: BinaryIO) -> None:
-    """Write a hollow model with the tensors that it lacks."""
+    """Write a model from `hollowed` together with the tensors that it lacks."""
     before, after = _parts(proto, _GRAPH)
     for part in (before, *_delimited(_GRAPH, list(_graph_parts(proto.graph, large))), after):
         file.write(part if isinstance(part, bytes) else part.tobytes())
 
 
 Part = bytes | ir.TensorProtocol
-"""What goes to the file: bytes, or a tensor that is made bytes only then."""
+"""What is written to the file: bytes, or a tensor that is turned into bytes only when its turn comes."""
 
 
 def _graph_parts(graph: onnx.GraphProto, large: Mapping[str, ir.TensorProtocol]) -> Iterator[Part]:
@@ -71,14 +71,14 @@ def _tensor_parts(tensor: onnx.TensorProto, data: ir.TensorProtocol) -> list[Par
 
 
 def _delimited(number: int, parts: list[Part]) -> Iterator[Part]:
-    """A field of bytes that consists of parts."""
+    """Yield a field of bytes that consists of parts."""
     length = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
     yield _varint(number << 3 | _LENGTH_DELIMITED) + _varint(length)
     yield from parts
 
 
 def _parts(message: M, number: int) -> tuple[bytes, bytes]:
-    """The fields of smaller and of larger numbers."""
+    """Return the message's fields before and after field `number`, serialized."""
     before, after = type(message)(), type(message)()
     before.CopyFrom(message)
     after.CopyFrom(message)
@@ -93,7 +93,7 @@ def _serialized(message: onnx.ModelProto | onnx.GraphProto | onnx.TensorProto) -
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; all bytes but the last have their highest bit set."""
+    """Return the number as protobuf writes it: seven bits a byte, lowest first; all bytes but the last have bit 8 set."""
     found = bytearray()
     while number > 0x7F:
         found.append(number & 0x7F | 0x80)
