@@ -93,7 +93,7 @@ def _serialized(message: onnx.ModelProto | onnx.GraphProto | onnx.TensorProto) -
 
 
 def _varint(number: int) -> bytes:
-    """Return the number as protobuf writes it: seven bits a byte, lowest first; all bytes but the last have bit 8 set."""
+    """Return the number as protobuf writes it: seven bits a byte, lowest first, bit 8 set in all but the last."""
     found = bytearray()
     while number > 0x7F:
         found.append(number & 0x7F | 0x80)
