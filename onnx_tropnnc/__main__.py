@@ -1,5 +1,5 @@
-"""`python -m onnx_tropnnc` is the command line."""
+"""Run the command line as `python -m onnx_tropnnc`."""
 
-from onnx_tropnnc.command.cli import main
+from onnx_tropnnc.command.entry import main
 
 main()

@@ -17,7 +17,7 @@ from graphs import dims, graph, operators, random_weights
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_tropnnc.command.cli import command as click_command
-from onnx_tropnnc.command.cli import main
+from onnx_tropnnc.command.cli import run as run_command
 from onnx_tropnnc.options import Options
 
 IO = {"inputs": "float[N, 4] x", "outputs": "float[N, 3] y"}
@@ -52,10 +52,9 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["onnx-tropnnc", *(str(a) for a in arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
+        code = run_command()
         out, err = capsys.readouterr()
-        return Result(int(stop.value.code or 0), out, err)
+        return Result(code, out, err)
 
     return run
 
@@ -123,6 +122,49 @@ def test_help_shows_choices_and_defaults() -> None:
 def test_quiet_says_nothing(command: Command, source: Path, target: Path) -> None:
     assert command(source, target, "--ratio", 0.1, "--quiet", "--no-verify") == Result(0, "", "")
     assert target.exists()
+
+
+def test_verbose_shows_what_each_step_did_on_standard_error(command: Command, source: Path, target: Path) -> None:
+    assert "onnx_tropnnc." not in command(source, target, "--ratio", 0.1, "--no-verify").err
+    lines = command(source, target, "--ratio", 0.1, "--no-verify", "--verbose").err.splitlines()
+    assert any(line.startswith("onnx_tropnnc.pass_manager: merge channels: 1 Merged, 1 Kept") for line in lines)
+    assert "onnx_tropnnc." not in command(source, target, "--ratio", 0.1, "--no-verify").err
+
+
+def test_logs_of_other_libraries_do_not_appear_beside_our_lines(source: Path, target: Path) -> None:
+    """onnx_ir logs what it finds wrong with a file before it raises."""
+    program = (
+        "import sys; sys.argv = ['onnx-tropnnc', *{!r}]\n"
+        "from onnx_tropnnc.command.cli import run\n"
+        "from onnx_tropnnc.command import logs\n"
+        "import logging, warnings\n"
+        "code = run()\n"
+        "logging.getLogger('onnx_ir').error('beside'); logging.getLogger('onnxruntime').warning('beside')\n"
+        "sys.exit(code)"
+    )
+    arguments = [str(source), str(target), "--ratio", "7"]
+    done = subprocess.run(
+        [sys.executable, "-c", program.format(arguments)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+
+
+def test_what_was_written_is_said_where_a_report_cannot_be(source: Path, target: Path) -> None:
+    """No room is left when the report's turn comes: the model is there already."""
+    program = (
+        "import resource, signal, sys; sys.argv = ['onnx-tropnnc', *{!r}]\n"
+        "from onnx_tropnnc.command.cli import run\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "sys.exit(run())"
+    )
+    report = target.with_suffix(".json")
+    arguments = [str(source), str(target), "--ratio", "0.5", "--quiet", "--report", str(report)]
+    done = subprocess.run(
+        [sys.executable, "-c", program.format(arguments)], capture_output=True, text=True, check=False
+    )
+    line = f"onnx-tropnnc: {report}: cannot be written (File too large); {target} was written\n"
+    assert (done.returncode, done.stderr) == (2, line)
+    assert sorted(path.name for path in target.parent.iterdir()) == ["in.onnx", "out.onnx"]
 
 
 def test_the_same_seed_gives_the_same_bytes(command: Command, source: Path, target: Path) -> None:

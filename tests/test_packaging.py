@@ -61,7 +61,7 @@ def test_the_link_in_the_checkout_points_to_passes() -> None:
 
 def test_the_command_is_installed() -> None:
     (script,) = entry_points(group="console_scripts", name="onnx-tropnnc")
-    assert script.value == "onnx_tropnnc.command.cli:main"
+    assert script.value == "onnx_tropnnc.command.entry:main"
 
 
 def test_version_is_written_once() -> None:

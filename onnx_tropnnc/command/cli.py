@@ -1,15 +1,12 @@
-"""The command line: arguments in, report out, exit code.
+"""The command line: understand arguments, have the engine do the work, and print its report.
 
-    0  done
-    1  verification is below what was asked; nothing written unless --keep
-    2  bad usage or bad input; nothing written
-
-Only click is imported before the arguments are understood: `--help` must not wait for onnx.
+Only click is imported before the arguments are understood: `--help` must not wait for numpy or onnx.
 """
 
 import importlib.metadata
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +16,10 @@ import click
 
 from onnx_tropnnc.choices import MethodName
 from onnx_tropnnc.command.arguments import option, spelled
+from onnx_tropnnc.command.interrupts import Interruption
+from onnx_tropnnc.command.logs import configure_logs
 from onnx_tropnnc.command.progress import ProgressLine
+from onnx_tropnnc.errors import OptionError, OutputPathError, TropnncError
 from onnx_tropnnc.options import Options, amounts_given
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from onnx_tropnnc.graph.model import Model
     from onnx_tropnnc.report import Report
 
-__all__ = ["command", "main"]
+__all__ = ["command", "run"]
 
 _EPILOG = """\b
 Examples:
@@ -111,43 +111,46 @@ Examples:
 @click.option("--inspect", is_flag=True, help="Print the channel groups and why some cannot change; write nothing.")
 @click.option("--keep", is_flag=True, help="Write the result even where verification is below what was asked.")
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
+@click.option("--verbose", is_flag=True, help="Print on standard error what each step does.")
 @click.version_option(importlib.metadata.version("onnx-tropnnc"), prog_name="onnx-tropnnc")
-def command(**arguments: Any) -> int:
+@click.pass_obj
+def command(interruption: Interruption | None, **arguments: Any) -> int:
     """Make a trained ONNX model smaller and faster, without training code or data.
 
     Channels that do nearly the same thing are merged (TropNNC), shapes are rewritten, and the result is compared with
     the original through ONNX Runtime. IN.onnx is never changed; OUT.onnx appears whole or not at all.
     """
-    from onnx_tropnnc.errors import TropnncError
-
+    configure_logs(arguments["verbose"])
+    interruption = interruption or Interruption()
     try:
         if arguments["sweep"] is not None:
-            return _sweep(arguments)
-        return _inspect(arguments) if arguments["inspect"] else _compress(arguments)
+            return _sweep(arguments, interruption)
+        return _inspect(arguments) if arguments["inspect"] else _compress(arguments, interruption)
     except TropnncError as error:
         raise click.ClickException(error.spelled(partial(spelled, command))) from error
+    except MemoryError as error:
+        raise click.ClickException(f"out of memory ({error}); give a smaller --memory or --input-shape") from error
 
 
-def main() -> None:
-    """Entry point of `onnx-tropnnc`."""
+def run(interruption: Interruption | None = None) -> int:
+    """Run the command with the arguments of the process and return its exit code.
+
+    Args:
+        interruption: where the command says which files it is to write.
+    """
     try:
-        sys.exit(command.main(standalone_mode=False))
-    except click.exceptions.Abort:
-        click.echo("interrupted; nothing was written", err=True)
-        sys.exit(130)
+        code = command.main(standalone_mode=False, obj=interruption)
+        sys.stdout.flush()
     except click.ClickException as error:
         click.echo(f"onnx-tropnnc: {' '.join(error.format_message().split())}", err=True)
-        sys.exit(2)
+        return 2
+    return int(code or 0)
 
 
-def _compress(arguments: dict[str, Any]) -> int:
-    from onnx_tropnnc.changes import Merged
-    from onnx_tropnnc.command.outputs import checked, digests, no_file_twice, write_plan, write_reports
-    from onnx_tropnnc.deciding.plans import plan_text
+def _compress(arguments: dict[str, Any], interruption: Interruption) -> int:
+    from onnx_tropnnc.command.outputs import checked, no_file_twice
     from onnx_tropnnc.engine import Compression
-    from onnx_tropnnc.errors import OptionError
     from onnx_tropnnc.graph.model_io import check_output, load, save
-    from onnx_tropnnc.report import Reproduction
 
     if arguments["target"] is None:
         raise OptionError("OUT.onnx is missing; say where to write, or use --inspect")
@@ -156,27 +159,42 @@ def _compress(arguments: dict[str, Any]) -> int:
     reports = checked("report", arguments["report"], (".json", ".html"), arguments["source"])
     plans = checked("save_plan", filter(None, (arguments["save_plan"],)), (".json",), arguments["source"])
     no_file_twice((target, *reports, *plans))
+    interruption.expect(target, *reports, *plans)
     model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)
-    with ProgressLine(arguments["quiet"]) as progress:
+    with ProgressLine(arguments["quiet"], arguments["verbose"]) as progress:
         report = Compression(model, options, progress.step).run()
         if report.passed or arguments["keep"]:
             progress.step(f"write {arguments['target']}")
             save(model, target, external_data=arguments["external_data"])
-    if reports:
-        files = (*digests("input", Path(arguments["source"])), *digests("output", target))
-        report = replace(report, reproduction=Reproduction(shlex.join(["onnx-tropnnc", *sys.argv[1:]]), files))
-        write_reports(report, reports)
-    write_plan(plan_text({change.group: change.merge_map for change in report.of(Merged)}), plans)
+    try:
+        _write_beside(report, reports, plans, Path(arguments["source"]), target)
+    except OutputPathError as error:
+        if target.is_file() and (report.passed or arguments["keep"]):
+            raise OutputPathError("{}; {} was written", error, arguments["target"]) from error
+        raise
     _tell(report, arguments["target"], model, arguments)
     return 0 if report.passed else 1
 
 
-def _sweep(arguments: dict[str, Any]) -> int:
+def _write_beside(report: "Report", reports: Sequence[Path], plans: Sequence[Path], source: Path, target: Path) -> None:
+    """Write reports, with how to repeat the run, and plans."""
+    from onnx_tropnnc.changes import Merged
+    from onnx_tropnnc.command.outputs import digests, write_plan, write_reports
+    from onnx_tropnnc.deciding.plans import plan_text
+    from onnx_tropnnc.report import Reproduction
+
+    if reports:
+        files = (*digests("input", source), *digests("output", target))
+        report = replace(report, reproduction=Reproduction(shlex.join(["onnx-tropnnc", *sys.argv[1:]]), files))
+        write_reports(report, reports)
+    write_plan(plan_text({change.group: change.merge_map for change in report.of(Merged)}), plans)
+
+
+def _sweep(arguments: dict[str, Any], interruption: Interruption) -> int:
     import joblib
 
     from onnx_tropnnc.command.outputs import checked, write_curve
     from onnx_tropnnc.command.terminal import print_curve
-    from onnx_tropnnc.errors import OptionError
     from onnx_tropnnc.sweeps import parse_sweep, sweep
 
     amount, values = parse_sweep(arguments["sweep"])
@@ -185,12 +203,16 @@ def _sweep(arguments: dict[str, Any]) -> int:
             "--sweep writes no model and goes over amounts by itself; leave out OUT.onnx and other amounts"
         )
     paths = checked("report", arguments["report"], (".csv", ".png", ".svg"), arguments["source"])
+    interruption.expect(*paths)
     methods = arguments["method"] or ("auto",)
     options = _options(arguments | {amount: values[0], "method": methods[:1]})
     others = {field.name: getattr(options, field.name) for field in fields(options)}
     for name in (amount, "method"):
         del others[name]
-    with joblib.parallel_config(n_jobs=arguments["jobs"]), ProgressLine(arguments["quiet"]) as progress:
+    with (
+        joblib.parallel_config(n_jobs=arguments["jobs"]),
+        ProgressLine(arguments["quiet"], arguments["verbose"]) as progress,
+    ):
         curve = sweep(arguments["source"], amount, values, methods=methods, progress=progress.step, **others)
     write_curve(curve, paths)
     if not arguments["quiet"]:
@@ -199,8 +221,6 @@ def _sweep(arguments: dict[str, Any]) -> int:
 
 
 def _method(arguments: dict[str, Any]) -> str:
-    from onnx_tropnnc.errors import OptionError
-
     methods = arguments["method"]
     if len(methods) > 1:
         raise OptionError("--method is given more than once; that is for --sweep")
@@ -226,8 +246,6 @@ def _options(arguments: dict[str, Any]) -> "Options":
 
 
 def _parse_ratio_for(text: str) -> tuple[str, float]:
-    from onnx_tropnnc.errors import OptionError
-
     pattern, _, ratio = text.rpartition("=")
     try:
         return pattern, float(ratio)

@@ -1,4 +1,4 @@
-"""What the command is doing right now, for people."""
+"""Tell a person what the command is doing right now."""
 
 import sys
 from typing import Any
@@ -9,14 +9,17 @@ __all__ = ["ProgressLine"]
 
 
 class ProgressLine:
-    """What is being done: a spinner on a terminal, plain lines in a pipe, nothing when quiet; on standard error."""
+    """Show each step on standard error: beside a spinner on a terminal, else as plain lines; nothing when quiet.
 
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
+    With a log, lines are plain on a terminal too: a spinner would be drawn over them.
+    """
+
+    def __init__(self, quiet: bool, log: bool = False) -> None:
+        self.quiet, self.log = quiet, log
         self.status: Any = None
 
     def __enter__(self) -> "ProgressLine":
-        if not self.quiet and sys.stderr.isatty():
+        if not self.quiet and not self.log and sys.stderr.isatty():
             from rich.console import Console
 
             self.status = Console(stderr=True).status("reading")
@@ -28,7 +31,7 @@ class ProgressLine:
             self.status.stop()
 
     def step(self, text: str) -> None:
-        """Say what comes next."""
+        """Show the step that comes next."""
         if self.status is not None:
             self.status.update(text)
         elif not self.quiet:

@@ -1,0 +1,40 @@
+"""The process of the command `onnx-tropnnc`: signals from its first line to its last, and the exit code.
+
+0    done
+1    verification is below what was asked; nothing is written unless --keep is given
+2    bad usage or bad input; nothing is written
+130  interrupted by Ctrl-C, and 143 by SIGTERM; the line on standard error says whether OUT was written
+"""
+
+import sys
+from typing import NoReturn
+
+from onnx_tropnnc.command.interrupts import Interruption
+
+__all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process."""
+    interruption = Interruption()
+    code = 0
+    interruption.install()
+    try:
+        try:
+            import logging
+
+            from onnx_tropnnc.command.cli import run
+
+            # Warnings of Python libraries go to the log, which --verbose shows: a refusal is one line.
+            logging.captureWarnings(True)
+            code = run(interruption)
+        finally:
+            interruption.ignore()
+    except BaseException:
+        # A signal may come while a library imports or cleans up, and leave as whatever that library makes of it.
+        if interruption.number is None:
+            raise
+    if interruption.number is not None:
+        print(interruption.line(), file=sys.stderr)
+        code = 128 + interruption.number
+    sys.exit(code)
