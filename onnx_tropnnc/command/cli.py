@@ -114,7 +114,7 @@ Examples:
 @click.option("--verbose", is_flag=True, help="Print on standard error what each step does.")
 @click.version_option(importlib.metadata.version("onnx-tropnnc"), prog_name="onnx-tropnnc")
 @click.pass_obj
-def command(interruption: Interruption | None, **arguments: Any) -> int:
+def command(interruption: Interruption | None, /, **arguments: Any) -> int:
     """Make a trained ONNX model smaller and faster, without training code or data.
 
     Channels that do nearly the same thing are merged (TropNNC), shapes are rewritten, and the result is compared with

@@ -42,8 +42,8 @@ class Interruption:
 
     def expect(self, *paths: str | os.PathLike[str]) -> None:
         """Remember what stands where the command is to write; later `line` tells by comparing what was written."""
-        for path in map(os.fspath, paths):
-            self._before[path] = _stamp(path)
+        for path in paths:
+            self._before[os.fspath(path)] = _stamp(os.fspath(path))
 
     def line(self) -> str:
         """Return what to tell a person whose signal has ended the command."""
