@@ -127,7 +127,7 @@ def test_quiet_says_nothing(command: Command, source: Path, target: Path) -> Non
 def test_verbose_shows_what_each_step_did_on_standard_error(command: Command, source: Path, target: Path) -> None:
     assert "onnx_tropnnc." not in command(source, target, "--ratio", 0.1, "--no-verify").err
     lines = command(source, target, "--ratio", 0.1, "--no-verify", "--verbose").err.splitlines()
-    assert any(line.startswith("onnx_tropnnc.pass_manager: merge channels: 1 Merged, 1 Kept") for line in lines)
+    assert any(line.startswith("onnx_tropnnc.pass_manager: ") and "1 Merged, 1 Kept" in line for line in lines)
     assert "onnx_tropnnc." not in command(source, target, "--ratio", 0.1, "--no-verify").err
 
 
