@@ -176,12 +176,12 @@ class Compression:
 
     def attempt(self) -> Report | Refused:
         """Compress the model and return the report; a budget that cannot be reached is Refused."""
-        before = size_of(self.model, shapes_of(self.model))
         if self.refusal is not None:
+            before = size_of(self.model, shapes_of(self.model))
             return Report(self.model.name, before, before, (Note(self.refusal.text),), (), self.options.seed)
         options, fallen_back = on_a_device(self.options)
         with running_on(options.device), steady_arithmetic():
-            report = self._compressed(options, before)
+            report = self._compressed(options)
         return report if isinstance(report, Refused) else replace(report, changes=(*fallen_back, *report.changes))
 
     def inspect(self) -> Inspection:
@@ -199,16 +199,28 @@ class Compression:
         coverage = coverage_of(prepared, shapes, groups, refusal)
         return Inspection(groups, tuple(map(refusal, groups)), unreached_layers(prepared), coverage)
 
-    def _compressed(self, options: Options, before: Size) -> Report | Refused:
+    def _compressed(self, options: Options) -> Report | Refused:
         samples = self.samples or draw_samples(self.model, options)
+        if samples.input_shapes is not None:
+            # every size from here on, such as multiply-accumulates, is that of the samples' shapes
+            self.model.input_shapes = samples.input_shapes
+        before = size_of(self.model, shapes_of(self.model))
         exact = PassManager(
             exact_passes(options, samples, dequantizes=removes_channels(options)), progress=self.progress
         )
         prepared = exact.timed(self.model)
         notes: tuple[Change, ...] = ()
+        if samples.refusal is not None and (options.selects or options.solves):
+            # without samples `auto` clusters by weights
+            options = replace(options, method="auto") if options.selects else options
+            text = "no samples could be made up, so channels were merged by their weights and no layer was solved"
+            notes = (Note(f"{text}: {samples.refusal}", "warning"),)
         if options.measures_rounding:
             options = with_measured_rounding(options)
-            notes = (Note(f"channel counts are rounded up to {options.rounding}"),)
+            notes = (
+                *notes,
+                Note(f"channel counts are rounded up to {options.rounding}"),
+            )
         check = verifying_pass(options, samples)
         decider = Decider(self.model.clone(), samples.solving, before)
         trials = Trials(decider, check, self.progress)

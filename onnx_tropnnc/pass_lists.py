@@ -77,4 +77,6 @@ def checking_passes(options: Options, samples: SampleSets) -> list[Pass]:
 
 def verifying_pass(options: Options, samples: SampleSets) -> VerifyOutputs:
     """Return the pass that measures how far the result is from the original."""
-    return VerifyOutputs(samples.verifying, options.min_agreement, options.min_cosine, seed=options.seed)
+    return VerifyOutputs(
+        samples.verifying, options.min_agreement, options.min_cosine, seed=options.seed, refusal=samples.refusal
+    )

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.graph.input_shapes import GivenShapes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
 from onnx_tropnnc.inputs.variants import with_variants
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.running.sessions import NotRunnable, Runner, runtime_missing
+from onnx_tropnnc.running.made_up_samples import made_up_samples, original_runner
+from onnx_tropnnc.running.sessions import runtime_missing
 
 __all__ = ["SampleSets", "draw_samples"]
 
@@ -19,6 +21,10 @@ class SampleSets:
 
     solving: Samples | None = None
     verifying: Samples | None = None
+    input_shapes: GivenShapes | None = None
+    """What the model's `input_shapes` must be to agree with made-up samples; None: what they are."""
+    refusal: str | None = None
+    """Why no samples could be made up that the model runs on."""
 
     @property
     def nbytes(self) -> int:
@@ -36,30 +42,25 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
     """
     if runtime_missing() and options.data is None:
         return SampleSets()
-    solves = (options.selects or options.solves) and _runs(model)
+    wants_to_solve = options.selects or options.solves
+    original = original_runner(model) if wants_to_solve or options.verify else None
+    solves = wants_to_solve and original is not None
     given = None if options.data is None else samples_for(model, data=options.data)
     if given is None and not solves and not options.verify:
         return SampleSets()
     if given is not None and not solves:
         return SampleSets(None, given)
+    memory = options.memory_bytes
     if given is not None and options.reconstruct != "synthetic":
         solving, verifying = given.split()
-        wanted = samples_wanted(model)
+        wanted = samples_wanted(model, memory)
         return SampleSets(with_variants(solving.thinned(wanted), wanted, options.seed), verifying)
     try:
-        made = samples_for(model, ranges=options.input_range, seed=options.seed).split()
-    except SampleError:
+        found = made_up_samples(model, original, ranges=options.input_range, seed=options.seed, memory=memory)
+    except SampleError as error:
         if options.input_shape or options.input_range:
             raise
-        # The model is compressed by its weights; verification then says which shape is missing.
-        return SampleSets(None, given)
-    return SampleSets(made[0] if solves else None, given or made[1])
-
-
-def _runs(model: Model) -> bool:
-    """Return whether onnxruntime loads the original; verification says why where it does not."""
-    try:
-        Runner.load(model.source)
-    except NotRunnable:
-        return False
-    return True
+        # our guess was wrong, not the file: the model is compressed by its weights, and verification gives the reason
+        return SampleSets(None, given, refusal=str(error))
+    made = found.samples.split()
+    return SampleSets(made[0] if solves else None, given or made[1], found.shapes)

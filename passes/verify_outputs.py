@@ -19,7 +19,7 @@ from onnx_tropnnc.graph.model_io import load, save, to_proto, weight_bytes
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.exactness import assert_same, exact_tolerance
 from onnx_tropnnc.running.latency import Latency, measure_latency
-from onnx_tropnnc.running.made_up_samples import made_up_samples
+from onnx_tropnnc.running.made_up_samples import made_up_samples, original_runner
 from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.running.verification import Verification, verify
 
@@ -43,6 +43,7 @@ class VerifyOutputs:
         min_cosine: cosine that every output must reach.
         timing_seconds: how long both models are timed; 0: not at all.
         seed: of samples that are made up.
+        refusal: why no samples could be made up, where that was tried already.
     """
 
     samples: Samples | None = None
@@ -51,6 +52,7 @@ class VerifyOutputs:
     # medians of two seconds differ by a few percent from one measurement to the next on an idle machine
     timing_seconds: float = 2.0
     seed: int = 0
+    refusal: str | None = None
     name: str = "verify outputs"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
@@ -64,7 +66,7 @@ class VerifyOutputs:
     def latency(self, model: Model, seconds: float = 1.0) -> Latency:
         """Return the times of both models, run in turn; NotRunnable where onnxruntime cannot run them."""
         try:
-            samples = self.samples or _made_up(model, self.seed)
+            samples = self._drawn(model)
         except SampleError as error:
             raise NotRunnable(str(error)) from error
         with _runnable(model) as result:
@@ -73,7 +75,7 @@ class VerifyOutputs:
     def compare(self, model: Model) -> Verification:
         """Return what a comparison of both models finds, or why nothing could be compared."""
         try:
-            samples = self.samples or _made_up(model, self.seed)
+            samples = self._drawn(model)
         except SampleError as error:
             demands = self.min_agreement is not None or self.min_cosine is not None
             return Verification(not_verified=str(error), shortfalls=("nothing could be verified",) if demands else ())
@@ -86,6 +88,11 @@ class VerifyOutputs:
                 min_cosine=self.min_cosine,
                 timing_seconds=self.timing_seconds,
             )
+
+    def _drawn(self, model: Model) -> Samples:
+        if self.samples is None and self.refusal is not None:
+            raise SampleError(self.refusal)
+        return self.samples or _made_up(model, self.seed)
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,8 @@ class CheckExactness:
 
 def _made_up(model: Model, seed: int) -> Samples:
     """Return samples that fit the original: what it says of its inputs may be gone from the model under work."""
-    return made_up_samples(load(model.source, input_shapes=model.input_shapes), seed=seed).samples.split()[1]
+    original = load(model.source, input_shapes=model.input_shapes)
+    return made_up_samples(original, original_runner(original), seed=seed).samples.split()[1]
 
 
 @contextmanager

@@ -1,17 +1,27 @@
 """Made-up samples are tried on the original, and made otherwise where it refuses them."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 
+from onnx_tropnnc import compress
+from onnx_tropnnc.changes import Note
 from onnx_tropnnc.errors import InputModelError, SampleError
 from onnx_tropnnc.graph.input_shapes import input_specs
+from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import structure
+from onnx_tropnnc.inputs.input_search import RunnableSamples
 from onnx_tropnnc.inputs.input_sizes import MOST_TRIES, shapes_to_try
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
-from onnx_tropnnc.running.made_up_samples import made_up_samples
+from onnx_tropnnc.running.made_up_samples import made_up_samples, original_runner
 from tests.graphs import graph, random_weights, run
+
+
+def found_for(model: Model, **options: Any) -> RunnableSamples:
+    return made_up_samples(model, original_runner(model), **options)
 
 
 def recogniser(symbols: str = "N, 3, H, W") -> onnx.ModelProto:
@@ -49,7 +59,7 @@ def tokeniser() -> onnx.ModelProto:
 
 @pytest.mark.parametrize(("symbols", "shape"), [("N, 3, H, W", (48, 48)), ("N, 3, H, 320", (48, 320))])
 def test_a_recogniser_of_text_runs_at_the_height_of_its_lines(symbols: str, shape: tuple[int, int]) -> None:
-    found = made_up_samples(load(recogniser(symbols)), memory=8 * 2**20)  # some ten pictures
+    found = found_for(load(recogniser(symbols)), memory=8 * 2**20)  # some ten pictures
     assert found.shapes == {"x": (None, 3, *shape)}
     assert found.samples.inputs[0].shape == (3, *shape)
     assert found.samples.inputs[0].batch is None
@@ -60,7 +70,7 @@ def test_a_recogniser_of_text_runs_at_the_height_of_its_lines(symbols: str, shap
 
 
 def test_a_detector_of_voices_runs_at_its_own_chunk() -> None:
-    found = made_up_samples(load(detector()))
+    found = found_for(load(detector()))
     assert found.shapes == {"x": (1, 576)}
     assert {entry.name: entry.shape for entry in found.samples.inputs}["state"] == (1, 8)
 
@@ -69,30 +79,30 @@ def test_the_search_finds_sizes_that_are_the_graphs_own() -> None:
     """A table of 37 positions is added to the text, whose length is left open."""
     body = "e = Gather(words, x)  a = Add(e, positions)  y = MatMul(a, w)"
     weights = random_weights(words=(30, 6), positions=(37, 6), w=(6, 4))
-    found = made_up_samples(load(graph(body, weights, inputs="int64[N, L] x", outputs="float[N, L, 4] y")))
+    found = found_for(load(graph(body, weights, inputs="int64[N, L] x", outputs="float[N, L, 4] y")))
     assert found.shapes == {"x": (None, 37)}
 
 
 def test_indices_are_narrowed_where_a_bound_is_not_in_the_graph() -> None:
-    found = made_up_samples(load(tokeniser()))
+    found = found_for(load(tokeniser()))
     assert set(np.unique(found.samples.arrays["x"])) == {0, 1}
     assert found.shapes == {}
     assert found.samples.notes[0].startswith("only these values were made up: x 0 and 1; --input-range chooses others")
-    given = made_up_samples(load(tokeniser()), ranges={"x": (0, 4)})
+    given = found_for(load(tokeniser()), ranges={"x": (0, 4)})
     assert given.samples.arrays["x"].max() == 4
     assert given.samples.notes == ()
 
 
 def test_what_runs_at_the_first_guess_is_left_alone() -> None:
     proto = graph("y = MatMul(x, w)", random_weights(w=(4, 3)))
-    found = made_up_samples(load(proto))
+    found = found_for(load(proto))
     np.testing.assert_array_equal(found.samples.arrays["x"], samples_for(load(proto)).arrays["x"])
     assert (found.shapes, found.samples.notes) == ({}, ())
 
 
 def test_the_users_shapes_are_kept_and_a_refusal_is_told() -> None:
     with pytest.raises(SampleError, match="runs the model on no inputs that were made up for it"):
-        made_up_samples(load(recogniser(), input_shapes={"x": (2, 3, 224, 224)}))
+        found_for(load(recogniser(), input_shapes={"x": (2, 3, 224, 224)}))
 
 
 def test_tries_are_bounded_and_never_repeat() -> None:
@@ -131,3 +141,50 @@ def test_fewer_samples_are_made_where_one_is_large() -> None:
         f"20 samples were made up instead of {samples_wanted(model)}: more would take over a quarter of --memory",
     )
     assert samples_for(model, memory=2 * 4096).count == 1
+
+
+def refusing() -> onnx.ModelProto:
+    """A model that no input can run through: it reshapes its own weights to a wrong size."""
+    body = """
+        shape = Constant <value_ints = [7]> ()  one = ReduceMean <keepdims = 0> (x)  z = Mul(v, one)
+        r = Reshape(z, shape)  s = ReduceMean <keepdims = 0> (r)  a = MatMul(x, w)  b = Relu(a)  c = MatMul(b, u)
+        y = Add(c, s)
+    """
+    return graph(body, random_weights(w=(6, 12), u=(12, 3), v=(5,)), inputs="float[N, 6] x", outputs="float[N, 3] y")
+
+
+@pytest.mark.parametrize("method", ["auto", "select", "thinet", "tropnnc"])
+@pytest.mark.parametrize("amount", [{"ratio": 0.5}, {"target_params": 0.6}])
+def test_a_model_that_runs_on_no_guess_is_merged_by_its_weights(method: str, amount: dict[str, float]) -> None:
+    result, report = compress(refusing(), method=method, **amount)
+    assert report.after.parameters < report.before.parameters
+    assert report.verification is not None
+    assert "runs the model on no inputs that were made up for it" in str(report.verification.not_verified)
+    onnx.checker.check_model(result)
+    warnings = [note.text for note in report.of(Note) if note.level == "warning"]
+    assert any(text.startswith("no samples could be made up, so channels were merged by their w") for text in warnings)
+
+
+def test_sizes_that_were_found_hold_for_the_whole_compression() -> None:
+    """Multiply-accumulates, solving and verification agree on them, and the reader is told."""
+    result, report = compress(recogniser("N, 3, H, 96"), ratio=0.34, memory=8 / 1024)
+    assert report.before.macs == 96 * 3 * 48 * 6 + 24 * 6 * 6 * 5
+    assert report.after.macs < report.before.macs
+    assert report.verification is not None
+    assert report.verification.samples > 0
+    assert report.verification.notes[0].startswith("the model was run at x:N,3,48,96")
+    assert [d.dim_param for d in result.graph.input[0].type.tensor_type.shape.dim][2] == "H"
+
+
+def test_narrowed_values_are_told_too() -> None:
+    proto = graph(
+        "a = Gather(words, x)  t = Relu(h)  b = Gather(t, x)  c = Add(a, b)  "
+        "d = MatMul(c, w)  e = Relu(d)  y = MatMul(e, u)",
+        random_weights(words=(30, 6), h=(5, 6), w=(6, 8), u=(8, 2)),
+        inputs="int64[N, L] x",
+        outputs="float[N, L, 2] y",
+    )
+    _, report = compress(proto, ratio=0.5)
+    assert report.verification is not None
+    assert report.verification.not_verified is None
+    assert report.verification.notes[0].startswith("only these values were made up: x 0 and 1")

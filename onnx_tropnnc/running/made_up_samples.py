@@ -1,4 +1,4 @@
-"""Made-up samples that onnxruntime runs the original of a model on."""
+"""Made-up samples that onnxruntime really runs a model's original on."""
 
 from collections.abc import Mapping
 
@@ -9,32 +9,38 @@ from onnx_tropnnc.inputs.input_search import RunnableSamples, runnable_samples
 from onnx_tropnnc.inputs.samples import MEMORY, samples_for
 from onnx_tropnnc.running.sessions import Runner
 
-__all__ = ["made_up_samples"]
+__all__ = ["made_up_samples", "original_runner"]
+
+
+def original_runner(model: Model) -> Runner | None:
+    """Return the model's original, ready to run; None if onnxruntime does not load it, which verification explains."""
+    try:
+        return Runner.load(model.source)
+    except NotRunnable:
+        return None
 
 
 def made_up_samples(
     model: Model,
+    original: Runner | None,
     *,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     seed: int = 0,
     memory: int = MEMORY,
 ) -> RunnableSamples:
-    """Return samples that the original of `model` runs on; where onnxruntime does not load it, untried ones.
+    """Return samples that the original runs on; without an original to run, the ones that are guessed first.
 
     Raises:
-        SampleError: it runs on nothing that was tried.
+        SampleError: the original runs on nothing that was tried, or no size can be guessed.
     """
-    try:
-        runner = Runner.load(model.source)
-    except NotRunnable:
-        # nothing can be tried; verification says why
+    if original is None:
         samples = samples_for(model, ranges=ranges, seed=seed, memory=memory)
         return RunnableSamples(samples, model.input_shapes)
 
     def attempt(samples: Samples) -> str | None:
         try:
             for _, feed in samples.feeds():
-                runner.run(feed)
+                original.run(feed)
         except NotRunnable as error:
             return str(error)
         return None
