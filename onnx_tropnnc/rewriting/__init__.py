@@ -1,1 +1,1 @@
-"""Changes that several passes share."""
+"""Changes of a model that several passes share: folding, merging, contracting duplicates, matching statistics."""

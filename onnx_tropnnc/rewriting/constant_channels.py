@@ -1,11 +1,11 @@
-"""Channels that are the same number whatever the input: folded into the biases of the layers that read them.
+"""Fold channels that have one constant value, whatever the input, into the biases of the layers that read them.
 
 before  y = C h + b            h_i = v_i at every position of every sample
 after   y = C' h + b'          C'_:,i = 0,  b' = b + sum over taps of C_:,i v_i
 needs   weights of zeros in all producers; consumers that are dense layers; v_i = 0, or no consumer that pads with zeros
 
-The channel is then read by nobody, and merging drops it. Its number v_i comes out of running the model: so nothing here
-has to know what each carrier makes of a constant.
+Afterwards no layer reads the channel, and merging drops it. Its value v_i is found by running the model, so that
+nothing here has to know what each operator between the layers makes of a constant.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,18 +30,18 @@ Values = NDArray[np.float64]
 
 
 def silent_channels(group: ChannelGroup) -> ChannelIndices:
-    """The channels that may change whose weights are zeros in all producers, and that some consumer reads."""
+    """Return the channels that may change, whose weights are zeros in all producers, and that some consumer reads."""
     silent = ~_weighted(group, group.of_kind("producer")) & (group.blocks >= 0)
     return np.flatnonzero(silent & _weighted(group, group.of_kind("consumer")))
 
 
 def fold_constants(model: Model, groups: Iterable[ChannelGroup], samples: Samples) -> dict[str, int]:
-    """Fold what is constant of the groups' silent channels, the model in place; per group how many that were.
+    """Fold the constant ones among the groups' silent channels, in place; return how many, by the group's name.
 
     Args:
         model: the model to change.
         groups: found in it.
-        samples: what to run it on; a few are enough, silent channels depend on none of them.
+        samples: what to run the model on; a few are enough, because silent channels depend on no input.
 
     Raises:
         NotRunnable: onnxruntime cannot run the model.
@@ -61,7 +61,7 @@ def fold_constants(model: Model, groups: Iterable[ChannelGroup], samples: Sample
 
 
 def _weighted(group: ChannelGroup, places: Sequence[Place]) -> NDArray[np.bool_]:
-    """(n,) which channels have a weight other than 0 in one of the places."""
+    """Return (n,) which channels have a weight other than 0 in one of the places."""
     found = np.zeros(group.channels, bool)
     for place in places:
         array = array_of(place.use.value)
@@ -80,7 +80,10 @@ def _solvable(group: ChannelGroup) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Reader:
-    """A consumer; its values are one a position along its channel axis, NaN where they are no constant."""
+    """A layer that reads channels of a group.
+
+    The `values` of its methods are one number for each position along its channel axis, NaN where it is no constant.
+    """
 
     place: Place
 
@@ -90,17 +93,18 @@ class _Reader:
 
     @property
     def tensor(self) -> tuple[str, int]:
-        """What it reads, and the axis of the channels there."""
+        """The name of the tensor that the layer reads, and the axis of the channels there."""
         return name_of(self.layer.data), self.layer.channel_axis
 
     def foldable(self, count: int, values: Values) -> NDArray[np.bool_]:
-        """(n,) the channels whose positions are all constant, and 0 where zeros stand around the tensor."""
+        """Return (n,) which channels are constant at all positions, and 0 where the layer pads with zeros."""
+        # with padding, a constant other than 0 reaches fewer taps near the border than inside
         fits = values == 0.0 if _pads(self.place.use.node) else ~np.isnan(values)
         refused = self.place.members[~fits & (self.place.members >= 0)]
         return np.asarray(np.bincount(refused, minlength=count) == 0)
 
     def fold(self, channels: ChannelIndices, values: Values) -> None:
-        """Take the channels out of the weights, and what they bring into the bias."""
+        """Set the weights of the channels to 0, and add what the channels contributed to the bias."""
         layer, positions = self.layer, np.flatnonzero(np.isin(self.place.members, channels))
         if not len(positions):
             return
@@ -114,7 +118,7 @@ class _Reader:
 
 
 def _pads(node: ir.Node) -> bool:
-    """Whether zeros may stand beside what a convolution reads."""
+    """Whether fewer taps may reach the border of the output than its middle, as always with a ConvTranspose."""
     if node.op_type == "ConvTranspose":
         return True
     automatic = node.attributes.get_string("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
@@ -122,7 +126,7 @@ def _pads(node: ir.Node) -> bool:
 
 
 def _constants(model: Model, readers: Sequence[_Reader], samples: Samples) -> Mapping[tuple[str, int], Values]:
-    """Per tensor and axis its values along that axis, NaN where they differ."""
+    """Return for each tensor and axis the value at each position, NaN where the value is not always the same."""
     wanted = list(dict.fromkeys(reader.tensor for reader in readers))
     names = tuple(dict.fromkeys(name for name, _ in wanted))
     if not names:

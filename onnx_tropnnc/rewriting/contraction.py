@@ -1,10 +1,10 @@
-"""Exact duplicates of a whole model, contracted until none is left.
+"""Contract the exact duplicates among a model's channels until none is left.
 
     y = W2 (W1 x)      rows of W1 twice, then rows of W2 twice, its columns split at random over W1's copies
 
-Rows of W2 are equal here only after W1's copies have become one, and in a residual network each of two groups can
-stand before the other. So all groups are gone through again until a round finds nothing. Every step is exact, and the
-groups' own sizes still count from the channels that the model came with.
+Rows of W2 are equal here only after W1's copies have been contracted, and in a residual network each of two groups can
+stand before the other. So all groups are visited again until a round finds nothing. Every step is exact. Ratios still
+refer to the number of channels that the model had at first.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,13 +22,13 @@ from onnx_tropnnc.rewriting.workspace import Workspace
 __all__ = ["BlockDecision", "contract_everywhere", "decided_blocks", "duplicates_of", "expanded", "keep_distinct"]
 
 BlockDecision = Callable[[int, ChannelIndices], MergeMap]
-"""A block's first size and the channels that are left of it to a map over those."""
+"""Takes a block's first size and the channels that are left of it; returns a merge map over these channels."""
 
 
 def contract_everywhere(
     groups: Iterable[ChannelGroup], workspace: Workspace, apply: Callable[[ChannelGroup, MergeMap], None]
 ) -> Mapping[ChannelGroup, MergeMap]:
-    """Contract every group's duplicates with `apply`; per group the map of all that was contracted."""
+    """Contract every group's duplicates with `apply`; return per group the map of all that was contracted."""
     found = {group: MergeMap.identity(group.channels) for group in groups}
     progress = True
     while progress:
@@ -42,7 +42,7 @@ def contract_everywhere(
 
 
 def duplicates_of(model: Model, names: Iterable[str]) -> dict[str, MergeMap]:
-    """Per group of these names the map that contracts its duplicates, all groups together; the model stays as it is."""
+    """Return for each group of these names the map that contracts its duplicates; the model is not changed."""
     copy, wanted = model.clone(), set(names)
     workspace = Workspace(copy)
     groups = [group for group in find_channel_groups(copy, shapes_of(copy)) if group.name in wanted]
@@ -50,7 +50,7 @@ def duplicates_of(model: Model, names: Iterable[str]) -> dict[str, MergeMap]:
 
 
 def keep_distinct(order: ChannelIndices, count: int, duplicates: MergeMap) -> MergeMap:
-    """The map that keeps the first `count` channels of a ranking that are not equal, each with its duplicates added.
+    """Return the map that keeps the first `count` different channels of a ranking, each with its duplicates added.
 
     >>> keep_distinct(np.array([2, 0, 1]), 1, MergeMap.mean_in_sum_out(np.array([0, 1, 0]))).labels
     array([ 0, -1,  0])
@@ -67,7 +67,7 @@ def _duplicates(group: ChannelGroup, workspace: Workspace) -> BlockDecision:
 
 
 def decided_blocks(group: ChannelGroup, before: MergeMap, decide: BlockDecision) -> MergeMap:
-    """One map over the channels that `before` left, made block by block; pinned channels stay."""
+    """Return one map over the channels that `before` left, decided block by block; pinned channels stay."""
     leaders = before.leaders
     blocks = group.blocks[leaders]
     labels, alpha, gamma = np.full(len(blocks), -1), np.ones(len(blocks)), np.ones(len(blocks))
@@ -87,7 +87,7 @@ def decided_blocks(group: ChannelGroup, before: MergeMap, decide: BlockDecision)
 
 
 def expanded(step: MergeMap, before: MergeMap) -> MergeMap:
-    """`step`, a map over the channels that `before` left, as one over all channels; those that are gone stay gone."""
+    """Return `step`, a map over the channels that `before` left, as a map over all channels; the others stay gone."""
     count, leaders = len(before.labels), before.leaders
     labels, alpha, gamma = np.full(count, -1), np.zeros(count), np.zeros(count)
     labels[leaders], alpha[leaders], gamma[leaders] = step.labels, step.alpha, step.gamma

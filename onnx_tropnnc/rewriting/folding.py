@@ -55,9 +55,9 @@ Vector = NDArray[np.float64]
 
 
 def fold_batch_norms(model: Model) -> tuple[Change, ...]:
-    """Fold every BatchNormalization that can be; the others stay, each with its reason.
+    """Fold every BatchNormalization that can be folded, in place; the others stay, each with its reason.
 
-    In topological order, so that a chain of them folds whole. The model is changed in place.
+    Nodes are visited in topological order, so that of several BatchNormalizations in a row each can be folded.
     """
     every = model.graph.all_nodes()
     nodes = [node for node in every if node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx")]
@@ -67,7 +67,7 @@ def fold_batch_norms(model: Model) -> tuple[Change, ...]:
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """What stands before a BatchNormalization: the node with the weight, and the one (it, or an Add) with the bias."""
+    """The layer before a BatchNormalization: the node with the weight, and the last one, it or an Add of a bias."""
 
     weighted: ir.Node
     last: ir.Node
@@ -104,7 +104,7 @@ def _fold(node: ir.Node, shapes: Shapes) -> Change:
 
 
 def _refusal(node: ir.Node) -> str | None:
-    """Why the BatchNormalization itself cannot be folded anywhere."""
+    """Return why the BatchNormalization cannot be folded, whatever is before it; None where it can."""
     if node.attributes.get_int("training_mode", 0):
         return "it is in training mode"
     if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
@@ -119,7 +119,7 @@ def _refusal(node: ir.Node) -> str | None:
 
 
 def _layer(node: ir.Node) -> _Layer | str:
-    """The layer before it, or why there is none."""
+    """Return the layer before the BatchNormalization, or why there is none."""
     last = node.inputs[0].producer() if node.inputs[0] is not None else None
     if last is None:
         return "it stands first, no layer is before it"
@@ -143,7 +143,7 @@ def _layer(node: ir.Node) -> _Layer | str:
 
 
 def _weight_refusal(layer: _Layer, node: ir.Node, shapes: Shapes) -> str | None:
-    """Why this layer cannot take it."""
+    """Return why the BatchNormalization `node` cannot be folded into this layer, or None where it can."""
     weighted, output = layer.weighted, layer.last.outputs[0]
     if len(output.uses()) > 1 or output.is_graph_output():
         return f"{name_of(output)} has other readers"
@@ -164,6 +164,7 @@ def _weight_refusal(layer: _Layer, node: ir.Node, shapes: Shapes) -> str | None:
 
 
 def _bias_refusal(layer: _Layer, channels: int, rank: int) -> str | None:
+    """Return why the layer's biases cannot be rewritten, or None where they can."""
     for node, bias in ((layer.last, _bias_value(layer)), (layer.weighted, _inner_bias(layer))):
         if bias is not None and constant_tensor(bias) is None:
             return f"the bias of {label(node)} is computed at run time"
@@ -173,7 +174,7 @@ def _bias_refusal(layer: _Layer, channels: int, rank: int) -> str | None:
 
 
 def _per_channel(dims: tuple[int, ...], channels: int, node: ir.Node, rank: int) -> bool:
-    """Whether a bias is one number for all channels, or one each, along axis 1 of the output."""
+    """Whether a bias is one number for all channels, or one for each along axis 1 of the output."""
     if is_convolution(node):
         return dims == (channels,)
     own = 1 - (rank - len(dims))
@@ -182,14 +183,14 @@ def _per_channel(dims: tuple[int, ...], channels: int, node: ir.Node, rank: int)
 
 
 def _bias_value(layer: _Layer) -> ir.Value | None:
-    """The constant that is added last."""
+    """Return the constant that is added last, or None where there is none."""
     if layer.last.op_type == "Add":
         return next(v for v in layer.last.inputs if constant_tensor(v) is not None)
     return bias_of(layer.last)
 
 
 def _inner_bias(layer: _Layer) -> ir.Value | None:
-    """The layer's own bias where an Add comes behind it."""
+    """Return the bias of the layer itself where an Add behind it adds another one, else None."""
     return None if layer.last is layer.weighted else bias_of(layer.weighted)
 
 
@@ -206,7 +207,7 @@ def _dtype(value: ir.Value | None) -> np.dtype[np.generic]:
 
 
 def _folded_weight(layer: _Layer, scale: Vector) -> NDArray[np.float64]:
-    """W' = s W along the output channels; a grouped ConvTranspose has them as groups x (C_out / groups)."""
+    """Return W' = s W; a grouped ConvTranspose stores its output channels as groups x (C_out / groups)."""
     weight = np.asarray(array_of(layer.weighted.inputs[1]), np.float64)
     if layer.weighted.op_type == "ConvTranspose":
         groups = convolution_groups(layer.weighted)
@@ -227,7 +228,7 @@ def _write_weight(layer: _Layer, folded: NDArray[np.float64], scale: Vector) -> 
 
 
 def _folded_bias(layer: _Layer, scale: Vector, shift: Vector) -> Vector:
-    """b' = s b + shift as it is to be stored; a Gemm whose beta is 0 gets a beta of 1."""
+    """Return b' = s b + shift as it is stored, divided by Gemm's beta; a beta of 0 will be replaced by 1."""
     bias, beta = _bias_value(layer), factor(layer.last, "beta")
     old = np.zeros(1) if bias is None or beta == 0.0 else np.asarray(array_of(bias), np.float64).reshape(-1)
     return scale * old + shift / (beta or 1.0)
@@ -243,7 +244,7 @@ def _folded_inner_bias(layer: _Layer, scale: Vector) -> NDArray[np.float64] | No
 
 
 def _write_bias(layer: _Layer, new: Vector, batch_norm: ir.Node) -> None:
-    """Where the bias stands, or in a new initializer."""
+    """Write the bias where the old one stands, or into a new initializer."""
     last, bias = layer.last, _bias_value(layer)
     if bias is not None and last.op_type != "Gemm":
         kept = own_input(last, list(last.inputs).index(bias), 1)
@@ -263,7 +264,7 @@ def _write_bias(layer: _Layer, new: Vector, batch_norm: ir.Node) -> None:
 
 
 def _add_behind(node: ir.Node, bias: ir.Value, batch_norm: ir.Node) -> None:
-    """A MatMul has no bias of its own: an Add takes the BatchNormalization's place, name and all."""
+    """Insert an Add behind a MatMul, which has no bias of its own; it takes the BatchNormalization's name and place."""
     add = ir.node("Add", [node.outputs[0], bias], name=batch_norm.name)
     graph = node.graph
     assert graph is not None
@@ -273,7 +274,7 @@ def _add_behind(node: ir.Node, bias: ir.Value, batch_norm: ir.Node) -> None:
 
 
 def _bypass(node: ir.Node) -> ir.Value:
-    """Take the BatchNormalization out; the tensor before it takes the name of the one behind it."""
+    """Remove the BatchNormalization; return the tensor before it, which takes the name of its output."""
     before, after = node.inputs[0], node.outputs[0]
     graph = node.graph
     assert before is not None and graph is not None

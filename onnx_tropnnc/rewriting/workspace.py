@@ -1,8 +1,10 @@
-"""A group's A and C, read from the constants of the graph and written back after a merge.
+"""The weights around a group's channels: read from the graph as rows and columns, and written back after a merge.
+
+    y = C phi(A x + b)      rows of A and b make the group's channels, columns of C read them
 
 A weight is often in two groups at once (rows of one, columns of the next, or pieces of a Concat), so positions move
-while groups are merged one after the other; `Workspace` keeps, for every weight axis, which of its first positions
-are still there.
+while groups are merged one after the other. `Workspace` remembers for every axis of a weight which of its original
+positions are still there.
 """
 
 import math
@@ -36,20 +38,26 @@ __all__ = ["SLAB_BYTES", "Workspace"]
 Array = NDArray[Any]
 
 SLAB_BYTES = 32 * 2**20
-"""Weights are rewritten in pieces of this size, so that little memory is taken beside the old and the new one."""
+"""Weights are rewritten in pieces of this size: copies of a piece, in float64 too, stay small beside the old and the
+new weight, which both are in memory then."""
 
 
 @dataclass
 class Workspace:
-    """Reads and writes the weights of a model's groups; the groups were found before the first merge."""
+    """Reads and writes the weights of a model's groups, all of which were found before the first merge.
+
+    Attributes:
+        model: the model, changed in place.
+        alive: per node, input and axis, the original positions that are still there.
+        left: per group that was merged already, which of its channels are still there.
+    """
 
     model: Model
     alive: dict[tuple[ir.Node, int, int], ChannelIndices] = field(default_factory=dict)
     left: dict[ChannelGroup, NDArray[np.bool_]] = field(default_factory=dict)
-    """Per group that was merged already which of its channels are still there."""
 
     def vectors(self, group: ChannelGroup, channels: ChannelIndices) -> ChannelVectors:
-        """The weights around `channels` (their numbers in the group), which must be one block of it."""
+        """Return the weights around `channels` (their numbers in the group), which must all be of one block."""
         rows = list(self._blocks(group.of_kind("producer", "bias"), channels))
         columns = list(self._blocks(group.of_kind("consumer"), channels))
         return ChannelVectors(
@@ -64,13 +72,17 @@ class Workspace:
         )
 
     def apply(self, group: ChannelGroup, merge_map: MergeMap) -> None:
-        """Rewrite every weight and count of the group; `merge_map` is over all of its channels, those gone are -1."""
+        """Merge the group's channels: rewrite every weight of the group, and every integer that counts its channels.
+
+        `merge_map` has a label for each of the group's original channels, -1 for those that are gone.
+        """
         canonical_batch_norms(group)
         before = self.left.get(group, np.ones(group.channels, bool))
         keep = np.zeros(group.channels, bool)
         keep[merge_map.leaders] = True
         # a constant that others read too, outside the group or for other channels, is copied first
         inputs = [own_input(place.use.node, place.use.slot, group.alike(place)) for place in group.places]
+        # several places may read one constant along one axis, which is rewritten once for all of them
         done: set[tuple[str, int]] = set()
         for place, value in zip(group.places, inputs, strict=True):
             if (name_of(value), place.use.axis) not in done:
@@ -84,7 +96,7 @@ class Workspace:
         forget_shapes(self.model.ir)
 
     def _blocks(self, places: Sequence[Place], channels: ChannelIndices) -> Iterator["_Block"]:
-        """Per weight its block, once, however many nodes read it for the same channels."""
+        """Yield one block for each weight, however many nodes read the weight for the same channels."""
         seen: set[tuple[ir.Value, int, bytes]] = set()
         for place in places:
             use = place.use
@@ -98,22 +110,24 @@ class Workspace:
             block = _as_block(array, use.axis, positions, len(channels))
             scale = row_scale(use.value)
             before = None if scale is None else _as_block(_pre_fusion(array, scale), use.axis, positions, len(channels))
-            yield _Block(
-                block if use.scale == 1.0 else block * _like(use.scale, block), before, _kernel_size(use, array)
-            )
+            # a factor in the weight's own type: a Python float would make float64 of some types
+            now = block if use.scale == 1.0 else block * np.asarray(use.scale, block.dtype)
+            yield _Block(now, before, _kernel_size(use, array))
 
     def _members(self, place: Place) -> ChannelIndices:
+        """Return which channel stands at each position that the axis still has."""
         alive = self.alive.get((place.use.node, place.use.slot, place.use.axis))
         return place.members if alive is None else place.members[alive]
 
     def _rewrite(self, place: Place, value: ir.Value, merge_map: MergeMap, keep: NDArray[np.bool_]) -> None:
         array, axis, members = array_of(value), place.use.axis, self._members(place)
         assert array is not None
+        # what is known fits the old shape, so it is looked up before the weight changes
         scale, stored = row_scale(value), weight_quantization(value)
         stays = (members < 0) | keep[members]
         shape = [*array.shape]
         shape[axis] = int(stays.sum())
-        result = np.empty(shape, array.dtype)
+        result = np.empty(shape, array.dtype)  # the slabs fill all of it
         for slab in _slabs(array, axis):
             whole, rest = np.moveaxis(array[slab], axis, 0), np.moveaxis(result[slab], axis, 0)
             rest[...] = _merged(whole, members, stays, merge_map, place.use.kind)
@@ -133,7 +147,7 @@ class Workspace:
 
 @dataclass(frozen=True)
 class _Block:
-    """One weight, channels first: (n, d) as it is now, before fusion where that is known, and the size of a kernel."""
+    """One weight as (n, d), channels first: as it is, as it was before fusion (if known), and the size of a kernel."""
 
     now: Array
     before: Array | None
@@ -141,7 +155,10 @@ class _Block:
 
 
 def _kernel_size(use: Use, array: Array) -> int:
-    """Elements of one kernel: kh * kw of a convolution, 1 of a linear layer, 0 of a bias (CUP leaves biases out)."""
+    """Return the elements of one kernel: kh * kw for a convolution, 1 for a linear layer, 0 for a bias.
+
+    CUP's features are norms of kernels, and leave biases out.
+    """
     if use.kind == "bias":
         return 0
     return math.prod(array.shape[2:]) if is_convolution(use.node) else 1
@@ -151,7 +168,7 @@ _APPLY = {"producer": apply_rows, "bias": apply_rows, "consumer": apply_columns,
 
 
 def _merged(whole: Array, members: ChannelIndices, stays: NDArray[np.bool_], merge_map: MergeMap, kind: Kind) -> Array:
-    """What becomes of an array whose first axis `members` says the channels of."""
+    """Return the merged array; `members` says which channel stands at each position of its first axis."""
     rest: Array = whole[stays]
     for channels in _by_occurrence(members):
         block = _as_block(whole, 0, _positions(members, channels), len(channels))
@@ -164,10 +181,10 @@ def _merged(whole: Array, members: ChannelIndices, stays: NDArray[np.bool_], mer
 def _merged_factors(
     factors: NDArray[np.float64], members: ChannelIndices, stays: NDArray[np.bool_], merge_map: MergeMap, kind: Kind
 ) -> NDArray[np.float64]:
-    """What a merged row is divided by, so that its pre-fusion kernel is a mean of the cluster's (some turned round).
+    """Return the factors of merged rows, such that a merged pre-fusion kernel is a mean of the cluster's kernels.
 
-    Sum of alpha_i s_i w_i over sum of |alpha_i s_i|, in whatever order the channels stand; factors of both signs would
-    cancel in a plain sum.
+    With factors s_i and pre-fusion kernels w_i, the merged row is the sum of alpha_i s_i w_i. It is divided by the sum
+    of |alpha_i s_i|, because factors of both signs could cancel in a sum without absolute values.
     """
     lengths = replace(merge_map, alpha=np.abs(merge_map.alpha))
     signs = _merged(factors, members, stays, merge_map, kind)
@@ -175,7 +192,7 @@ def _merged_factors(
 
 
 def _positions(members: ChannelIndices, channels: ChannelIndices) -> ChannelIndices:
-    """Where the channels stand: all positions of the first one, then of the second ..."""
+    """Return where the channels stand: all positions of the first channel, then those of the second, and so on."""
     rank = np.full(max(int(members.max(initial=-1)), int(channels.max(initial=-1))) + 2, -1)
     rank[channels] = np.arange(len(channels))
     ranks = rank[members]  # members of -1 read the last entry, which is -1
@@ -184,14 +201,14 @@ def _positions(members: ChannelIndices, channels: ChannelIndices) -> ChannelIndi
 
 
 def _by_occurrence(members: ChannelIndices) -> Iterator[ChannelIndices]:
-    """The channels that stand in an axis, those that stand there equally often together."""
+    """Yield the channels that stand on an axis, in sets that stand there equally often: each set is one block."""
     counts = np.bincount(members[members >= 0])
     for times in np.unique(counts[counts > 0]):
         yield np.flatnonzero(counts == times)
 
 
 def _as_block(array: Array, axis: int, positions: ChannelIndices, count: int) -> Array:
-    """(n, d) the slices at `positions` along `axis`, the positions of one channel side by side; a view where it can."""
+    """Return the slices at `positions` along `axis` as (n, d), one row a channel; a view where that is possible."""
     moved = np.moveaxis(array, axis, 0)
     if not np.array_equal(positions, np.arange(len(moved))):
         moved = moved[positions]
@@ -201,7 +218,7 @@ def _as_block(array: Array, axis: int, positions: ChannelIndices, count: int) ->
 
 
 def _slabs(array: Array, axis: int) -> Iterator[tuple[slice, ...]]:
-    """The array in pieces of about SLAB_BYTES, cut across its longest other axis: what is merged is whole in each."""
+    """Yield pieces of about SLAB_BYTES, cut across the longest axis but `axis`, along which each piece is whole."""
     lengths = [0 if other == axis else length for other, length in enumerate(array.shape)]
     cut = int(np.argmax(lengths))
     pieces = max(1, min(lengths[cut], -(-array.nbytes // SLAB_BYTES)))
@@ -210,6 +227,7 @@ def _slabs(array: Array, axis: int) -> Iterator[tuple[slice, ...]]:
 
 
 def _pre_fusion(array: Array, scale: RowScale) -> Array:
+    """Return the weight as it was before a BatchNormalization was folded into it."""
     shape = [1] * array.ndim
     shape[scale.axis] = -1
     # a channel that was scaled to nothing has no kernel to get back to; float16 stores such factors as 0
@@ -221,14 +239,14 @@ def _pre_fusion(array: Array, scale: RowScale) -> Array:
 
 
 def _unless_same(blocks: list[_Block]) -> tuple[Array, ...] | None:
-    """The pre-fusion blocks, fused ones filling in; None where there is no pre-fusion block at all."""
+    """Return the pre-fusion blocks, with the fused one where a weight has none; None where no weight has one."""
     if all(block.before is None for block in blocks):
         return None
     return tuple(block.now if block.before is None else block.before for block in blocks)
 
 
 def _carried(use: Use) -> Array | None:
-    """The constant's elements; BatchNormalization's four parameters count as two, scale and shift."""
+    """Return the constant's elements; of a BatchNormalization its scale and shift, and None for the last two slots."""
     if use.node.op_type != "BatchNormalization":
         return array_of(use.value)
     if use.slot > 2:
@@ -236,12 +254,8 @@ def _carried(use: Use) -> Array | None:
     return scale_and_shift(use.node)[use.slot - 1].astype(np.float32)
 
 
-def _like(number: float, array: Array) -> Array:
-    return np.asarray(number, array.dtype)
-
-
 def _recount(counted: CountPlace, gone: NDArray[np.bool_]) -> None:
-    """Take the channels that go off an integer of the graph."""
+    """Subtract the channels that go from an integer that counts them."""
     members, count = counted.members, counted.count
     dropped = int(gone[members[members >= 0]].sum())
     if not dropped:
@@ -258,7 +272,7 @@ def _recount(counted: CountPlace, gone: NDArray[np.bool_]) -> None:
 
 
 def _shrunk(entry: int, dropped: int) -> int:
-    """A number that counts channels from the front, or, negative, from the end."""
+    """Return the integer without the dropped channels; a negative one counts from the end, as a Slice's bounds may."""
     return entry - dropped if entry >= 0 else entry + dropped
 
 
@@ -272,9 +286,9 @@ def _recount_attribute(node: ir.Node, name: str, index: int | None, dropped: int
 
 
 def canonical_batch_norms(group: ChannelGroup) -> None:
-    """Write the group's BatchNormalizations as scale and shift: mean 0, variance 1 - epsilon.
+    """Rewrite the group's BatchNormalizations to mean 0 and variance 1 - epsilon, which leaves a scale and a shift.
 
-    A mean of scales and shifts is a merge; a mean of variances would not be.
+    Merged channels get the mean of their scales and of their shifts; a mean of variances would be another function.
     """
     nodes = dict.fromkeys(place.use.node for place in group.of_kind("carrier"))
     for node in [node for node in nodes if node.op_type == "BatchNormalization"]:
