@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from .picking import Mutation, one, tensor_of
+from .picking import Mutation, content_of, one, tensor_of
 
 __all__ = ["MUTATIONS"]
 
@@ -38,7 +38,7 @@ def made_external(model: onnx.ModelProto, rng: np.random.Generator) -> None:
 
 def made_sparse(model: onnx.ModelProto, rng: np.random.Generator) -> None:
     tensor = tensor_of(model, rng)
-    array = numpy_helper.to_array(tensor).reshape(-1)
+    array = content_of(tensor).reshape(-1)
     places = np.arange(min(len(array), 3), dtype=np.int64) * int(rng.choice([1, -1, 2**40]))
     values = numpy_helper.from_array(array[: len(places)].copy(), tensor.name)
     sparse = helper.make_sparse_tensor(

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
-__all__ = ["HUGE", "NAMES", "Mutation", "any_name", "node_of", "one", "tensor_of", "value_of"]
+__all__ = ["HUGE", "NAMES", "Mutation", "any_name", "content_of", "node_of", "one", "tensor_of", "value_of"]
 
 HUGE = (-1, 0, 2**31, 2**40, 2**62, -(2**62))
 NAMES = ("", "x", "nobody makes this", "a" * 5000, "a\0b", "ünïcode ✓", "../../etc/passwd", "%s{0}\n")
@@ -26,6 +28,13 @@ def node_of(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.NodeProto:
 
 def tensor_of(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.TensorProto:
     return model.graph.initializer[one(rng, model.graph.initializer)]
+
+
+def content_of(tensor: onnx.TensorProto) -> NDArray[np.generic]:
+    """Return the tensor's elements; ValueError where another mutation has put them elsewhere."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise ValueError("external data")
+    return numpy_helper.to_array(tensor)
 
 
 def value_of(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ValueInfoProto:

@@ -5,7 +5,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from .picking import HUGE, Mutation, node_of, one, tensor_of
+from .picking import HUGE, Mutation, content_of, node_of, one, tensor_of
 
 __all__ = ["MUTATIONS"]
 
@@ -16,7 +16,7 @@ def _rewritten(tensor: onnx.TensorProto, array: NDArray[np.generic]) -> None:
 
 def rank_changed(model: onnx.ModelProto, rng: np.random.Generator) -> None:
     tensor = tensor_of(model, rng)
-    array = numpy_helper.to_array(tensor)
+    array = content_of(tensor)
     forms = [
         array.reshape(-1),
         array[None],
@@ -34,7 +34,7 @@ def length_changed(model: onnx.ModelProto, rng: np.random.Generator) -> None:
     short = [tensor for tensor in tensors if len(tensor.dims) <= 1]
     chosen = short if short and rng.random() < 0.5 else tensors
     tensor = chosen[one(rng, chosen)]
-    array = np.atleast_1d(numpy_helper.to_array(tensor))
+    array = np.atleast_1d(content_of(tensor))
     axis = one(rng, array.shape)
     forms = [
         array.take(range(array.shape[axis] // 2), axis),
@@ -51,7 +51,7 @@ def dims_changed(model: onnx.ModelProto, rng: np.random.Generator) -> None:
 
 def type_changed(model: onnx.ModelProto, rng: np.random.Generator) -> None:
     tensor = tensor_of(model, rng)
-    array = numpy_helper.to_array(tensor)
+    array = content_of(tensor)
     kind = rng.choice(["float16", "float64", "int64", "int8", "bool", "complex64", "str"])
     with np.errstate(all="ignore"):
         _rewritten(
@@ -67,7 +67,7 @@ def data_type_changed(model: onnx.ModelProto, rng: np.random.Generator) -> None:
 
 def values_changed(model: onnx.ModelProto, rng: np.random.Generator) -> None:
     tensor = tensor_of(model, rng)
-    array = numpy_helper.to_array(tensor).copy()
+    array = content_of(tensor).copy()
     whole = array.dtype.kind in "iu"
     extreme = [-1, 0, 7, 2**31 - 1, -(2**31)] if whole else [np.nan, np.inf, -1.0, 0.0, 1e38, -1e38, 1e-40]
     with np.errstate(all="ignore"):
