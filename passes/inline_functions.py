@@ -13,6 +13,7 @@ from onnx_ir.passes.common import InlinePass
 
 from onnx_tropnnc.changes import Change, Note
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_checks import check_graph
 
 __all__ = ["InlineFunctions"]
 
@@ -29,4 +30,5 @@ class InlineFunctions:
         if not count:
             return ()
         InlinePass()(model.ir)
+        check_graph(model.ir, model.name)  # only now do the nodes of functions meet the constants that they read
         return (Note(f"{count} model-local function{'s were' if count > 1 else ' was'} inlined"),)
