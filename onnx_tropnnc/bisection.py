@@ -1,5 +1,6 @@
 """Search whole numbers by halving, where a trial may pass, fail or be refused."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -7,6 +8,8 @@ from typing import Literal, TypeVar
 from onnx_tropnnc.errors import OptionError
 
 __all__ = ["Refused", "search", "unless_refused"]
+
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -56,9 +59,11 @@ def search(
         middle = (low + high) // 2
         answer = trial(middle)
         tried += 1
+        _LOG.debug("trial of %d, between %d and %d: %s", middle, low, high, answer)
         passes = not isinstance(answer, Refused) and bool(answer)
         if passes:
             found = middle
+        # a refused number is too small for a budget, whichever end is wanted
         upward = isinstance(answer, Refused) or passes == (wanted == "largest")
         low, high = (middle, high) if upward else (low, middle)
     return found

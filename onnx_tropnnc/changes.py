@@ -23,7 +23,8 @@ from onnx_tropnnc.theory.propositions import Bound
 __all__ = ["Change", "Folded", "Kept", "Merged", "NotFolded", "Note", "Reconstructed", "Unreached", "Verified"]
 
 
-@dataclass(frozen=True)
+# eq=False: otherwise a kind that is not compared field by field would inherit that all of its changes are equal
+@dataclass(frozen=True, eq=False)
 class Change:
     """One thing that a pass did, or refused to do."""
 
@@ -56,6 +57,7 @@ class NotFolded(Change):
     reason: str
 
 
+# eq=False: a merge map holds arrays, which have no truth value when they are compared
 @dataclass(frozen=True, eq=False)
 class Merged(Change):
     """A channel group went from `before` to `after` channels."""

@@ -33,10 +33,13 @@ def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool) ->
     `dequantizes` says whether weights that are stored as integers become floating-point numbers, so that their channels
     can be merged: QuantizeWeights stores them again, but with other steps where they changed.
     """
+    # Functions first, because no other pass looks into them; constants before shapes, which are computed from them;
+    # BatchNormalization last, because it needs constant parameters and a known layer before it.
     passes: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()]
     passes.append(FoldConstantChannels(samples.verifying or samples.solving, options.selection))
     if options.verify and samples.verifying is not None:
         passes.append(CheckExactness(samples.verifying))
+    # after the check, because onnxruntime computes integers and the numbers that they stand for slightly differently
     return [*passes, DequantizeWeights()] if dequantizes else passes
 
 
@@ -62,6 +65,7 @@ def compressing_pass(
 
 def finishing_passes() -> list[Pass]:
     """Return the passes after which a compressed model can be written or run."""
+    # shapes last: QuantizeWeights adds nodes, whose outputs need a shape too
     return [QuantizeWeights(), RefreshShapes()]
 
 

@@ -68,6 +68,7 @@ def _described(done: object) -> str:
     """Return how many changes of each kind a step made, such as `3 Merged, 1 Kept`, for the log."""
     if not isinstance(done, tuple):
         return str(done)
+    # texts of changes may hold the contents of a model; the log says how many there are, the report what they are
     counts = Counter(type(change).__name__ for change in done)
     return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "no changes"
 

@@ -77,6 +77,7 @@ class Report:
         """Return the changes of one kind."""
         return tuple(change for change in self.changes if isinstance(change, kind))
 
+    # asked for again and again while a report is printed
     @cached_property
     def verification(self) -> Verification | None:
         """Return the last comparison with the original, or None where none was asked for."""
@@ -169,6 +170,7 @@ def _plain(value: Any) -> Any:
 
 def _versions() -> dict[str, str | None]:
     """Return the versions of what the result depends on; None where something is not installed."""
+    # both onnxruntime distributions, because a machine has one or the other
     names = ("onnx-tropnnc", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "numpy", "scipy", "scikit-learn")
     return {"python": platform.python_version(), **{name: _version(name) for name in names}}
 

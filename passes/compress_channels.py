@@ -65,6 +65,7 @@ class CompressChannels:
 
         `decider` must be one that was made for this model, as it is now.
         """
+        # solving compares with the model before the merge; the clone shares its tensors
         reference = model.clone()
         changes = self.merge(model, decider)
         if isinstance(changes, Refused) or self.samples is None or not self.options.solves:
@@ -103,6 +104,7 @@ class CompressChannels:
     @property
     def _options(self) -> Options:
         """The options; without samples `auto` has nothing to select by, and clusters."""
+        # `selects` asks whether layers are solved afterwards, which they are not without samples
         automatic = self.samples is None and self.options.method == "auto"
         return replace(self.options, reconstruct="off") if automatic else self.options
 
@@ -140,6 +142,7 @@ def _overflowed(groups: Sequence[str]) -> tuple[Note, ...]:
     """Return the line that says which groups could not be selected from."""
     if not groups:
         return ()
+    # the first one is enough: what overflows in one group does so in all behind it
     others = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
     text = f"activations of {groups[0]}{others} are too large for float32 on the samples; weights decided there"
     return (Note(text, "warning"),)

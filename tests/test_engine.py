@@ -123,6 +123,17 @@ def test_demands_undo_groups_until_they_hold() -> None:
     assert kept["reason"] == "undone: with it, verification is below what was asked"
 
 
+def test_what_costs_nothing_is_not_undone() -> None:
+    """Half of the first layer's channels are always zero: they go, though merging the second layer is too much."""
+    weights = random_weights(w=(4, 8), u=(8, 8), t=(8, 3))
+    weights["w"][:, ::2] = 0.0
+    model = graph("c = MatMul(x, w) r = Relu(c) d = MatMul(r, u) s = Relu(d) y = MatMul(s, t)", weights)
+    result, report = compress(model, ratio=0.5, min_cosine=0.999999, reconstruct="off", method="tropnnc")
+    assert report.passed
+    assert [(change.before, change.after) for change in report.of(Merged)] == [(8, 4)]
+    assert dims(result)["w"] == (4, 4)
+
+
 def test_verification_can_be_left_out() -> None:
     assert compress(network(), ratio=0.5, verify=False)[1].verification is None
 

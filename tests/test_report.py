@@ -70,6 +70,13 @@ def test_the_last_verification_counts() -> None:
     assert report(Verified(failed), Verified(fine)).verification == fine
 
 
+def test_two_merged_groups_are_not_the_same_change() -> None:
+    other = Merged("conv3", ("conv3",), ("conv4",), 8, 4, 100, 1000, MergeMap.identity(8))
+    assert MERGED == MERGED
+    assert other not in (MERGED, KEPT)
+    assert Note("n") == Note("n") != Note("n", "warning")
+
+
 def test_changes_by_kind() -> None:
     assert report(MERGED, KEPT).of(Merged) == (MERGED,)
     assert report(MERGED, KEPT).of(Note) == ()

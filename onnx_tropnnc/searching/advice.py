@@ -26,12 +26,14 @@ SAFE_AGREEMENT = 90.0
 SAFE_COSINE = 0.9
 """The same for an output that is no row of scores: a cosine of 0.9 is a relative error of about 0.45."""
 
+# Ratios that are tried are multiples of this: nearer ones are not told apart by a few hundred samples.
 _STEP = 0.05
-"""Ratios that are tried are multiples of this: nearer ones are not told apart by a few hundred samples."""
+
+# Seconds. A compression that took longer is not repeated only to give advice: five trials would take minutes.
 _PATIENCE = 20.0
-"""Seconds: a compression that took longer is not repeated only to give advice; five trials would take minutes."""
+
+# Medians of one model's times differ by up to five percent from one measurement to the next.
 _SLOWER = 1.05
-"""Times the original's latency: medians of one model differ by up to five percent from one measurement to the next."""
 
 
 def advice(report: Report, options: Options, trials: Trials) -> tuple[Note, ...]:
@@ -88,6 +90,7 @@ def slowdown(
     latency = None if report.verification is None else report.verification.latency
     if latency is None or latency.after_ms <= _SLOWER * latency.before_ms:
         return None
+    # a busy machine spreads the times of both models; what lies within the spread may be chance
     if latency.after_ms - latency.before_ms <= max(latency.before_spread_ms, latency.after_spread_ms):
         return None
     slower = f"the result is {latency.after_ms / latency.before_ms:.1f} x slower than the original"
@@ -109,5 +112,6 @@ def _uneven(merged: Iterable[Merged], groups: Sequence[ChannelGroup], fast: Roun
     multiples = {group.name: fast.multiple(group) for group in groups}
     for change in merged:
         multiple = multiples.get(change.group, 1)
+        # a count that was uneven already is no loss that merging brought
         if change.after % multiple and change.before % multiple == 0:
             yield multiple, change.after

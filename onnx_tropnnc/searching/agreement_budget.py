@@ -13,9 +13,9 @@ from onnx_tropnnc.searching.trials import Trials
 
 __all__ = ["within_drop"]
 
+# Shares up to this one are not tried: a budget leaves a tenth of each group's channels, so a tenth of a first or last
+# layer and one percent of the layers between. What would be left of such a model agrees with nothing.
 _TOO_SMALL_PERCENT = 5
-"""Shares up to this one are not tried: a budget leaves a tenth of each group's channels, so a tenth of a first or last
-layer and one percent of the layers between. What would be left of such a model agrees with nothing."""
 
 
 def within_drop(options: Options, trials: Trials) -> Options:
@@ -39,5 +39,6 @@ def within_drop(options: Options, trials: Trials) -> Options:
 
     best = search(_TOO_SMALL_PERCENT, 100, agrees, wanted="smallest")
     if best is None:
+        # duplicates still go: a ratio of 0 removes what costs nothing
         return replace(options, max_drop=None, ratio=0.0)
     return replace(options, max_drop=None, target_params=best / 100)

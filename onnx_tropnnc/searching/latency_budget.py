@@ -19,9 +19,9 @@ from onnx_tropnnc.running.sessions import NotRunnable
 
 __all__ = ["within_latency"]
 
+# The smallest share that is tried: a budget leaves a tenth of each group's channels, so one percent of the products
+# between two groups, and smaller shares are refused.
 _SMALLEST_PERCENT = 2
-"""The smallest share that is tried: a budget leaves a tenth of each group's channels, so one percent of the products
-between two groups, and smaller shares are refused."""
 
 
 def within_latency(
@@ -54,6 +54,7 @@ def within_latency(
         fastest = min(fastest, share)
         return share <= wanted
 
+    # up to 100 percent, because a model may be fast enough as it is
     best = search(_SMALLEST_PERCENT - 1, 101, fast_enough, wanted="largest")
     if best is None:
         reached = f"the least of the latency that was measured was {fastest:.2f}"

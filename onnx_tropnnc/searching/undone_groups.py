@@ -17,8 +17,8 @@ from onnx_tropnnc.searching.trials import Trials
 
 __all__ = ["with_groups_undone"]
 
+# Trials of how many groups stay merged: enough to find one number among 256, more groups than most models have.
 _ROUNDS = 8
-"""Trials of how many groups stay merged: enough to find one number among 256, more groups than most models have."""
 
 
 def with_groups_undone(model: Model, report: Report, options: Options, trials: Trials) -> Report:
@@ -31,7 +31,9 @@ def with_groups_undone(model: Model, report: Report, options: Options, trials: T
     for change in merged:
         trials.progress(f"measure the error of {change.group}")
         alone = trials.replayed(replace(options, reconstruct="off"), {change.group: change.merge_map})
-        errors[change.group] = trials.compare(alone).relative_l2 or math.inf
+        error = trials.compare(alone).relative_l2
+        # a group whose error cannot be measured is undone first; an error of 0 is one that is measured
+        errors[change.group] = math.inf if error is None else error
     ranked = sorted(merged, key=lambda change: errors[change.group])
 
     def passes(count: int) -> bool:
@@ -51,6 +53,7 @@ def _rewritten(report: Report, model: Model, undone: Sequence[Merged], trials: T
     """Return the report with undone groups as kept ones, without what was solved for them, verified afresh."""
     reason = Reason("undone", "undone: with it, verification is below what was asked")
     left = [Kept(change.group, change.producers, change.before, reason, pinned=False) for change in undone]
+    # what was solved for them is gone with the merge that it was for
     consumers = {node for change in undone for node in change.consumers}
     kept: list[Change] = [
         change
