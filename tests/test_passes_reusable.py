@@ -15,6 +15,7 @@ from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Pass, PassManager
+from onnx_tropnnc.tuning.tune import Tuning
 
 LAYERS = {"w": (8, 2, 3, 3), "g": (8,), "b": (8,), "m": (8,), "v": (8,)}
 BLOCK = {"u": (24, 8, 1, 1), "t": (8, 24, 1, 1), "z": (2, 8, 1, 1)}
@@ -54,6 +55,12 @@ def reconstruct() -> passes.ReconstructConsumers:
     return passes.ReconstructConsumers(reference, maps, samples_for(reference, count=40))
 
 
+def tune() -> passes.TuneWeights:
+    """Learn from the first model, whatever model is given."""
+    reference = loaded("first", "TuneWeights")
+    return passes.TuneWeights(reference, samples_for(reference, count=100), Tuning(budget=10**7))
+
+
 FRESH: dict[str, Callable[[], Pass]] = {
     "CheckExactness": passes.CheckExactness,
     "CompressChannels": lambda: compress(ratio=0.5),
@@ -72,6 +79,7 @@ FRESH: dict[str, Callable[[], Pass]] = {
     "QuantizeWeights": passes.QuantizeWeights,
     "ReconstructConsumers": reconstruct,
     "RefreshShapes": passes.RefreshShapes,
+    "TuneWeights": tune,
     "VerifyOutputs": lambda: passes.VerifyOutputs(timing_seconds=0.0),
 }
 """How to make each pass."""
