@@ -1,11 +1,11 @@
-"""Compute weights that are stored as integers, so that channels can be merged; QuantizeWeights stores them again.
+"""Compute weights that are stored as integers, so that channels can be merged; QuantizeWeights stores them as integers.
 
 before  DequantizeLinear(q, s, z) -> MatMul
 after   W -> MatMul                      W = s (q - z), an initializer with the name that DequantizeLinear's output had
 
 before  DequantizeLinear(q, s, z) -> Transpose -> MatMul
 after   W' -> MatMul                     W' = transposed W; its integers are stored transposed
-needs   constant integers of 8, 16 or 32 bits with one step for all of a weight, or one an entry along an axis
+needs   constant integers of 8, 16 or 32 bits with one step for the whole weight, or one for each entry along an axis
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_tropnnc.changes import Change
-from onnx_tropnnc.graph.constants import add_initializer, name_of, remove_unread
+from onnx_tropnnc.graph.constants import remove_unread, replace_by_constant
 from onnx_tropnnc.graph.knowledge import set_weight_quantization
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.quantization import is_quantized_weight, quantization_of, quantization_refusal
@@ -23,12 +23,12 @@ __all__ = ["DequantizeWeights"]
 
 @dataclass(frozen=True)
 class DequantizeWeights:
-    """Weights as floating-point numbers; how they were stored is kept with each weight."""
+    """Replace stored integers by floating-point weights; how a weight was stored is remembered with the weight."""
 
     name: str = "dequantize weights"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """All that can be; the others stay, and layers that read them say why."""
+        """Dequantize every weight that can be; the others stay, and the layers that read them say why."""
         for node in list(model.graph.all_nodes()):
             if is_quantized_weight(node) and quantization_refusal(node) is None and node.outputs[0].uses():
                 _dequantize(node)
@@ -36,6 +36,7 @@ class DequantizeWeights:
 
 
 def _dequantize(node: ir.Node) -> None:
+    """Replace a DequantizeLinear, and the Transposes and Identities behind it, by one initializer."""
     last, stored = node, quantization_of(node)
     while (mover := _mover(last)) is not None:
         if mover.op_type == "Transpose":
@@ -45,11 +46,7 @@ def _dequantize(node: ir.Node) -> None:
     output, graph = last.outputs[0], node.graph
     if output.is_graph_output() or graph is None:
         return
-    name = name_of(output)
-    output.name = None  # the initializer takes it
-    weight = add_initializer(node, name, stored.weights())
-    set_weight_quantization(weight, stored)
-    output.replace_all_uses_with(weight)
+    set_weight_quantization(replace_by_constant(output, stored.weights()), stored)
     while last is not node:
         source = last.inputs[0]
         assert source is not None
@@ -62,7 +59,7 @@ def _dequantize(node: ir.Node) -> None:
 
 
 def _mover(node: ir.Node) -> ir.Node | None:
-    """The Transpose or Identity that alone reads the node."""
+    """Return the Transpose or Identity that is the node's only reader, or None where there is none."""
     uses = list(node.outputs[0].uses())
     if len(uses) != 1 or node.outputs[0].is_graph_output() or uses[0].node.graph is not node.graph:
         return None

@@ -1,4 +1,4 @@
-"""Fold channels that are the same number whatever the input (rewriting/constant_channels.py has the algebra)."""
+"""Fold channels that have one constant value, whatever the input (rewriting/constant_channels.py has the algebra)."""
 
 from dataclasses import dataclass, field
 
@@ -14,15 +14,15 @@ from onnx_tropnnc.running.sessions import NotRunnable
 __all__ = ["FoldConstantChannels"]
 
 _FEW = 4
-"""Samples that show a constant."""
+"""Samples on which constants are read off: such channels do not depend on the input, more samples show the same."""
 
 
 @dataclass(frozen=True)
 class FoldConstantChannels:
-    """Take channels whose weights are all zeros out of the layers that read them.
+    """Remove channels whose weights are all zeros from the layers that read them.
 
     Attributes:
-        samples: what to run the model on where it has such channels.
+        samples: what to run the model on where it has such channels; None: nothing is folded.
         selection: which groups may change.
     """
 
@@ -31,7 +31,7 @@ class FoldConstantChannels:
     name: str = "fold constant channels"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """A note a group that had some, or one that says why they stay."""
+        """Return one note for each group with such channels, or one note that says why they stay."""
         groups = find_channel_groups(model, shapes_of(model))
         silent = {
             group: len(found)

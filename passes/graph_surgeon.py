@@ -2,8 +2,11 @@
 
 before  a model
 after   what `edit` made of its graphsurgeon.Graph, cleaned up and sorted; what graphsurgeon does not keep (metadata
-        and doc strings of the model) is put back
+        and doc string of the model) is restored
 needs   a model whose tensors fit in memory
+
+What is known of a tensor (how it was quantized, what a BatchNormalization promised of it) is kept where the edit left
+the tensor, and all that it is computed from, as it was.
 """
 
 from collections.abc import Callable
@@ -29,7 +32,7 @@ class EditWithGraphSurgeon:
     name: str = "edit with onnx-graphsurgeon"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """The edited graph replaces the model's."""
+        """Replace the model's graph by the edited one; return a note with the number of nodes before and after."""
         before = to_proto(model)
         graph = onnx_graphsurgeon.import_onnx(before)
         self.edit(graph)

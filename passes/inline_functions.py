@@ -1,10 +1,10 @@
-"""Put the bodies of model-local functions where they are called.
+"""Replace calls of model-local functions by the functions' nodes.
 
 before  Block(x, w)             Block: a function of the model, as exporters of modules write them
-after   Relu(MatMul(x, w))      nodes named after the call; no functions are left
+after   Relu(MatMul(x, w))      nodes are named after the call; no functions are left
 needs   nothing
 
-Channels are followed through operators; a call would be one that nobody knows.
+Channels are followed through operators, and there is no rule for an operator that is a call.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class InlineFunctions:
     name: str = "inline functions"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """All of them, functions that functions call too."""
+        """Inline every call, also those inside functions; return a note with the number of functions."""
         count = len(model.ir.functions)
         if not count:
             return ()

@@ -1,11 +1,11 @@
-"""Merge channels that do nearly the same thing.
+"""Merge channels that compute nearly the same.
 
 before  y = C phi(A x + b)        n channels
 after   y = C~ phi(A~ x + b~)     K channels: similar rows of A become one, their columns of C are summed
-needs   a channel group that is not pinned; see channels.py for what pins, representatives.py for how to merge
+needs   a channel group that is not pinned; channels.py says what pins a group, representatives.py how one is merged
 
-Exact duplicates go first, in all groups. Then groups are taken in topological order; each one sees the weights as the
-groups before it left them. K always counts from the channels that the model came with.
+Exact duplicates are contracted first, in all groups. Then groups are merged in topological order; each one sees the
+weights as the groups before it left them. K is always a share of the channels that the model had at first.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,21 +49,22 @@ NOT_IN_PLAN = Reason("not_planned", "not in the plan")
 
 @dataclass(frozen=True)
 class MergeChannels:
-    """Make every group smaller that may be.
+    """Make every group smaller that may change.
 
     Attributes:
         ratio: the fraction of channels to remove from each group; K = max(1, round(n (1 - ratio))).
-        ratio_for: other ratios, by pattern of node names; the last that matches counts.
+        ratio_for: other ratios, by pattern of node names; the last one that matches counts.
         extent: where to stop instead of at a ratio: a threshold of the clustering.
         method: what makes the merge maps.
         selection: which groups may change.
         sizes: channels to keep by group name and block, instead of a ratio.
-        plan: merge maps by group name, replayed instead of made; groups that are neither in it nor in `sizes` stay.
-        unplanned: why groups stay that are not in it.
-        predicted: the relative errors of planned groups' consumers, where they are known; else weights predict them.
-        rounding: what counts are rounded up to, with a ratio or a threshold.
-        bound_radius: state error bounds for inputs in a ball of this radius; None: none, they cost a pass over the
-            weights.
+        plan: merge maps by group name, applied as they are; groups that are neither here nor in `sizes` stay.
+        unplanned: why groups stay that are neither in the plan nor in `sizes`.
+        predicted: the relative errors of planned groups' consumers, where they are known; others are predicted from
+            the weights.
+        rounding: the multiples that counts are rounded up to, with a ratio or a threshold.
+        bound_radius: state error bounds for inputs in a ball of this radius; None: state none, as each takes a pass
+            over the weights.
         seed: of the clustering; the same seed gives the same result.
         device: `cpu`, `cuda` or `auto`.
     """
@@ -89,10 +90,10 @@ class MergeChannels:
                 raise OptionError(f"ratio {value} is outside [0, 1): it is the fraction of channels to remove")
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """Merge group after group."""
+        """Merge group after group; return a change for each group, and one for each layer that begins no group."""
         work = _Work(Workspace(model), shapes_of(model))
         groups = find_channel_groups(model, work.shapes)
-        decided = [group for group in groups if group.pinned is None and not self._is_planned(group)]
+        decided = [group for group in groups if group.pinned is None and group.name not in (self.plan or {})]
         work.contract([group for group in decided if self._refusal(group) is None])
         unreached = (Unreached(layer.node, layer.reason) for layer in unreached_layers(model))
         return (*(self._treat(group, work) for group in groups), *unreached)
@@ -102,9 +103,6 @@ class MergeChannels:
         missing = self.plan is not None and group.name not in {**self.plan, **(self.sizes or {})}
         return self.unplanned if reason is None and missing else reason
 
-    def _is_planned(self, group: ChannelGroup) -> bool:
-        return self.plan is not None and group.name in self.plan
-
     def _treat(self, group: ChannelGroup, work: "_Work") -> Change:
         producers = group.nodes("producer")
         if group.pinned is not None:
@@ -112,7 +110,7 @@ class MergeChannels:
         reason = self._refusal(group)
         if reason is None:
             before = work.contracted.get(group, MergeMap.identity(group.channels))
-            planned = self.plan[group.name] if self.plan is not None and group.name in self.plan else None
+            planned = (self.plan or {}).get(group.name)
             step = self._decide(group, before, work) if planned is None else _fitting(planned, group)
             merge_map = step.after(before)
             if merge_map.changes:
@@ -125,7 +123,7 @@ class MergeChannels:
         return Kept(group.name, producers, group.channels, reason, pinned=False)
 
     def _decide(self, group: ChannelGroup, before: MergeMap, work: "_Work") -> MergeMap:
-        """The map over the channels that are left."""
+        """Return the merge map over the channels that contraction left."""
 
         def decide(count: int, channels: NDArray[np.int64]) -> MergeMap:
             vectors, xp = work.workspace.vectors(group, channels), array_module(self.device)
@@ -140,7 +138,7 @@ class MergeChannels:
         return decided_blocks(group, before, decide)
 
     def _bound(self, group: ChannelGroup, before: MergeMap, step: MergeMap, work: "_Work") -> Bound | None:
-        """The error bound of the group before it is merged: the sum of its blocks'; contraction costs nothing."""
+        """Return the error bound of merging the group: the sum over its blocks, as contraction is exact."""
         if self.bound_radius is None:
             return None
         bounds = []
@@ -160,7 +158,7 @@ class MergeChannels:
         return replace(weakest, value=sum(bound.value for bound in bounds), radius=self.bound_radius)
 
     def _predicted(self, group: ChannelGroup, before: MergeMap, step: MergeMap, work: "_Work") -> Prediction | None:
-        """Of the group's consumers, before it is merged; contraction costs nothing."""
+        """Return the predicted error of the group's consumers; contraction is exact and adds none."""
         if group.name in self.predicted:
             return Prediction(self.predicted[group.name], "activations")
         losses = (linear_loss(*block, seed=self.seed) for block in work.blocks(group, before, step))
@@ -168,20 +166,23 @@ class MergeChannels:
         return None if relative is None else Prediction(relative, "weights")
 
     def _count(self, group: ChannelGroup, block: int, channels: int) -> int:
-        """How many of a block's channels stay."""
+        """Return how many of a block's channels stay."""
         if self.sizes is not None:
             return self.sizes[group.name][block] if group.name in self.sizes else channels
         return self._rounded(group, uniform_count(channels, ratio_for(group, self.ratio, self.ratio_for)), channels)
 
     def _rounded(self, group: ChannelGroup, count: int, channels: int) -> int:
-        """The count of a block, with the pinned channels beside it where it is the only one."""
+        """Return the count of a block, rounded up.
+
+        What the runtime sees is the count of the whole group, so pinned channels are counted with a group's only block.
+        """
         pinned = int((group.blocks < 0).sum()) if group.blocks.max() == 0 else 0
         return self.rounding.up(count, channels, self.rounding.multiple(group), pinned)
 
 
 @dataclass
 class _Work:
-    """The model's weights under work, what was contracted, and what each group has saved so far."""
+    """The model's weights while groups are merged, what was contracted, and what each group has saved so far."""
 
     workspace: Workspace
     shapes: Shapes
@@ -204,7 +205,7 @@ class _Work:
     def blocks(
         self, group: ChannelGroup, before: MergeMap, step: MergeMap
     ) -> Iterator[tuple[ChannelVectors, MergeMap]]:
-        """The weights around the channels that are left, block by block, and what `step` makes of each."""
+        """Yield for each block the weights around the channels that are left, and its part of `step`."""
         merge_map, left = expanded(step, before), before.leaders
         for number in range(int(group.blocks.max(initial=-1)) + 1):
             channels = left[group.blocks[left] == number]
@@ -229,7 +230,7 @@ class _Work:
 
 
 def _fitting(merge_map: MergeMap, group: ChannelGroup) -> MergeMap:
-    """The plan's map, where it is one of this group's channels."""
+    """Return the plan's map after making sure that it has as many channels as the group."""
     if len(merge_map.labels) != group.channels:
         raise OptionError(
             f"the plan has {len(merge_map.labels)} channels for {group.name}, the model {group.channels}; "

@@ -1,10 +1,10 @@
-"""Give tensors in the bodies of If, Loop and Scan names that no other tensor has.
+"""Rename tensors in the bodies of If, Loop and Scan so that no two tensors of the model have one name.
 
 before  If(then: h = MatMul(x, w); else: h = MatMul(x, v))
 after   If(then: h = MatMul(x, w); else: h_2 = MatMul(x, v))
-needs   nothing; names of the main graph stay, and those in bodies that nothing else has
+needs   nothing; names of the main graph stay, and so do names in bodies that are unique already
 
-What is known of a tensor (its shape, its statistics) is kept by its name.
+Shapes and samples of activations are looked up by a tensor's name.
 """
 
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ __all__ = ["NameBodiesApart"]
 
 @dataclass(frozen=True)
 class NameBodiesApart:
-    """Rename what is called as something else is, body by body."""
+    """Rename tensors in bodies whose name another tensor has."""
 
     name: str = "name tensors of bodies apart"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """The first tensor of a name keeps it."""
+        """Visit the bodies in order; the first tensor of a name keeps it."""
         taken = {name_of(value) for value in _made(model.graph)}
         bodies = list(model.graph.subgraphs())
         everywhere = taken | {name_of(value) for body in bodies for value in _made(body)}

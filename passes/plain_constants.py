@@ -1,8 +1,8 @@
-"""Write weights that hide behind Identity, Transpose, Reshape or Cast as plain initializers.
+"""Compute weights that stand behind Identity, Transpose, Reshape, Cast and the like, and store them as initializers.
 
 before  W -> Transpose -> MatMul
 after   W' -> MatMul          W' = transposed W, an initializer with the name that the Transpose's output had
-needs   a floating-point constant as the only thing that the operator reads
+needs   an operator that reads only constants, the first of them floating-point
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,14 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_tropnnc.changes import Change
-from onnx_tropnnc.graph.constants import add_initializer, array_of, constant_tensor, is_floating, name_of, remove_unread
+from onnx_tropnnc.graph.constants import (
+    array_of,
+    constant_tensor,
+    is_floating,
+    name_of,
+    remove_unread,
+    replace_by_constant,
+)
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import EVALUATION_FAILURES, evaluate
 
@@ -22,12 +29,12 @@ _OPERATORS = ("Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"
 
 @dataclass(frozen=True)
 class PlainConstants:
-    """Compute operators whose inputs are all constants, where what comes out is a weight."""
+    """Compute operators whose inputs are all constants where their output is a weight."""
 
     name: str = "write weights plainly"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """In topological order, so that a chain of them goes whole."""
+        """Visit nodes in topological order, so that several such operators in a row are computed together."""
         for node in list(model.graph.all_nodes()):
             if _is_hidden_weight(node):
                 _replace(node, model)
@@ -49,11 +56,10 @@ def _replace(node: ir.Node, model: Model) -> None:
     else:
         feeds = {name_of(v): np.asarray(array_of(v)) for v in node.inputs if v is not None}
         try:
-            name, array = name_of(output), evaluate(node, feeds, model.ir.opset_imports)
+            array = evaluate(node, feeds, model.ir.opset_imports)
         except EVALUATION_FAILURES:
             return  # the runtime will say what is wrong with it
-        output.name = None  # the initializer takes it
-        output.replace_all_uses_with(add_initializer(node, name, array))
+        replace_by_constant(output, array)
     inputs, graph = list(node.inputs), node.graph
     assert graph is not None
     graph.remove(node, safe=True)

@@ -1,10 +1,11 @@
-"""Write shape arithmetic that always comes out the same as plain numbers.
+"""Replace shape arithmetic whose result is always the same by plain numbers.
 
 before  Reshape(y, Concat(Gather(Shape(y), 0), 2, Gather(Shape(y), 1) / 2, -1))      y: batch x 64 x height x width
 after   Reshape(y, Concat(Gather(Shape(y), 0), 2, 32, -1))
-needs   dimensions that are the same whatever goes in; open ones of the inputs stay open
+needs   dimensions that do not depend on the inputs; dynamic dimensions of the inputs stay dynamic
 
-Merging changes the number of channels, and a plain number can be counted down where arithmetic would need a proof.
+Merging changes the number of channels. A plain number can be reduced, where for arithmetic it would have to be proven
+that its result follows.
 """
 
 from dataclasses import dataclass, field
@@ -14,16 +15,18 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.changes import Change
-from onnx_tropnnc.graph.constants import add_initializer, array_of, constant_tensor, name_of, remove_unread
+from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of, remove_unread, replace_by_constant
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import EVALUATION_FAILURES, SHAPE_LOGIC, Shapes, evaluate, infer_shapes
 
 __all__ = ["PlainShapes"]
 
 _OPEN = -1
-"""Stands for a dimension that is not fixed; no dimension is negative."""
+"""Stands for a dimension that is not fixed, as no real dimension is negative."""
 _SMALL = 64
+"""Elements of a list that shape arithmetic computes with: shapes have fewer than ten, paddings twice as many."""
 ROUNDS = 20
+"""Rounds at most: one that writes a number lets shape inference see further, one that writes none is the last."""
 _ARITHMETIC = SHAPE_LOGIC | {"Ceil", "Floor", "Pow", "Reciprocal", "Round", "Sqrt"}
 
 
@@ -34,7 +37,7 @@ class PlainShapes:
     name: str = "write shapes plainly"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """In topological order, so that numbers go as far as they reach; each round makes more shapes known."""
+        """Visit nodes in topological order, again as long as the numbers written make more shapes known."""
         for _ in range(ROUNDS):
             if not any(node.op_type == "Shape" for node in model.graph.all_nodes()):
                 break
@@ -51,12 +54,12 @@ class _Work:
     model: Model
     shapes: Shapes
     partial: dict[ir.Value, NDArray[np.int64]] = field(default_factory=dict)
-    """Shapes of which some entries are open."""
+    """Outputs of Shape of which some entries are not fixed."""
     written: set[ir.Value] = field(default_factory=set)
-    """The numbers that were written plainly."""
+    """The initializers that replaced shape arithmetic."""
 
     def treat(self, node: ir.Node) -> None:
-        """Write the node's output as a number where it is one."""
+        """Replace the node by a number where its output is fixed."""
         if node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
             return
         array = self._shape(node) if node.op_type == "Shape" else self._computed(node)
@@ -75,7 +78,7 @@ class _Work:
         return np.asarray([_OPEN if d is None else d for d in shape[start:end]], np.int64)
 
     def _computed(self, node: ir.Node) -> NDArray[np.generic] | None:
-        """Of entries picked from a shape, or of numbers of which at least one was written here."""
+        """Return the node's output where it picks fixed entries of a shape, or computes with numbers written here."""
         values = [value for value in node.inputs if value is not None]
         picks = node.op_type in ("Gather", "Slice") and values[0] in self.partial
         if not picks and (node.op_type not in _ARITHMETIC or not self.written.intersection(values)):
@@ -91,15 +94,11 @@ class _Work:
         return None if result.size > _SMALL or (picks and (result == _OPEN).any()) else result
 
     def _write(self, node: ir.Node, array: NDArray[np.generic]) -> None:
-        output, name = node.outputs[0], name_of(node.outputs[0])
-        output.name = None  # the initializer takes it
-        number = add_initializer(node, name, array)
-        self.written.add(number)
-        output.replace_all_uses_with(number)
+        self.written.add(replace_by_constant(node.outputs[0], array))
         self._remove(node)
 
     def _remove(self, node: ir.Node) -> None:
-        """Take away a node that nothing reads, and those before it that only it read."""
+        """Remove a node that nothing reads, and the nodes before it that then nothing reads either."""
         if any(output.uses() or output.is_graph_output() for output in node.outputs):
             return
         inputs, graph = [value for value in node.inputs if value is not None], node.graph

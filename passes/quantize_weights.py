@@ -1,12 +1,12 @@
-"""Store weights as the integers that they were before DequantizeWeights: an int8 model comes out as one.
+"""Store weights as integers again that DequantizeWeights computed: the result of an int8 model is an int8 model.
 
-before  W -> Conv                        merged, cut, solved
+before  W -> Conv                        W: merged, cut or solved for
 after   DequantizeLinear(q, s, z) -> Conv
 needs   weights of which it is known how they were stored (`weight_quantization`)
 
-What was only cut has the integers and steps that it had. Where merged or solved weights do not fit, their steps become
-longer, and those of the layer's bias with them: runtimes that compute in integers take the bias's step to be the
-product of the input's and the weight's. A bias that solving brought is stored on that step too.
+Weights that only lost channels keep their integers and steps. Where merged or solved weights exceed the range of their
+type, their steps become larger, and those of the layer's bias with them: runtimes that compute in integers assume that
+the bias's step is the product of the input's and the weight's. A bias that solving added is stored on that step too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,12 +31,12 @@ _BIAS = 2
 
 @dataclass(frozen=True)
 class QuantizeWeights:
-    """Put integers and DequantizeLinear back in front of every layer that had them."""
+    """Insert integers and a DequantizeLinear in front of every layer that had them."""
 
     name: str = "quantize weights"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """A note that says how many weights changed."""
+        """Return a note that says how many weights changed."""
         values = [value for graph in model.ir.graphs() for value in graph.initializers.values() if value.uses()]
         stored = _stored_as(values)
         biases = {value: quantization for value, quantization in stored.items() if _is_bias(value)}
@@ -60,7 +60,7 @@ class QuantizeWeights:
 
 @dataclass(frozen=True, eq=False)
 class _Stored:
-    """A weight that was written as integers, and how much longer its steps became."""
+    """A weight that was written as integers, and the factors by which its steps grew."""
 
     quantization: Quantization
     factors: NDArray[np.float64]
@@ -95,7 +95,7 @@ def _is_bias(value: ir.Value) -> bool:
 
 
 def _on_longer_steps(value: ir.Value, bias: Quantization, layers: Mapping[ir.Node, _Stored]) -> Quantization:
-    """The bias's steps as much longer as those of the weight beside it."""
+    """Return the bias on steps that are larger by the same factors as those of the weight beside it."""
     weight = next((layers[use.node] for use in value.uses() if use.node in layers), None)
     if weight is None or weight.factors.size != bias.steps.size or (weight.factors == 1.0).all():
         return bias
@@ -103,7 +103,7 @@ def _on_longer_steps(value: ir.Value, bias: Quantization, layers: Mapping[ir.Nod
 
 
 def _new_biases(layers: Mapping[ir.Node, _Stored]) -> dict[ir.Value, Quantization]:
-    """Floating-point biases that only a layer of integers reads, on the steps that the integers' products have."""
+    """Return floating-point biases that only a layer with integer weights reads, on the products' steps."""
     found = {}
     for node, weight in layers.items():
         bias = node.inputs[_BIAS] if node.op_type in _WITH_BIAS and len(node.inputs) > _BIAS else None
@@ -129,14 +129,14 @@ def _bias_quantization(name: str, array: NDArray[np.generic], steps: NDArray[np.
 
 
 def _step_of(value: ir.Value | None) -> NDArray[Any] | None:
-    """The step of a tensor that comes from a DequantizeLinear with one for all of it."""
+    """Return the step of a tensor that comes from a DequantizeLinear with a single step, else None."""
     node = None if value is None else value.producer()
     step = array_of(node.inputs[1]) if node is not None and node.op_type == "DequantizeLinear" else None
     return step if step is not None and step.size == 1 else None
 
 
 def _write(value: ir.Value, stored: Quantization) -> None:
-    """DequantizeLinear of the integers in place of the weight, under its name."""
+    """Replace the weight by a DequantizeLinear of the integers, whose output takes the weight's name."""
     name, graph = name_of(value), value.graph
     assert isinstance(graph, ir.Graph)
     anchor = next((node for node in graph if any(source is value for source in node.inputs)), None) or graph[0]
@@ -150,7 +150,7 @@ def _write(value: ir.Value, stored: Quantization) -> None:
 
 
 def _constant(anchor: ir.Node, wanted: str, array: NDArray[np.generic]) -> ir.Value:
-    """An initializer of this name: the one that other weights share with this one, or a new one."""
+    """Return an initializer of this name: the one with these elements that other weights share, or a new one."""
     graph = anchor.graph
     there = array_of(graph.initializers.get(wanted)) if isinstance(graph, ir.Graph) else None
     if (

@@ -19,6 +19,7 @@ __all__ = [
     "name_of",
     "own_input",
     "remove_unread",
+    "replace_by_constant",
     "set_array",
     "shape_of",
 ]
@@ -128,6 +129,17 @@ def add_initializer(node: ir.Node, wanted: str, array: NDArray[np.generic]) -> i
     if listed:
         graph.inputs.append(value)
     return value
+
+
+def replace_by_constant(output: ir.Value, array: NDArray[np.generic]) -> ir.Value:
+    """Return a new initializer that takes the name and the readers of a computed tensor; the node stays, unread."""
+    node, name = output.producer(), name_of(output)
+    if node is None:
+        raise TypeError(f"{name} is computed by no node")
+    output.name = None  # names are unique in a graph, and the initializer takes this one
+    constant = add_initializer(node, name, array)
+    output.replace_all_uses_with(constant)
+    return constant
 
 
 def remove_unread(value: ir.Value | None) -> None:
