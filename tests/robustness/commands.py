@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import re
 import resource
+import runpy
 import signal
 import sys
 import traceback
@@ -78,7 +79,8 @@ def _redirected(folder: str) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream, target in ((0, nothing), (1, nothing), (2, said)):
         os.dup2(target, stream)
-    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode) for n, mode in ((0, "r"), (1, "w"), (2, "w")))
+    sys.stdin, sys.stdout = os.fdopen(0, "r"), os.fdopen(1, "w")
+    sys.stderr = os.fdopen(2, "w", errors="backslashreplace")  # as Python opens it
     os.chdir(folder)
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -87,13 +89,11 @@ def _redirected(folder: str) -> None:
 
 def _command(arguments: list[str], folder: str) -> None:
     """Be the command, in a forked process."""
-    from onnx_tropnnc.command import cli
-
     _redirected(folder)
     sys.argv = ["onnx-tropnnc", *arguments]
     code: object = 0
     try:
-        cli.main()
+        runpy.run_module("onnx_tropnnc", run_name="__main__")
     except SystemExit as end:
         code = end.code
     except BaseException:
