@@ -1,9 +1,9 @@
-"""What a model costs as a function of its groups' sizes, counted from where the groups stand, without rewriting it.
+"""Compute a model's cost as a function of its groups' sizes, from where the groups stand, without rewriting the model.
 
 A weight with axes of lengths l_1, l_2 ... has l_1 * l_2 * ... parameters, and a Conv, ConvTranspose, Gemm or MatMul
 that reads it a multiply-accumulate for each at every output position. A group that keeps k channels shortens all the
 axes that it stands on, so a weight between two groups shrinks on both, and what one saves depends on its neighbours.
-A parameter that several nodes read for different channels is copied when these change (weights.py); its copies are
+A parameter that several nodes read for different channels is copied when these change (workspace.py); its copies are
 counted from the start, so that a total is never too low.
 
     unit    the channels that are decided on together, in the order in which they stay: a group, or a block of one
@@ -34,21 +34,21 @@ Counts = Sequence[int] | NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """Channels of a group of which any number of the first may be kept."""
+    """Channels of a group in an order of importance; the first k of them are kept, for any k."""
 
     group: ChannelGroup
     order: NDArray[np.int64]
-    """Their numbers in the group, in the order in which they stay."""
+    """The channels' numbers in the group, the first one to stay first."""
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """The number of channels."""
         return len(self.order)
 
 
 @dataclass(frozen=True, eq=False)
 class _Axis:
-    """One axis of a weight: positions that never go, and per unit how many stand when its first k channels are kept."""
+    """One axis of a weight: the positions that never go, and per unit how many there are for its first k channels."""
 
     fixed: int
     standing: Mapping[int, NDArray[np.int64]]
@@ -65,7 +65,7 @@ class _Weight:
     uses: int
     """Multiply-accumulates of one element for one sample."""
     is_copy: bool
-    """Whether it is not there yet: another reader of the same parameter has it."""
+    """Whether the constant is a copy that only a merge will make, for one of several readers of a parameter."""
 
     def elements(self, counts: Counts) -> int:
         product = self.others
@@ -75,7 +75,7 @@ class _Weight:
 
 
 class Costs:
-    """Parameters or multiply-accumulates of a model whose units keep given numbers of channels."""
+    """The parameters or multiply-accumulates of a model as a function of how many channels its units keep."""
 
     def __init__(self, model: Model, shapes: Shapes, units: Sequence[Unit], measure: Measure) -> None:
         """Count the whole model once.
@@ -99,11 +99,11 @@ class Costs:
         self._rest = whole - self._sum(there, self.full)
 
     def total(self, counts: Counts) -> int:
-        """Of the whole model."""
+        """Return the model's total cost when each unit keeps so many channels."""
         return self._rest + self._sum(self._weights, counts)
 
     def saved(self, counts: Counts, unit: int, kept: int) -> int:
-        """What is saved when `unit` goes from counts[unit] to `kept` channels and the others stay at `counts`."""
+        """Return what is saved when `unit` goes from counts[unit] to `kept` channels and the others stay."""
         smaller = list(counts)
         smaller[unit] = kept
         return self._sum(self._touched[unit], counts) - self._sum(self._touched[unit], smaller)
@@ -115,11 +115,11 @@ class Costs:
 
 
 _Tensor = tuple[ir.Value, ir.Node | None, int]
-"""A constant as groups rewrite it: the one that all of its readers share, or the copy of one of them (its slot)."""
+"""A constant as groups rewrite it: the one that all its readers share (None, 0), or the copy for one reader's slot."""
 
 
 def _weights(units: Sequence[Unit], shapes: Shapes, graph: ir.Graph) -> list[_Weight]:
-    """Every floating-point constant that a unit stands on, once for each copy that is made of it."""
+    """Return every floating-point constant that a unit stands on, once for each copy that is made of it."""
     axes: dict[_Tensor, dict[int, dict[int, NDArray[np.int64]]]] = defaultdict(lambda: defaultdict(dict))
     for number, unit in enumerate(units):
         for place in unit.group.places:
@@ -137,9 +137,9 @@ def _weights(units: Sequence[Unit], shapes: Shapes, graph: ir.Graph) -> list[_We
 
 
 def _tensor(group: ChannelGroup, place: Place) -> _Tensor:
-    """Producers' and consumers' weights stay one; parameters where others read them get copies.
+    """Return the constant that the place rewrites: shared weights stay shared, other shared parameters are copied.
 
-    Each of a BatchNormalization's has its own, for they are rewritten as scale and shift.
+    Each BatchNormalization gets parameters of its own, because they are rewritten as scale and shift.
     """
     use = place.use
     served = 1 if use.node.op_type == "BatchNormalization" else group.alike(place)
@@ -156,7 +156,10 @@ def _weight(
     *,
     is_copy: bool,
 ) -> _Weight | None:
-    """Readers outside of `graph`, in bodies, run nobody knows how often: their multiply-accumulates are not counted."""
+    """Return the weight with what it costs, or None where it holds no floating-point numbers.
+
+    Nodes in bodies run an unknown number of times, so only multiply-accumulates of nodes in `graph` are counted.
+    """
     tensor = constant_tensor(value)
     if tensor is None or not is_floating(tensor):
         return None
@@ -172,5 +175,6 @@ def _weight(
 
 
 def _unknown(model: Model, shapes: Shapes) -> str:
+    """Return which shape is missing for counting multiply-accumulates."""
     node = next(node for node in model.graph if node_macs(node, shapes) is None)
     return f"the shape of {name_of(node.outputs[0])} ({label(node)}) is not known"

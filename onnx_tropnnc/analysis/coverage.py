@@ -1,8 +1,8 @@
-"""Which share of a model's weights stands in channel groups that may change, and why the rest does not.
+"""Measure which share of a model's weights stands in channel groups that may change, and why the rest does not.
 
-An element of a Conv, ConvTranspose, Gemm or MatMul weight is reached where its row or its column belongs to a channel
-that may go: merging that channel takes the element away. A classifier's weight is reached through its columns, though
-its rows, the model's outputs, stay.
+An element of a layer's weight is reached where its row or its column belongs to a channel that may go: merging that
+channel removes the element. A classifier's weight is reached through its columns, though its rows, the model's outputs,
+stay.
 
     Conv (3 -> 64), Relu, Conv (64 -> 128), model output       reached: all of both weights
     Gemm on the model's input, softmax                         reached: nothing; "... is a model output"
@@ -31,7 +31,7 @@ NO_GROUP = "its channels begin no group"
 
 @dataclass(frozen=True)
 class LayerCoverage:
-    """One layer's weight: its elements, those that may go, and why the others stay.
+    """The coverage of one layer's weight: its elements, those that may go, and why the others stay.
 
     A weight that several layers read is counted at the first of them. `macs` are of one sample; None where a shape is
     not known, 0 where the layer stands in a subgraph.
@@ -47,23 +47,23 @@ class LayerCoverage:
 
 @dataclass(frozen=True)
 class Coverage:
-    """All layers of a model."""
+    """The coverage of all layers of a model."""
 
     layers: tuple[LayerCoverage, ...]
 
     @property
     def parameters(self) -> int:
-        """Elements of all layers' weights."""
+        """The number of elements of all layers' weights."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def share(self) -> float:
-        """Of the layers' weights, how much stands in groups that may change; 1 where there are none."""
+        """The share of the layers' weights that may go; 1 where there are no layers."""
         return sum(layer.reached for layer in self.layers) / self.parameters if self.parameters else 1.0
 
     @property
     def macs_share(self) -> float | None:
-        """The same of their multiply-accumulates; None where there are none, or they are not known."""
+        """The share of multiply-accumulates that may go; None where there are none, or a shape is not known."""
         if any(layer.macs is None for layer in self.layers):
             return None
         total = sum(layer.macs or 0 for layer in self.layers)
@@ -71,7 +71,7 @@ class Coverage:
 
     @property
     def reasons(self) -> Mapping[str, int]:
-        """Per reason how many weights it keeps, most first."""
+        """The number of weight elements that each reason keeps, largest first."""
         found: dict[str, int] = defaultdict(int)
         for layer in self.layers:
             if layer.reason is not None:
@@ -82,13 +82,13 @@ class Coverage:
 def coverage_of(
     model: Model, shapes: Shapes, groups: Iterable[ChannelGroup], refusal: Callable[[ChannelGroup], Reason | None]
 ) -> Coverage:
-    """Measure every layer with constant weights, those of subgraphs too.
+    """Measure every layer with a constant weight, layers in subgraphs too.
 
     Args:
-        model: with its BatchNormalizations folded.
+        model: the model, its BatchNormalizations folded.
         shapes: of its tensors.
         groups: as `find_channel_groups` returns them.
-        refusal: why options keep a group as it is, or None.
+        refusal: returns why the options keep a group as it is, or None.
     """
     standing: dict[ir.Value, list[_Stand]] = defaultdict(list)
     for group in groups:
@@ -101,7 +101,7 @@ def coverage_of(
 
 
 _Stand = tuple[Place, NDArray[np.bool_], Reason | None]
-"""Where a group stands, which of its channels may go, and why the others stay."""
+"""A place of a group, which of the group's channels may go, and why the others stay."""
 _Standing = Mapping[ir.Value, list[_Stand]]
 
 
@@ -129,14 +129,14 @@ def _layers(model: Model, shapes: Shapes, standing: _Standing) -> Iterator[Layer
 
 
 def _weight(node: ir.Node) -> ir.Value | None:
-    """The floating-point constant that makes the node a layer; a MatMul's may stand on either side."""
+    """Return the layer's weight where it is a floating-point constant with rows and columns, else None."""
     value = weight_of(node)
     tensor = constant_tensor(value)
     return value if tensor is not None and is_floating(tensor) and len(shape_of(tensor)) > 1 else None
 
 
 def _reached(value: ir.Value, standing: Iterable[_Stand]) -> tuple[int, int, tuple[str, ...]]:
-    """The weight's elements, how many of them may go, and the reasons of the channels that stay."""
+    """Return the weight's number of elements, how many of them may go, and the reasons of the channels that stay."""
     tensor = constant_tensor(value)
     assert tensor is not None
     stays = [np.ones(size, bool) for size in shape_of(tensor)]

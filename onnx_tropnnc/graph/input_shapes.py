@@ -1,4 +1,4 @@
-"""The shape of one sample of each input, where the model leaves dimensions open.
+"""Find the shape of one sample of each input, where the model leaves dimensions open.
 
 A model's input is `InputSpec`: as declared, dimensions may be symbols or absent. `resolve_shapes` turns it into
 `ResolvedInput`, where every number is known:
@@ -78,7 +78,7 @@ class InputSpec:
 
     @property
     def text(self) -> str:
-        """As in `x float32 [N, 3, 224, 224]`."""
+        """The input as messages show it: `x float32 [N, 3, 224, 224]`."""
         return f"{self.name} {self.dtype} [{', '.join('?' if d is None else str(d) for d in self.shape)}]"
 
 
@@ -98,14 +98,14 @@ class ResolvedInput:
 
 
 def run_size(inputs: Iterable[ResolvedInput]) -> int | None:
-    """How many samples one run takes, None where any number will do."""
+    """Return how many samples one run takes, None where any number will do."""
     entries = tuple(inputs)
     batch = next((entry.batch for entry in entries if entry.batch is not None), None)
     return 1 if batch is None and not all(entry.stacked for entry in entries) else batch
 
 
 def resolve_shapes(specs: Sequence[InputSpec], given: GivenShapes | None = None) -> tuple[ResolvedInput, ...]:
-    """Every input with its dimensions filled, by the rules in this module's docstring."""
+    """Return every input with its dimensions filled, by the rules in this module's docstring."""
     shapes = given or {}
     _check_given(specs, shapes)
     stacked = stacked_inputs(specs)
@@ -119,7 +119,7 @@ def resolve_to(
     sample_shapes: Mapping[str, tuple[int, ...]],
     given: GivenShapes | None = None,
 ) -> tuple[ResolvedInput, ...]:
-    """Every input with the dimensions that one sample of each has; SampleError where they do not fit the model."""
+    """Return every input with the dimensions of the given samples; SampleError where they do not fit the model."""
     shapes = given or {}
     _check_given(specs, shapes)
     stacked = stacked_inputs(specs)
@@ -162,12 +162,12 @@ def _with_samples(
 
 
 def samples_per_run(specs: Sequence[InputSpec], given: GivenShapes | None = None) -> int | None:
-    """How many samples one run takes, None where any number will do."""
+    """Return how many samples one run takes, None where any number will do."""
     return _samples_per_run(specs, given or {}, stacked_inputs(specs))
 
 
 def stacked_inputs(specs: Sequence[InputSpec]) -> frozenset[str]:
-    """The inputs whose axis 0 counts samples.
+    """Return the inputs whose axis 0 counts samples.
 
     A dynamic axis 0 does, unless its symbol is another input's later axis or a length by its name; a fixed one does
     where it is 1, or the same for all inputs that have axes.
@@ -182,7 +182,7 @@ def stacked_inputs(specs: Sequence[InputSpec]) -> frozenset[str]:
 
 
 def _samples_per_run(specs: Sequence[InputSpec], given: GivenShapes, stacked: frozenset[str]) -> int | None:
-    """What the stacked inputs must agree on; where all are free, 1 beside an input without a sample axis, else None."""
+    """Return the samples of a run, on which stacked inputs must agree; None where all inputs are stacked and free."""
     firsts = {s.name: given.get(s.name, s.shape)[0] for s in specs if s.name in stacked}
     fixed = {first for first in firsts.values() if isinstance(first, int)}
     if len(fixed) > 1:
@@ -226,7 +226,7 @@ def _check_given(specs: Sequence[InputSpec], given: GivenShapes) -> None:
 
 
 def _bound_symbols(specs: Sequence[InputSpec], given: GivenShapes, stacked: frozenset[str]) -> dict[str, int]:
-    """Sizes of symbols: what `--input-shape` says holds for every input; symbols that count samples are 1 elsewhere."""
+    """Return sizes of symbols: those that `--input-shape` gives, for every input, and 1 for those of batches."""
     firsts = {s.shape[0] for s in specs if s.name in stacked}
     symbols = {d for s in specs for d in s.shape if isinstance(d, str)}
     counting = {d: 1 for d in symbols if d in firsts or _BATCH_SYMBOL.search(d)}
@@ -245,7 +245,7 @@ def _whole_shape(
     symbols: Mapping[str, int],
     stacked: bool,
 ) -> tuple[int, ...]:
-    """Every dimension as a number; axis 0 of a stacked input is 1 where it is free."""
+    """Return every dimension as a number; axis 0 of a stacked input is 1 where it is free."""
     if given is not None:
         return tuple(1 if size is None else size for size in given)
     known = tuple(symbols.get(d) if isinstance(d, str) else d for d in spec.shape)
@@ -262,7 +262,7 @@ def _whole_shape(
 def _default_size(
     spec: InputSpec, shape: tuple[int | None, ...], specs: Sequence[InputSpec], stacked: bool
 ) -> int | None:
-    """The size that stands for each unknown dimension of a sample, None where no guess is sensible."""
+    """Return the size to take for each unknown dimension of a sample, None where no guess is sensible."""
     known = [d for d in shape if d is not None]
     floating = np.issubdtype(spec.dtype, np.floating)
     if not stacked:  # a recurrent state, [layers, batch, width]: what is unknown is the sample axis
@@ -280,7 +280,7 @@ def _length(spec: InputSpec, shape: tuple[int | None, ...]) -> int | None:
 
 
 def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
-    """The inputs that a caller must give: those of the graph that are not initializers."""
+    """Return the inputs that a caller must give: those of the graph that are not initializers."""
     given = {tensor.name for tensor in model.graph.initializer}
     given.update(tensor.values.name for tensor in model.graph.sparse_initializer)
     return tuple(_spec(value) for value in model.graph.input if value.name not in given)

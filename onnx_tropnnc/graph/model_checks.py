@@ -1,4 +1,4 @@
-"""What must hold of a model's graph before anything is done to it.
+"""Check what must hold of a model's graph before anything is done to it.
 
     data      initializers hold all the bytes that their shapes need; external data lies inside the model's folder
     tensors   whatever a node or the model reads is made by something
@@ -40,7 +40,7 @@ def check_graph(model: ir.Model, name: str) -> None:
 
 
 def check_stored(value: ir.Value, name: str) -> None:
-    """That an initializer's bytes are there: all of them, inside the model's folder."""
+    """Check that all of an initializer's bytes are there, inside the model's folder."""
     tensor = value.const_value
     if tensor is None:
         raise InputModelError(f"{name}: initializer {value.name} has no data; it is truncated, export it again")

@@ -1,10 +1,10 @@
-"""Model in, model out: path, bytes or ModelProto to a working `Model`, and back, whole or not at all.
+"""Read a model (path, bytes or ModelProto) into a working `Model`, and write it, whole or not at all.
 
 The working graph is onnx-ir: it keeps what an ONNX file can hold (metadata of model, graph, nodes and values, doc
 strings, functions, quantization annotations), reads external data by memory mapping, and streams untouched tensors
 on saving. onnx-graphsurgeon, measured beside it on a 2.4 GB model by benchmarks/working_graph.py, drops metadata and
-doc strings and reads no external data outside the working directory; it is the door for users' passes instead
-(passes/graph_surgeon.py), as DESIGN.md section 3 provides for.
+doc strings and reads no external data outside the working directory; users' passes may edit the graph with it
+(passes/graph_surgeon.py).
 """
 
 import os
@@ -31,7 +31,7 @@ __all__ = ["EXTERNAL_BYTES", "Source", "check_output", "load", "save", "to_proto
 Source = onnx.ModelProto | bytes | str | os.PathLike[str]
 
 EXTERNAL_BYTES = 1_800_000_000
-"""Results with more bytes of weights than this get external data: protobuf ends at 2 GiB."""
+"""Results with more bytes of weights than this get external data: a protobuf message ends at 2 GiB, nodes included."""
 
 _PLAIN = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL) + (
     ir.DataType.INT8,
@@ -128,7 +128,7 @@ def save(model: Model, target: str | os.PathLike[str], *, external_data: bool = 
 
 
 def to_proto(model: Model) -> onnx.ModelProto:
-    """The model as a ModelProto that stands on its own: every tensor inside it."""
+    """Return the model as a ModelProto that contains every tensor."""
     if any(isinstance(t, ir.ExternalTensor) for t in _tensors(model.ir)):
         inner = model.ir.clone()
         for graph in inner.graphs():
@@ -140,7 +140,7 @@ def to_proto(model: Model) -> onnx.ModelProto:
 
 
 def _without_stored_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """onnx-ir also lists initializers in value_info, where their own dimensions say all."""
+    """Remove initializers from value_info, where onnx-ir lists them: their own dimensions say all."""
     stored = {tensor.name for tensor in proto.graph.initializer}
     kept = [info for info in proto.graph.value_info if info.name not in stored]
     if len(kept) < len(proto.graph.value_info):
@@ -192,7 +192,7 @@ def _parse(content: bytes, name: str) -> onnx.ModelProto:
 
 
 def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
-    """The graph of a proto that has one; a truncated file often still parses, so its parts are counted."""
+    """Return the proto's model; a truncated file often still parses, so what every model must have is looked for."""
     if not proto.graph.node and not proto.graph.output:
         raise InputModelError(f"{name}: holds no graph; it is not an ONNX model, or is truncated")
     if not proto.opset_import or not proto.ir_version or not proto.graph.output:
@@ -206,7 +206,7 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
 
 
 def _sorted(model: ir.Model) -> ir.Model:
-    """Nodes behind those whose outputs they read, as onnx demands and onnxruntime does not; ValueError for a cycle."""
+    """Sort nodes behind those they read from, as onnx demands and onnxruntime does not; ValueError for a cycle."""
     seen: set[ir.Node] = set()
     for node in model.graph:
         makers = (value.producer() for value in node.inputs if value is not None)
@@ -218,7 +218,7 @@ def _sorted(model: ir.Model) -> ir.Model:
 
 
 def _apart(model: ir.Model) -> ir.Model:
-    """Tensors of Constant nodes copied: onnx-ir names them when it reads them, also where they stand in a proto."""
+    """Copy the tensors of Constant nodes: onnx-ir names them when it reads them, in the caller's proto too."""
     for graph in model.graphs():
         for node in graph:
             tensor = node.attributes.get_tensor("value", None) if node.op_type == "Constant" else None
@@ -230,7 +230,7 @@ def _apart(model: ir.Model) -> ir.Model:
 
 
 def _detached(model: ir.Model, name: str) -> ir.Model:
-    """Tensors as arrays of their own: each can go when it is replaced, where a proto keeps all of them to the end."""
+    """Copy tensors into arrays of their own: a replaced array is freed, where a proto keeps all of its tensors."""
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
@@ -249,7 +249,7 @@ def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
 
 
 def weight_bytes(model: Model) -> int:
-    """The bytes of all initializers."""
+    """Return the bytes of all initializers."""
     return sum(tensor.nbytes for tensor in _tensors(model.ir))
 
 

@@ -1,4 +1,4 @@
-"""What must hold of a parsed model before anything is built on it, so that no later step meets half a node.
+"""Check what must hold of a parsed model before anything is built on it, so that no later step meets half a node.
 
     names      one tensor, one name, made once
     tensors    an element type, dimensions of 0 or more, as much data as they need
@@ -34,7 +34,7 @@ _FIELDS: Mapping[str, tuple[str, int]] = {
     "UINT8": ("int32_data", 1),
     "BOOL": ("int32_data", 1),
 }
-"""Per element type where elements lie that are not bytes, one a number, and how many bytes they are otherwise."""
+"""Per element type the field that holds its elements one by one, and the bytes of an element in `raw_data`."""
 
 
 _LONGEST_LOCATION = 4095
@@ -162,7 +162,7 @@ def _about_node(node: onnx.NodeProto, versions: Mapping[str, int], types: Mappin
 
 
 def _is_whole_constant(node: onnx.NodeProto) -> bool:
-    """Whether it has the one attribute that it needs, of a name that onnx knows."""
+    """Whether the Constant has exactly one attribute, of a name that onnx knows."""
     names = [attribute.name for attribute in node.attribute]
     return len(names) == 1 and names[0] in onnx.defs.get_schema("Constant", 13, "").attributes
 
