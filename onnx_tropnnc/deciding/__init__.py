@@ -1,1 +1,1 @@
-"""Which channels to keep: rankings from activations, error curves, budgets, plans."""
+"""Deciding which channels to keep: rankings from activations, error curves, budgets, plans."""

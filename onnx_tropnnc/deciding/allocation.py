@@ -1,15 +1,15 @@
 """How many channels each unit keeps: the same share everywhere, or so many that a budget is met.
 
-A budget is met along a *path*: one step after the other some unit loses channels, and the walk stops where the model is
-small enough. What decides the order of the steps is the method:
+A budget is met along a *path*: in each step one unit loses channels, and the path is followed until the model is small
+enough. The method determines the order of the steps:
 
-    error_path      predicted error curves: next goes what costs the least error per parameter (or multiply-accumulate)
-                    that it saves, given what the others have lost by then
-    threshold_path  clustering: merges by their height, which is a global threshold that rises
+    error_path      predicted error curves: the next step is the one that costs the least error per parameter (or
+                    multiply-accumulate) that it saves, given what the other units have lost by then
+    threshold_path  clustering: merges by their height, as if a global threshold rose
     ranking_path    rankings: channels by their score, lowest first
 
-A path is computed once and answers every budget: its costs fall step by step, so a budget is found by bisection, and
-nothing is rewritten to count.
+A path is computed once and serves every budget: costs fall with each step, so that a budget is found by bisection and
+no model is rewritten to be counted.
 
 Error curves are taken along their lower convex hulls, over the counts that may be kept (multiples of `round_to`), down
 to the least that a unit may have. The sum of the units' predicted errors stands for the model's.
@@ -32,8 +32,9 @@ Vector = NDArray[np.float64]
 Step = tuple[int, int, float]
 """A unit, how many channels it keeps from then on, and the step's height, score, or error per saved cost."""
 
+# A budget takes no unit below a tenth of its channels, nor below two: predicted errors say little of layers that are
+# nearly gone, and one such layer cuts the network in two.
 LEAST_SHARE = 0.1
-"""A budget takes no unit below this share of its channels, nor below two."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class Path:
     totals: NDArray[np.int64]
     """(steps + 1,) the model's cost after each number of steps."""
     round_to: tuple[int, ...] = ()
-    """Per unit what its counts are multiples of; empty: of 1."""
+    """The number that each unit's counts are multiples of; empty: 1 for all."""
 
     def within(self, limit: float) -> tuple[int, ...] | Refused:
         """How many channels each unit keeps where the cost first is at most `limit`; the last step goes no further.
@@ -63,19 +64,19 @@ class Path:
         return self._eased(counts, number, limit) if number else counts
 
     def level(self, limit: float) -> float:
-        """The threshold (score, error per saved cost) of the last step that `within` takes."""
+        """Return the threshold (or score, or error per saved cost) of the last step that `within` takes."""
         number = int(np.searchsorted(-self.totals, -limit, side="left"))
         return self.steps[number - 1][2] if number else 0.0
 
     def counts(self, number: int) -> tuple[int, ...]:
-        """How many channels each unit keeps after so many steps."""
+        """Return how many channels each unit keeps after so many steps."""
         found = list(self.costs.full)
         for unit, kept, _ in self.steps[:number]:
             found[unit] = kept
         return tuple(found)
 
     def _eased(self, counts: tuple[int, ...], number: int, limit: float) -> tuple[int, ...]:
-        """The last step undone as far as the limit lets it."""
+        """Return the counts with the last step undone as far as the limit allows."""
         unit, before = self.steps[number - 1][0], self.counts(number - 1)
         fits = search(
             counts[unit],
@@ -94,16 +95,20 @@ def uniform_count(channels: int, ratio: float) -> int:
 
 
 def least_count(channels: int) -> int:
-    """The fewest channels that a budget leaves of so many."""
+    """Return the fewest channels that a budget leaves of so many."""
     return min(channels, max(2, math.ceil(LEAST_SHARE * channels)))
 
 
 def error_path(
     costs: Costs, curves: Sequence[Vector], *, least: Sequence[int] | None = None, round_to: Sequence[int] = ()
 ) -> Path:
-    """Along predicted errors: curves[u][k] is what is lost when unit u keeps its first k channels.
+    """Return the path along predicted errors: curves[u][k] is the loss when unit u keeps its first k channels.
 
-    `round_to` is per unit what its counts are multiples of.
+    Args:
+        costs: of the units.
+        curves: one a unit.
+        least: the fewest channels that each unit keeps; None: those of `least_count`.
+        round_to: the number that each unit's counts are multiples of.
     """
     floors, multiples = _floors(costs.units, least), _multiples(costs.units, round_to)
     hulls = [
@@ -116,7 +121,7 @@ def error_path(
 def threshold_path(
     costs: Costs, heights: Sequence[Vector], *, least: Sequence[int] | None = None, round_to: Sequence[int] = ()
 ) -> Path:
-    """Along a rising threshold: heights[u] ascending, the thresholds that each bring unit u one more merge."""
+    """Return the path along a rising threshold: heights[u], ascending, each bring unit u one more merge."""
     floors, multiples = _floors(costs.units, least), _multiples(costs.units, round_to)
     steps = [
         (number, unit.size - 1 - merge, float(height))
@@ -130,9 +135,10 @@ def threshold_path(
 def ranking_path(
     costs: Costs, scores: Sequence[Vector], *, least: Sequence[int] | None = None, round_to: Sequence[int] = ()
 ) -> Path:
-    """Along scores, the lowest first: scores[u] are those of the unit's channels, in any order.
+    """Return the path along scores, the lowest first: scores[u] are those of the unit's channels, in any order.
 
-    Scores of different units are compared as shares of the unit's mean: layers differ in scale for no reason.
+    Scores of different units are compared as shares of the unit's mean, because the scale of a layer's weights says
+    nothing about its importance.
     """
     ascending = [np.sort(score) / max(float(np.mean(score)), 1e-300) for score in scores]
     return threshold_path(costs, ascending, least=least, round_to=round_to)
@@ -147,13 +153,13 @@ def _multiples(units: Sequence[Unit], round_to: Sequence[int]) -> tuple[int, ...
 
 
 def _allowed(floor: int, size: int, round_to: int) -> NDArray[np.int64]:
-    """The counts that may be kept, ascending: multiples of `round_to` from the floor on, and all of them."""
+    """Return the counts that may be kept, ascending: multiples of `round_to` from the floor on, and all channels."""
     first = -(-floor // round_to) * round_to
     return np.append(np.arange(first, size, round_to), size)
 
 
 def _lower_hull(counts: NDArray[np.int64], curve: Vector) -> list[tuple[int, float]]:
-    """The corners (count, error) of the lower convex hull over the counts, the largest count first."""
+    """Return the corners (count, error) of the lower convex hull over the counts, the largest count first."""
     hull: list[tuple[int, float]] = []
     for count in counts[::-1].tolist():
         point = (count, float(curve[count]))
@@ -164,15 +170,15 @@ def _lower_hull(counts: NDArray[np.int64], curve: Vector) -> list[tuple[int, flo
 
 
 def _slope(start: tuple[int, float], end: tuple[int, float]) -> float:
-    """Error per channel taken away."""
+    """Return the error for each channel that is removed."""
     return (end[1] - start[1]) / (start[0] - end[0])
 
 
 def _cheapest_first(costs: Costs, hulls: Sequence[Sequence[tuple[int, float]]]) -> Iterator[Step]:
-    """Steps along the hulls by error per saved cost.
+    """Yield steps along the hulls by error per saved cost.
 
-    What a step saves only falls as others shrink, so a price in the heap is at most the present one: it is computed
-    again when it comes up, and the step taken where it is still the lowest.
+    A step saves less and less as other units shrink, so that a price in the heap is at most the present one: it is
+    computed again when it comes up, and the step is taken if its price is still the lowest.
     """
     counts = list(costs.full)
     places = [0] * len(hulls)
@@ -191,7 +197,7 @@ def _cheapest_first(costs: Costs, hulls: Sequence[Sequence[tuple[int, float]]]) 
             heapq.heappush(heap, (now, unit))
             continue
         if math.isinf(now):
-            return  # what is left saves nothing
+            return  # no step that is left saves anything
         places[unit] += 1
         counts[unit] = hulls[unit][places[unit]][0]
         yield unit, counts[unit], now
@@ -200,6 +206,7 @@ def _cheapest_first(costs: Costs, hulls: Sequence[Sequence[tuple[int, float]]]) 
 
 
 def _path(costs: Costs, steps: Iterator[Step] | Sequence[Step], round_to: tuple[int, ...]) -> Path:
+    """Return the path of these steps with the model's cost after each."""
     counts, totals, taken = list(costs.full), [costs.total(costs.full)], []
     for step in steps:
         unit, kept, _ = step

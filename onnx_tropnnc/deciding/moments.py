@@ -1,13 +1,13 @@
-"""Covariances of a tensor's channels, summed up tensor by tensor, in bounded memory. Arrays only.
+"""Covariances of a tensor's channels, summed up over runs in bounded memory; arrays only.
 
-A row x of the tensor is what stands along its channel axis at one position of one sample. Several columns of x may
-belong to one channel (behind Flatten it owns one a pixel): turn q holds the q-th column of each channel that has so
-many, and with weights w_q
+A row x of the tensor holds its values along the channel axis at one position of one sample. Several columns of x may
+belong to one channel (after Flatten a channel owns one a pixel): turn q holds the q-th column of each channel that has
+so many, and with weights w_q
 
     R = sum_q w_q cov(x_q) / sum_q w_q          n x n, zero for channels that own no column
 
-Sums are taken in float64 around a provisional mean, of the samples' two halves apart. Rows with numbers above LARGEST,
-or not finite, are left out; where that are most of them, what is left would stand for nothing, and nothing is found.
+Sums are taken in float64 around a provisional mean, for the two halves of the samples apart. Rows with numbers above
+LARGEST or not finite are left out; if that are most of them, the others would represent nothing, and nothing is found.
 """
 
 from dataclasses import dataclass, field
@@ -21,22 +21,24 @@ __all__ = ["Covariances", "Turn", "Variances", "drawn"]
 Matrix = NDArray[np.float64]
 Rows = NDArray[np.float32]
 
+# Squares of such numbers, a hundred million of them, still add up to less than float32's largest number, 3e38.
 LARGEST = 1e15
-"""Squares of such numbers, a million of them, still fit in float32."""
 
 
 @dataclass
 class _Seen:
-    """How many rows came, and how many could be used."""
+    """How many rows were given, and how many could be used."""
 
     all: int = 0
     used: int = 0
 
     @property
     def enough(self) -> bool:
+        """Whether at least half of the rows could be used."""
         return self.used > 0 and 2 * self.used >= self.all
 
     def telling(self, rows: Rows) -> Rows:
+        """Return the rows that can be used."""
         tells = (np.abs(rows) <= LARGEST).all(axis=1)
         self.all, self.used = self.all + len(rows), self.used + int(tells.sum())
         return rows if tells.all() else rows[tells]
@@ -44,7 +46,7 @@ class _Seen:
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """The columns in which channels stand for the q-th time, and their weight in the mean."""
+    """The columns that hold channels for the q-th time, and their weight in the mean."""
 
     columns: NDArray[np.int64]
     channels: NDArray[np.int64]
@@ -53,7 +55,7 @@ class Turn:
 
 @dataclass
 class _Sums:
-    """Of one half: around `origin` the sum of rows, and the weighted sum of products."""
+    """The sum of one half's rows and the weighted sum of their products, both around `origin`."""
 
     origin: Rows
     total: Matrix
@@ -63,7 +65,7 @@ class _Sums:
 
 @dataclass
 class Covariances:
-    """The covariance R of `count` channels, one a half of the samples; rows come through `add`."""
+    """The covariance R of `count` channels for each half of the samples, from the rows given to `add`."""
 
     count: int
     turns: tuple[Turn, ...]
@@ -71,7 +73,7 @@ class Covariances:
     seen: _Seen = field(default_factory=_Seen)
 
     def add(self, rows: Rows, half: int) -> None:
-        """Take rows (s, columns) in; they are overwritten."""
+        """Add rows (s, columns), which are overwritten."""
         rows = self.seen.telling(rows)
         if not len(rows):
             return
@@ -87,7 +89,7 @@ class Covariances:
             sums.products[np.ix_(turn.channels, turn.channels)] += turn.weight * (part.T @ part).astype(np.float64)
 
     def found(self) -> tuple[Matrix, ...]:
-        """R, one a half that had rows; none where most were left out."""
+        """Return R for each half that had rows; nothing if most rows were left out."""
         if not self.seen.enough:
             return ()
         weight = sum(turn.weight for turn in self.turns)
@@ -103,13 +105,13 @@ class Covariances:
 
 @dataclass
 class Variances:
-    """The sum over columns of their variances, a mean over the two halves."""
+    """The sum of the columns' variances, as a mean over the two halves."""
 
     halves: dict[int, tuple[Rows, Matrix, Matrix, int]] = field(default_factory=dict)
     seen: _Seen = field(default_factory=_Seen)
 
     def add(self, rows: Rows, half: int) -> None:
-        """Take rows (s, columns) in; they are overwritten."""
+        """Add rows (s, columns), which are overwritten."""
         rows = self.seen.telling(rows)
         if not len(rows):
             return
@@ -121,14 +123,14 @@ class Variances:
         self.halves[half] = origin, total, squares, count + len(rows)
 
     def found(self) -> float | None:
-        """The sum of variances; None where most rows were left out."""
+        """Return the sum of variances; None if most rows were left out."""
         if not self.seen.enough:
             return None
         return float(np.mean([(squares / n - (total / n) ** 2).sum() for _, total, squares, n in self.halves.values()]))
 
 
 def drawn(tensor: NDArray[Any], axis: int, most: int, rng: np.random.Generator) -> Rows:
-    """(rows, columns) of the tensor along `axis`: all, or `most` drawn without copying the rest; never a view."""
+    """Return (rows, columns) of the tensor along `axis`: all, or `most` of them drawn; never a view."""
     view = np.moveaxis(tensor, axis, -1)
     count = int(np.prod(view.shape[:-1]))
     if count <= most:

@@ -1,11 +1,11 @@
-"""A ranking from weights alone, for groups whose activations cannot be looked at: those in bodies of If, Loop, Scan.
+"""A ranking from weights alone, for groups whose activations cannot be watched: those in bodies of If, Loop and Scan.
 
-With inputs that are white, unit and centred a group's channels have the covariance of its rows,
+If inputs are centred, of variance 1 and uncorrelated, a group's channels have the covariance of its rows,
 
     R = A A^T      G = C^T C / tr(C R C^T)
 
-so that what a consumer loses counts against what it makes, as in readings.py. Channels of different blocks share no
-consumer's columns: R and G are blocks of their own.
+and a consumer's loss counts relative to its output, as in readings.py. Channels of different blocks share no consumer's
+columns, so that R and G consist of one diagonal block for each.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ __all__ = ["block_counts", "ranking_by_weights"]
 
 
 def ranking_by_weights(group: ChannelGroup, workspace: Workspace) -> Ranking:
-    """The group's channels in the order in which they stay; pinned ones first."""
+    """Return the group's channels in the order in which they are kept, pinned ones first."""
     covariance, gram = np.eye(group.channels), np.zeros((group.channels, group.channels))
     for number in range(int(group.blocks.max(initial=-1)) + 1):
         channels = np.flatnonzero(group.blocks == number)
@@ -32,7 +32,7 @@ def ranking_by_weights(group: ChannelGroup, workspace: Workspace) -> Ranking:
 
 
 def block_counts(group: ChannelGroup, ranking: Ranking, kept: int) -> tuple[int, ...]:
-    """Of the first `kept` channels how many stand in each block, one at least."""
+    """Return how many of the first `kept` channels are in each block, and at least one."""
     blocks = group.blocks[ranking.order[:kept]]
     found = np.bincount(blocks[blocks >= 0], minlength=int(group.blocks.max(initial=-1)) + 1)
     return tuple(int(count) for count in np.maximum(found, 1))

@@ -1,1 +1,1 @@
-"""What a model is fed with: declared inputs, the user's samples, synthetic ones."""
+"""The inputs that a model is run on: the user's samples, or made-up ones that it can take."""

@@ -1,7 +1,7 @@
-"""What a model reads: its inputs as declared, and samples of them as frozen arrays.
+"""Samples of a model's inputs, as frozen arrays.
 
-In `Samples`, axis 0 of every array counts samples, whatever the model does with them; `feeds` gives each run what it
-reads: array[i : i + b] where an input is stacked, array[i] as it is where not (see input_shapes).
+Axis 0 of every array counts samples, whatever the model does with them. `feeds` yields what each run reads: the slice
+array[i : i + b] of an input that is stacked, and array[i] of one that is not (graph/input_shapes.py).
 """
 
 import math
@@ -13,10 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import OptionError, SampleError
-from onnx_tropnnc.graph.input_shapes import (
-    ResolvedInput,
-    run_size,
-)
+from onnx_tropnnc.graph.input_shapes import ResolvedInput, run_size
 
 __all__ = ["Samples", "joined", "parse_input_range", "parse_input_shape"]
 
@@ -37,19 +34,19 @@ class Samples:
 
     @property
     def count(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         return min((len(array) for array in self.arrays.values()), default=0)
 
     def take(self, positions: Sequence[int] | NDArray[np.int64]) -> "Samples":
-        """The samples at these positions."""
+        """Return the samples at these positions."""
         index = np.asarray(positions, dtype=np.int64)
         arrays = {name: array[index] for name, array in self.arrays.items()}
         return replace(self, arrays=arrays, labels=None if self.labels is None else self.labels[index])
 
     def split(self, every: int = 5) -> tuple["Samples", "Samples"]:
-        """(for solving, held back for verification): every fifth is held back, in whole runs; never an empty half.
+        """Return the samples to solve on and those to verify on: every fifth run is held back, and no half is empty.
 
-        Of fewer than `every` the last is held back; a single one serves both.
+        Of fewer than `every` runs the last is held back; a single one serves both.
         """
         run = run_size(self.inputs) or 1
         group = np.arange(self.count) // run
@@ -59,7 +56,7 @@ class Samples:
         return self.take(np.flatnonzero(solving)), self.take(np.flatnonzero(held))
 
     def thinned(self, most: int) -> "Samples":
-        """At most so many samples, evenly spaced."""
+        """Return at most so many samples, evenly spaced."""
         if self.count <= most:
             return self
         run = run_size(self.inputs) or 1
@@ -67,11 +64,11 @@ class Samples:
         return self.take(np.arange(size) * self.count // size)
 
     def first(self, most: int) -> "Samples":
-        """At most so many of the first samples, but as many as one run takes."""
+        """Return at most so many of the first samples, but at least as many as one run takes."""
         return self.take(range(min(self.count, max(most, run_size(self.inputs) or 1))))
 
     def first_feed(self, size: int) -> dict[str, NDArray[Any]]:
-        """What the first run reads.
+        """Return what the first run reads.
 
         Raises:
             SampleError: there are fewer samples than one run takes.
@@ -81,7 +78,7 @@ class Samples:
         raise SampleError(f"{self.source}: {self.count} samples, but a run takes {run_size(self.inputs) or 1}")
 
     def feeds(self, size: int = 32) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
-        """What each run reads, with the samples it covers; `size` is how many where the model leaves that free."""
+        """Yield what each run reads, with the samples that it covers: `size` of them if the model takes any number."""
         run = run_size(self.inputs)
         step = size if run is None else run
         stop = self.count if run is None else self.count - self.count % run
@@ -95,14 +92,14 @@ class Samples:
 
 
 def joined(pieces: Sequence[Samples]) -> Samples:
-    """All samples of sets for the same inputs, one set after the other; labelled where all of them are."""
+    """Return all samples of several sets for the same inputs, with labels if all sets have them."""
     first, labels = pieces[0], [piece.labels for piece in pieces if piece.labels is not None]
     arrays = {name: np.concatenate([piece.arrays[name] for piece in pieces]) for name in first.arrays}
     return replace(first, arrays=arrays, labels=np.concatenate(labels) if len(labels) == len(pieces) else None)
 
 
 def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """`NAME:1,3,224,224` as ("NAME", (1, 3, 224, 224)); a name may hold colons."""
+    """Return `NAME:1,3,224,224` as ("NAME", (1, 3, 224, 224)); a name may hold colons."""
     name, _, sizes = text.rpartition(":")
     parts = [part.strip() for part in sizes.split(",")]
     if not name or not all(part.isdecimal() and len(part) <= 10 and int(part) > 0 for part in parts):
@@ -111,7 +108,7 @@ def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def parse_input_range(text: str) -> tuple[str, tuple[float, float]]:
-    """`NAME:LOW,HIGH` as ("NAME", (low, high)); a name may hold colons."""
+    """Return `NAME:LOW,HIGH` as ("NAME", (low, high)); a name may hold colons."""
     name, _, bounds = text.rpartition(":")
     try:
         low, high = (float(part) for part in bounds.split(","))

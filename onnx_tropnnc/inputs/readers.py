@@ -1,9 +1,9 @@
-"""Samples that come from a program: arrays by input name, or a reader as ONNX Runtime's quantizer takes it.
+"""Samples that a program gives: arrays by input name, or a reader as ONNX Runtime's quantizer takes it.
 
     class Reader(onnxruntime.quantization.CalibrationDataReader):
         def get_next(self): ...          {"image": array of (batch, ...)} or None at the end
 
-A reader is read to its end. What its batches hold is put together along the sample axis.
+A reader is read to its end, and its batches are concatenated along the sample axis.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @runtime_checkable
 class DataReader(Protocol):
-    """What onnxruntime.quantization calls a CalibrationDataReader."""
+    """A CalibrationDataReader of onnxruntime.quantization, or an object with its method."""
 
     def get_next(self) -> Mapping[str, Any] | None:
-        """The next feed, or None."""
+        """Return the next feed, or None at the end."""
 
 
 Data = str | Path | Arrays | DataReader
@@ -34,7 +34,7 @@ Data = str | Path | Arrays | DataReader
 
 
 def read_all(reader: DataReader, specs: Sequence[InputSpec]) -> Arrays:
-    """Everything that the reader gives, samples on axis 0.
+    """Return all that the reader gives, with samples on axis 0.
 
     Raises:
         SampleError: it gives nothing, or feeds that do not fit together.

@@ -1,18 +1,20 @@
-"""Samples made up for a model, by what each of its inputs looks like:
+"""Samples made up for a model, by the kind that each of its inputs is:
 
-    picture     one of the last three axes' ends has 1, 3 or 4 channels, sides of 8 or more: see synthetic_images
-    flat        a vector as long as a square picture: 784 is 28 x 28, 3072 is 3 x 32 x 32; where its length is a power
-                of 4 (64, 256, 1024: as often plain features) every other sample is Gaussian
-    drawing     either of them where the graph shows that only drawings were read (input_hints)
-    waveform    one axis, of free length or 4000 values and more: 1/f noise, standard deviation about 0.1
-    series      two axes: 1/f noise along the longer one;   maps: three and more: 1/f noise over the last two
-    vector      Gaussian, as are states (inputs without a sample axis)
-    tokens      whole numbers below the rows of the table that they index, below 2 where there is none
-    constant    a single whole number: what the graph compares it with, else 1;   a single real number is 1
-    ones        masks, by their name;   flags: booleans at random
+    picture     the first or the last of the last three axes has 1, 3 or 4 channels, the others sides of 8 or more:
+                synthetic_images.py
+    flat        a vector as long as a square picture: 784 is 28 x 28, 3072 is 3 x 32 x 32; if its length is a power of
+                4 (64, 256, 1024), which plain features have as often, every other sample is Gaussian
+    drawing     either of the two, if the graph shows that only drawings were read (input_hints.py)
+    waveform    one axis, of free length or of 4000 values and more: 1/f noise, standard deviation about 0.1
+    series      two axes: 1/f noise along the longer one;   maps: three and more axes: 1/f noise over the last two
+    vector      Gaussian; states (inputs without a sample axis) are vectors too
+    tokens      whole numbers that all tables have which they index; 0 and 1 if they index none
+    constant    a single whole number: the one that the graph compares it with, else 1;   a single real number: 1
+    ones        masks, by their name;   flags: booleans drawn at random
 
-Values: in the range given; else with the moments or in the range that the graph shows (input_hints); else bytes as
-bytes; else with mean 0 and standard deviation 1 per channel over all samples. The same seed gives the same samples.
+Values lie in the range that the user gives; else they have the moments or the range that the graph shows; else bytes
+are bytes, and other numbers have mean 0 and standard deviation 1 per channel over all samples. The same seed gives the
+same samples.
 """
 
 import math
@@ -33,15 +35,24 @@ __all__ = ["kind_of", "synthetic_samples"]
 Floats = NDArray[np.float32]
 Range = tuple[float, float]
 
+# Smaller maps of 1, 3 or 4 channels are more often features than pictures.
 SMALLEST_SIDE = 8
+
+# A quarter of a second at 16 kHz; vectors of features are hardly ever so long.
 LONG_WAVEFORM = 4000
+
+# The only flat colour pictures that public models read: those of CIFAR-10.
 FLAT_COLOUR = {3 * 32 * 32: (3, 32, 32)}
+
+# Values are computed in float64 for so many at a time, 32 MB, so that no copy of all samples is made in float64.
+VALUES_AT_ONCE = 2**22
+
 NO_HINTS = InputHints()
 
 
 @dataclass(frozen=True)
 class _Order:
-    """What to make for one input."""
+    """What to make for one input of a model."""
 
     entry: ResolvedInput
     count: int
@@ -51,17 +62,17 @@ class _Order:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the array: samples first."""
+        """The shape of the array, samples first."""
         return (self.count, *self.entry.shape)
 
     @property
     def rng(self) -> np.random.Generator:
-        """Fresh, so that generators do not depend on each other."""
+        """A fresh generator, so that no draw depends on how many were made before for something else."""
         return np.random.default_rng(self.seed)
 
     @property
     def range(self) -> Range | None:
-        """Where the values lie: the user's word, else the graph's where that has no moments, else the dtype's."""
+        """The range of the values: the user's, else the graph's unless that has moments, else that of bytes."""
         if self.bounds is not None or self.hints.moments is not None:
             return self.bounds
         return self.hints.range or _byte_range(self.entry.dtype)
@@ -74,7 +85,7 @@ def synthetic_samples(
     ranges: Mapping[str, Range] | None = None,
     hints: Mapping[str, InputHints] | None = None,
 ) -> Samples:
-    """`count` samples, rounded up to whole runs; `ranges` are the user's, `hints` come from `input_hints`."""
+    """Return `count` samples, rounded up to whole runs; `ranges` are the user's, `hints` come from `input_hints`."""
     run = run_size(inputs) or 1
     size = math.ceil(count / run) * run
     arrays: dict[str, NDArray[Any]] = {}
@@ -91,13 +102,14 @@ def synthetic_samples(
 
 
 def _where(order: _Order) -> str:
+    """Return what a report says of the values."""
     if order.range is not None:
         return f" in [{order.range[0]:g}, {order.range[1]:g}]"
     return "" if order.hints.moments is None else " with BatchNormalization's moments"
 
 
 def kind_of(entry: ResolvedInput, hints: InputHints = NO_HINTS) -> str:
-    """Which of the kinds in this module's docstring an input is."""
+    """Return which of the kinds in this module's docstring an input is."""
     if entry.dtype.kind == "b":
         return "ones" if "mask" in entry.name.lower() else "flags"
     if "mask" in entry.name.lower():
@@ -131,7 +143,7 @@ def _float_kind(entry: ResolvedInput) -> str:
 
 
 def picture_layout(shape: Sequence[int]) -> tuple[tuple[int, int, int], bool] | None:
-    """((channels, height, width), channels last?) of the last three axes, None where they are no picture."""
+    """Return ((channels, height, width), channels last?) of the last three axes; None if they are no picture."""
     if len(shape) < 3:
         return None
     first, middle, last = shape[-3:]
@@ -143,7 +155,7 @@ def picture_layout(shape: Sequence[int]) -> tuple[tuple[int, int, int], bool] | 
 
 
 def flat_picture(length: int) -> tuple[int, int, int] | None:
-    """The picture that a vector of this length may be."""
+    """Return the (channels, height, width) of the picture that a vector of this length may be, or None."""
     side = math.isqrt(length)
     if side >= SMALLEST_SIDE and side**2 == length:
         return (1, side, side)
@@ -170,7 +182,7 @@ def _flat(order: _Order) -> NDArray[Any]:
     values = values.reshape(order.count, length)
     power_of_two = length & (length - 1) == 0
     if shape[0] == 1 and power_of_two and not order.hints.drawings:
-        # as likely features as pixels: every other sample is one
+        # features have such lengths as often as pixels: every other sample is Gaussian
         values[1::2] = _vector(order).reshape(order.count, length)[1::2]
     return values
 
@@ -180,34 +192,44 @@ def _one_seed(order: _Order) -> int:
 
 
 def _toned(pixels: Floats, order: _Order) -> Floats:
-    """Pictures in [0, 1] as the values that the input takes."""
+    """Return pictures in [0, 1] as the values that the input takes."""
     if order.range is not None:
         low, high = order.range
         scaled: Floats = np.float32(low) + np.float32(high - low) * pixels
         return np.rint(scaled, dtype=np.float32) if order.entry.dtype.kind in "iu" else scaled
     mean = pixels.mean(axis=(0, 2, 3), keepdims=True, dtype=np.float64)
     std = pixels.std(axis=(0, 2, 3), keepdims=True, dtype=np.float64)
-    return _with_moments(((pixels - mean) / std).astype(np.float32), order.hints.moments)
+    return _with_moments(_elementwise(pixels, lambda part: (part - mean) / std), order.hints.moments)
 
 
 def _ranged(values: Floats, order: _Order) -> Floats:
-    """Values of mean 0 and standard deviation 1 as the input takes them; channels are on axis 1, or the last of two."""
+    """Return values of mean 0 and standard deviation 1 as the input takes them, with channels on axis 1."""
     if order.range is None:
         return _with_moments(values, order.hints.moments)
+    # the range spans two standard deviations on both sides of its middle; what is beyond is clipped
     low, high = order.range
     inside: Floats = (low + (high - low) * np.clip(0.5 + 0.25 * values, 0, 1)).astype(np.float32)
     return inside
 
 
 def _with_moments(values: Floats, moments: Moments | None) -> Floats:
-    """Standardised values with moments, where these are one for all, one per channel (axis 1) or one per value."""
+    """Return standardised values with moments that are one for all, one per channel (axis 1) or one per value."""
     sample = values.shape[1:]
     if moments is None or not sample or moments.mean.size not in (1, sample[0], math.prod(sample)):
         return values
     whole = moments.mean.size == math.prod(sample)
     shape = sample if whole else (-1, *(1 for _ in sample[1:]))
-    moved: Floats = (values * moments.std.reshape(shape) + moments.mean.reshape(shape)).astype(np.float32)
-    return moved
+    std, mean = moments.std.reshape(shape), moments.mean.reshape(shape)
+    return _elementwise(values, lambda part: part * std + mean)
+
+
+def _elementwise(values: Floats, function: Callable[[Floats], NDArray[np.floating[Any]]]) -> Floats:
+    """Return a function of each value: computed in float64 for some samples at a time, stored in float32."""
+    result = np.empty_like(values)
+    step = max(1, VALUES_AT_ONCE // max(1, values[0].size))
+    for start in range(0, len(values), step):
+        result[start : start + step] = function(values[start : start + step])
+    return result
 
 
 def _vector(order: _Order) -> NDArray[Any]:
@@ -219,6 +241,7 @@ def _waveform(order: _Order) -> NDArray[Any]:
     waves = coloured_noise(rng, (order.count, math.prod(order.entry.shape)), 0.5, axes=1)
     if order.range is not None or order.hints.moments is not None:
         return _ranged(waves.reshape(order.shape), order)
+    # speech that is neither whispered nor clipped has a standard deviation around 0.1 of full scale
     loudness = 0.1 * np.exp(rng.normal(0, 0.5, (order.count, 1)))
     return np.asarray(np.clip(waves * loudness, -1, 1))
 

@@ -51,9 +51,10 @@ POINTS = 40
 
 
 def synthetic_images(count: int, shape: tuple[int, int, int], seed: int, *, drawn: bool = False) -> Floats:
-    """(count, channels, height, width) in [0, 1]. Channels: 1 grey, 3 colours, 4 both. `drawn`: drawings only.
+    """Return (count, channels, height, width) pictures in [0, 1].
 
-    Of many, up to three quarters are others turned over: as good as new ones, and made in no time.
+    One channel is grey, three are colours, four are both. With `drawn` all are drawings. Of many pictures up to three
+    quarters are others turned over, which a network sees as new ones and which take no time to make.
     """
     channels, height, width = shape
     photographs = () if drawn else _photographs()
@@ -81,6 +82,7 @@ def synthetic_images(count: int, shape: tuple[int, int, int], seed: int, *, draw
 
 
 def _with_channels(picture: Floats, channels: int) -> Floats:
+    """Return a colour picture as grey, in colours, or in both."""
     if channels == 3:
         return picture
     grey = np.tensordot(GREY, picture, axes=1)[None]
@@ -88,6 +90,7 @@ def _with_channels(picture: Floats, channels: int) -> Floats:
 
 
 def _photographs() -> tuple[NDArray[np.uint8], ...]:
+    """Return the two photographs that scikit-learn ships."""
     from sklearn.datasets import load_sample_images  # slow to import, and not needed for other inputs
 
     return tuple(np.asarray(image, np.uint8) for image in load_sample_images().images)
@@ -96,7 +99,7 @@ def _photographs() -> tuple[NDArray[np.uint8], ...]:
 def photograph_crop(
     rng: np.random.Generator, height: int, width: int, photographs: Sequence[NDArray[np.uint8]]
 ) -> Floats:
-    """A crop of one of the photographs, from its own resolution up to all of it, resampled to height x width."""
+    """Return a crop of one of the photographs, from full resolution up to all of it, resampled to height x width."""
     source = photographs[int(rng.integers(len(photographs)))]
     largest = min(source.shape[0] / height, source.shape[1] / width)
     zoom = math.exp(rng.uniform(math.log(min(1, largest)), math.log(largest)))
@@ -109,7 +112,7 @@ def photograph_crop(
 
 
 def noise_picture(rng: np.random.Generator, height: int, width: int) -> Floats:
-    """Noise with correlated colours around a random brightness."""
+    """Return noise with correlated colours around a random brightness."""
     shared = math.sqrt(rng.uniform(0.5, 0.95))
     fields = coloured_noise(rng, (4, height, width), NOISE_EXPONENT)
     mixed = shared * fields[:1] + math.sqrt(1 - shared**2) * fields[1:]
@@ -118,12 +121,15 @@ def noise_picture(rng: np.random.Generator, height: int, width: int) -> Floats:
 
 
 def coloured_noise(rng: np.random.Generator, shape: Sequence[int], exponent: float, axes: int = 2) -> Floats:
-    """Gaussian noise, amplitude falling as frequency^-exponent over the last `axes` axes; a field has mean 0, std 1."""
+    """Return Gaussian noise whose amplitude falls as frequency^-exponent over the last `axes` axes.
+
+    Each field over these axes has mean 0 and standard deviation 1.
+    """
     over = tuple(range(len(shape) - axes, len(shape)))
     sizes = [shape[axis] for axis in over]
     grids = np.meshgrid(*(np.fft.fftfreq(n) for n in sizes[:-1]), np.fft.rfftfreq(sizes[-1]), indexing="ij")
     frequency = np.sqrt(sum(grid**2 for grid in grids))
-    frequency.flat[0] = np.inf  # the mean of a field is set below
+    frequency.flat[0] = np.inf  # takes out the mean, and avoids 0 to a negative power
     spectrum = np.fft.rfftn(rng.standard_normal(shape), axes=over) * frequency**-exponent
     fields = np.fft.irfftn(spectrum, s=sizes, axes=over)
     spread = fields.std(axis=over, keepdims=True)
@@ -132,7 +138,7 @@ def coloured_noise(rng: np.random.Generator, shape: Sequence[int], exponent: flo
 
 
 def dead_leaves(rng: np.random.Generator, height: int, width: int) -> Floats:
-    """Discs and rectangles thrown on each other until they cover the picture about four times."""
+    """Return discs and rectangles thrown on each other until they cover the picture about four times."""
     fine = 2 if min(height, width) <= 128 else 1  # small pictures are drawn at twice the size: soft edges
     tall, wide = height * fine, width * fine
     side = min(tall, wide)
@@ -151,7 +157,7 @@ def dead_leaves(rng: np.random.Generator, height: int, width: int) -> Floats:
 
 
 def _palette(rng: np.random.Generator, count: int) -> Floats:
-    """Colours that differ more in brightness than in hue, around a middle that is the picture's own."""
+    """Return colours that differ more in brightness than in hue, around a middle that is drawn for the picture."""
     middle = rng.normal(0.45, 0.12)
     brightness = rng.normal(middle, 0.22, (count, 1))
     return np.clip(brightness + rng.normal(0, 0.1, (count, 3)), 0, 1).astype(np.float32)
@@ -176,7 +182,7 @@ def _throw_leaf(rng: np.random.Generator, canvas: Floats, texture: Floats, radiu
 def _outline(
     rng: np.random.Generator, dy: Floats, dx: Floats, radius: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.floating[Any]]]:
-    """Which pixels the leaf covers, and their coordinate along its axis."""
+    """Return which pixels the leaf covers, and the coordinate of all pixels along its axis."""
     angle = rng.uniform(0, math.pi)
     along = dx * np.float32(math.cos(angle)) + dy * np.float32(math.sin(angle))
     if rng.random() < 0.5:

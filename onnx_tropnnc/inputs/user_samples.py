@@ -1,14 +1,15 @@
-"""Samples that the user has: a .npz file or a folder of .npy files, never pickles; from Python arrays or a reader too.
+"""Samples that the user gives: a .npz file or a folder of .npy files (never pickles), arrays or a reader from Python.
 
     X.npz   one array per input of the model, by its name, samples on axis 0; optionally `labels`, whole numbers (N,)
     folder  INPUT.npy for every input (a / in the name written as _), optionally labels.npy
 
 A model with exactly one input also reads data sets of pictures: `images` (uint8, N x C x H x W) with `mean` and `std`
-(one value, or one per channel) is (images / 255 - mean) / std; transposed where the model wants channels last, reshaped
-where only the number of values of a sample agrees (784 for 1 x 28 x 28); as it is where the model itself reads uint8.
+(one value, or one per channel) becomes (images / 255 - mean) / std. It is transposed if the model wants channels last,
+and reshaped if only the number of values of a sample agrees (784 for 1 x 28 x 28). A model that reads uint8 gets the
+bytes themselves.
 
-Values are cast where nothing is lost: float64 may be rounded to a narrower float, whole numbers must survive the trip.
-Arrays that are no input are left alone. With a fixed batch of b, samples beyond the last whole b are left out.
+Values are cast if nothing is lost: float64 may be rounded to a narrower float, whole numbers must stay the same. Arrays
+that are no input are left out, and so are samples beyond the last whole run of a model with a fixed batch.
 """
 
 import math
@@ -32,7 +33,7 @@ def load_samples(
     limit: int | None = None,
     given: GivenShapes | None = None,
 ) -> Samples:
-    """The samples at `path` for a model with these inputs; of more than `limit`, evenly spaced ones."""
+    """Return the samples at `path` for a model with these inputs: at most `limit`, evenly spaced."""
     with opened(path, specs) as store:
         pictures = _holds_pictures(store, specs)
         names = {s.name: "images" if pictures else _array_name(store, s) for s in specs}
@@ -53,18 +54,19 @@ def load_samples(
 
 
 def _evenly_spaced(count: int, limit: int | None, run: int) -> NDArray[np.int64]:
-    """Positions of as many samples as there are whole runs, at most `limit` of them (but one run)."""
+    """Return positions of samples in whole runs, at most `limit` of them but one run at least."""
     size = count if limit is None else min(count, max(limit, run))
     size -= size % run
     return np.arange(size) * count // max(size, 1)
 
 
 def _holds_pictures(store: Store, specs: Sequence[InputSpec]) -> bool:
-    """Whether `images` is to be read for the only input: there is no array of its own name."""
+    """Return whether `images` is to be read for the only input, because no array has the input's name."""
     return len(specs) == 1 and "images" in store.names and specs[0].name not in store.names
 
 
 def _array_name(store: Store, spec: InputSpec) -> str:
+    """Return the name of the input's array: a file's name cannot hold a slash."""
     name = spec.name if spec.name in store.names else spec.name.replace("/", "_")
     if name not in store.names:
         there = ", ".join(store.names) or "none"
@@ -73,6 +75,7 @@ def _array_name(store: Store, spec: InputSpec) -> str:
 
 
 def _read(store: Store, name: str) -> Array:
+    """Return an array of finite numbers with samples on axis 0."""
     array = store.read(name)
     if array.ndim == 0 or not array.size:
         raise SampleError(f"{store.place(name)} is empty: {list(array.shape)}; samples are counted on axis 0")
@@ -103,7 +106,7 @@ def _common_count(store: Store, found: Mapping[str, Array], labels: Array | None
 
 
 def _cast(store: Store, name: str, array: Array, spec: InputSpec) -> Array:
-    """The array in the model's dtype, where that loses nothing but the last digits of a wider float."""
+    """Return the array in the model's dtype; SampleError if more than the last digits of a wider float are lost."""
     if array.dtype == spec.dtype:
         return array
     both_float = array.dtype.kind == "f" and spec.dtype.kind not in "iub"
@@ -118,7 +121,7 @@ def _cast(store: Store, name: str, array: Array, spec: InputSpec) -> Array:
 
 
 def _normalised(store: Store, name: str, images: Array, spec: InputSpec) -> Array:
-    """Pictures as the model's only input reads them; see this module's docstring."""
+    """Return pictures as the model's only input reads them; see this module's docstring."""
     if images.ndim != 4 or images.dtype != np.uint8:
         wanted = "wanted: uint8, N x C x H x W, or an array named as the input"
         raise SampleError(f"{store.place(name)} is {images.dtype} {list(images.shape)}; {wanted} {spec.name}")
@@ -141,6 +144,7 @@ def _per_channel(store: Store, key: str, channels: int) -> NDArray[np.float32]:
 
 
 def _laid_out(store: Store, images: Array, spec: InputSpec) -> Array:
+    """Return pictures with their axes as the input declares them."""
     declared = spec.shape[1:]
     if fits(images.shape[1:], declared):
         return images

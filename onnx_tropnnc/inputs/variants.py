@@ -1,10 +1,10 @@
 """More pictures out of few: mirrored ones, then ones shifted by up to an eighth of their sides.
 
-Where a layer reads more channels than the samples have positions, least squares follows the samples and not the layer.
-What the original makes of a mirrored photograph is as good a thing to learn from as what it makes of the photograph:
-512 pictures of CIFAR-10 bring its VGG16 at half size to 90.7 % alone, to 91.2 % with their mirror images.
+If a layer reads more channels than the samples have positions, least squares fits the samples instead of the layer. The
+original's outputs on a mirrored photograph are as good to fit as those on the photograph: 512 pictures of CIFAR-10
+bring its VGG16 at half size to 90.7 % alone, and to 91.2 % with their mirror images.
 
-Colour pictures only: a grey one may be a spectrogram, or a character that nobody writes the other way round.
+Only colour pictures are varied: a grey one may be a spectrogram, or a character that mirroring would make another.
 """
 
 from dataclasses import replace
@@ -19,17 +19,21 @@ from onnx_tropnnc.inputs.synthetic import picture_layout
 
 __all__ = ["with_variants"]
 
+# Channels of pictures in colour, without and with transparency.
 COLOURED = (3, 4)
+
+# Shifts are up to an eighth of the side: the 4 of 32 pixels that CIFAR-10's networks are usually trained with.
 REACH = 8
-"""Shifts are up to the side over this."""
+
 VARIANTS = ((True, False), (False, True), (True, True))
 """(mirrored, shifted), in the order in which they are made."""
 
 
 def with_variants(samples: Samples, wanted: int, seed: int = 0) -> Samples:
-    """The samples, and variants of them until there are `wanted`; no more where they are not colour pictures alone.
+    """Return the samples with variants of them until there are `wanted`; others than colour pictures stay as they are.
 
-    At most three of each: one mirrored, two shifted (one of these mirrored too). Labels are those of the originals.
+    There are at most three variants of each: one mirrored and two shifted, of which one is mirrored too. Labels are
+    those of the originals.
     """
     axes = _axes(samples)
     missing = min(wanted, (1 + len(VARIANTS)) * samples.count) - samples.count
@@ -50,7 +54,7 @@ def with_variants(samples: Samples, wanted: int, seed: int = 0) -> Samples:
 
 
 def _axes(samples: Samples) -> tuple[int, int] | None:
-    """Where the height and the width of the only input are; None where it is no colour picture."""
+    """Return the axes of height and width of the only input; None if that is no colour picture."""
     shapes = [entry.shape for entry in samples.inputs if entry.stacked]
     layout = picture_layout(shapes[0]) if len(samples.inputs) == len(shapes) == 1 and len(shapes[0]) == 3 else None
     if layout is None or layout[0][0] not in COLOURED:
@@ -59,7 +63,7 @@ def _axes(samples: Samples) -> tuple[int, int] | None:
 
 
 def _shifted(pictures: NDArray[Any], axes: tuple[int, int], generator: np.random.Generator) -> NDArray[Any]:
-    """Each moved by its own steps; what comes in at the edges is what goes out there, mirrored."""
+    """Return each picture moved by its own steps; gaps at the edges are filled with the mirrored picture."""
     reach = [pictures.shape[axis] // REACH for axis in axes]
     moved = np.empty_like(pictures)
     for i, picture in enumerate(pictures):

@@ -13,9 +13,10 @@ and where w_i phi(z) = phi(w_i z) (w_i = 1, w_i = 0, or w_i >= 0 and phi positiv
 
     rho [ sum_i |C_:,i|_1 |a_i - w_i a~_k(i)| + sum_k |sum_{i in I_k} w_i C_:,i - c~_k|_1 |a~_k| ]
 
-w_i = 1 is the bound of DESIGN.md; w_i = max(gamma_i, 0) makes the second sum vanish and doesn't mind how a cluster's
-scale is split between its rows and its columns. Each cluster takes the smaller of the two. A dropped channel is
-w_i = 0: it adds |C_:,i|_1 |a_i|. phi(0) = 0 is not needed where w = 1, nothing is dropped and the second sum is 0.
+Two choices of w are computed, and each cluster takes the smaller of the two sums: w_i = 1, and w_i = max(gamma_i, 0),
+for which the second sum vanishes and the scale of a cluster may be split between its rows and columns in any way. A
+dropped channel has w_i = 0 and adds |C_:,i|_1 |a_i|. phi(0) = 0 is not needed if w = 1, nothing is dropped and the
+second sum is 0.
 
 The paper's bounds are in propositions.py and proposition_14.py.
 """
@@ -68,11 +69,18 @@ def bound_for(
     producers: int = 1,
     relu_layer: bool = False,
 ) -> Bound:
-    """The bound to report for one group: the paper's where it has one and it holds, else ours.
+    """Return the bound to report for one group: the paper's if it has one that holds, else ours.
 
-    `lipschitz` and `fixes_zero` say whether every carrier is 1-Lipschitz and whether it takes 0 to 0; `relu_layer`
-    whether there is but one, a Relu, behind one producer. Then Theorem 11 is reported where its zonotopes are small
-    enough to be computed, unless the other bound is lower.
+    Args:
+        vectors: the group's weights before the merge.
+        merge_map: the merge.
+        radius: of the ball that inputs lie in.
+        method: the name of the method that made the map; some have bounds of their own.
+        lipschitz: whether every carrier is 1-Lipschitz.
+        fixes_zero: whether every carrier takes 0 to 0.
+        producers: how many producers the group has.
+        relu_layer: whether the only carrier is a Relu behind one producer. Theorem 11 is then reported if its zonotopes
+            are small enough to be computed, unless the other bound is lower.
     """
     other = _from_norms(
         vectors,
@@ -99,7 +107,7 @@ def _from_norms(
     fixes_zero: bool,
     producers: int,
 ) -> Bound:
-    """The method's own bound where it holds, else ours."""
+    """Return the bound of the method's own proposition if it holds, else ours."""
     paper = {"tropnnc-single": proposition_12, "zonotope": zonotope_k_means}.get(method)
     if merge_map.sign_fixed:
         paper = proposition_14
@@ -121,7 +129,7 @@ def lipschitz_bound(
     fixes_zero: bool = True,
     producers: int = 1,
 ) -> Bound:
-    """Our own bound of the module's docstring, for every merge map."""
+    """Return our own bound, described in the module's docstring, for any merge map."""
     labels, size = merge_map.labels, merge_map.size
     kept = labels >= 0
     weights = [kept.astype(np.float64)]
@@ -131,8 +139,10 @@ def lipschitz_bound(
     distances, lengths = _distances(vectors.rows, merge_map, weights)
     absolute, gaps = _column_sums(vectors.columns, merge_map, weights)
     moved = [np.bincount(labels[kept], (absolute * far)[kept], size) for far in distances]
+    # one row for each w, and a column for each cluster
     clusters = np.stack([first + gap * lengths for first, gap in zip(moved, gaps, strict=True)])
     if not vectors.homogeneous:
+        # w_i phi(z) = phi(w_i z) only holds for 0 and 1 then
         rescaled = kept & ~np.isin(gamma, (0.0, 1.0))
         clusters[1:, np.bincount(labels[rescaled], minlength=size) > 0] = inf
     value = clusters.min(axis=0).sum() + (absolute * distances[0])[~kept].sum()
@@ -147,14 +157,14 @@ def lipschitz_bound(
 def _distances(
     rows: tuple[NDArray[Any], ...], merge_map: MergeMap, weights: list[Floats]
 ) -> tuple[list[Floats], Floats]:
-    """|a_i - w_i a~_k(i)| of every channel, once for each w, and |a~_k| of every cluster."""
+    """Return |a_i - w_i a~_k(i)| of every channel, once for each w, and |a~_k| of every cluster."""
     squares = [np.zeros(len(merge_map.labels)) for _ in weights]
     lengths = np.zeros(merge_map.size)
     for chunk in column_chunks(rows):
         chunk = chunk.astype(np.float64, copy=False)
         (merged,) = apply_rows((chunk,), merge_map)
         lengths += (merged**2).sum(axis=1)
-        # a dropped channel's label of -1 finds the row of zeros
+        # the label -1 of a dropped channel finds the row of zeros, the last one
         own = np.vstack([merged, np.zeros((1, chunk.shape[1]))])[merge_map.labels]
         for total, weight in zip(squares, weights, strict=True):
             apart = chunk - weight[:, None] * own
@@ -165,11 +175,11 @@ def _distances(
 def _column_sums(
     columns: tuple[NDArray[Any], ...], merge_map: MergeMap, weights: list[Floats]
 ) -> tuple[Floats, list[Floats]]:
-    """|C_:,i|_1 of every channel, and |sum w_i C_:,i - c~_k|_1 of every cluster, once for each w."""
+    """Return |C_:,i|_1 of every channel, and |sum w_i C_:,i - c~_k|_1 of every cluster, once for each w."""
     absolute = np.zeros(len(merge_map.labels))
     gaps = [np.zeros(merge_map.size) for _ in weights]
     sums = [MergeMap(merge_map.labels, merge_map.alpha, weight) for weight in weights]
-    # c~ is that sum itself where the weights are gamma
+    # with w = gamma the sum is c~ itself, so that the gap is 0
     open_gaps = [at for at, w in enumerate(weights) if merge_map.sign_fixed or not np.array_equal(w, merge_map.gamma)]
     for chunk in column_chunks(columns):
         chunk = chunk.astype(np.float64, copy=False)

@@ -45,14 +45,14 @@ from onnx_tropnnc.theory.propositions import (
 
 __all__ = ["proposition_14"]
 
+# float64 may leave this share of the sum of their squares as the difference of two equal vectors: some 50 roundings.
 NEGLIGIBLE = 1e-14
-"""What float64 may leave of a difference of equal vectors, relative to the sum of their squares."""
 
 
 def proposition_14(
     vectors: ChannelVectors, merge_map: MergeMap, *, radius: float, lipschitz: bool = True, producers: int = 1
 ) -> Bound:
-    """Proposition 14, for the sign-fixed variant ended by an output step."""
+    """Return Proposition 14's bound, for the sign-fixed variant that ends with an output step."""
     scale = rho(radius, producers)
     vectors, merge_map = distinct(vectors, merge_map)
     outputs = sum(block.shape[1] for block in vectors.columns)
@@ -80,17 +80,17 @@ class _Incoming:
 
     @property
     def norms(self) -> Floats:
-        """|a_i|."""
+        """(|I_k|,) |a_i|."""
         return np.sqrt(np.diagonal(self.gram))
 
     @property
     def dots(self) -> Floats:
-        """<a_i, a~_k>."""
+        """(|I_k|,) <a_i, a~_k>."""
         return np.asarray(self.gram @ self.alpha)
 
     @property
     def refusal(self) -> str | None:
-        """Why this cluster's coefficients are none that the proof is about."""
+        """Why the proof does not cover this cluster's coefficients, or None if it does."""
         square = max(float(self.dots @ self.alpha), 0.0)
         rounding = ROUNDING * self.norms * sqrt(square)
         if (np.abs(self.gamma * square - self.dots) > rounding).any():
@@ -102,7 +102,7 @@ class _Incoming:
 
 @dataclass(frozen=True)
 class _Outgoing:
-    """What some outputs make of one cluster."""
+    """The terms that some outputs contribute for one cluster."""
 
     squares: Floats
     """sum_j c_ji^2 of each neuron."""
@@ -116,7 +116,7 @@ class _Outgoing:
     """The smallest |I_jk| that is not 0."""
 
     def __add__(self, other: "_Outgoing") -> "_Outgoing":
-        """The same for the outputs of both."""
+        """Return the terms of the outputs of both."""
         return _Outgoing(
             self.squares + other.squares,
             self.errors + other.errors,
@@ -127,6 +127,7 @@ class _Outgoing:
 
 
 def _cluster(vectors: ChannelVectors, merge_map: MergeMap, k: int) -> tuple[_Incoming, _Outgoing]:
+    """Return the rows of cluster k, and the terms of all outputs for it."""
     members = np.flatnonzero(merge_map.labels == k)
     count = len(members)
     gram = np.zeros((count, count))
@@ -141,7 +142,7 @@ def _cluster(vectors: ChannelVectors, merge_map: MergeMap, k: int) -> tuple[_Inc
 
 
 def _outgoing(incoming: _Incoming, columns: Floats, merged: Floats) -> _Outgoing:
-    """For some outputs, their weights of the neurons (|I_k|, m) and of the representative (m,)."""
+    """Return the terms of some outputs from their weights of the neurons (|I_k|, m) and of the representative (m,)."""
     shared = columns * merged > 0
     taken, counts = np.where(shared, columns, 0.0), shared.sum(axis=0)
     along = incoming.gram @ taken  # <a_i, s_j> with s_j = sum over I_jk of c_ji a_i
@@ -160,13 +161,13 @@ def _outgoing(incoming: _Incoming, columns: Floats, merged: Floats) -> _Outgoing
 
 
 def _difference(first: Floats, product: Floats, second: Floats) -> Floats:
-    """|u - v|^2 from |u|^2, <u, v> and |v|^2; 0 where it is no more than their rounding."""
+    """Return |u - v|^2 from |u|^2, <u, v> and |v|^2, with 0 for what is no more than their rounding."""
     difference = first - 2 * product + second
     return np.where(difference > NEGLIGIBLE * (first + second), difference, 0.0)
 
 
 def _dropped(vectors: ChannelVectors, members: Labels) -> float:
-    """sum_i |C_:,i|_1 |a_i| over channels without a cluster."""
+    """Return sum_i |C_:,i|_1 |a_i| over channels without a cluster."""
     absolute, squares = np.zeros(len(members)), np.zeros(len(members))
     for columns in _chunks(vectors.columns, members):
         absolute += np.abs(columns).sum(axis=1)

@@ -46,29 +46,31 @@ __all__ = [
     "zonotope_k_means",
 ]
 
+# A map may miss an equality or a right angle by this share of the norms that went in: weights are stored in float32,
+# and sums of thousands of them are right to some 1e-6.
 ROUNDING = 1e-5
-"""How far from an equality or a right angle a map may be by rounding alone, relative to the norms that went in."""
 
+# Theorem 11 is computed for at most so many channels: a polygon has up to 1024 vertices then, and the distances of two
+# polygons' vertices and edges are computed for each output.
 FEW_CHANNELS = 512
-"""Up to how many Theorem 11 is computed."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Bound:
-    """|v - v~|_1 <= value for every x in the ball, proven if `holds`; `why` says what that rests on or lacks."""
+    """|v - v~|_1 <= value for every x in the ball, proven if `holds`; `why` gives the condition met or missing."""
 
     name: str
     value: float
     holds: bool
     why: str
     radius: float | None = None
-    """The ball's, in a report."""
+    """The radius of the ball, where a report needs it."""
 
 
 def rho(radius: float, producers: int = 1) -> float:
-    """The length of (x_1, 1, ..., x_p, 1), each x as long as the ball allows: the rows of p producers side by side."""
+    """Return the length of (x_1, 1, ..., x_p, 1) for p producers, each x as long as the ball allows."""
     if not (isfinite(radius) and radius >= 0):
         raise OptionError(f"the radius of a bound's ball must be a finite number of at least 0, not {radius}")
     return sqrt(producers * (radius**2 + 1))
@@ -78,24 +80,24 @@ def rho(radius: float, producers: int = 1) -> float:
 
 
 def proposition_9(first: ArrayLike, second: ArrayLike, *, radius: float) -> Bound:
-    """Proposition 9 for the vertices of two extended Newton polytopes: rho DH(P, P~)."""
+    """Return Proposition 9's bound for the vertices of two extended Newton polytopes: rho DH(P, P~)."""
     value = rho(radius) * zonotopes.discrete_hausdorff(first, second)
     return Bound("Proposition 9", value, True, "the discrete Hausdorff distance of the polytopes")
 
 
 def proposition_10(first: ArrayLike, second: ArrayLike, *, radius: float) -> Bound:
-    """Proposition 10 for the vertices of two extended Newton polytopes in the plane: rho H(P, P~)."""
+    """Return Proposition 10's bound for the vertices of two extended Newton polytopes in the plane: rho H(P, P~)."""
     value = rho(radius) * zonotopes.hausdorff(first, second)
     return Bound("Proposition 10", value, True, "the Hausdorff distance of the polytopes")
 
 
 def has_small_zonotopes(vectors: ChannelVectors) -> bool:
-    """Whether Theorem 11 can be computed: rows (a, b) in the plane, and few enough of them."""
+    """Return whether Theorem 11 can be computed: rows (a, b) in the plane, and few enough of them."""
     return sum(block.shape[1] for block in vectors.rows) == 2 and vectors.count <= FEW_CHANNELS
 
 
 def theorem_11(vectors: ChannelVectors, merge_map: MergeMap, *, radius: float) -> Bound:
-    """Theorem 11, for Relu: the Hausdorff distances of every output's positive and negative zonotopes, times rho."""
+    """Return Theorem 11's bound, for Relu: the Hausdorff distances of the outputs' zonotopes, times rho."""
     rows, columns = _joined(vectors.rows), _joined(vectors.columns)
     if not has_small_zonotopes(vectors):
         raise OptionError(
@@ -119,7 +121,7 @@ def theorem_11(vectors: ChannelVectors, merge_map: MergeMap, *, radius: float) -
 def proposition_12(
     vectors: ChannelVectors, merge_map: MergeMap, *, radius: float, lipschitz: bool = True, producers: int = 1
 ) -> Bound:
-    """Proposition 12, for Algorithm 1: every representative is the sum of its cluster's generators."""
+    """Return Proposition 12's bound, for Algorithm 1: representatives are the sums of their clusters' generators."""
     name, scale = "Proposition 12", rho(radius, producers)
     found = _generators(vectors, merge_map)
     if isinstance(found, str):
@@ -135,9 +137,9 @@ def proposition_12(
 def zonotope_k_means(
     vectors: ChannelVectors, merge_map: MergeMap, *, radius: float, lipschitz: bool = True, producers: int = 1
 ) -> Bound:
-    """The bound of Misiakos et al. (2022), for means of generators.
+    """Return the bound of Misiakos et al. (2022), for means of generators.
 
-    Its value depends on the clusters alone: for Algorithm 1's map it is what Corollary 13 compares Proposition 12 with.
+    Its value depends on the clusters alone; Corollary 13 compares it with Proposition 12's for Algorithm 1's map.
     """
     name, scale = "Zonotope K-means", rho(radius, producers)
     found = _generators(vectors, merge_map)
@@ -153,7 +155,7 @@ def zonotope_k_means(
 
 @dataclass(frozen=True)
 class _Generators:
-    """The generators c_i (a_i, b_i) of a single output, exact duplicates contracted, and what their clusters are."""
+    """The generators c_i (a_i, b_i) of a single output, without exact duplicates, and facts about their clusters."""
 
     rows: Floats
     labels: Labels
@@ -166,21 +168,24 @@ class _Generators:
     mixed: bool
     """Whether a cluster has generators of another sign than its representative."""
     sums: bool
+    """Whether every representative is the sum of its cluster's generators."""
     means: bool
+    """Whether every representative is the mean of its cluster's generators."""
 
     def refusal(self, what: str, met: bool) -> str | None:
-        """Why this is not the map of the algorithm whose representatives are each the `what` of the generators."""
+        """Return why this is not a map whose representatives are the `what` of the generators; None if it is."""
         if self.mixed:
             return "a cluster has generators of another sign than its representative"
         return None if met else f"a representative is not the {what} of its cluster's generators"
 
     def angle_condition(self) -> str:
-        """Which of the two angle conditions is met, where the weaker one is."""
+        """Return which of the two angle conditions is met, if the weaker one is."""
         inside = (self.rows[self.labels == k] for k in range(len(self.sizes)))
         return angle_condition(any(has_obtuse_angle(rows @ rows.T) for rows in inside))
 
 
 def _generators(vectors: ChannelVectors, merge_map: MergeMap) -> _Generators | str:
+    """Return the generators of the merged layer, or why it has none."""
     vectors, merge_map = distinct(vectors, merge_map)
     rows, columns, labels = _joined(vectors.rows), _joined(vectors.columns), merge_map.labels
     if columns.shape[1] != 1:
@@ -213,13 +218,13 @@ def _joined(blocks: tuple[NDArray[Any], ...]) -> Floats:
     return np.concatenate([block.astype(np.float64) for block in blocks], axis=1)
 
 
-# -- what the others ask too ---------------------------------------------------------------------------------------
+# -- conditions that several bounds share ---------------------------------------------------------------------------
 
 
 def carrier_refusal(
     vectors: ChannelVectors, merge_map: MergeMap, *, lipschitz: bool = True, rescaled: bool = False
 ) -> str | None:
-    """What about the carriers keeps a bound from holding, or None."""
+    """Return which property of the carriers keeps a bound from holding, or None."""
     if not lipschitz:
         return "an activation is not 1-Lipschitz"
     if rescaled and not vectors.homogeneous:
@@ -232,20 +237,20 @@ def carrier_refusal(
 
 
 def has_obtuse_angle(gram: Floats) -> bool:
-    """Whether two of the vectors with this Gram matrix form an obtuse angle."""
+    """Return whether two of the vectors with this Gram matrix form an obtuse angle."""
     lengths = np.sqrt(np.diagonal(gram))
     return bool((gram < -ROUNDING * np.outer(lengths, lengths)).any())
 
 
 def angle_condition(obtuse: bool) -> str:
-    """What Propositions 12 and 14 rest on, by whether two generators of a cluster form an obtuse angle."""
+    """Return which condition of Propositions 12 and 14 is met, by whether two generators form an obtuse angle."""
     if obtuse:
         return "two generators of a cluster form an obtuse angle, but none with its cluster's representative"
     return "no two generators of a cluster form an obtuse angle"
 
 
 def distinct(vectors: ChannelVectors, merge_map: MergeMap) -> tuple[ChannelVectors, MergeMap]:
-    """The same merge seen from the network in which exact duplicates are one channel already."""
+    """Return the same merge, for the network in which exact duplicates are one channel already."""
     known = merge_map.contracted
     duplicates = contract_duplicates(vectors) if known is None else MergeMap.mean_in_sum_out(known)
     leaders = duplicates.leaders
