@@ -25,7 +25,7 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.sessions import Runner
 from onnx_tropnnc.tuning.adam import Adam, rate_at
 from onnx_tropnnc.tuning.batching import batch_shapes
-from onnx_tropnnc.tuning.targets import NOTHING, Targets
+from onnx_tropnnc.tuning.targets import NOTHING, Targets, filled
 
 __all__ = ["Student", "Training", "trainable_weights", "write_weights"]
 
@@ -142,11 +142,12 @@ class Student:
         """Return the relative squared error of the outputs: 1 is as bad as always returning their mean."""
         squares, spread = np.zeros(len(self._outputs)), np.zeros(len(self._outputs))
         slots = [held.names.index(name) for name in self._outputs]
-        for start in range(0, held.samples.count - self._batch + 1, self._batch):
-            positions = np.arange(start, start + self._batch)
+        for start in range(0, held.samples.count, self._batch):
+            positions = np.arange(start, min(start + self._batch, held.samples.count))
             wanted = held.at(positions)
-            found = self._forward.run(self._feed(held.samples, positions))
-            for number, (output, slot) in enumerate(zip(found, slots, strict=True)):
+            found = self._forward.run(self._feed(held.samples, filled(positions, self._batch)))
+            for number, (whole, slot) in enumerate(zip(found, slots, strict=True)):
+                output = whole[: len(positions)]
                 squares[number] += np.sum((output - wanted[slot]) ** 2, dtype=np.float64)
                 spread[number] += np.sum((wanted[slot] - wanted[slot].mean(axis=0)) ** 2, dtype=np.float64)
         return float(np.mean(squares / np.maximum(spread, NOTHING)))

@@ -20,7 +20,7 @@ from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.sessions import Runner
 
-__all__ = ["Targets", "shared_tensors"]
+__all__ = ["Targets", "filled", "shared_tensors"]
 
 _POOLS = ("AveragePool", "GlobalAveragePool", "MaxPool", "ReduceMean")
 NOTHING = 1e-12
@@ -56,6 +56,11 @@ def _behind_weights(model: Model) -> set[ir.Value]:
         if is_layer(node) or any(value in found for value in node.inputs):
             found.update(node.outputs)
     return found
+
+
+def filled(positions: NDArray[np.int64], batch: int) -> NDArray[np.int64]:
+    """Return a whole batch, for graphs whose batch is fixed: what is missing is the last sample again."""
+    return np.concatenate([positions, np.repeat(positions[-1:], batch - len(positions))])
 
 
 @dataclass(frozen=True)
@@ -102,9 +107,7 @@ class Targets:
         """Return the tensors of the samples at these positions; at most a batch of them."""
         if self.kept is not None:
             return [tensor[positions] for tensor in self.kept]
-        # the batch is fixed: what is missing is filled with the last sample
-        filled = np.concatenate([positions, np.repeat(positions[-1:], self.batch - len(positions))])
-        feed = {name: array[filled] for name, array in self.samples.arrays.items()}
+        feed = {name: array[filled(positions, self.batch)] for name, array in self.samples.arrays.items()}
         return [tensor[: len(positions)] for tensor in self.runner.run(feed)]
 
     def scales(self, most: int) -> Mapping[str, float]:

@@ -29,8 +29,8 @@ BATCH = 64
 """Samples a step. Below 32 the gradients of the last layers are mostly noise; twice as many learn half as often."""
 HELD_OUT = 8
 """Every eighth sample is held out."""
-VARIANTS = 8
-"""So many times the samples are there, shifted and mirrored, where these are pictures."""
+VARIANTS = 4
+"""So many times the samples are there, shifted and mirrored, where these are colour pictures: all that are made."""
 EPOCHS = 80
 """How many times each sample may be learnt from, variants of it included: 512 pictures overfit after 200."""
 FEWEST_STEPS = 20
@@ -73,7 +73,7 @@ def tune(model: Model, reference: Model, samples: Samples, how: Tuning) -> tuple
 
 def _tune(model: Model, reference: Model, samples: Samples, how: Tuning) -> tuple[Change, ...]:
     learning, held = samples.split(HELD_OUT)
-    batch = min(BATCH, held.count, learning.count)
+    batch = min(BATCH, learning.count)
     student, teacher = (batched(each, samples, batch) for each in (model, reference))
     for whole in (student, teacher):
         if isinstance(whole, Unbatched):
