@@ -1,5 +1,7 @@
 """A compressed model learns from its original, and made-up inputs follow the gradient: networks of a few layers."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -191,6 +193,15 @@ def test_inverted_inputs_have_the_statistics_that_the_network_was_trained_on() -
     )
     assert after < before / 4
     assert np.abs(found.arrays["x"]).max() <= np.abs(samples.arrays["x"]).max()
+
+
+def test_made_up_samples_are_learnt_from_only_where_they_can_be_inverted() -> None:
+    original = load(graph(RESIDUAL, residual_weights(), **PICTURE))
+    model = load(graph(RESIDUAL, noisy(residual_weights()), **PICTURE))
+    before = initializers(to_proto(model))
+    (change,) = tune(model, original, replace(samples_of(model, 128), made_up=True), MUCH)
+    assert "not tuned on made-up inputs" in str(change)
+    assert all(np.array_equal(array, before[name]) for name, array in initializers(to_proto(model)).items())
 
 
 def test_nothing_is_inverted_where_nothing_is_known() -> None:

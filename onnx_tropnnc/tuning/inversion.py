@@ -48,7 +48,7 @@ class Inversion:
         batch: samples whose statistics are matched together; with fewer, each batch would have to have all classes.
     """
 
-    steps: int = 80
+    steps: int = 40
     rate: float = 0.05
     batch: int = 64
 

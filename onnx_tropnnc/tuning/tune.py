@@ -4,10 +4,13 @@
     learn    all weights together, so that outputs and shared tensors come out as the original's; no labels are used
     keep     the weights that were best on samples held out of the learning, where they are better than the start's
 
+Samples of the user are learnt from as they are. Made-up ones are inverted first (inversion.py), and where they cannot
+be, nothing is learnt: held-out made-up samples are of the same kind, so they cannot show that learning does harm.
+
 How long it learns is a budget of multiply-accumulates and not of seconds, so that the same input gives the same output.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,12 +24,15 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.variants import with_variants
 from onnx_tropnnc.tuning.batching import Unbatched, batch_shapes, batched
 from onnx_tropnnc.tuning.distillation import Student, Training, write_weights
+from onnx_tropnnc.tuning.inversion import Inversion, invert
 from onnx_tropnnc.tuning.targets import Targets, shared_tensors
 
 __all__ = ["Tuning", "tune"]
 
-BATCH = 64
-"""Samples a step. Below 32 the gradients of the last layers are mostly noise; twice as many learn half as often."""
+BATCH, SMALLEST_BATCH = 64, 8
+"""Samples a step: as many as leave ENOUGH_STEPS. With fewer than 8 most of a gradient is noise."""
+ENOUGH_STEPS = 400
+"""A budget that pays for more is spent on larger batches first: ResNet20 gains little from longer learning."""
 HELD_OUT = 8
 """Every eighth sample is held out."""
 VARIANTS = 4
@@ -37,6 +43,10 @@ FEWEST_STEPS = 20
 """Fewer are all warm-up."""
 COST_OF_A_STEP = 3
 """Multiply-accumulates of a step, in units of the forward pass: that, and the gradients of inputs and of weights."""
+COST_OF_INVERSION = 2
+"""The same for a step of inversion: forward, and back to the input."""
+INVERTED_SHARE = 0.4
+"""Of the budget, for inversion: half as much as learning takes left ResNet20 with too few pictures, which overfit."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +56,14 @@ class Tuning:
     Attributes:
         budget: multiply-accumulates that the whole may take.
         rate: of Adam, in units of each weight tensor's root mean square.
+        inversion: how made-up samples follow the gradient before they are learnt from.
         memory: bytes that the original's tensors may take; beyond, they are computed at every step anew.
         seed: of the order of samples and of their variants.
     """
 
     budget: int
     rate: float = 0.03
+    inversion: Inversion = field(default_factory=Inversion)
     memory: int = 2**30
     seed: int = 0
 
@@ -72,16 +84,21 @@ def tune(model: Model, reference: Model, samples: Samples, how: Tuning) -> tuple
 
 
 def _tune(model: Model, reference: Model, samples: Samples, how: Tuning) -> tuple[Change, ...]:
+    budget = how.budget
+    if samples.made_up:
+        inverted = _inverted(reference, samples, how)
+        if isinstance(inverted, Unbatched):
+            return (Note(f"not tuned on made-up inputs: {inverted.reason}"),)
+        samples, budget = inverted, int((1 - INVERTED_SHARE) * how.budget)
     learning, held = samples.split(HELD_OUT)
-    batch = min(BATCH, learning.count)
+    batch, steps = _batch_and_steps(model, reference, learning, budget)
+    if steps < FEWEST_STEPS:
+        return (Note(f"not tuned: the budget is enough for {max(0, steps)} steps of {batch} samples"),)
     student, teacher = (batched(each, samples, batch) for each in (model, reference))
     for whole in (student, teacher):
         if isinstance(whole, Unbatched):
             return (Note(f"not tuned: {whole.reason}"),)
     assert isinstance(student, Model) and isinstance(teacher, Model)
-    steps = _steps(model, reference, learning, batch, how.budget)
-    if steps < FEWEST_STEPS:
-        return (Note(f"not tuned: the budget is enough for {max(0, steps)} steps of {batch} samples"),)
     learning = with_variants(learning, VARIANTS * learning.count, how.seed)
     shapes = infer_shapes(student, batch_shapes(samples, batch))
     outputs = [name_of(value) for value in student.graph.outputs if None not in shapes.get(name_of(value), (None,))]
@@ -100,11 +117,26 @@ def _tune(model: Model, reference: Model, samples: Samples, how: Tuning) -> tupl
     return (*notes, Note(f"all weights were tuned together in {steps} steps: the outputs' error went from {errors}"))
 
 
-def _steps(model: Model, reference: Model, learning: Samples, batch: int, budget: int) -> int:
-    """How many steps the budget pays for, after the original was run on all samples; no more than EPOCHS make."""
-    cost = COST_OF_A_STEP * batch * max(1, size_of(model, shapes_of(model)).macs or 0)
-    first = VARIANTS * learning.count * (size_of(reference, shapes_of(reference)).macs or 0)
-    return min((budget - first) // cost, EPOCHS * learning.count // batch)
+def _macs(model: Model) -> int:
+    return max(1, size_of(model, shapes_of(model)).macs or 0)
+
+
+def _inverted(reference: Model, samples: Samples, how: Tuning) -> Samples | Unbatched:
+    """Return as many samples, inverted, as their share of the budget pays for."""
+    cost = COST_OF_INVERSION * how.inversion.steps * _macs(reference)
+    count = min(samples.count, int(INVERTED_SHARE * how.budget) // cost)
+    if count < how.inversion.batch:
+        return Unbatched(f"the budget is enough to invert {count} of them, and {how.inversion.batch} are needed")
+    return invert(reference, samples.thinned(count - count % how.inversion.batch), how.inversion, how.seed)
+
+
+def _batch_and_steps(model: Model, reference: Model, learning: Samples, budget: int) -> tuple[int, int]:
+    """Return the samples of a step and how many steps the budget pays for, once the original was run on all samples."""
+    left = budget - VARIANTS * learning.count * _macs(reference)
+    cost = COST_OF_A_STEP * _macs(model)
+    batch = int(np.clip(left // (cost * ENOUGH_STEPS), SMALLEST_BATCH, BATCH))
+    batch = min(batch, learning.count)
+    return batch, min(left // (cost * batch), EPOCHS * learning.count // batch)
 
 
 def _bytes_each(names: list[str], shapes: Shapes, batch: int) -> int:
