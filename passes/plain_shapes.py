@@ -68,7 +68,8 @@ class _Work:
         if node.op_type == "Shape" and (array == _OPEN).any():
             self.partial[node.outputs[0]] = array.astype(np.int64)
         elif not node.outputs[0].is_graph_output():
-            self._write(node, array)
+            self.written.add(replace_by_constant(node.outputs[0], array))
+            self._remove(node)
 
     def _shape(self, node: ir.Node) -> NDArray[np.generic] | None:
         shape = None if node.inputs[0] is None else self.shapes.get(name_of(node.inputs[0]))
@@ -92,10 +93,6 @@ class _Work:
         except EVALUATION_FAILURES:
             return None  # it may never run: then nothing follows from it
         return None if result.size > _SMALL or (picks and (result == _OPEN).any()) else result
-
-    def _write(self, node: ir.Node, array: NDArray[np.generic]) -> None:
-        self.written.add(replace_by_constant(node.outputs[0], array))
-        self._remove(node)
 
     def _remove(self, node: ir.Node) -> None:
         """Remove a node that nothing reads, and the nodes before it that then nothing reads either."""

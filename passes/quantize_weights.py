@@ -39,7 +39,11 @@ class QuantizeWeights:
         """Return a note that says how many weights changed."""
         values = [value for graph in model.ir.graphs() for value in graph.initializers.values() if value.uses()]
         stored = _stored_as(values)
-        biases = {value: quantization for value, quantization in stored.items() if _is_bias(value)}
+        biases = {
+            value: quantization
+            for value, quantization in stored.items()
+            if all(use.idx == _BIAS and use.node.op_type in _WITH_BIAS for use in value.uses())
+        }
         weights = {value: quantization for value, quantization in stored.items() if value not in biases}
         layers: dict[ir.Node, _Stored] = {}
         changed = 0
@@ -88,10 +92,6 @@ def _stored_as(values: Iterable[ir.Value]) -> dict[ir.Value, Quantization]:
         found[value] = replace(stored, node=f"{name_of(value)}_dequantize") if is_copy else stored
         taken.add(stored.node)
     return found
-
-
-def _is_bias(value: ir.Value) -> bool:
-    return all(use.idx == _BIAS and use.node.op_type in _WITH_BIAS for use in value.uses())
 
 
 def _on_longer_steps(value: ir.Value, bias: Quantization, layers: Mapping[ir.Node, _Stored]) -> Quantization:

@@ -266,17 +266,15 @@ def _default_size(
     known = [d for d in shape if d is not None]
     floating = np.issubdtype(spec.dtype, np.floating)
     if not stacked:  # a recurrent state, [layers, batch, width]: what is unknown is the sample axis
-        return 1 if len(known) == len(shape) - 1 and len(known) >= 1 and shape[0] is not None else _length(spec, shape)
+        if len(known) == len(shape) - 1 and len(known) >= 1 and shape[0] is not None:
+            return 1
+        return SEQUENCE_LENGTH if shape.count(None) == 1 and len(shape) <= 3 else None
     if len(shape) == 3 and (shape[0] in IMAGE_CHANNELS or shape[2] in IMAGE_CHANNELS):
         return IMAGE_SIDE
     if floating and known in ([], [1]) and len(known) == len(shape) - 1:  # [N, T], [N, 1, T], [N, T, 1]
         rated = any(not other.shape and np.issubdtype(other.dtype, np.integer) for other in specs)
         return CHUNK_LENGTH if rated else WAVEFORM_LENGTH
     return SEQUENCE_LENGTH if len(known) == len(shape) - 1 <= 1 else None
-
-
-def _length(spec: InputSpec, shape: tuple[int | None, ...]) -> int | None:
-    return SEQUENCE_LENGTH if shape.count(None) == 1 and len(shape) <= 3 else None
 
 
 def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
