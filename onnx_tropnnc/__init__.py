@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from onnx_tropnnc import passes, zonotopes
     from onnx_tropnnc.changes import Change, Note
+    from onnx_tropnnc.compressing import compress
     from onnx_tropnnc.curves import Curve
-    from onnx_tropnnc.engine import compress, default_passes
+    from onnx_tropnnc.deciding.plans import load_plan
+    from onnx_tropnnc.engine import default_passes
     from onnx_tropnnc.errors import TropnncError
     from onnx_tropnnc.graph.model import Model
     from onnx_tropnnc.inputs.batches import Samples
@@ -47,6 +49,7 @@ __all__ = [
     "cluster",
     "compress",
     "default_passes",
+    "load_plan",
     "passes",
     "sweep",
     "zonotopes",
@@ -70,8 +73,9 @@ _HOMES = {
     "Threshold": "merging.clustering",
     "TropnncError": "errors",
     "cluster": "merging.clustering",
-    "compress": "engine",
+    "compress": "compressing",
     "default_passes": "engine",
+    "load_plan": "deciding.plans",
     "sweep": "sweeps",
 }
 """The module, below onnx_tropnnc, that each public name is defined in."""

@@ -7,14 +7,13 @@
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import onnx
-
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.coverage import Coverage, coverage_of
+from onnx_tropnnc.analysis.group_selection import matches
 from onnx_tropnnc.analysis.unreached import UnreachedLayer, unreached_layers
 from onnx_tropnnc.backend import missing_cuda
 from onnx_tropnnc.bisection import Refused, unless_refused
@@ -22,7 +21,6 @@ from onnx_tropnnc.changes import Change, Note
 from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.errors import OptionError, Setting
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.model_io import Source, load, to_proto
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import Size, size_of
@@ -52,7 +50,6 @@ __all__ = [
     "OLDEST_OPSET",
     "Compression",
     "Inspection",
-    "compress",
     "default_passes",
     "named_options",
     "on_a_device",
@@ -63,29 +60,6 @@ _LOG = logging.getLogger(__name__)
 
 OLDEST_OPSET = 7
 """Before opset 7, broadcasting and BatchNormalization mean something else than the rules here say."""
-
-
-def compress(model: Source, **options: Any) -> tuple[onnx.ModelProto, Report]:
-    """Return a smaller model that computes nearly the same, and what was done.
-
-        model, report = compress("in.onnx", ratio=0.3)
-        model, report = compress(proto, target_macs=0.5, data=reader, min_agreement=98)
-        onnx.save(model, "out.onnx")
-
-    Args:
-        model: a path, the bytes of a file, or a ModelProto; it is never changed.
-        **options: the fields of `Options`, such as ratio=0.3; help(onnx_tropnnc.Options) explains each.
-
-    Returns:
-        The result, and a Report: sizes, every change, what verification found; `to_html()`, `to_json()`.
-
-    Raises:
-        TropnncError: the model or an option is refused; see errors.py.
-    """
-    chosen = named_options(options)
-    working = load(model, input_shapes=chosen.input_shape, whole_heads=chosen.merges_heads)
-    report = Compression(working, chosen).run()
-    return to_proto(working), report
 
 
 def named_options(given: Mapping[str, Any]) -> Options:
@@ -223,6 +197,7 @@ class Compression:
             )
         check = verifying_pass(options, samples)
         decider = Decider(self.model.clone(), samples.solving, before)
+        notes += tuple(_unmatched(options, decider.groups))
         trials = Trials(decider, check, self.progress)
         options = self._searched(options, trials)
         step = compressing_pass(options, samples, before)
@@ -254,6 +229,16 @@ class Compression:
             options = within_drop(options, trials)
             _LOG.debug("max_drop is reached at target_params=%s, ratio=%s", options.target_params, options.ratio)
         return options
+
+
+def _unmatched(options: Options, groups: Sequence[ChannelGroup]) -> Iterable[Note]:
+    """Warn of patterns that match no layer: they are most often misspelled, and would have no effect silently."""
+    ratios = tuple(pattern for pattern, _ in options.ratio_for)
+    for name, patterns in (("include", options.include), ("exclude", options.exclude), ("ratio-for", ratios)):
+        for pattern in patterns:
+            if not any(matches(group, (pattern,)) for group in groups):
+                text = f"--{name} {pattern}: matches no layer that makes channels; --inspect lists their names"
+                yield Note(text, "warning")
 
 
 def on_a_device(options: Options) -> tuple[Options, tuple[Note, ...]]:

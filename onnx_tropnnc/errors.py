@@ -71,7 +71,7 @@ class TropnncError(ValueError):
         """Return the message with options spelled by `spell`."""
         if not self.parts:
             return self.message
-        return self.message.format(*(spell(part) if isinstance(part, Setting) else str(part) for part in self.parts))
+        return self.message.format(*(spell(part) if isinstance(part, Setting) else part for part in self.parts))
 
 
 class InputModelError(TropnncError):

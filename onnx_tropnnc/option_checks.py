@@ -130,13 +130,15 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def _items(value: Any) -> Iterable[Any]:
-    """Return what a message shows: the value itself, or the elements that it consists of."""
+    """Return what a message shows: the value itself, or the entries that it consists of."""
     if isinstance(value, Mapping):
-        return value.items()
+        return ({name: entry} for name, entry in value.items())
     return value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
 
 
 def _numbers(item: Any) -> Iterable[Any]:
+    if isinstance(item, Mapping):
+        return _numbers(tuple(item.values()))
     if isinstance(item, Sequence) and not isinstance(item, str):
         return [number for part in item for number in _numbers(part)]
     return [item] if isinstance(item, Real) and not isinstance(item, bool) else []

@@ -160,7 +160,7 @@ class Options:
             )
         for name, (low, high) in self.input_range.items():
             if not low < high:
-                raise OptionError("{}: LOW must be below HIGH", Setting("input_range", (name, (low, high))))
+                raise OptionError("{}: LOW must be below HIGH", Setting("input_range", {name: (low, high)}))
         if self.reconstruct == "data" and self.data is None:
             raise OptionError("{} needs samples; give {}", Setting("reconstruct", "data"), Setting("data"))
 

@@ -164,7 +164,7 @@ def test_unknown_shapes_are_named() -> None:
         name: tuple(None if axis > 1 else d for axis, d in enumerate(dims)) for name, dims in shapes_of(model).items()
     }
     units = [Unit(g, np.arange(4)) for g in find_channel_groups(model, shapes) if g.pinned is None]
-    with pytest.raises(OptionError, match=r"the shape of a \(Conv_0\) is not known; give --input-shape"):
+    with pytest.raises(OptionError, match=r"the shape of a \(Conv_0\) is not known; give input_shape="):
         Costs(model, shapes, units, "macs")
     assert Costs(model, shapes, units, "parameters").total((2,)) == 6 + 4
 

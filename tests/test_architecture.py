@@ -12,7 +12,7 @@ PACKAGE = "onnx_tropnnc"
 LAYERS = (
     ("__main__",),
     ("command",),
-    ("sweeps",),
+    ("compressing", "sweeps"),
     ("engine",),
     ("searching",),
     ("pass_lists",),

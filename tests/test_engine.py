@@ -90,7 +90,7 @@ def test_without_samples_the_reason_is_said() -> None:
 
 
 def test_options_are_refused_by_name() -> None:
-    with pytest.raises(OptionError, match="unknown option ration"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'ration'"):
         compress(network(), ration=0.5)
     with pytest.raises(OptionError, match="exactly one of ratio="):
         compress(network())
@@ -217,3 +217,12 @@ def test_the_log_says_what_was_decided(caplog: pytest.LogCaptureFixture) -> None
     lines = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
     assert ("onnx_tropnnc.passes.compress_channels", "DEBUG", "decided on 1 groups by maps, 0 by sizes") in lines
     assert any(level == "INFO" and line.startswith("compress channels: 1 Merged") for _, level, line in lines)
+
+
+def test_patterns_that_match_nothing_are_warned_of_by_name() -> None:
+    _, report = compress(network(), ratio=0.5, verify=False, exclude=("fc9*",), ratio_for=(("Relu*", 0.2), ("*", 0.3)))
+    warnings = [note.text for note in report.of(Note) if note.level == "warning"]
+    reason = "matches no layer that makes channels; --inspect lists their names"
+    assert warnings == [f"--exclude fc9*: {reason}", f"--ratio-for Relu*: {reason}"]
+    _, report = compress(network(), ratio=0.5, verify=False, include=("Gemm_0",), exclude=("*1",))
+    assert [note.text for note in report.of(Note)] == [f"--exclude *1: {reason}"]

@@ -126,9 +126,11 @@ def test_dimensions_of_no_tensor_are_refused(size: int, dims: str) -> None:
 
 def test_shapes_that_fill_the_memory_are_refused() -> None:
     proto = graph("y = MatMul(x, w)", random_weights(w=(16, 4)), inputs="float[N, 16] x")
-    with pytest.raises(SampleError, match=r"--input-shape x:1000000000,16: one run would read more than \d+ numbers"):
+    with pytest.raises(
+        SampleError, match=r"input_shape=\{'x': \(1000000000, 16\)\}: one run would read more than \d+ numbers"
+    ):
         samples_for(load(proto, input_shapes={"x": (10**9, 16)}))
-    with pytest.raises(SampleError, match=r"one run of 20000000 samples .* would take 1\.2 GB, over half of --memory"):
+    with pytest.raises(SampleError, match=r"one run of 20000000 samples .* would take 1\.2 GB, over half of memory="):
         samples_for(load(proto, input_shapes={"x": (20_000_000, 16)}))
 
 

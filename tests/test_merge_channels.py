@@ -222,7 +222,7 @@ def test_ratios_out_of_range(ratio: float) -> None:
 
 
 def test_unknown_ways_with_ties() -> None:
-    with pytest.raises(OptionError, match="--ties cut: unknown; choose auto, keep or merge"):
+    with pytest.raises(OptionError, match="ties='cut' is unknown; choose keep or merge"):
         Selection(ties="cut")
 
 

@@ -1,19 +1,23 @@
 """Options: what each may hold, what is refused and how it is said, and what options mean together."""
 
+import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 
+from onnx_tropnnc import compress
 from onnx_tropnnc.analysis.rounding import Rounding
 from onnx_tropnnc.choices import MethodName
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.merging.representatives import METHODS
+from onnx_tropnnc.inputs.readers import Data
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.merging.representatives import METHODS, Method
 from onnx_tropnnc.options import AMOUNTS, SELECTING, Options
 
 NAN, INF = float("nan"), float("inf")
@@ -140,3 +144,18 @@ def test_options_are_imported_without_numpy_or_onnx() -> None:
         "import sys, onnx_tropnnc.command.cli; print(sorted({'numpy', 'onnx', 'scipy', 'rich'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_keywords_of_compress_are_the_options() -> None:
+    parameters = list(inspect.signature(compress).parameters.values())[1:]
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters)
+    defaults = {field.name: {} if field.default_factory is dict else field.default for field in fields(Options)}
+    assert {parameter.name: parameter.default for parameter in parameters} == defaults
+    assert [parameter.name for parameter in parameters] == list(defaults)
+    types = {name: kind for name, kind in get_type_hints(compress).items() if name in defaults}
+    assert types == get_type_hints(
+        Options, localns={"MergeMap": MergeMap, "Method": Method, "Data": Data, "Rounding": Rounding}
+    )
+    for name in defaults:
+        assert re.search(f"^        {name}: ", compress.__doc__, re.M), name
+        assert re.search(f"^        {name}: ", Options.__doc__, re.M), name

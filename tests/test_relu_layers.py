@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from onnx_tropnnc import compress
 from onnx_tropnnc.analysis.relu_layers import is_relu_layer
 from onnx_tropnnc.changes import Merged
-from onnx_tropnnc.engine import compress
 from tests.graphs import graph, groups_of, random_weights, run
 
 WEIGHTS = random_weights(w=(4, 6), b=(6,), u=(6, 3), k=(3, 6), t=(6, 3))

@@ -8,11 +8,11 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from onnx_tropnnc import compress
 from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.changes import Merged
 from onnx_tropnnc.deciding import thinet
 from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
-from onnx_tropnnc.engine import compress
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
@@ -199,7 +199,7 @@ def test_a_model_that_cannot_run_is_refused_in_one_line(method: str) -> None:
     weights = random_weights(w=(4, 6), u=(6, 3), k=(5, 3))
     body = f"a = MatMul(x, w)  h = Relu(a)  y = MatMul(h, u)  z = {CONTRIB}.NoSuchOperator(y)"
     model = graph(body, weights, outputs="float[N, 3] y, float[N, 3] z")
-    with pytest.raises(OptionError, match=f"--method {method} runs the model on samples: nothing can be run here"):
+    with pytest.raises(OptionError, match=f"method='{method}' runs the model on samples: nothing can be run here"):
         compress(model, ratio=0.5, method=method)
 
 
@@ -208,7 +208,7 @@ def test_without_onnxruntime_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch)
     for name in [name for name in sys.modules if name.split(".")[0] == "onnxruntime"]:
         monkeypatch.delitem(sys.modules, name)
     model = graph("a = MatMul(x, w)  h = Relu(a)  y = MatMul(h, u)", random_weights(w=(4, 6), u=(6, 3)))
-    with pytest.raises(OptionError, match=r"--method thinet .* pip install onnx-tropnnc\[cpu\]"):
+    with pytest.raises(OptionError, match=r"method='thinet' .* pip install onnx-tropnnc\[cpu\]"):
         compress(model, ratio=0.5, method="thinet")
 
 

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
-from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.errors import OptionError, Setting
 from onnx_tropnnc.graph.constants import constant_tensor, is_floating, label, name_of, shape_of
 from onnx_tropnnc.graph.layers import weight_of
 from onnx_tropnnc.graph.model import Model
@@ -93,7 +93,8 @@ class Costs:
         self.full = tuple(unit.size for unit in units)
         size = size_of(model, shapes)
         if measure == "macs" and size.macs is None:
-            raise OptionError(f"multiply-accumulates cannot be counted: {_unknown(model, shapes)}; give --input-shape")
+            message = "multiply-accumulates cannot be counted: {}; give {}"
+            raise OptionError(message, _unknown(model, shapes), Setting("input_shape"))
         whole = size.parameters if measure == "parameters" else size.macs or 0
         there = [weight for weight in self._weights if measure == "macs" or not weight.is_copy]
         self._rest = whole - self._sum(there, self.full)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
-from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.errors import OptionError, Setting
 from onnx_tropnnc.graph.reasons import Reason
 
 __all__ = ["Selection", "matches", "ratio_for"]
@@ -27,7 +27,7 @@ class Selection:
 
     def __post_init__(self) -> None:
         if self.ties not in ("keep", "merge"):
-            raise OptionError(f"--ties {self.ties}: unknown; choose auto, keep or merge")
+            raise OptionError("{} is unknown; choose keep or merge", Setting("ties", self.ties))
 
     def refusal(self, group: ChannelGroup) -> Reason | None:
         """Return why an option keeps the group as it is, or None where it may change."""

@@ -9,7 +9,7 @@ A message names options by the fields of `Options`; `spelled` finds the option t
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
@@ -68,9 +68,11 @@ def _text(value: object) -> str:
     match value:
         case float():
             return f"{value:.10g}"
+        case None:  # a dimension that is left open
+            return "?"
         case (str() as pattern, int() | float() as number):
             return f"{pattern}={number:.10g}"
-        case (str() as name, [*numbers]):
-            return f"{name}:{','.join(map(_text, numbers))}"
+        case Mapping():
+            return " ".join(f"{name}:{','.join(map(_text, numbers))}" for name, numbers in value.items())
         case _:
             return shortened(str(value))

@@ -126,7 +126,8 @@ class Decider:
             return self._at_budget(options, "parameters", options.target_params * self.original.parameters)
         if options.target_macs is not None:
             if self.original.macs is None:
-                raise OptionError("--target-macs: the shapes of some layers are not known; give --input-shape")
+                message = "{}: the shapes of some layers are not known; give {}"
+                raise OptionError(message, Setting("target_macs"), Setting("input_shape"))
             return self._at_budget(options, "macs", options.target_macs * self.original.macs)
         if not options.selects:
             return Decision()
@@ -185,7 +186,7 @@ class Decider:
         missing = [group for group in groups if group.name not in known and self._is_seen(group)]
         if missing and self.samples is None:
             why = runtime_missing() or "nothing can be run here"
-            raise OptionError(f"--method {options.method} runs the model on samples: {why}")
+            raise OptionError("{} runs the model on samples: {}", Setting("method", options.method), why)
         if missing and self.samples is not None:
             run = partial(measure, self.model, missing, self.samples, seed=options.seed, memory=options.memory_bytes)
             try:

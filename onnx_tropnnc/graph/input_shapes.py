@@ -26,7 +26,7 @@ import numpy as np
 import onnx
 import onnx.helper
 
-from onnx_tropnnc.errors import InputModelError, SampleError
+from onnx_tropnnc.errors import InputModelError, SampleError, Setting
 
 __all__ = [
     "IMAGE_CHANNELS",
@@ -187,7 +187,8 @@ def _samples_per_run(specs: Sequence[InputSpec], given: GivenShapes, stacked: fr
     fixed = {first for first in firsts.values() if isinstance(first, int)}
     if len(fixed) > 1:
         counts = ", ".join(f"{name}: {first}" for name, first in firsts.items() if isinstance(first, int))
-        raise SampleError(f"the inputs disagree on how many samples one run takes ({counts}); change --input-shape")
+        message = "the inputs disagree on how many samples one run takes ({}); change {}"
+        raise SampleError(message, counts, Setting("input_shape"))
     if fixed:
         return fixed.pop()
     return None if len(stacked) == len(specs) else 1
@@ -215,14 +216,16 @@ def counts_samples(spec: InputSpec, axis: int, specs: Sequence[InputSpec]) -> bo
 def _check_given(specs: Sequence[InputSpec], given: GivenShapes) -> None:
     known = {spec.name: spec for spec in specs}
     for name, shape in given.items():
-        text = f"--input-shape {name}:{','.join('?' if size is None else str(size) for size in shape)}"
+        setting = Setting("input_shape", {name: shape})
         if name not in known:
-            raise SampleError(f"{text}: the model has no input {name}; it has {', '.join(known) or 'none'}")
+            names = ", ".join(known) or "none"
+            raise SampleError("{}: the model has no input {}; it has {}", setting, name, names)
         spec = known[name]
         if not fits([1 if size is None else size for size in shape], spec.shape):
-            raise SampleError(f"{text} does not fit the model's input {spec.text}")
+            raise SampleError("{} does not fit the model's input {}", setting, spec.text)
         if math.prod(size or 1 for size in shape) > MOST_VALUES:
-            raise SampleError(f"{text}: one run would read more than {MOST_VALUES} numbers; give smaller sizes")
+            message = "{}: one run would read more than {} numbers; give smaller sizes"
+            raise SampleError(message, setting, MOST_VALUES)
 
 
 def _bound_symbols(specs: Sequence[InputSpec], given: GivenShapes, stacked: frozenset[str]) -> dict[str, int]:
@@ -234,7 +237,8 @@ def _bound_symbols(specs: Sequence[InputSpec], given: GivenShapes, stacked: froz
     for spec in specs:
         for own, size in zip(spec.shape, given.get(spec.name, ()), strict=False):
             if isinstance(own, str) and size is not None and bound.setdefault(own, size) != size:
-                raise SampleError(f"--input-shape gives dimension {own} two sizes, {bound[own]} and {size}")
+                message = "{} gives dimension {} two sizes, {} and {}"
+                raise SampleError(message, Setting("input_shape"), own, bound[own], size)
     return counting | bound
 
 
@@ -252,10 +256,8 @@ def _whole_shape(
     known = (known[0] or 1, *known[1:]) if stacked else known
     size = _default_size(spec, known[1:] if stacked else known, specs, stacked) if None in known else 0
     if size is None:
-        example = ",".join(str(d or SEQUENCE_LENGTH) for d in known)
-        raise SampleError(
-            f"input {spec.text}: its size is not known; give it, as in --input-shape {spec.name}:{example}"
-        )
+        example = Setting("input_shape", {spec.name: tuple(d or SEQUENCE_LENGTH for d in known)})
+        raise SampleError("input {}: its size is not known; give it, as in {}", spec.text, example)
     return tuple(size if d is None else d for d in known)
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.errors import SampleError, Setting
 from onnx_tropnnc.graph.input_shapes import GivenShapes, ResolvedInput, resolve_shapes, run_size
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import input_specs_of, shapes_of, structure
@@ -75,9 +75,8 @@ def samples_for(
     if data is not None:
         return load_samples(data, specs, count, given)
     for name in set(ranges or {}) - {spec.name for spec in specs}:
-        raise SampleError(
-            f"--input-range {name}: the model has no such input, it has {', '.join(s.name for s in specs)}"
-        )
+        names = ", ".join(spec.name for spec in specs)
+        raise SampleError("{}: the model has no input {}; it has {}", Setting("input_range"), name, names)
     inputs = resolve_shapes(specs, given)
     wanted = count or _worthwhile(model, inputs)
     fitting = min(wanted, most_that_fit(inputs, memory))
@@ -119,7 +118,11 @@ def most_that_fit(inputs: Sequence[ResolvedInput], memory: int) -> int:
     if run * single > memory // RUN_SHARE:
         shapes = "; ".join(f"{entry.name}: {list(entry.shape)}" for entry in inputs)
         raise SampleError(
-            f"one run of {run} samples ({shapes}) would take {run * single / 2**30:.1f} GB, over half of --memory; "
-            "give smaller sizes by --input-shape, or more --memory"
+            "one run of {} samples ({}) would take {:.1f} GB, over half of {}; give smaller sizes by {} or more memory",
+            run,
+            shapes,
+            run * single / 2**30,
+            Setting("memory"),
+            Setting("input_shape"),
         )
     return max(run, memory // SHARE // max(single, 1))

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Array, Namespace, to_numpy
-from onnx_tropnnc.errors import InputModelError
+from onnx_tropnnc.errors import InputModelError, Setting
 from onnx_tropnnc.merging.row_major import copy_matrix
 
 __all__ = [
@@ -153,8 +153,10 @@ def check_finite(blocks: Sequence[NDArray[Any]]) -> None:
     """Raise InputModelError unless all distances between the rows of `blocks` are finite numbers."""
     if not all(_largest(block) <= LARGEST for block in blocks):
         raise InputModelError(
-            f"channels cannot be compared: their weights hold NaN, infinite values or values above {LARGEST:g}; "
-            "keep these layers with --exclude"
+            "channels cannot be compared: their weights hold NaN, infinite values or values above {}; "
+            "keep these layers with {}",
+            f"{LARGEST:g}",
+            Setting("exclude"),
         )
 
 
