@@ -148,3 +148,18 @@ def test_every_public_name_can_be_imported_and_is_listed_for_type_checkers() -> 
     imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
     listed = {alias.name for node in imports if node.module != "typing" for alias in node.names}
     assert listed == set(onnx_tropnnc.__all__)
+
+
+def test_files_that_the_package_cites_exist() -> None:
+    """Whoever reads `merging/gram.py` or `docs/method.md` in a docstring must find it."""
+    package = ROOT / "onnx_tropnnc"
+    there = [path for path in ROOT.rglob("*") if ".venv" not in path.parts]
+    names = {path.name for path in there}
+    for path in (*package.rglob("*.py"), *(ROOT / "passes").glob("*.py")):
+        for cited in re.findall(r"[\w./-]*\w\.(?:md|py|json|toml)\b", path.read_text(encoding="utf-8")):
+            folders = (ROOT, package, path.parent)
+            invented = any(word in cited for word in ("PLAN.json", "out.json"))
+            assert invented or cited in names or any((folder / cited).exists() for folder in folders), (
+                path.name,
+                cited,
+            )

@@ -35,7 +35,7 @@ def loss(covariances: list[Matrix], grams: list[Matrix], kept: NDArray[np.int64]
 
 
 def greedy(covariances: list[Matrix], grams: list[Matrix]) -> list[int]:
-    """DESIGN.md's formula, one pick after the other."""
+    """The formula of deciding/selection.py, one pick after the other."""
     left, order = list(range(len(covariances[0]))), []
     rest = [matrix.copy() for matrix in covariances]
     while left:

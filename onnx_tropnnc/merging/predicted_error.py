@@ -28,7 +28,7 @@ PROBES = 64
 COLUMNS = 2**15
 
 Source: TypeAlias = Literal["weights", "activations"]
-"""What an error is predicted from: the formula above, or moments of activations (deciding/greedy_ranking.py)."""
+"""What an error is predicted from: the formula above, or moments of activations (deciding/moments.py)."""
 
 
 @dataclass(frozen=True)
