@@ -9,6 +9,7 @@ claims more bytes than its file has is refused from its header alone.
 """
 
 import stat
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -136,7 +137,8 @@ def _guarded(read: Callable[[], Any], place: str) -> Any:
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise SampleError(f"{place} cannot be read: {reason}") from error
-    except (ValueError, TypeError, SyntaxError) as error:
+    except (ValueError, TypeError, SyntaxError, ArithmeticError, LookupError, tokenize.TokenError) as error:
+        # numpy reads the header of an array as Python source, so that garbage there fails in many ways
         reason = " ".join(str(error).split())
         raise SampleError(f"{place} holds no plain numbers (pickled objects are never read): {reason}") from error
 
