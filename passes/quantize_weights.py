@@ -20,13 +20,11 @@ from numpy.typing import NDArray
 from onnx_tropnnc.changes import Change, Note
 from onnx_tropnnc.graph.constants import add_initializer, array_of, name_of
 from onnx_tropnnc.graph.knowledge import weight_quantization
+from onnx_tropnnc.graph.layers import bias_of, is_layer
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.quantization import Quantization
 
 __all__ = ["QuantizeWeights"]
-
-_WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
-_BIAS = 2
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class QuantizeWeights:
         biases = {
             value: quantization
             for value, quantization in stored.items()
-            if all(use.idx == _BIAS and use.node.op_type in _WITH_BIAS for use in value.uses())
+            if all(is_layer(use.node) and bias_of(use.node) is value for use in value.uses())
         }
         weights = {value: quantization for value, quantization in stored.items() if value not in biases}
         layers: dict[ir.Node, _Stored] = {}
@@ -106,7 +104,7 @@ def _new_biases(layers: Mapping[ir.Node, _Stored]) -> dict[ir.Value, Quantizatio
     """Return floating-point biases that only a layer with integer weights reads, on the products' steps."""
     found = {}
     for node, weight in layers.items():
-        bias = node.inputs[_BIAS] if node.op_type in _WITH_BIAS and len(node.inputs) > _BIAS else None
+        bias = bias_of(node) if is_layer(node) else None
         array, step = array_of(bias), _step_of(node.inputs[0])
         if bias is None or array is None or step is None or not bias.is_initializer() or len(bias.uses()) > 1:
             continue
