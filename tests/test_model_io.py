@@ -10,6 +10,7 @@ import pytest
 from graphs import assert_same_outputs, dims, graph, initializers, random_weights
 from onnx import helper, numpy_helper
 
+from onnx_tropnnc import compress
 from onnx_tropnnc.errors import InputModelError, OutputPathError
 from onnx_tropnnc.graph import model_io
 from onnx_tropnnc.graph.constants import array_of, set_array
@@ -221,3 +222,18 @@ def test_messages_name_the_model(tmp_path: Path) -> None:
         load(onnx.ModelProto())
     with pytest.raises(InputModelError, match=r"none\.onnx: no such file$"):
         load(tmp_path / "none.onnx")
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "proto"])
+def test_dimensions_of_minus_one_are_dynamic(tmp_path: Path, kind: str) -> None:
+    """onnxruntime ends the process where a Slice meets one, so neither the original nor the result may hold any."""
+    body = "s = Slice(x, first, last, axis) c = Gemm(s, w) y = Relu(c)"
+    lists = {"first": np.array([-3]), "last": np.array([2**31 - 1]), "axis": np.array([1])}
+    model = graph(body, random_weights(w=(3, 4)) | lists, outputs="float[N, 4] y")
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = -1
+    untouched = model.SerializeToString()
+    onnx.save(model, tmp_path / "m.onnx")
+    source = {"path": tmp_path / "m.onnx", "bytes": untouched, "proto": model}[kind]
+    result, _ = compress(source, lossless=True, input_shape={"x": (1, 5)})
+    assert not result.graph.input[0].type.tensor_type.shape.dim[1].HasField("dim_value")
+    assert model.SerializeToString() == untouched

@@ -131,3 +131,13 @@ def test_external_strings() -> None:
     tensor.data_location, tensor.data_type = onnx.TensorProto.EXTERNAL, onnx.TensorProto.STRING
     tensor.external_data.add(key="location", value="a")
     assert refusal(model) == "tensor w holds strings in external data, which ONNX keeps for numbers"
+
+
+@pytest.mark.parametrize("size", [-1, -(2**62), 2**62])
+@pytest.mark.parametrize("part", ["input", "output", "value_info"])
+def test_dimensions_that_cannot_be(size: int, part: str) -> None:
+    model = network()
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, ["N", 3]))
+    value = getattr(model.graph, part)[0]
+    value.type.tensor_type.shape.dim[1].dim_value = size
+    assert refusal(model) == f"{value.name} is declared with a dimension of {size}"

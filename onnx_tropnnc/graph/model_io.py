@@ -10,6 +10,7 @@ doc strings and reads no external data outside the working directory; users' pas
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from onnx_tropnnc.graph.input_shapes import GivenShapes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_checks import check_graph, check_stored
 from onnx_tropnnc.graph.placing import data_file, place_with_data
-from onnx_tropnnc.graph.proto_checks import check_proto
+from onnx_tropnnc.graph.proto_checks import check_proto, graphs_of
 from onnx_tropnnc.graph.regular_files import followed, irregular
 from onnx_tropnnc.graph.streaming import hollowed, write_whole
 
@@ -54,16 +55,20 @@ def load(source: Source, *, input_shapes: GivenShapes | None = None, whole_heads
             outside the model's folder; NaN or Inf stands in a weight.
     """
     files: set[Path] = set()
+    origin: Path | onnx.ModelProto
     if isinstance(source, onnx.ModelProto):
-        name, graph = "the given model", _apart(_deserialize(source, "the given model"))
-        origin: Path | onnx.ModelProto = source
+        name, origin = "the given model", _with_free_dimensions(source)
+        graph = _apart(_deserialize(origin, name))
     elif isinstance(source, bytes):
         name = "the given bytes"
-        origin = parsed = _parse(source, name)
-        graph = _deserialize(parsed, name)
+        origin = _with_free_dimensions(_parse(source, name))
+        graph = _deserialize(origin, name)
     else:
         name, path = str(source), Path(source)
-        origin, graph = path, _detached(_deserialize(_parse(_read(path), name), name), name)
+        parsed = _parse(_read(path), name)
+        changed = _with_free_dimensions(parsed)
+        # The path, so that the original need not be kept in memory, where onnxruntime may read the file as it is.
+        origin, graph = path if changed is parsed else changed, _detached(_deserialize(changed, name), name)
         ir.external_data.set_base_dir(graph.graph, path.absolute().parent)
         files = {path, *(Path(t.path) for t in _tensors(graph) if isinstance(t, ir.ExternalTensor))}
     try:
@@ -71,6 +76,27 @@ def load(source: Source, *, input_shapes: GivenShapes | None = None, whole_heads
     except ir.serde.SerdeError as error:
         raise InputModelError(f"{name}: holds names that are no text; the file is broken, export it again") from error
     return Model(graph, name, origin, input_shapes=input_shapes or {}, whole_heads=whole_heads, files=frozenset(files))
+
+
+def _with_free_dimensions(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with its dimensions of -1 made dynamic: a copy, or the same model where it has none.
+
+    Some exporters mean a dynamic dimension by -1, but onnxruntime ends the process where a Slice meets it.
+    """
+    if not any(dim.dim_value == -1 for dim in _declared_dimensions(proto)):
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for dim in _declared_dimensions(copy):
+        if dim.dim_value == -1:
+            dim.ClearField("dim_value")
+    return copy
+
+
+def _declared_dimensions(proto: onnx.ModelProto) -> Iterator[onnx.TensorShapeProto.Dimension]:
+    for graph in graphs_of(proto.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            yield from value.type.tensor_type.shape.dim
 
 
 def check_output(target: str | os.PathLike[str], source: Source) -> Path:

@@ -1,6 +1,7 @@
 """Check what must hold of a parsed model before anything is built on it, so that no later step meets half a node.
 
     names      one tensor, one name, made once
+    shapes     dimensions that a machine could hold
     tensors    an element type, dimensions of 0 or more, as much data as they need
     nodes      an operator, the inputs and outputs that it needs, constants and attributes of the types that it has
     functions  see function_checks.py
@@ -40,6 +41,9 @@ _FIELDS: Mapping[str, tuple[str, int]] = {
 _LONGEST_LOCATION = 4095
 """Linux takes no longer paths."""
 
+_LARGEST_DIMENSION = 2**40
+"""An axis of so many bytes is a terabyte long; onnxruntime ends the whole process over some dimensions beyond it."""
+
 _MOST_VERSIONS = 1000
 """An operator set's version is a small number; onnx takes no other."""
 
@@ -55,7 +59,9 @@ def _first_reason(proto: onnx.ModelProto) -> str | None:
         return reason
     local = {(function.domain, function.name) for function in proto.functions}
     for graph in graphs_of(proto.graph):
-        if reason := _about_names(graph) or next(filter(None, map(_about_tensor, graph.initializer)), None):
+        values = (*graph.input, *graph.output, *graph.value_info)
+        reasons = (*map(_about_shape, values), *map(_about_tensor, graph.initializer))
+        if reason := _about_names(graph) or next(filter(None, reasons), None):
             return reason
     nodes = [(graph.node, proto.opset_import, _constant_types(graph)) for graph in graphs_of(proto.graph)]
     nodes += [([*nodes_of(function.node)], function.opset_import, {}) for function in proto.functions]
@@ -105,6 +111,12 @@ def _about_names(graph: onnx.GraphProto) -> str | None:
 def _twice(names: list[str]) -> str:
     seen: set[str] = set()
     return next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+
+
+def _about_shape(value: onnx.ValueInfoProto) -> str | None:
+    sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    wrong = next((size for size in sizes if not 0 <= size <= _LARGEST_DIMENSION), None)
+    return None if wrong is None else f"{value.name} is declared with a dimension of {wrong}"
 
 
 def _about_tensor(tensor: onnx.TensorProto) -> str | None:
