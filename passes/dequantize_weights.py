@@ -38,6 +38,7 @@ class DequantizeWeights:
 def _dequantize(node: ir.Node) -> None:
     """Replace a DequantizeLinear, and the Transposes and Identities behind it, by one initializer."""
     last, stored = node, quantization_of(node)
+    # exporters put the Transpose of a linear layer's weight behind its DequantizeLinear
     while (mover := _mover(last)) is not None:
         if mover.op_type == "Transpose":
             rank = stored.integers.ndim

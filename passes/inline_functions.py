@@ -29,6 +29,7 @@ class InlineFunctions:
         count = len(model.ir.functions)
         if not count:
             return ()
+        # functions that call themselves were refused when the model was loaded
         InlinePass()(model.ir)
         check_graph(model.ir, model.name)  # only now do the nodes of functions meet the constants that they read
         return (Note(f"{count} model-local function{'s were' if count > 1 else ' was'} inlined"),)

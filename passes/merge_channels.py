@@ -91,9 +91,11 @@ class MergeChannels:
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Merge group after group; return a change for each group, and one for each layer that begins no group."""
+        # shapes from before any merge serve all of them: costs count channels in the weights
         work = _Work(Workspace(model), shapes_of(model))
         groups = find_channel_groups(model, work.shapes)
         decided = [group for group in groups if group.pinned is None and group.name not in (self.plan or {})]
+        # a plan's maps contain the contraction of duplicates already
         work.contract([group for group in decided if self._refusal(group) is None])
         unreached = (Unreached(layer.node, layer.reason) for layer in unreached_layers(model))
         return (*(self._treat(group, work) for group in groups), *unreached)

@@ -65,6 +65,7 @@ class _Work:
         array = self._shape(node) if node.op_type == "Shape" else self._computed(node)
         if array is None:
             return
+        # such a shape is no constant, but a Gather of its fixed entries is one
         if node.op_type == "Shape" and (array == _OPEN).any():
             self.partial[node.outputs[0]] = array.astype(np.int64)
         elif not node.outputs[0].is_graph_output():

@@ -43,6 +43,7 @@ class QuantizeWeights:
             if all(is_layer(use.node) and bias_of(use.node) is value for use in value.uses())
         }
         weights = {value: quantization for value, quantization in stored.items() if value not in biases}
+        # weights first: a bias's step follows from the steps of the weight beside it
         layers: dict[ir.Node, _Stored] = {}
         changed = 0
         for value, quantization in weights.items():

@@ -96,6 +96,7 @@ class Costs:
             message = "multiply-accumulates cannot be counted: {}; give {}"
             raise OptionError(message, _unknown(model, shapes), Setting("input_shape"))
         whole = size.parameters if measure == "parameters" else size.macs or 0
+        # copies that a merge will make cost parameters then, but are no part of the model's size now
         there = [weight for weight in self._weights if measure == "macs" or not weight.is_copy]
         self._rest = whole - self._sum(there, self.full)
 
@@ -126,8 +127,10 @@ def _weights(units: Sequence[Unit], shapes: Shapes, graph: ir.Graph) -> list[_We
         for place in unit.group.places:
             occurrences = np.bincount(place.members[place.members >= 0], minlength=unit.group.channels)[unit.order]
             if occurrences.any():
+                # position k: how long the axis is when the first k channels of the order are kept
                 standing = np.concatenate([[0], np.cumsum(occurrences)])
                 axes[_tensor(unit.group, place)][place.use.axis][number] = standing
+    # of several copies of a constant the first one is the constant itself
     seen: set[ir.Value] = set()
     found = []
     for (value, reader, _), on in axes.items():

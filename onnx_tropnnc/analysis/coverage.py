@@ -116,7 +116,7 @@ def _layers(model: Model, shapes: Shapes, standing: _Standing) -> Iterator[Layer
             size, reached, reasons = _reached(value, standing.get(value, ()))
             macs = 0 if inside else node_macs(node, shapes)
             why = "; ".join(reasons) or NO_GROUP
-            counted = value not in seen
+            counted = value not in seen  # a shared weight is stored once, but every reader multiplies by it
             seen.add(value)
             yield LayerCoverage(
                 node=label(node),
@@ -143,6 +143,7 @@ def _reached(value: ir.Value, standing: Iterable[_Stand]) -> tuple[int, int, tup
     reasons: dict[str, None] = {}
     for place, free, reason in standing:
         inside = place.members >= 0
+        # a position is reached where any group may drop it; an element, where its row or its column is
         stays[place.use.axis][inside] &= ~free[place.members[inside]]
         if reason is not None:
             reasons[reason.text] = None

@@ -86,6 +86,7 @@ def set_array(value: ir.Value, array: NDArray[np.generic]) -> None:
     old = constant_tensor(value)
     if old is None:
         raise TypeError(f"{value.name} is no constant")
+    # ascontiguousarray makes a vector of a scalar, so the shape is restored
     array = np.ascontiguousarray(array.astype(old.dtype.numpy(), copy=False)).reshape(array.shape)
     tensor = ir.Tensor(array, dtype=old.dtype, name=old.name, doc_string=old.doc_string)
     value.shape, value.type = ir.Shape(array.shape), ir.TensorType(old.dtype)
@@ -93,6 +94,7 @@ def set_array(value: ir.Value, array: NDArray[np.generic]) -> None:
     if node is None:
         value.const_value = tensor
         return
+    # a Constant may hold its number as value_float or value_ints, beside which `value` would be one too many
     node.attributes.clear()
     node.attributes["value"] = ir.AttrTensor("value", tensor)
     value.const_value = None
@@ -170,6 +172,7 @@ def _around(graph: ir.Graph) -> set[ir.Graph]:
 
 def _free_name(graph: ir.Graph, wanted: str, around: set[ir.Graph]) -> str:
     """Return `wanted`, with a number appended where a value of that name exists."""
+    # a body's names must differ from those around it, and from those in bodies inside it
     nodes = [node for outer in around for node in outer.all_nodes()]
     taken = {v.name for n in nodes for v in n.outputs} | {v.name for v in graph.inputs}
     for inner in {n.graph for n in nodes if n.graph is not None} | around:

@@ -106,6 +106,7 @@ def copy_knowledge_of_equals(before: ir.Model, after: ir.Model) -> None:
     with the same attributes computes them from equal tensors: a change anywhere before a tensor may have changed its
     statistics.
     """
+    # values come in topological order, so that all that a tensor is computed from has been compared before it
     old = {name_of(value): value for value in _values(before)}
     equal: set[ir.Value] = set()
     for value in _values(after):
@@ -139,6 +140,7 @@ def _same(before: ir.Value, after: ir.Value, equal: set[ir.Value]) -> bool:
         if tensor is None or other is None or tensor.dtype != other.dtype or tensor.shape != other.shape:
             return False
         left, right = array_of(before), array_of(after)
+        # as bytes, in which NaN equals itself and 0 differs from -0
         return left is not None and right is not None and left.tobytes() == right.tobytes()
     maker, node = before.producer(), after.producer()
     if maker is None or node is None:

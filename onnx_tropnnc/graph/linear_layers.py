@@ -107,6 +107,7 @@ class LinearLayer:
 
     def matrix(self) -> NDArray[np.float64]:
         """Return the weights as (groups, d, m / groups)."""
+        # float64, because solving squares these numbers
         weight = np.asarray(array_of(self.node.inputs[self.slot]), np.float64)
         if not self.is_convolution:
             return factor(self.node, "alpha") * (weight.T if self._is_transposed else weight)[None]
@@ -152,6 +153,7 @@ class LinearLayer:
     def write(self, matrix: NDArray[np.float64], added: NDArray[np.float64] | None) -> None:
         """Write new weights, and add `added` to the bias; other nodes that read the old weights keep them."""
         set_array(own_input(self.node, self.slot, 1), self._stored(matrix))
+        # a bias of zeros that nothing is added to would only make the model larger
         if added is None:
             return
         if self.node.op_type == "MatMul":
@@ -236,6 +238,7 @@ def _add_zeros_behind(node: ir.Node, shape: tuple[int, ...], dtype: np.dtype[np.
     output, graph = node.outputs[0], node.graph
     if not isinstance(graph, ir.Graph):
         raise TypeError(f"{node.name} stands in no graph")
+    # the sum takes the name, because what is read, compared and returned is looked up by it
     bias = add_initializer(node, f"{label(node)}_bias", np.zeros(shape, dtype))
     add = ir.node("Add", [output, bias], name=f"{label(node)}_add_bias")
     made = add.outputs[0]

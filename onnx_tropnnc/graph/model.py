@@ -43,6 +43,7 @@ class Model:
     @property
     def opset(self) -> int:
         """The version of the default operator set (0 where the model imports none)."""
+        # both names mean onnx's own operators, and files use either
         return self.ir.opset_imports.get("", self.ir.opset_imports.get("ai.onnx", 0))
 
     def clone(self) -> "Model":

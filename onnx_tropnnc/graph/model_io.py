@@ -147,6 +147,7 @@ def save(model: Model, target: str | os.PathLike[str], *, external_data: bool = 
         if written.exists() and any(written.samefile(file) for file in model.files if file.exists()):
             raise OutputPathError(f"{written}: belongs to the input, which is never overwritten; name another file")
     try:
+        # a draft in the target's own folder: renaming is atomic only within one file system
         with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name[:100]}.") as folder:
             _write(model, path, Path(folder), external)
     except OSError as error:
@@ -155,6 +156,7 @@ def save(model: Model, target: str | os.PathLike[str], *, external_data: bool = 
 
 def to_proto(model: Model) -> onnx.ModelProto:
     """Return the model as a ModelProto that contains every tensor."""
+    # the clone shares its tensors with the model, whose external ones stay on disk
     if any(isinstance(t, ir.ExternalTensor) for t in _tensors(model.ir)):
         inner = model.ir.clone()
         for graph in inner.graphs():
@@ -233,6 +235,7 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
 
 def _sorted(model: ir.Model) -> ir.Model:
     """Sort nodes behind those they read from, as onnx demands and onnxruntime does not; ValueError for a cycle."""
+    # sorting always would reorder the nodes of files that are in order
     seen: set[ir.Node] = set()
     for node in model.graph:
         makers = (value.producer() for value in node.inputs if value is not None)

@@ -67,6 +67,7 @@ class Quantization:
 
     def weights(self) -> Array:
         """Return w, as DequantizeLinear computes it."""
+        # subtracted as int64, as uint8 would wrap round and int32 might
         difference = self.integers.astype(np.int64) - self._spread(self.zeros).astype(np.int64)
         return np.asarray(difference.astype(self.steps.dtype) * self._spread(self.steps))
 
@@ -84,6 +85,7 @@ class Quantization:
 
     def rescaled(self, integers: Array, factors: Doubles) -> "Quantization":
         """Return the quantization of new integers on steps that are `factors` times as large."""
+        # the zero points stay: a step that grows moves no number that was 0
         larger = self.steps * factors.reshape(self.steps.shape)
         return replace(self, integers=integers, steps=larger.astype(self.steps.dtype))
 

@@ -83,6 +83,7 @@ def infer_shapes(model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> S
         if value.producer() is not None:
             value.shape = None
     found = _shapes(_inferred(copy))
+    # each round computes what the last one made known; it ends, because every round replaces nodes by constants
     while _fold_shape_logic(copy, found):
         found = _shapes(_inferred(copy))
     return found

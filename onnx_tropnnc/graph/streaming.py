@@ -33,6 +33,7 @@ M = TypeVar("M", onnx.ModelProto, onnx.GraphProto, onnx.TensorProto)
 
 def hollowed(model: ir.Model) -> tuple[ir.Model, Mapping[str, ir.TensorProtocol]]:
     """Return a copy of the model whose large initializers are empty, and their tensors by name."""
+    # a clone shares its tensors, so that no weight is copied
     copy, large = model.clone(), {}
     for name, value in copy.graph.initializers.items():
         tensor = value.const_value
@@ -82,6 +83,7 @@ def _parts(message: M, number: int) -> tuple[bytes, bytes]:
     before, after = type(message)(), type(message)()
     before.CopyFrom(message)
     after.CopyFrom(message)
+    # ListFields gives only the fields that are set, which are the only ones that are serialized
     for field, _ in message.ListFields():
         for part in (before,) * (field.number >= number) + (after,) * (field.number <= number):
             part.ClearField(field.name)

@@ -46,12 +46,14 @@ def fold_constants(model: Model, groups: Iterable[ChannelGroup], samples: Sample
     Raises:
         NotRunnable: onnxruntime cannot run the model.
     """
+    # all groups are measured in one run of the model; folding one changes no tensor, so the values stay true
     readers = {group: [_Reader(place) for place in group.of_kind("consumer")] for group in groups if _solvable(group)}
     constants = _constants(model, [reader for found in readers.values() for reader in found], samples)
     folded = {}
     for group, found in readers.items():
         fits = [reader.foldable(group.channels, constants[reader.tensor]) for reader in found]
         silent = silent_channels(group)
+        # a channel that one consumer must go on reading stays for all of them
         channels = silent[np.all(fits, axis=0)[silent]]
         for reader in found:
             reader.fold(channels, constants[reader.tensor])
@@ -114,6 +116,7 @@ class _Reader:
         brought = np.einsum("tpm,p->m", taps[:, positions], values[positions])
         taps[:, positions] = 0.0
         layer.write(matrix[None], brought)
+        # channels that are 0 bring nothing: the Add that was inserted for them goes again
         layer.drop_zero_bias()
 
 

@@ -30,6 +30,7 @@ def contract_everywhere(
 ) -> Mapping[ChannelGroup, MergeMap]:
     """Contract every group's duplicates with `apply`; return per group the map of all that was contracted."""
     found = {group: MergeMap.identity(group.channels) for group in groups}
+    # ends, because every round with a change makes the model smaller
     progress = True
     while progress:
         progress = False
@@ -80,6 +81,7 @@ def decided_blocks(group: ChannelGroup, before: MergeMap, decide: BlockDecision)
         if part.contracted is not None:
             contracted[places] = places[part.contracted]
         size, sign_fixed = size + part.size, sign_fixed or part.sign_fixed
+    # pinned channels come behind all clusters, each a cluster of its own
     pinned = np.flatnonzero(blocks < 0)
     labels[pinned] = size + np.arange(len(pinned))
     changed = len(np.unique(contracted)) < len(contracted)

@@ -61,6 +61,7 @@ def fold_batch_norms(model: Model) -> tuple[Change, ...]:
     """
     every = model.graph.all_nodes()
     nodes = [node for node in every if node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx")]
+    # shapes tell a MatMul's rank; inferring them takes time, and many models have no BatchNormalization
     shapes = shapes_of(model) if nodes else {}
     return tuple(_fold(node, shapes) for node in nodes)
 
@@ -98,6 +99,7 @@ def _fold(node: ir.Node, shapes: Shapes) -> Change:
         set_array(own_input(found.weighted, 2, 1), inner)
     _write_bias(found, bias, node)
     set_channel_statistics(_bypass(node), ChannelStatistics(beta, np.abs(gamma)))
+    # exporters share one variance or mean among several BatchNormalizations, so only what nobody reads goes
     for value in parameters:
         remove_unread(value)
     return Folded(name, label(found.weighted))
@@ -107,6 +109,7 @@ def _refusal(node: ir.Node) -> str | None:
     """Return why the BatchNormalization cannot be folded, whatever is before it; None where it can."""
     if node.attributes.get_int("training_mode", 0):
         return "it is in training mode"
+    # the running statistics would have to be computed by something else
     if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
         return "its running mean or variance is read"
     if not node.attributes.get_int("spatial", 1):
@@ -123,8 +126,10 @@ def _layer(node: ir.Node) -> _Layer | str:
     last = node.inputs[0].producer() if node.inputs[0] is not None else None
     if last is None:
         return "it stands first, no layer is before it"
+    # a layer around a body is computed whether the body runs or not, so it stays as it is
     if last.graph is not node.graph:
         return f"{label(last)} before it stands outside of its body"
+    # MatMul has no bias of its own, and some exporters write a Conv's bias behind it too
     if last.op_type == "Add":
         sides = [v.producer() if v is not None else None for v in last.inputs]
         maker = next((side for side in sides if side is not None and is_layer(side)), None)
@@ -145,6 +150,7 @@ def _layer(node: ir.Node) -> _Layer | str:
 def _weight_refusal(layer: _Layer, node: ir.Node, shapes: Shapes) -> str | None:
     """Return why the BatchNormalization `node` cannot be folded into this layer, or None where it can."""
     weighted, output = layer.weighted, layer.last.outputs[0]
+    # other readers want W x + b as it is before normalisation
     if len(output.uses()) > 1 or output.is_graph_output():
         return f"{name_of(output)} has other readers"
     # BatchNormalization's axis 1 is made by the right operand of a MatMul; the rows of W in W x lie on axis 0
@@ -152,9 +158,11 @@ def _weight_refusal(layer: _Layer, node: ir.Node, shapes: Shapes) -> str | None:
     weight = dims_of(value)
     if value is None or weight is None:
         return f"the weight of {label(weighted)} is computed at run time"
+    # a copy of the weight would make the model larger, where folding is to make it smaller
     if len(value.uses()) > 1 or value.is_graph_output():
         return f"another node reads the weight of {label(weighted)} too"
     rank = len(shapes.get(name_of(weighted.outputs[0]), ())) if weighted.op_type == "MatMul" else len(weight)
+    # in a tensor of rank 3, axis 1 (which BatchNormalization takes for the channels) is a sequence's
     if weighted.op_type == "MatMul" and (len(weight) != 2 or rank != 2):
         return f"{label(weighted)} is not of rank 2"
     channels = output_channels(weighted)
@@ -177,7 +185,7 @@ def _per_channel(dims: tuple[int, ...], channels: int, node: ir.Node, rank: int)
     """Whether a bias is one number for all channels, or one for each along axis 1 of the output."""
     if is_convolution(node):
         return dims == (channels,)
-    own = 1 - (rank - len(dims))
+    own = 1 - (rank - len(dims))  # where axis 1 of the output lies in the bias, as broadcasting aligns the last axes
     one_each = math.prod(dims) == channels and own >= 0 and dims[own] == channels
     return len(dims) <= rank and (math.prod(dims) == 1 or one_each)
 
@@ -221,7 +229,7 @@ def _folded_weight(layer: _Layer, scale: Vector) -> NDArray[np.float64]:
 def _write_weight(layer: _Layer, folded: NDArray[np.float64], scale: Vector) -> None:
     value = own_input(layer.weighted, 1, 1)
     set_array(value, folded)
-    earlier = row_scale(value)
+    earlier = row_scale(value)  # of a BatchNormalization that was folded before, or of matched statistics
     factors = scale if earlier is None else scale * earlier.factors
     if len(scale) == folded.shape[layer.axis]:  # not so where a ConvTranspose has groups
         set_row_scale(value, RowScale(layer.axis, factors))
@@ -246,6 +254,7 @@ def _folded_inner_bias(layer: _Layer, scale: Vector) -> NDArray[np.float64] | No
 def _write_bias(layer: _Layer, new: Vector, batch_norm: ir.Node) -> None:
     """Write the bias where the old one stands, or into a new initializer."""
     last, bias = layer.last, _bias_value(layer)
+    # a Gemm's bias may be a scalar or a row, so it gets a new one of the right shape
     if bias is not None and last.op_type != "Gemm":
         kept = own_input(last, list(last.inputs).index(bias), 1)
         dims = dims_of(kept) or ()
@@ -278,6 +287,7 @@ def _bypass(node: ir.Node) -> ir.Value:
     before, after = node.inputs[0], node.outputs[0]
     graph = node.graph
     assert before is not None and graph is not None
+    # the name behind stays: it may be a model output, and a user may look for it
     name, shape, type_ = name_of(after), after.shape, after.type
     after.replace_all_uses_with(before, replace_graph_outputs=True)
     graph.remove(node, safe=True)

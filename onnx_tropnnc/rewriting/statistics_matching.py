@@ -92,6 +92,7 @@ def statistics_affines(
     """
     if not _promised(model):
         return {}
+    # the first way needs one walk over the samples for all tensors, the second one walk a tensor
     fixed = run_size(samples.inputs)
     if min(samples.count, fixed or samples.count) >= FEW:
         return _in_one_walk(model, samples)
@@ -115,6 +116,7 @@ def _insert(value: ir.Value, affine: Affine) -> None:
     if maker is None or not isinstance(maker.graph, ir.Graph):
         raise TypeError(f"{value.name} is made by no node")
     name, dtype = name_of(value), _dtype(maker)
+    # gamma, beta, mean and variance, with an epsilon of 0 below, so that nothing but the map is computed
     numbers = (affine.gain, affine.shift, np.zeros_like(affine.gain), np.ones_like(affine.gain))
     parameters = [
         add_initializer(maker, f"{name}_{part}", array.astype(dtype))
@@ -155,6 +157,7 @@ def _in_one_walk(model: Model, samples: Samples) -> dict[str, Affine]:
         tensors = runner.run(feed)
         totals = [total + size * np.ravel(t).astype(np.float64) for total, t in zip(totals, tensors, strict=True)]
         count += size
+    # the variance is the mean of those within runs: what runs differ by is not in it, and is small for runs this large
     moments = [total / count for total in totals]
     return {
         name_of(value): affine
@@ -182,6 +185,7 @@ def _normalise(probe: Model, value: ir.Value, promised: ChannelStatistics) -> tu
     unit = _behind(root, "Div", [centred, root])
     scaled = _behind(unit, "Mul", [unit, _constant(value, promised.deviation, "promised_deviation")])
     shifted = _behind(scaled, "Add", [scaled, _constant(value, promised.mean, "promised_mean")])
+    # tensors further on are measured with this one corrected, as they will be when the maps are written
     for node, slot in readers:
         node.replace_input_with(slot, shifted)
     return mean, variance

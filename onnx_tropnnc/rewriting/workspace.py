@@ -76,6 +76,7 @@ class Workspace:
 
         `merge_map` has a label for each of the group's original channels, -1 for those that are gone.
         """
+        # first, because it replaces the parameters that the places below rewrite
         canonical_batch_norms(group)
         before = self.left.get(group, np.ones(group.channels, bool))
         keep = np.zeros(group.channels, bool)
@@ -88,6 +89,7 @@ class Workspace:
             if (name_of(value), place.use.axis) not in done:
                 done.add((name_of(value), place.use.axis))
                 self._rewrite(place, value, merge_map, keep)
+        # only after every weight is rewritten: places that share a constant look at the same positions
         for place in group.places:
             self._drop_positions(place, keep)
         for counted in group.counts:
@@ -103,7 +105,7 @@ class Workspace:
             array, key = _carried(use), (use.value, use.axis, place.members.tobytes())
             if key in seen or array is None:
                 continue
-            seen.add(key)
+            seen.add(key)  # counted twice, a shared weight would weigh twice in every distance
             positions = _positions(self._members(place), channels)
             if not positions.size:
                 continue
@@ -210,6 +212,7 @@ def _by_occurrence(members: ChannelIndices) -> Iterator[ChannelIndices]:
 def _as_block(array: Array, axis: int, positions: ChannelIndices, count: int) -> Array:
     """Return the slices at `positions` along `axis` as (n, d), one row a channel; a view where that is possible."""
     moved = np.moveaxis(array, axis, 0)
+    # the usual case, all channels in order, needs no copy of the weight
     if not np.array_equal(positions, np.arange(len(moved))):
         moved = moved[positions]
     if moved.ndim == 2 and len(moved) != count:
