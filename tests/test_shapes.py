@@ -11,9 +11,9 @@ from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import (
     BATCH,
     EVALUATION_FAILURES,
+    checked_shapes,
     evaluate,
     infer_shapes,
-    inference_error,
     inferred_model,
     input_specs_of,
     shapes_of,
@@ -87,7 +87,7 @@ def test_shape_logic_that_fails_is_left_alone() -> None:
 def test_the_model_is_not_touched() -> None:
     model = load(graph(NET, random_weights(**SHAPES), **IMAGE))
     before = to_proto(model).SerializeToString()
-    shapes_of(model), inferred_model(model.ir), structure(model), inference_error(model.ir)
+    shapes_of(model), inferred_model(model.ir), structure(model), checked_shapes(model.ir)
     assert to_proto(model).SerializeToString() == before
 
 
@@ -118,17 +118,17 @@ def test_evaluate_runs_one_node_in_its_opset() -> None:
 
 def test_what_onnx_refuses_is_told_in_one_line() -> None:
     model = graph("c = Relu(x) y = Concat <axis = 7> (c, x)", outputs="float[P, Q] y")
-    reason = inference_error(load(graph("y = Relu(x)", outputs="float[N, 4] y")).ir)
+    reason = checked_shapes(load(graph("y = Relu(x)", outputs="float[N, 4] y")).ir)[1]
     assert reason is None
     import onnx_ir as ir
 
-    assert inference_error(ir.from_proto(model)) == "Concat_1 (Concat): axis must be in [-rank, rank-1]."
+    assert checked_shapes(ir.from_proto(model))[1] == "Concat_1 (Concat): axis must be in [-rank, rank-1]."
 
 
 def test_stale_declarations_are_no_fault_of_the_graph() -> None:
     model = graph("c = MatMul(x, w) y = Relu(c)", random_weights(w=(4, 3)))
     model.graph.value_info.append(onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, ["N", 9]))
-    assert inference_error(load(model).ir) is None
+    assert checked_shapes(load(model).ir)[1] is None
 
 
 def test_what_onnx_fails_to_expand_is_no_fault_of_the_graph() -> None:
@@ -136,7 +136,7 @@ def test_what_onnx_fails_to_expand_is_no_fault_of_the_graph() -> None:
     model = graph(
         "y = MeanVarianceNormalization(x)", inputs="float[N, 2, 4, 4] x", outputs="float[N, 2, 4, 4] y", opset=13
     )
-    assert inference_error(load(model).ir) is None
+    assert checked_shapes(load(model).ir)[1] is None
 
 
 @pytest.mark.parametrize(

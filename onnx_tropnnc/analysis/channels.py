@@ -141,7 +141,7 @@ def find_channel_groups(model: Model, shapes: Shapes) -> tuple[ChannelGroup, ...
     join_shared_weights(trace)
     pin_shared_numbers(trace)
     pin_not_finite(trace)
-    return tuple(_Resolution(trace).groups()) if trace.origins else ()
+    return tuple(_Resolution(trace).groups()) if trace.origins and trace.origins[-1].last else ()
 
 
 def _walk(model: Model, shapes: Shapes) -> Trace:

@@ -3,7 +3,7 @@
     data      initializers hold all the bytes that their shapes need; external data lies inside the model's folder
     tensors   whatever a node or the model reads is made by something
     weights   no NaN or Inf in those of Conv, ConvTranspose, Gemm, MatMul and BatchNormalization
-    operands  ranks and lengths of constants (operand_checks.py)
+    operands  ranks and lengths of constants, by themselves (operand_checks.py) and beside the data (data_checks.py)
     nodes     ranks, axes and sizes that onnx's own shape inference accepts
 
 Names, arity and attributes were looked at before (proto_checks).
@@ -14,11 +14,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnx_tropnnc.errors import InputModelError
-from onnx_tropnnc.graph.constants import constant_tensor, label
+from onnx_tropnnc.graph.constants import constant_tensor
+from onnx_tropnnc.graph.data_checks import node_error
 from onnx_tropnnc.graph.finiteness import not_finite
 from onnx_tropnnc.graph.layers import LAYERS
-from onnx_tropnnc.graph.operand_checks import about_operands
-from onnx_tropnnc.graph.shapes import inference_error
+from onnx_tropnnc.graph.shapes import checked_shapes
 
 __all__ = ["check_graph", "check_stored"]
 
@@ -35,7 +35,11 @@ def check_graph(model: ir.Model, name: str) -> None:
             _check_node(node, name)
         for value in graph.outputs:
             _check_made(value, "the graph", name)
-    if reason := inference_error(model):
+    shapes, inference_error = checked_shapes(model)
+    nodes = (node for graph in model.graphs() for node in graph)
+    # Our own sentences first: they name the constant that is broken, onnx's name what does not follow from it.
+    reason = next(filter(None, (node_error(node, shapes) for node in nodes)), inference_error)
+    if reason is not None:
         raise InputModelError(f"{name}: {reason}; the file is broken, export it again")
 
 
@@ -68,14 +72,12 @@ def _check_external(tensor: ir.ExternalTensor, name: str) -> None:
 
 
 def _check_node(node: ir.Node, name: str) -> None:
-    """Check that every input comes from somewhere, that weights are finite, and constants' ranks and lengths."""
+    """Check that every input comes from somewhere, and that weights are finite."""
     for value in node.inputs:
         _check_made(value, node.name or node.op_type, name)
     if node.op_type in _WEIGHTED and node.domain in ("", "ai.onnx"):
         for value in node.inputs:
             _check_finite(value, node, name)
-    if (reason := about_operands(node)) is not None:
-        raise InputModelError(f"{name}: {label(node)} ({node.op_type}): {reason}; the file is broken, export it again")
 
 
 def _check_made(value: ir.Value | None, reader: str, name: str) -> None:

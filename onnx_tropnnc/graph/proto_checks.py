@@ -162,6 +162,9 @@ def _about_node(node: onnx.NodeProto, versions: Mapping[str, int], types: Mappin
         for tensor in tensors:
             if reason := _about_tensor(tensor):
                 return f"{called}: {reason}"
+        # onnx's own error messages quote attributes, and fail on bytes that are no text
+        if any(text.decode("utf-8", "ignore").encode() != text for text in (attribute.s, *attribute.strings)):
+            return f"{called}: its attribute {attribute.name} is no text"
     if not isinstance(node.op_type, str) or not isinstance(node.domain, str):
         return f"the operator of {called!s} is no text"  # protobuf hands out bytes that are not UTF-8 as they are
     if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and not _is_whole_constant(node):

@@ -25,10 +25,10 @@ __all__ = [
     "EVALUATION_FAILURES",
     "SHAPE_LOGIC",
     "Shapes",
+    "checked_shapes",
     "evaluate",
     "forget_shapes",
     "infer_shapes",
-    "inference_error",
     "inferred_model",
     "input_specs_of",
     "shapes_of",
@@ -109,19 +109,32 @@ def inferred_model(model: ir.Model) -> onnx.ModelProto:
     return _inferred(_skeleton(model))
 
 
-def inference_error(model: ir.Model) -> str | None:
-    """Return what onnx finds wrong with a node of the default operators (ranks, axes, sizes), or None."""
+def checked_shapes(model: ir.Model) -> tuple[Shapes, str | None]:
+    """Return the shapes that follow from the file, and what onnx finds wrong with a node of its operators, or None.
+
+    Where onnx cannot go on, the shapes are those that it could infer nevertheless.
+    """
+    skeleton = ir.to_proto(_skeleton(model))
     try:
-        onnx.shape_inference.infer_shapes(ir.to_proto(_skeleton(model)), strict_mode=True)
+        return _shapes(onnx.shape_inference.infer_shapes(skeleton, strict_mode=True)), None
     except onnx.shape_inference.InferenceError as error:
-        # operators that onnx expands to functions fail there for reasons of onnx's own: without this mark
-        found = _INFERENCE_ERROR.search(str(error))
-        if found is not None:
-            operator, node, message = found.groups()
-            # what a file says of a tensor may be stale, and onnx does not know every type: no fault of the node
-            harmless = any(text in message for text in ("existing", "is null", "Inference error"))
-            return None if harmless else f"{node or operator} ({operator}): {message.strip()}"
-    return None
+        reason = _node_error(error)
+    try:
+        return _shapes(onnx.shape_inference.infer_shapes(skeleton)), reason
+    except onnx.shape_inference.InferenceError:
+        return {}, reason
+
+
+def _node_error(error: onnx.shape_inference.InferenceError) -> str | None:
+    """Return what is wrong with which node, or None where no node is to blame."""
+    # operators that onnx expands to functions fail there for reasons of onnx's own: without this mark
+    found = _INFERENCE_ERROR.search(str(error))
+    if found is None:
+        return None
+    operator, node, message = found.groups()
+    # what a file says of a tensor may be stale, and onnx does not know every type: no fault of the node
+    harmless = any(text in message for text in ("existing", "is null", "Inference error"))
+    return None if harmless else f"{node or operator} ({operator}): {message.strip()}"
 
 
 def structure(model: Model) -> onnx.ModelProto:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from onnx_tropnnc.graph.data_checks import node_error
+from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.operators import (
     activation,
     convolution,
@@ -23,7 +25,7 @@ from onnx_tropnnc.operators import (
     reorder,
     repeating,
 )
-from onnx_tropnnc.operators.trace import Trace
+from onnx_tropnnc.operators.trace import MOST_POSITIONS, Trace
 
 __all__ = ["FAMILIES", "MOVERS", "RULES", "Rule", "apply_rule", "rule_for"]
 
@@ -66,7 +68,22 @@ _ONE_INPUT = frozenset(RULES) - frozenset((*elementwise.RULES, *opaque.RULES, "C
 
 
 def apply_rule(node: ir.Node, trace: Trace) -> None:
-    """Note how channels go through the node; channels that come in as anything but its data stay as they are."""
+    """Note how channels go through the node; channels that come in as anything but its data stay as they are.
+
+    Broken operands are refused when a model is loaded, as far as its shapes are known then. Bodies of functions and
+    guessed dimensions show more of them here: what such a node reads stays as it is.
+    """
+    error = node_error(node, trace.shapes)
+    if error is not None:
+        for value in node.inputs:
+            trace.pin(trace.tracked(value), Reason("unsupported_form", error))
+        return
+    if any((size or 0) > MOST_POSITIONS for value in node.outputs for size in trace.shape(value) or ()):
+        for value in node.inputs:
+            trace.pin_by(node, trace.tracked(value), "unsupported_form", "returns an axis too long to be followed")
+        return
     rule_for(node)(node, trace)
+    for value in node.outputs:
+        trace.drop_misfits(node, value)
     for value in node.inputs[2:] if node.op_type == "Gemm" else node.inputs[1:] if node.op_type in _ONE_INPUT else ():
         trace.pin_by(node, trace.tracked(value), "mixed_channels", "takes the channels as a parameter, not as its data")

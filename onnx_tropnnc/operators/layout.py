@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx_tropnnc.graph.constants import array_of
 from onnx_tropnnc.graph.shapes import BATCH
 from onnx_tropnnc.operators.splitting import joined_along, split_axis, whole_heads
-from onnx_tropnnc.operators.trace import Axes, ChannelIndices, Trace, shifted
+from onnx_tropnnc.operators.trace import MOST_POSITIONS, Axes, ChannelIndices, Trace, shifted
 from onnx_tropnnc.operators.written_shapes import written_number
 
 __all__ = ["RULES", "regroup"]
@@ -111,6 +111,8 @@ def regroup(channels: ChannelIndices, axis: int, before: Dims, after: Dims) -> t
         return None
     (first, last), (start, stop) = block
     inside = before[first:last]
+    if math.prod(inside) > MOST_POSITIONS:
+        return None
     if len(inside) > 1 and any(d == BATCH for i, d in enumerate(inside) if first + i != axis):
         return None
     grid = np.broadcast_to(channels.reshape([-1 if first + i == axis else 1 for i in range(len(inside))]), inside)

@@ -39,7 +39,7 @@ def gemm(node: ir.Node, trace: Trace) -> None:
     x, weight = node.inputs[0], node.inputs[1]
     axes = dict(trace.tracked(x))
     reason = weight_refusal(node, 1)
-    if reason is None and node.attributes.get_int("transA", 0) == 1:
+    if reason is None and node.attributes.get_int("transA", 0) != 0:
         reason = Reason("unsupported_form", f"{label(node)} transposes its input (transA)")
     if reason is not None:
         trace.pin(axes, reason)

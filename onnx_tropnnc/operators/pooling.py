@@ -41,7 +41,7 @@ def reduce(node: ir.Node, trace: Trace) -> None:
         trace.mark(kept, "not_lipschitz")
     if node.op_type not in _HOMOGENEOUS:
         trace.mark(kept, "not_homogeneous")
-    if not node.attributes.get_int("keepdims", 1):
+    if node.attributes.get_int("keepdims", 1) != 1:  # onnx keeps them for 1 only
         kept = shifted(kept, [a for a in range(rank) if a not in gone])
     trace.carry(node.outputs[0], kept)
 

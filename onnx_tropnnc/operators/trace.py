@@ -24,6 +24,7 @@ from onnx_tropnnc.graph.reasons import Reason, ReasonKind
 from onnx_tropnnc.graph.shapes import Shapes
 
 __all__ = [
+    "MOST_POSITIONS",
     "Axes",
     "ChannelIndices",
     "Count",
@@ -48,6 +49,9 @@ not_homogeneous   f(s x) = s f(x) for s > 0 does not hold: a channel may not be 
 not_lipschitz     |f(x) - f(y)| <= |x - y| does not hold: error bounds end here
 shifts_zero       f(0) = 0 does not hold: a channel that is left out is not a channel of zeros behind it
 """
+MOST_POSITIONS = 1 << 26
+"""How many positions of an axis are followed: 0.5 GB of channel numbers. Nobody trains layers that read more inputs; a
+file that says so, as a Tile that repeats 2^40 times, is broken, and numbers for it would not fit into memory."""
 MARKS: tuple[Mark, ...] = get_args(Mark)
 
 
@@ -197,6 +201,20 @@ class Trace:
         if known:
             self.axes[value] = known
 
+    def drop_misfits(self, node: ir.Node, value: ir.Value) -> None:
+        """Pin channels of the node's output whose number is not the inferred dimension, and follow them no further.
+
+        A rule and onnx's shape inference disagree only where one of them misreads a node. Going on would rewrite
+        weights for channels that are not there.
+        """
+        shape, axes = self.shape(value), self.tracked(value)
+        if shape is None:
+            return
+        misfits = {a: c for a, c in axes.items() if a >= len(shape) or shape[a] not in (None, len(c))}
+        if misfits:
+            self.pin_by(node, misfits, "unsupported_form", f"returns a tensor of an unexpected shape, {list(shape)}")
+            self.axes[value] = {axis: channels for axis, channels in axes.items() if axis not in misfits}
+
     def fresh(self, node: ir.Node, count: int) -> ChannelIndices:
         """New channels, made together by `node`."""
         first = self.origins[-1].last if self.origins else 0
@@ -206,7 +224,12 @@ class Trace:
     def use(
         self, kind: Kind, node: ir.Node, slot: int, axis: int, channels: ChannelIndices, scale: float = 1.0
     ) -> None:
-        """The constant at `slot` has these channels along `axis`."""
+        """The constant at `slot` has these channels along `axis`; they are pinned where it has another number."""
+        dims = self.shape(node.inputs[slot])
+        if dims is None or axis >= len(dims) or dims[axis] != len(channels):
+            what = f"reads {len(channels)} channels with an input {slot} of shape {list(dims or ())}"
+            self.pin_by(node, [channels], "mismatched_channels", what)
+            return
         self.uses.append(Use(kind, node, slot, axis, channels, scale))
 
     def count(
