@@ -17,7 +17,7 @@ from onnx_tropnnc.analysis.group_selection import matches
 from onnx_tropnnc.analysis.unreached import UnreachedLayer, unreached_layers
 from onnx_tropnnc.backend import missing_cuda
 from onnx_tropnnc.bisection import Refused, unless_refused
-from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.changes import Note
 from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.errors import OptionError, Setting
 from onnx_tropnnc.graph.model import Model
@@ -175,6 +175,8 @@ class Compression:
 
     def _compressed(self, options: Options) -> Report | Refused:
         samples = self.samples or draw_samples(self.model, options)
+        for purpose, drawn in (("solve", samples.solving), ("verify", samples.verifying)):
+            _LOG.debug("to %s on: %s", purpose, None if drawn is None else f"{drawn.count} samples, {drawn.source}")
         if samples.input_shapes is not None:
             # every size from here on, such as multiply-accumulates, is that of the samples' shapes
             self.model.input_shapes = samples.input_shapes
@@ -183,27 +185,17 @@ class Compression:
             exact_passes(options, samples, dequantizes=removes_channels(options)), progress=self.progress
         )
         prepared = exact.timed(self.model)
-        notes: tuple[Change, ...] = ()
-        if samples.refusal is not None and (options.selects or options.solves):
-            # without samples `auto` clusters by weights
-            options = replace(options, method="auto") if options.selects else options
-            text = "no samples could be made up, so channels were merged by their weights and no layer was solved"
-            notes = (Note(f"{text}: {samples.refusal}", "warning"),)
-        if options.measures_rounding:
-            options = with_measured_rounding(options)
-            notes = (
-                *notes,
-                Note(f"channel counts are rounded up to {options.rounding}"),
-            )
-        check = verifying_pass(options, samples)
+        # one decider for all trials and the result: what it measures on samples is most of the time
         decider = Decider(self.model.clone(), samples.solving, before)
-        notes += tuple(_unmatched(options, decider.groups))
+        options, notes = _settled(options, samples, decider.groups)
+        check = verifying_pass(options, samples)
         trials = Trials(decider, check, self.progress)
         options = self._searched(options, trials)
         step = compressing_pass(options, samples, before)
         merged, timing = timed(step.name, lambda: step.attempt(self.model, decider), self.progress)
         if isinstance(merged, Refused):
             return merged
+        # a survey shows fidelity whatever --no-verify says, and times its points later, one by one
         checks = [check.without_timing()] if self.surveys else checking_passes(options, samples)
         finished = PassManager([*finishing_passes(), *checks], progress=self.progress).timed(self.model)
         report = Report(
@@ -217,6 +209,7 @@ class Compression:
         if self.surveys:
             return report
         if not report.passed:
+            # undoing is all that can be done; the report says whether it was enough
             return with_groups_undone(self.model, report, options, trials)
         return replace(report, changes=(*report.changes, *advice(report, options, trials)))
 
@@ -229,6 +222,20 @@ class Compression:
             options = within_drop(options, trials)
             _LOG.debug("max_drop is reached at target_params=%s, ratio=%s", options.target_params, options.ratio)
         return options
+
+
+def _settled(options: Options, samples: SampleSets, groups: Sequence[ChannelGroup]) -> tuple[Options, tuple[Note, ...]]:
+    """Return the options as this model and this machine allow them, and what a person should know about that."""
+    notes: list[Note] = []
+    if samples.refusal is not None and (options.selects or options.solves):
+        # without samples `auto` clusters by weights
+        options = replace(options, method="auto") if options.selects else options
+        text = "no samples could be made up, so channels were merged by their weights and no layer was solved"
+        notes.append(Note(f"{text}: {samples.refusal}", "warning"))
+    if options.measures_rounding:
+        options = with_measured_rounding(options)
+        notes.append(Note(f"channel counts are rounded up to {options.rounding}"))
+    return options, (*notes, *_unmatched(options, groups))
 
 
 def _unmatched(options: Options, groups: Sequence[ChannelGroup]) -> Iterable[Note]:
