@@ -92,7 +92,7 @@ class CompressChannels:
             _LOG.debug("refused: %s", decision.reason)
             return decision
         _LOG.debug("decided on %d groups by maps, %d by sizes", len(decision.maps or ()), len(decision.sizes or ()))
-        return (*_overflowed(decision.untold), *self._merging(decision)(model))
+        return (*_overflowed(decision.overflowed), *self._merging(decision)(model))
 
     def _decide(self, decider: Decider) -> Decision | Refused:
         return decider.attempt(self._options) if self._plan is None else Decision(maps=self._plan)

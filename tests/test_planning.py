@@ -5,9 +5,9 @@ import onnx
 import pytest
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, rank_readings, selection_plan
+from onnx_tropnnc.deciding.greedy_ranking import Ranking
+from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, rank_readings, ranking_plan
 from onnx_tropnnc.deciding.readings import Reading
-from onnx_tropnnc.deciding.selection import Ranking
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
@@ -55,7 +55,7 @@ def apply(
     model: Model, groups: list[ChannelGroup], rankings: dict[str, Ranking], counts: dict[str, int]
 ) -> onnx.ModelProto:
     smaller = model.clone()
-    plan = selection_plan(groups, rankings, counts)
+    plan = ranking_plan(groups, rankings, counts)
     MergeChannels(plan=plan, selection=Selection(ties="merge"))(smaller)
     RefreshShapes()(smaller)
     return to_proto(smaller)

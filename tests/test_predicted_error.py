@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from onnx_tropnnc import compress
 from onnx_tropnnc.changes import Merged
 from onnx_tropnnc.deciding.decisions import Decider
-from onnx_tropnnc.deciding.selection import Ranking
+from onnx_tropnnc.deciding.greedy_ranking import Ranking
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import size_of

@@ -1,13 +1,16 @@
-"""What to merge, decided on the whole model before anything is changed.
+"""Decide what to merge, on the whole model and before anything is changed.
 
-    clustering with a ratio or a threshold   group by group while merging (passes/merge_channels.py): nothing to plan
-    clustering with a budget                 sizes: the global threshold that meets the budget, as counts a block
-    select with a ratio                      maps: of each group's ranking the first K channels stay
-    select with a budget                     maps: channels go where they cost the least predicted error
-    thinet                                   as select, by ThiNet's ranking and predicted error; what stays is scaled
-    select and thinet, groups in bodies      sizes: nothing inside an If, Loop or Scan can be watched; clustering merges
+    clustering with a ratio or a threshold   nothing: MergeChannels clusters group by group
+    clustering with a budget                 sizes: the global threshold that meets the budget, as counts per block
+    select with a ratio                      maps: the first K channels of each group's ranking are kept
+    select with a budget                     maps: channels are removed where they cost the least predicted error
+    thinet                                   maps: as select, by ThiNet's ranking and predicted error; the channels
+                                             that are kept are scaled
+    select and thinet, groups in bodies      sizes: activations inside an If, Loop or Scan cannot be watched, so that
+                                             clustering merges them
 
-What costs time (running samples, ranking channels) is done once; any number of ratios and budgets is answered from it.
+Running samples and ranking channels take most of the time. They are done once, and serve any number of ratios and
+budgets.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +26,8 @@ from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.deciding.allocation import Path, ranking_path, threshold_path
-from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, selection_plan
-from onnx_tropnnc.deciding.selection import Ranking
+from onnx_tropnnc.deciding.greedy_ranking import Ranking
+from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, ranking_plan
 from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
 from onnx_tropnnc.deciding.weight_ranking import block_counts, ranking_by_weights
 from onnx_tropnnc.errors import OptionError, Setting
@@ -49,7 +52,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Measurement(Protocol[T_co]):
-    """What a run of the samples tells of each group, by name."""
+    """A function that measures something of each group on samples."""
 
     def __call__(
         self,
@@ -61,29 +64,31 @@ class Measurement(Protocol[T_co]):
         seed: int = 0,
         memory: int | None = None,
     ) -> Mapping[str, T_co]:
-        """See `rank_groups`."""
+        """Return the measurement of each group by its name; the arguments are those of `rank_groups`."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Merge maps by group, sizes by group and block for others; nothing of both: the merging pass decides by itself."""
+    """Merge maps of some groups, and sizes per block of others; without both the merging pass decides by itself."""
 
     maps: Mapping[str, MergeMap] | None = None
     sizes: Mapping[str, tuple[int, ...]] | None = None
     predicted: Mapping[str, float] = field(default_factory=dict)
-    """Of groups with maps, the relative L2 errors that samples predict of their consumers."""
-    untold: tuple[str, ...] = ()
-    """Groups that were to be selected by their activations, which are too large for float32: they have sizes."""
+    """The relative L2 error that samples predict of the consumers of each group with a map."""
+    overflowed: tuple[str, ...] = ()
+    """Groups whose activations are too large for float32 on the samples: their weights decided, and they have sizes."""
 
 
 @dataclass
 class Decider:
-    """Decides for one folded model, as often as asked.
+    """Decide for one model, as often as asked; what was measured is kept for the next time.
 
     Attributes:
-        model: with its BatchNormalizations folded and nothing merged; it is not changed.
-        samples: what `select` runs on.
+        model: the model with its BatchNormalizations folded and nothing merged; it is not changed.
+        samples: what `select` and `thinet` run on.
         original: the size that budgets are fractions of.
+        groups: the model's channel groups.
+        shapes: those of its tensors.
     """
 
     model: Model
@@ -93,7 +98,7 @@ class Decider:
     shapes: Shapes = field(init=False)
     _rankings: dict[str, Ranking] = field(init=False, default_factory=dict)
     _energies: dict[str, NDArray[np.float64]] = field(init=False, default_factory=dict)
-    _untold: set[str] = field(init=False, default_factory=set)
+    _overflowed: set[str] = field(init=False, default_factory=set)
     _affines: Mapping[str, Affine] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -137,7 +142,7 @@ class Decider:
         return self._selected(groups, self._ranked(groups, options), counts, options)
 
     def affines(self, options: Options) -> Mapping[str, Affine]:
-        """What adjusts the samples' activations to the model's statistics; found once.
+        """Return what adjusts the samples' activations to the model's statistics; it is computed once.
 
         Raises:
             NotRunnable: onnxruntime cannot run the model so.
@@ -153,22 +158,22 @@ class Decider:
         counts: Mapping[str, int],
         options: Options,
     ) -> Decision:
-        """Maps that keep the first channels; sizes for groups that samples tell nothing of: clustering serves them."""
+        """Return maps that keep the first channels, and sizes of the groups that samples tell nothing about."""
         seen = [group for group in groups if self._is_seen(group)]
         sizes = {g.name: block_counts(g, ranked[g.name], counts[g.name]) for g in groups if not self._is_seen(g)}
         maps = self._plan(seen, ranked, {group.name: counts[group.name] for group in seen}, options)
         predicted = {name: ranked[name].relative_error(merge_map) for name, merge_map in maps.items()}
-        return Decision(maps, sizes, predicted, tuple(group.name for group in groups if group.name in self._untold))
+        return Decision(maps, sizes, predicted, tuple(group.name for group in groups if group.name in self._overflowed))
 
     def _is_seen(self, group: ChannelGroup) -> bool:
-        """Whether samples tell of it: not of what stands in bodies, nor of what is too large for float32."""
-        return group.body is None and group.name not in self._untold
+        """Return whether samples tell about the group: it is in no body, and its activations fit in float32."""
+        return group.body is None and group.name not in self._overflowed
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:
         return [g for g in self.groups if g.pinned is None and options.selection.refusal(g) is None]
 
     def _ranked(self, groups: Sequence[ChannelGroup], options: Options) -> Mapping[str, Ranking]:
-        """The groups' channels in the order in which they stay."""
+        """Return the order in which each group's channels are kept."""
         outside = [group for group in groups if group.body is None]
         if options.method != "thinet":
             found = self._measured(self._rankings, outside, options, rank_groups)
@@ -182,7 +187,7 @@ class Decider:
     def _measured(
         self, known: dict[str, T], groups: Sequence[ChannelGroup], options: Options, measure: Measurement[T]
     ) -> Mapping[str, T]:
-        """`known`, with what the samples say of groups that it lacks."""
+        """Return `known` after measuring the groups that it lacks."""
         missing = [group for group in groups if group.name not in known and self._is_seen(group)]
         if missing and self.samples is None:
             why = runtime_missing() or "nothing can be run here"
@@ -192,10 +197,10 @@ class Decider:
             try:
                 found = run(affines=self.affines(options))
             except NotRunnable:
-                # the copy adjusted to BatchNormalization's statistics does not run: look at the model as it is
+                # the copy that is adjusted to BatchNormalization's statistics does not run: measure the model as it is
                 found = run()
             known.update(found)
-            self._untold.update(group.name for group in missing if group.name not in found)
+            self._overflowed.update(group.name for group in missing if group.name not in found)
         return known
 
     def _plan(
@@ -205,8 +210,8 @@ class Decider:
         counts: Mapping[str, int],
         options: Options,
     ) -> dict[str, MergeMap]:
-        """The first channels of each ranking; exact duplicates do not count, and go into the channel they equal."""
-        plan = selection_plan(groups, ranked, counts)
+        """Return maps that keep the first channels of each ranking; exact duplicates do not count and are merged."""
+        plan = ranking_plan(groups, ranked, counts)
         duplicates = duplicates_of(self.model, counts)
         repeated = {name: found for name, found in duplicates.items() if found.changes}
         plan |= {name: keep_distinct(ranked[name].order, counts[name], same) for name, same in repeated.items()}
@@ -215,6 +220,7 @@ class Decider:
         return {name: scaled(merge_map, self._energies[name]) for name, merge_map in plan.items()}
 
     def _at_budget(self, options: Options, measure: Measure, limit: float) -> Decision | Refused:
+        """Return the decision that brings the model's parameters or multiply-accumulates down to `limit`."""
         groups = self._eligible(options)
         if measure == "parameters" and options.solves and self.samples is not None:
             limit -= self._biases_to_come(groups)
@@ -236,13 +242,13 @@ class Decider:
         return Decision(sizes=sizes)
 
     def _biases_to_come(self, groups: Sequence[ChannelGroup]) -> int:
-        """Parameters that solving adds to layers without a bias, as many as there may be."""
+        """Return how many parameters solving may add to layers without a bias, which a budget must leave room for."""
         nodes = {place.use.node for group in groups for place in group.of_kind("consumer")}
         solved = [node for node in nodes if node.graph is self.model.graph and solving_refusal(node) is None]
         return sum(LinearLayer(node).missing_bias for node in solved)
 
     def _clustering_path(self, groups: Sequence[ChannelGroup], options: Options, measure: Measure) -> Path:
-        """A threshold that rises, or for rankings a score."""
+        """Return the path of merges by height, or by score for methods that rank channels."""
         units = [Unit(group, channels) for group in groups for channels in _blocks(group)]
         costs = Costs(self.model, self.shapes, units, measure)
         method, multiples = options.merging_method, [options.rounding.multiple(unit.group) for unit in units]
@@ -262,4 +268,5 @@ class Decider:
 
 
 def _blocks(group: ChannelGroup) -> list[NDArray[np.int64]]:
+    """Return the channels of each block."""
     return [np.flatnonzero(group.blocks == number) for number in range(int(group.blocks.max(initial=-1)) + 1)]

@@ -1,11 +1,11 @@
-"""Which channels to keep, decided on the whole model before anything is changed.
+"""Plan which channels to keep, by their activations and on the whole model.
 
-    rankings = rank_groups(model, groups, samples, ...)         once: the samples run, every group ranked
-    counts = {g.name: kept_at_ratio(g, 0.3) for g in groups}    as often as asked; or of budget_path(...).within(limit)
-    plan = selection_plan(groups, rankings, counts)             merge maps by group name, for MergeChannels(plan=...)
+    rankings = rank_groups(model, groups, samples, ...)         once: runs the samples and ranks every group
+    counts = {g.name: kept_at_ratio(g, 0.3) for g in groups}    as often as asked; or by budget_path(...).within(limit)
+    plan = ranking_plan(groups, rankings, counts)               merge maps by group name, for MergeChannels(plan=...)
 
-Where BatchNormalization statistics are known and the samples are made up, the samples run through a copy of the model
-that is adjusted to those statistics.
+If BatchNormalization statistics are known and the samples are made up, the samples run through a copy of the model that
+is adjusted to those statistics.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,15 @@ from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.deciding.allocation import Path, error_path, least_count, uniform_count
+from onnx_tropnnc.deciding.greedy_ranking import Ranking, held_out_curve, rank_channels, with_ridge
 from onnx_tropnnc.deciding.readings import Reading, group_readings
-from onnx_tropnnc.deciding.selection import Ranking, held_out_curve, rank_channels, with_ridge
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap, keep_channels
 from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, match_statistics
 
-__all__ = ["budget_path", "kept_at_ratio", "rank_groups", "selection_plan", "statistics_matched"]
+__all__ = ["budget_path", "kept_at_ratio", "rank_groups", "ranking_plan", "statistics_matched"]
 
 
 def rank_groups(
@@ -37,9 +37,9 @@ def rank_groups(
     seed: int = 0,
     memory: int | None = None,
 ) -> dict[str, Ranking]:
-    """Per group its channels in the order in which they stay, with the error curve; pinned channels come first.
+    """Return the order in which each group's channels are kept, with the error curve; pinned channels come first.
 
-    Groups that the samples tell nothing of are left out: see group_readings, and covariances that lost their digits.
+    Groups whose activations are too large for float32, or whose covariances have lost their digits, are left out.
 
     Args:
         model: with its BatchNormalizations folded and nothing merged.
@@ -52,12 +52,12 @@ def rank_groups(
     model, groups = statistics_matched(model, groups, affines)
     readings = group_readings(model, groups, samples, seed=seed, memory=memory)
     pinned = {group.name: np.flatnonzero(group.blocks < 0) for group in groups}
-    rankings = {name: _told(found, pinned[name]) for name, found in readings.items()}
+    rankings = {name: _ranked(found, pinned[name]) for name, found in readings.items()}
     return {name: ranking for name, ranking in rankings.items() if ranking is not None}
 
 
-def _told(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ranking | None:
-    """The ranking, where numbers that differ by more than float64 can hold have left one."""
+def _ranked(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ranking | None:
+    """Return the ranking; None if the numbers differ by more than the digits of float64 can hold."""
     parts = (part for reading in readings for part in (reading.gram, *reading.halves))
     if not all(np.isfinite(part).all() for part in parts):
         return None
@@ -70,7 +70,7 @@ def _told(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ranking | N
 def statistics_matched(
     model: Model, groups: Sequence[ChannelGroup], affines: Mapping[str, Affine]
 ) -> tuple[Model, Sequence[ChannelGroup]]:
-    """A copy that is adjusted, and its groups of these names; the model itself where there is nothing to adjust."""
+    """Return a copy of the model that is adjusted, with its groups; the model itself if there is nothing to adjust."""
     if not affines:
         return model, groups
     copy = model.clone()
@@ -80,7 +80,7 @@ def statistics_matched(
 
 
 def rank_readings(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ranking:
-    """The greedy order on all samples; its error curve solved on each half of them and measured on the other."""
+    """Return the greedy order on all samples, with an error curve solved on each half and measured on the other."""
     grams = [reading.gram for reading in readings]
     ranking = rank_channels([with_ridge(reading.covariance) for reading in readings], grams, always)
     if any(len(reading.halves) < 2 for reading in readings):
@@ -94,7 +94,7 @@ def rank_readings(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ran
 
 
 def kept_at_ratio(group: ChannelGroup, ratio: float, rounding: Rounding = EXACTLY) -> int:
-    """How many channels stay where this share of those that may go does; pinned ones stay and are counted in."""
+    """Return how many channels are kept at this ratio of those that may be removed, with the pinned ones."""
     pinned = int((group.blocks < 0).sum())
     count = pinned + uniform_count(group.channels - pinned, ratio)
     return rounding.up(count, group.channels, rounding.multiple(group))
@@ -109,7 +109,7 @@ def budget_path(
     *,
     rounding: Rounding = EXACTLY,
 ) -> Path:
-    """From all channels to the fewest, by predicted error per saved cost; its units are the groups, in order."""
+    """Return the path by predicted error per saved cost; its units are the groups, in order."""
     units = [Unit(group, rankings[group.name].order) for group in groups]
     least = [int((g.blocks < 0).sum()) + least_count(int((g.blocks >= 0).sum())) for g in groups]
     curves = [rankings[group.name].residual for group in groups]
@@ -117,10 +117,10 @@ def budget_path(
     return error_path(Costs(model, shapes, units, measure), curves, least=least, round_to=multiples)
 
 
-def selection_plan(
+def ranking_plan(
     groups: Sequence[ChannelGroup], rankings: Mapping[str, Ranking], counts: Mapping[str, int]
 ) -> dict[str, MergeMap]:
-    """The merge maps that keep the first channels of each ranking; groups that keep all are left out."""
+    """Return the merge maps that keep the first channels of each ranking, without groups that keep all."""
     return {
         group.name: keep_channels(rankings[group.name].order[: counts[group.name]], group.channels)
         for group in groups

@@ -1,21 +1,21 @@
-"""What a group's channels do on samples, as its consumers read them: the numbers that selection rests on.
+"""Measure a group's channels on samples, as its consumers read them: the numbers that rankings are made from.
 
-A group is read through one tensor or several (a residual stream: one a block). For each tensor t
+A group is read through one tensor or several (a residual stream through one for each block). For each tensor t
 
     R_t   n x n   centred covariance of the channels' activations over samples and positions (moments.py)
     G_t   n x n   sum over the consumers c of t of  C_c^T C_c / v_c
 
-where C_c holds consumer c's weights, a column a channel, and v_c is the variance (summed over channels) of the stream
-that its output is added to: of the residual Add's output where there is one, else of its own output. What c loses when
-the group shrinks then counts against what the network sees of it: tr(G_t R_t) is the energy that the channels bring,
-in units of that variance.
+where C_c holds consumer c's weights, one column for each channel, and v_c is the variance (summed over channels) of the
+stream that its output is added to: of the residual Add's output if there is one, else of its own output. A consumer's
+loss thus counts relative to what the network sees of its output: tr(G_t R_t) is the energy of the channels' part, in
+units of that variance.
 
-Behind Flatten a channel owns q = 1..Q columns of the consumer: R_t is the mean of the columns' covariances weighted by
-their squared weights in the consumers, G_t the sum of their G_tq. A channel that does not reach a tensor has zeros.
+After Flatten a channel owns q = 1..Q columns of the consumer: R_t is the mean of the columns' covariances weighted by
+their squared weights in the consumers, and G_t the sum of their G_tq. A channel that does not reach a tensor has zeros.
 
-The folded, uncompressed model runs once over the samples; positions are drawn at random (seeded) where there are more
-than are needed, and only moments are kept, of the samples' two halves (by turns) apart: what is solved on one can be
-judged on the other.
+The folded, uncompressed model runs once over the samples. Positions are drawn at random (seeded) if there are more than
+needed, and only moments are kept. Every other sample belongs to the second of two halves, whose moments are kept apart,
+so that a solution on one half can be judged on the other.
 """
 
 from collections import defaultdict
@@ -34,6 +34,7 @@ from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.merging.labels import occurrences
 from onnx_tropnnc.operators.trace import ChannelIndices
 from onnx_tropnnc.running.joining import joined_runs
 from onnx_tropnnc.running.sessions import Runner
@@ -43,20 +44,20 @@ __all__ = ["Reading", "group_readings"]
 
 Matrix = NDArray[np.float64]
 
-ROWS = 24_000
-"""Rows that moments are taken from; ROWS_PER_CHANNEL times n for a covariance where that is more."""
-ROWS_PER_CHANNEL = 16
+# Rows that moments are taken from: 24,000, which determine a variance to 1 %, or for a covariance 16 for each channel if
+# that is more.
+ROWS, ROWS_PER_CHANNEL = 24_000, 16
 RUN_BYTES = 256 * 2**20
 """Bytes of tensors that one run may bring back."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What the consumers of one tensor read of a group; see the module's docstring."""
+    """R_t and G_t of one tensor; see the module's docstring."""
 
     tensor: str
     halves: tuple[Matrix, ...]
-    """R_t over every other sample, and over the rest; one matrix where there is a single sample."""
+    """R_t over every other sample, and over the rest; a single matrix if there is one sample."""
     gram: Matrix
 
     @property
@@ -67,7 +68,7 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class _Watch:
-    """Whose rows are taken, along which axis, how many of them in all, and what for."""
+    """The tensor to watch, its channel axis, how many of its rows to take, and the sums to add them to."""
 
     tensor: str
     axis: int
@@ -78,9 +79,9 @@ class _Watch:
 def group_readings(
     model: Model, groups: Sequence[ChannelGroup], samples: Samples, *, seed: int = 0, memory: int | None = None
 ) -> dict[str, tuple[Reading, ...]]:
-    """Per group its readings, from one walk of the samples through the model.
+    """Return each group's readings, from one walk of the samples through the model.
 
-    Groups whose activations, or their consumers' outputs, are too large for float32 on most samples are left out.
+    Groups whose activations or consumers' outputs are too large for float32 on most samples are left out.
 
     Args:
         model: what to run, with its BatchNormalizations folded; it is not changed.
@@ -133,7 +134,7 @@ def group_readings(
 
 
 def _tensors(group: ChannelGroup) -> dict[ir.Value, list[Place]]:
-    """Per tensor that consumers of the group read, those consumers."""
+    """Return the consumers of the group by the tensor that they read."""
     found: dict[ir.Value, list[Place]] = defaultdict(list)
     for place in group.of_kind("consumer"):
         found[LinearLayer(place.use.node).data].append(place)
@@ -145,7 +146,7 @@ def _nodes(places: Iterable[Place]) -> list[ir.Node]:
 
 
 def _stream(node: ir.Node) -> ir.Value:
-    """The output of the residual Add that this node's output goes into unchanged, else its own output."""
+    """Return the output of the residual Add that this node's output reaches unchanged, else its own output."""
     own = value = node.outputs[0]
     while len(value.uses()) == 1 and not value.is_graph_output():
         (reader,) = (use.node for use in value.uses())
@@ -189,9 +190,9 @@ def _batches(
 
 
 def _turns(places: Sequence[Place]) -> tuple[Turn, ...]:
-    """The tensor's columns by how many times their channel stood before, weighted by the consumers' weights there."""
+    """Return the tensor's columns by how often their channel stood before, weighted by the consumers' weights there."""
     members = _members(places[0])
-    turns, squares = _repeats(members), sum(np.square(_columns(place)).sum(axis=1) for place in places)
+    turns, squares = _occurrences(members), sum(np.square(_columns(place)).sum(axis=1) for place in places)
     found = []
     for turn in range(int(turns.max(initial=-1)) + 1):
         at = np.flatnonzero(turns == turn)
@@ -199,21 +200,17 @@ def _turns(places: Sequence[Place]) -> tuple[Turn, ...]:
     return tuple(found)
 
 
-def _repeats(members: ChannelIndices) -> ChannelIndices:
-    """How many times the channel at each position stood before it; -1 for other groups' channels."""
-    order = np.argsort(members, kind="stable")
-    ordered = members[order]
-    repeats = np.empty(len(members), np.int64)
-    repeats[order] = np.arange(len(members)) - np.searchsorted(ordered, ordered, side="left")
-    return np.where(members < 0, -1, repeats)
+def _occurrences(members: ChannelIndices) -> ChannelIndices:
+    """Return how many times the channel at each position stood before it; -1 for other groups' channels."""
+    return np.where(members < 0, -1, occurrences(members))
 
 
 def _gram(count: int, places: Sequence[Place], streams: Mapping[ir.Node, float]) -> Matrix:
-    """G: the sum over consumers and turns of C^T C, in units of the stream's variance."""
+    """Return G: the sum over consumers and turns of C^T C, in units of the stream's variance."""
     gram = np.zeros((count, count))
     for place in places:
         members = _members(place)
-        turns, columns = _repeats(members), _columns(place)
+        turns, columns = _occurrences(members), _columns(place)
         for turn in range(int(turns.max(initial=-1)) + 1):
             at = np.flatnonzero(turns == turn)
             channels = np.ix_(members[at], members[at])
@@ -222,18 +219,18 @@ def _gram(count: int, places: Sequence[Place], streams: Mapping[ir.Node, float])
 
 
 def _groups(place: Place) -> int:
-    """Convolution groups that share the positions of the weight's axis."""
+    """Return how many convolution groups share the positions of the weight's axis."""
     shared = place.use.node.op_type == "Conv" and place.use.axis == 1
     return place.use.node.attributes.get_int("group", 1) if shared else 1
 
 
 def _members(place: Place) -> ChannelIndices:
-    """The channel at each position of the tensor that the consumer reads: the weight's axis, once a group."""
+    """Return the channel at each position of the tensor that is read: the weight's axis, once for each group."""
     return np.tile(place.members, _groups(place))
 
 
 def _columns(place: Place) -> Matrix:
-    """The consumer's weights, a row for each position of the tensor's axis."""
+    """Return the consumer's weights, with a row for each position of the tensor's axis."""
     array, groups = array_of(place.use.value), _groups(place)
     assert array is not None
     parts = array.reshape(groups, -1, *array.shape[1:]) if groups > 1 else array[None]

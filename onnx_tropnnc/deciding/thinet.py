@@ -1,17 +1,17 @@
-"""ThiNet (Luo, Wu, Lin, 2017): greedy selection of channels from what they bring to the next layer's outputs.
+"""ThiNet (Luo, Wu, Lin, 2017): remove channels greedily by what they contribute to the next layer's outputs.
 
-A consumer's output s (one output channel at one position of one sample), bias apart, is the sum of what the group's n
-channels bring to it: x_si = sum_q c_iq u_siq over the weights q that its kernel has for channel i. With T removed and
-S kept
+A consumer's output s (one output channel at one position of one sample) is, without its bias, the sum of the
+contributions of the group's n channels: x_si = sum_q c_iq u_siq over the weights q that its kernel has for channel i.
+With T removed and S kept
 
     E(T) = sum_s (sum_{i in T} x_si)^2 = 1_T' P 1_T                    P = sum_s x_s x_s'    n x n
     w    = argmin sum_s (sum_i x_si - sum_{i in S} w_i x_si)^2
 
-T grows by the channel that leaves E(T) smallest; then the columns of each kept channel are multiplied by its w_i. Both
-need nothing but P, which is estimated from outputs drawn at random, of all consumers of the group together. It is no
-covariance of activations (readings.py): a kernel's window sees a channel at several places at once.
+T grows by the channel for which E(T) stays smallest; then the columns of each kept channel are multiplied by its w_i.
+Both need only P, which is estimated from outputs drawn at random, of all consumers of the group together. P differs from
+a covariance of activations (readings.py), because a kernel's window sees a channel at several places at once.
 
-w solves (P_SS + ridge) (w - 1) = P_ST 1: where the outputs do not say how to scale a channel, it keeps its weights.
+w solves (P_SS + ridge) (w - 1) = P_ST 1, so that a channel whose scale the outputs do not determine keeps its weights.
 """
 
 import math
@@ -27,8 +27,8 @@ from scipy.linalg import solve
 from scipy.sparse import csr_array
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
+from onnx_tropnnc.deciding.greedy_ranking import Ranking
 from onnx_tropnnc.deciding.planning import statistics_matched
-from onnx_tropnnc.deciding.selection import Ranking
 from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model import Model
@@ -44,12 +44,14 @@ __all__ = ["output_energies", "removal_ranking", "scaled"]
 Matrix = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-OUTPUTS = 24_000
-"""Outputs drawn of a consumer; OUTPUTS_PER_CHANNEL times n where that is more."""
-OUTPUTS_PER_CHANNEL = 16
+# Outputs drawn of each consumer: 24,000, or 16 for each channel if that is more, as rows are drawn in readings.py.
+OUTPUTS, OUTPUTS_PER_CHANNEL = 24_000, 16
+
+# Products of fewer rows at a time would be slow; runs of one sample bring few.
 OUTPUTS_AT_ONCE = 2048
+
+# Share of P's mean diagonal: enough for channels that are multiples of each other, too little to change other results.
 RIDGE = 1e-6
-"""Of P's mean diagonal."""
 
 _MODEL = "model"
 """The only key of the lock-step run."""
@@ -64,7 +66,7 @@ def output_energies(
     seed: int = 0,
     memory: int | None = FRONTIER_BYTES,
 ) -> dict[str, Matrix]:
-    """P of each group; groups of whose consumers' outputs most are not finite are left out.
+    """Return P of each group, without groups of whose consumers' outputs most are not finite.
 
     Args:
         model: with its BatchNormalizations folded and nothing merged; it is not changed.
@@ -93,7 +95,7 @@ def output_energies(
 
 
 def removal_ranking(energy: Matrix, always: Indices) -> Ranking:
-    """Channels in the order in which they stay, those of `always` first; residual[k] is E(T) / E(all), k kept.
+    """Return the order in which channels are kept, those of `always` first; residual[k] is E(T) / E(all) with k kept.
 
     >>> removal_ranking(np.diag([3.0, 1.0, 2.0]), np.array([], np.int64)).order
     array([0, 2, 1])
@@ -117,7 +119,7 @@ def removal_ranking(energy: Matrix, always: Indices) -> Ranking:
 
 
 def scaled(merge_map: MergeMap, energy: Matrix) -> MergeMap:
-    """The map with the columns of each kept channel multiplied by its w."""
+    """Return the map with the columns of each kept channel multiplied by its w."""
     kept = np.flatnonzero(merge_map.labels >= 0)
     brings = csr_array((merge_map.gamma[kept], (merge_map.labels[kept], kept)), (merge_map.size, len(energy)))
     seen = brings @ energy
@@ -132,7 +134,7 @@ def scaled(merge_map: MergeMap, energy: Matrix) -> MergeMap:
 
 @dataclass(frozen=True, eq=False)
 class _Reader:
-    """A consumer, and per group which of its channels stands at each position of what it reads."""
+    """A consumer, and for each group which of its channels is at each position of the tensor that is read."""
 
     layer: LinearLayer
     places: Mapping[str, csr_array]
@@ -140,20 +142,20 @@ class _Reader:
 
     @property
     def stop(self) -> Stop:
-        """What must be at hand."""
+        """The tensors that must be known when this consumer is visited."""
         return Stop(label(self.layer.node), {_MODEL: (name_of(self.layer.data), name_of(self.layer.output))})
 
     @property
     def wanted(self) -> int:
-        """How many outputs to draw."""
+        """The number of outputs to draw."""
         return max(OUTPUTS, OUTPUTS_PER_CHANNEL * max(int(places.shape[1]) for places in self.places.values()))
 
     def drawn(
         self, tensors: Mapping[str, NDArray[Any]], weights: NDArray[np.float32], count: int, rng: np.random.Generator
     ) -> tuple[float, NDArray[Any]]:
-        """How many outputs of a batch each of the `count` drawn ones stands for; (count, d) what weights bring to them.
+        """Return how many outputs of a batch each drawn one represents, and (count, d) the contributions to these.
 
-        Positions are drawn first; where there are fewer than `count`, several output channels of each.
+        Positions are drawn first; if there are fewer than `count`, several output channels are taken at each.
         """
         shape, channels = tensors[name_of(self.layer.output)].shape, weights.shape[1]
         positions = draw_positions(self.layer, shape, count, rng)
@@ -165,7 +167,7 @@ class _Reader:
 
 
 class _Energy:
-    """P, summed up many outputs at a time: runs of one sample bring few."""
+    """P, summed up many outputs at a time."""
 
     def __init__(self, channels: int) -> None:
         self.sum = np.zeros((channels, channels))
@@ -174,18 +176,18 @@ class _Energy:
 
     @property
     def tells(self) -> bool:
-        """Whether at least half of the outputs were finite: fewer would stand for nothing."""
+        """Whether at least half of the outputs were finite; fewer would represent nothing."""
         self.total()
         return self.finite > 0 and 2 * self.finite >= self.count
 
     def add(self, x: Matrix) -> None:
-        """(s, n) what channels bring to more outputs."""
+        """Add (s, n) the contributions of channels to more outputs."""
         self.waiting.append(x)
         if sum(map(len, self.waiting)) >= OUTPUTS_AT_ONCE:
             self.total()
 
     def total(self) -> Matrix:
-        """P of all that came so far; outputs that are not finite tell nothing."""
+        """Return P of all outputs so far, without those that are not finite."""
         x = np.concatenate([np.zeros((0, len(self.sum))), *self.waiting])
         self.count += len(x)
         x = x[np.isfinite(x).all(axis=1)]
@@ -196,13 +198,13 @@ class _Energy:
 
 
 def _by_channel(brought: NDArray[Any], places: csr_array) -> Matrix:
-    """(s, n) what each channel brings; the columns of `brought` run over kernel offsets first, then positions."""
+    """Return (s, n) each channel's contribution; columns of `brought` are ordered by kernel offset, then position."""
     positions = brought.reshape(len(brought), -1, places.shape[0]).sum(axis=1, dtype=np.float64)
     return np.asarray((places.T @ positions.T).T)
 
 
 def _readers(model: Model, groups: Sequence[ChannelGroup]) -> list[_Reader]:
-    """The groups' consumers in topological order, each once."""
+    """Return the groups' consumers in topological order, once each."""
     places: dict[ir.Node, dict[str, csr_array]] = defaultdict(dict)
     for group in groups:
         for place in group.of_kind("consumer"):
@@ -212,6 +214,6 @@ def _readers(model: Model, groups: Sequence[ChannelGroup]) -> list[_Reader]:
 
 
 def _standing(members: ChannelIndices, count: int) -> csr_array:
-    """(positions, count) 1 where the channel stands."""
+    """Return (positions, count) with a 1 where the channel is at the position."""
     known = np.flatnonzero(members >= 0)
     return csr_array((np.ones(len(known)), (known, members[known])), shape=(len(members), count))

@@ -11,7 +11,7 @@ columns, so that R and G consist of one diagonal block for each.
 import numpy as np
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
-from onnx_tropnnc.deciding.selection import Ranking, rank_channels, with_ridge
+from onnx_tropnnc.deciding.greedy_ranking import Ranking, rank_channels, with_ridge
 from onnx_tropnnc.rewriting.workspace import Workspace
 
 __all__ = ["block_counts", "ranking_by_weights"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.choices import Linkage
 from onnx_tropnnc.errors import OptionError
 
-__all__ = ["Labels", "agglomerative", "connected", "numbered_by_first", "tree_heights"]
+__all__ = ["Labels", "agglomerative", "connected", "numbered_by_first", "occurrences", "tree_heights"]
 
 Labels: TypeAlias = NDArray[np.int64]
 """(n,) the cluster of each vector."""
@@ -29,6 +29,15 @@ def numbered_by_first(labels: Labels) -> Labels:
     # numpy 2.0 alone gave `inverse` the shape of its argument, others a flat one
     numbered: Labels = rank[inverse.reshape(-1)]
     return numbered
+
+
+def occurrences(labels: Labels) -> NDArray[np.int64]:
+    """Return, for each position, how many equal labels stand before it: [3, 1, 3, 3, 1] -> [0, 0, 1, 2, 1]."""
+    order = np.argsort(labels, kind="stable")
+    ordered = labels[order]
+    found = np.empty(len(labels), np.int64)
+    found[order] = np.arange(len(labels)) - np.searchsorted(ordered, ordered, side="left")
+    return found
 
 
 def agglomerative(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
+from onnx_tropnnc.merging.labels import occurrences
 from onnx_tropnnc.merging.merge_map import MergeMap
 
 __all__ = ["output_maps", "row_map"]
@@ -44,7 +45,7 @@ def row_map(parts: Iterable[tuple[NDArray[np.int64], MergeMap]]) -> csr_array:
         own = np.flatnonzero(members >= 0)
         channels = members[own]
         clusters = merge_map.labels[channels]
-        turns = _turns(channels)
+        turns = occurrences(channels)
         leader = {(int(c), int(t)): int(p) for p, c, t in zip(own, clusters, turns, strict=True) if stays[p]}
         kept = clusters >= 0
         rows.append(
@@ -54,13 +55,3 @@ def row_map(parts: Iterable[tuple[NDArray[np.int64], MergeMap]]) -> csr_array:
         weights.append(merge_map.alpha[channels[kept]])
     entries = (np.concatenate(rows), np.concatenate(columns))
     return csr_array((np.concatenate(weights), entries), shape=(int(stays.sum()), size))
-
-
-def _turns(channels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each entry how many equal ones stand before it."""
-    order = np.argsort(channels, kind="stable")
-    sorted_ = channels[order]
-    first = np.searchsorted(sorted_, sorted_)
-    turns = np.empty(len(channels), np.int64)
-    turns[order] = np.arange(len(channels)) - first
-    return turns

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnx_tropnnc.deciding.selection import PANEL, held_out_curve, rank_channels, with_ridge
+from onnx_tropnnc.deciding.greedy_ranking import PANEL, held_out_curve, rank_channels, with_ridge
 from onnx_tropnnc.merging.merge_map import apply_columns, apply_rows, keep_channels
 
 Matrix = NDArray[np.float64]

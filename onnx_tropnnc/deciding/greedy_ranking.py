@@ -1,17 +1,18 @@
-"""Greedy selection of channels: those stay whose activations explain the consumers' outputs best.
+"""Rank channels greedily: first those whose activations explain the consumers' outputs best.
 
 A group is read through tensors t = 1..T, each with a covariance R_t of the channels and a Gram matrix G_t = C^T C of
-its consumers' weights (moments.py). With only the channels S kept and every consumer solved for them, what is lost is
+its consumers' weights (readings.py). With only the channels S kept and every consumer solved for them, the loss is
 
     E(S) = sum_t tr(G_t R_t|S),     R_t|S = R_t - R_t[:, S] R_t[S, S]^-1 R_t[S, :]
 
-A consumer reads its own tensor only, so the sum over t is all there is to several consumers: picking i lowers E by
+Each consumer reads its own tensor only, so that losses of several consumers add up: picking i lowers E by
 sum_t r_i^T G_t r_i / R_t,ii (r_i = column i of R_t|S), and then R_t <- R_t - r_i r_i^T / R_t,ii in every tensor. That
-is pivoted Cholesky of all R_t at once, with a weighted pivot. The order is nested: one run gives the whole error curve.
+is a pivoted Cholesky decomposition of all R_t at once, with a weighted pivot. Picks never change later, so that one run
+gives the whole error curve.
 
-Of G_t only Y_t = F_t R_t|S is kept, F_t^T F_t = G_t: the columns' squared lengths are the scores' numerators. R_t|S and
-Y_t are brought up to date a panel of picks at a time, for the channels not yet picked; within a panel one product
-Y_t^T y a pick is left.
+G_t is kept as Y_t = F_t R_t|S with F_t^T F_t = G_t: the squared lengths of its columns are the scores' numerators.
+R_t|S and Y_t are updated after a panel of picks, for the channels not yet picked; within a panel each pick costs one
+product Y_t^T y.
 """
 
 from collections.abc import Sequence
@@ -26,24 +27,28 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 
 __all__ = ["Ranking", "held_out_curve", "rank_channels", "with_ridge"]
 
+# Picks between two updates: larger panels make each pick dearer, smaller ones update all channels more often.
 PANEL = 48
+
+# Ridge regression adds this share of the mean variance, for covariances come from as few as 16 rows for each channel.
 RIDGE = 0.01
+
+# A channel of whose variance less than this is left counts as explained: float64 leaves more of it only by rounding.
 EXPLAINED = 1e-9
-"""Of a channel's variance: less is rounding."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Channels in the order in which they are kept, best first."""
+    """Channels in the order in which they are kept, the best first."""
 
     order: NDArray[np.int64]
     residual: NDArray[np.float64]
-    """(n + 1,) what is lost with the first k kept, on what the order was made from; in units of the Gram matrices."""
+    """(n + 1,) the loss with the first k channels kept, in units of the Gram matrices."""
 
     def relative_error(self, merge_map: MergeMap) -> float:
-        """The root of what is lost with the channels that a map keeps; each may bring its duplicates along.
+        """Return the root of the loss with the channels that a map keeps.
 
-        They are as many of the first ones as it takes to have one of every cluster.
+        These are as many of the first ones as it takes to have one of every cluster: each cluster may hold duplicates.
         """
         places = np.empty(len(self.order), np.int64)
         places[self.order] = np.arange(len(self.order))
@@ -54,7 +59,7 @@ class Ranking:
 
 
 def rank_channels(covariances: Sequence[Array], grams: Sequence[Array], always: NDArray[np.int64]) -> Ranking:
-    """All channels in greedy order, those of `always` before all others; arrays of one namespace, float64."""
+    """Return all channels in greedy order, those of `always` first; arrays are float64 of one namespace."""
     count = covariances[0].shape[0]
     panels = [_first_panel(covariance, gram) for covariance, gram in zip(covariances, grams, strict=True)]
     first = np.zeros(count, bool)
@@ -78,13 +83,13 @@ def rank_channels(covariances: Sequence[Array], grams: Sequence[Array], always: 
 
 
 def _best(gains: NDArray[np.float64], first: NDArray[np.bool_]) -> int:
-    """The place of the largest gain among those that come first; picked ones have -inf."""
+    """Return the place of the largest gain, among the `first` channels while there are any; picked ones have -inf."""
     allowed = np.where(first, gains, -np.inf) if first.any() else gains
     return int(np.argmax(allowed))
 
 
 def with_ridge(covariance: Array, share: float = RIDGE) -> Array:
-    """The covariance with a share of its mean diagonal on its diagonal: solving with it is ridge regression."""
+    """Return the covariance plus a share of its mean variance on the diagonal: solving with it is ridge regression."""
     xp = array_api_compat.array_namespace(covariance)
     size = covariance.shape[0]
     level = max(share * float(xp.linalg.trace(covariance)) / size, 1e-30)
@@ -92,12 +97,12 @@ def with_ridge(covariance: Array, share: float = RIDGE) -> Array:
 
 
 def held_out_curve(fitted: Array, judged: Array, gram: Array, order: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n + 1,) what is lost with the first k of `order` kept, solved on one covariance, measured on another.
+    """Return (n + 1,) the loss with the first k of `order` kept, solved on one covariance and measured on another.
 
     With fitted = V V^T in the order (Cholesky) the channels are x = V z, and keeping the first k leaves
     V_>k z_>k unexplained; so with H = V^T G V and Z = V^-1 judged V^-T the loss is sum_{i,j > k} H_ij Z_ij: the sums of
-    the lower right corners of one matrix, for all k at once. Where the solution loses more than dropping the channels
-    without solving, it is not taken.
+    the lower right corners of one matrix, for all k at once. If a solution loses more than dropping the channels
+    without solving, the loss of dropping counts.
     """
     xp = array_api_compat.array_namespace(fitted)
     places = xp.asarray(order)
@@ -111,7 +116,7 @@ def held_out_curve(fitted: Array, judged: Array, gram: Array, order: NDArray[np.
 
 
 def _corners(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n + 1,) sums of matrix[k:, k:]."""
+    """Return (n + 1,) the sums of matrix[k:, k:]."""
     rows = np.cumsum(matrix[:, ::-1], axis=1)[:, ::-1]
     columns = np.cumsum(matrix[::-1], axis=0)[::-1]
     strips = np.diagonal(rows) + np.diagonal(columns) - np.diagonal(matrix)
@@ -119,7 +124,7 @@ def _corners(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class _Panel:
-    """One tensor's R|S and Y for the channels that are open, and the picks that they lack."""
+    """One tensor's R|S and Y for the channels not yet picked, and the picks since they were updated."""
 
     def __init__(self, covariance: Array, seen: Array, floor: NDArray[np.float64], loss: float = 0.0) -> None:
         """`floor` is the variance below which a channel counts as explained."""
@@ -132,13 +137,13 @@ class _Panel:
         self.energy: NDArray[np.float64] = np.array(to_numpy(xp.sum(seen * seen, axis=0)))
 
     def gains(self) -> NDArray[np.float64]:
-        """What picking each channel would explain; -inf for those that this panel has picked."""
+        """Return how much picking each channel would lower the loss; -inf for those that this panel has picked."""
         known = self.variance > self.floor
         found = np.maximum(self.energy, 0.0) / np.where(known, self.variance, 1.0)
         return np.where(np.isinf(self.floor), -np.inf, np.where(known, found, 0.0))
 
     def pick(self, place: int, number: int) -> None:
-        """Take the channel's part out of all others."""
+        """Remove from all other channels what this one explains."""
         variance, known = float(self.variance[place]), self.variance[place] > self.floor[place]
         self.floor = np.where(np.arange(len(self.floor)) == place, np.inf, self.floor)
         if known:
@@ -156,7 +161,7 @@ class _Panel:
         self.variance = self.variance - on_host**2
 
     def next(self, left: NDArray[np.int64]) -> "_Panel":
-        """R|S and Y brought up to date for the channels that are left."""
+        """Return R|S and Y updated for the channels that are left."""
         xp = array_api_compat.array_namespace(self.covariance)
         places = xp.asarray(left)
         columns = xp.take(self.columns, places, axis=0)
@@ -173,7 +178,7 @@ def _first_panel(covariance: Array, gram: Array) -> _Panel:
 
 
 def _root(gram: Array) -> Array:
-    """(m, n) F with F^T F = G, m the rank of G, by pivoted Cholesky on the host."""
+    """Return (m, n) F with F^T F = G, m the rank of G, by pivoted Cholesky on the host."""
     from scipy.linalg.lapack import dpstrf
 
     matrix = to_numpy(gram)
