@@ -44,8 +44,8 @@ __all__ = ["Reading", "group_readings"]
 
 Matrix = NDArray[np.float64]
 
-# Rows that moments are taken from: 24,000, which determine a variance to 1 %, or for a covariance 16 for each channel if
-# that is more.
+# Rows that moments are taken from: 24,000, which determine a variance to 1 %, or for a covariance 16 for each channel
+# if that is more.
 ROWS, ROWS_PER_CHANNEL = 24_000, 16
 RUN_BYTES = 256 * 2**20
 """Bytes of tensors that one run may bring back."""

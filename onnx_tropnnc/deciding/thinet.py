@@ -8,8 +8,8 @@ With T removed and S kept
     w    = argmin sum_s (sum_i x_si - sum_{i in S} w_i x_si)^2
 
 T grows by the channel for which E(T) stays smallest; then the columns of each kept channel are multiplied by its w_i.
-Both need only P, which is estimated from outputs drawn at random, of all consumers of the group together. P differs from
-a covariance of activations (readings.py), because a kernel's window sees a channel at several places at once.
+Both need only P, which is estimated from outputs drawn at random, of all consumers of the group together. P differs
+from a covariance of activations (readings.py), because a kernel's window sees a channel at several places at once.
 
 w solves (P_SS + ridge) (w - 1) = P_ST 1, so that a channel whose scale the outputs do not determine keeps its weights.
 """
