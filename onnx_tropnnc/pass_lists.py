@@ -36,9 +36,9 @@ def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool) ->
     # Functions first, because no other pass looks into them; constants before shapes, which are computed from them;
     # BatchNormalization last, because it needs constant parameters and a known layer before it.
     passes: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()]
-    passes.append(FoldConstantChannels(samples.verifying or samples.solving, options.selection))
+    passes.append(FoldConstantChannels(samples.verifying or samples.solving, options.selection, options.memory_bytes))
     if options.verify and samples.verifying is not None:
-        passes.append(CheckExactness(samples.verifying))
+        passes.append(CheckExactness(samples.verifying, memory=options.memory_bytes))
     # after the check, because onnxruntime computes integers and the numbers that they stand for slightly differently
     return [*passes, DequantizeWeights()] if dequantizes else passes
 
@@ -60,7 +60,7 @@ def compressing_pass(
     step = CompressChannels(options, samples.solving, original)
     if samples.verifying is None or samples.solving is None or not chooses_streams(options):
         return step
-    return CompressEitherWay(step, VerifyOutputs(samples.verifying, seed=options.seed))
+    return CompressEitherWay(step, VerifyOutputs(samples.verifying, seed=options.seed, memory=options.memory_bytes))
 
 
 def finishing_passes() -> list[Pass]:
@@ -75,12 +75,18 @@ def checking_passes(options: Options, samples: SampleSets) -> list[Pass]:
         return []
     verify = verifying_pass(options, samples)
     if options.lossless and samples.verifying is not None:
-        return [CheckExactness(samples.verifying, name="check that merging was exact"), verify]
+        check = CheckExactness(samples.verifying, memory=options.memory_bytes, name="check that merging was exact")
+        return [check, verify]
     return [verify]
 
 
 def verifying_pass(options: Options, samples: SampleSets) -> VerifyOutputs:
     """Return the pass that measures how far the result is from the original."""
     return VerifyOutputs(
-        samples.verifying, options.min_agreement, options.min_cosine, seed=options.seed, refusal=samples.refusal
+        samples.verifying,
+        options.min_agreement,
+        options.min_cosine,
+        seed=options.seed,
+        memory=options.memory_bytes,
+        refusal=samples.refusal,
     )

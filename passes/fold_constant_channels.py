@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.analysis.group_selection import Selection
 from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples
@@ -24,10 +25,12 @@ class FoldConstantChannels:
     Attributes:
         samples: what to run the model on where it has such channels; None: nothing is folded.
         selection: which groups may change.
+        memory: the bytes that running the model may take.
     """
 
     samples: Samples | None = None
     selection: Selection = field(default_factory=Selection)
+    memory: int = MEMORY
     name: str = "fold constant channels"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
@@ -43,7 +46,7 @@ class FoldConstantChannels:
         try:
             if self.samples is None:
                 raise NotRunnable("there are no samples to run the model on")
-            folded = fold_constants(model, silent, self.samples.first(_FEW))
+            folded = fold_constants(model, silent, self.samples.first(_FEW), self.memory)
         except NotRunnable as error:
             return (Note(f"{sum(silent.values())} channels without weights stay: {error}"),)
         return tuple(Note(f"{count} constant channels of {name} folded into biases") for name, count in folded.items())

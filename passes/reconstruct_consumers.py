@@ -22,13 +22,14 @@ from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.changes import Change, Note, Reconstructed
 from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.linear_layers import LinearLayer
+from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.rewriting.statistics_matching import Affine, affines_for, match_statistics
 from onnx_tropnnc.rewriting.workspace import Workspace
-from onnx_tropnnc.running.activations import FRONTIER_BYTES, LockStep, Visit
+from onnx_tropnnc.running.activations import LockStep, Visit
 from onnx_tropnnc.running.cores import steady_arithmetic
 from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.solving.chain_jobs import chains_of
@@ -60,7 +61,7 @@ class ReconstructConsumers:
         positions: about how many rows each layer is solved on.
         ridges: the lambdas to choose from, relative to the mean diagonal.
         batch: samples a run, where the model leaves that free.
-        memory: bytes that the activations kept between layers may take; fewer samples are used where they take more.
+        memory: bytes that activations may take; fewer samples are used where they take more.
         refit: whether the layers that make what consumers read are solved with them, where they are pairs.
         seed: of the choice of positions.
         device: `cpu`, `cuda` or `auto`.
@@ -73,7 +74,7 @@ class ReconstructConsumers:
     positions: int = 32768
     ridges: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
     batch: int = 32
-    memory: int | None = FRONTIER_BYTES
+    memory: int = MEMORY
     refit: bool = True
     seed: int = 0
     device: str = "cpu"

@@ -14,9 +14,12 @@ import onnx
 
 from onnx_tropnnc.changes import Change, Verified
 from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.memory import MEMORY, run_bytes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, save, to_proto, weight_bytes
 from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.running.comparison import Room
 from onnx_tropnnc.running.exactness import assert_same, exact_tolerance
 from onnx_tropnnc.running.latency import Latency, measure_latency
 from onnx_tropnnc.running.made_up_samples import made_up_samples, original_runner
@@ -53,6 +56,7 @@ class VerifyOutputs:
     timing_seconds: float = 2.0
     seed: int = 0
     refusal: str | None = None
+    memory: int = MEMORY
     name: str = "verify outputs"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
@@ -69,8 +73,9 @@ class VerifyOutputs:
             samples = self._drawn(model)
         except SampleError as error:
             raise NotRunnable(str(error)) from error
+        room = _room(model, samples, self.memory)
         with _runnable(model) as result:
-            return measure_latency(model.source, result, samples, timing_seconds=seconds)
+            return measure_latency(model.source, result, samples, timing_seconds=seconds, arena=room.arena)
 
     def compare(self, model: Model) -> Verification:
         """Return what a comparison of both models finds, or why nothing could be compared."""
@@ -79,6 +84,7 @@ class VerifyOutputs:
         except SampleError as error:
             demands = self.min_agreement is not None or self.min_cosine is not None
             return Verification(not_verified=str(error), shortfalls=("nothing could be verified",) if demands else ())
+        room = _room(model, samples, self.memory)
         with _runnable(model) as result:
             return verify(
                 model.source,
@@ -87,6 +93,7 @@ class VerifyOutputs:
                 min_agreement=self.min_agreement,
                 min_cosine=self.min_cosine,
                 timing_seconds=self.timing_seconds,
+                room=room,
             )
 
     def _drawn(self, model: Model) -> Samples:
@@ -106,6 +113,7 @@ class CheckExactness:
     samples: Samples | None = None
     tolerance: float | None = None
     seed: int = 0
+    memory: int = MEMORY
     name: str = "check that folding was exact"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
@@ -115,7 +123,8 @@ class CheckExactness:
         except SampleError:
             return ()
         with _runnable(model) as result:
-            assert_same(model.source, result, samples.first(_FEW), self.tolerance or exact_tolerance(model))
+            tolerance = self.tolerance or exact_tolerance(model)
+            assert_same(model.source, result, samples.first(_FEW), tolerance, _room(model, samples, self.memory))
         return ()
 
 
@@ -123,6 +132,13 @@ def _made_up(model: Model, seed: int) -> Samples:
     """Return samples that fit the original: what it says of its inputs may be gone from the model under work."""
     original = load(model.source, input_shapes=model.input_shapes)
     return made_up_samples(original, original_runner(original), seed=seed).samples.split()[1]
+
+
+def _room(model: Model, samples: Samples, memory: int) -> Room:
+    """What runs on these samples may take; the original's tensors are as large as the model's, or larger."""
+    if not samples.count:
+        return Room(memory)
+    return Room(memory, run_bytes(model, samples.run_shapes) // (run_size(samples.inputs) or 1))
 
 
 @contextmanager

@@ -208,7 +208,7 @@ def test_memory_takes_fewer_samples_and_says_so() -> None:
     room = 100 * 4 * (6 + 5)
     _, _, changes = reconstructed(graph(body, weights), merges, samples(300), memory=room, refit=False)
     notes = [change for change in changes if isinstance(change, Note)]
-    assert notes == [Note("reconstructed on 100 of 300 samples: more would not fit in memory")]
+    assert notes == [Note("reconstructed on 76 of 300 samples: more would not fit in memory")]
 
 
 def refitted(changes: tuple[object, ...]) -> list[str | None]:

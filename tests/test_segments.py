@@ -4,8 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
+from onnx_tropnnc.graph.bodies import computed_inputs
 from onnx_tropnnc.graph.model_io import load
-from onnx_tropnnc.running.segments import computed_inputs, segment
+from onnx_tropnnc.running.segments import segment
 from tests.graphs import graph, random_weights, run
 
 BODY = """

@@ -32,6 +32,7 @@ from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scale
 from onnx_tropnnc.deciding.weight_ranking import block_counts, ranking_by_weights
 from onnx_tropnnc.errors import OptionError, Setting
 from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
+from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.graph.sizes import Size
@@ -62,7 +63,7 @@ class Measurement(Protocol[T_co]):
         *,
         affines: Mapping[str, Affine] = ...,
         seed: int = 0,
-        memory: int | None = None,
+        memory: int = MEMORY,
     ) -> Mapping[str, T_co]:
         """Return the measurement of each group by its name; the arguments are those of `rank_groups`."""
 

@@ -19,6 +19,7 @@ from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.deciding.allocation import Path, error_path, least_count, uniform_count
 from onnx_tropnnc.deciding.greedy_ranking import Ranking, held_out_curve, rank_channels, with_ridge
 from onnx_tropnnc.deciding.readings import Reading, group_readings
+from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.inputs.batches import Samples
@@ -35,7 +36,7 @@ def rank_groups(
     *,
     affines: Mapping[str, Affine] = NO_AFFINES,
     seed: int = 0,
-    memory: int | None = None,
+    memory: int = MEMORY,
 ) -> dict[str, Ranking]:
     """Return the order in which each group's channels are kept, with the error curve; pinned channels come first.
 

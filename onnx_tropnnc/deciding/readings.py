@@ -19,9 +19,8 @@ so that a solution on one half can be judged on the other.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -30,15 +29,13 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
 from onnx_tropnnc.deciding.moments import Covariances, Turn, Variances, drawn
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
-from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.linear_layers import LinearLayer
+from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.labels import occurrences
 from onnx_tropnnc.operators.trace import ChannelIndices
-from onnx_tropnnc.running.joining import joined_runs
-from onnx_tropnnc.running.sessions import Runner
-from onnx_tropnnc.running.watching import watching
+from onnx_tropnnc.running.watching import watched
 
 __all__ = ["Reading", "group_readings"]
 
@@ -47,8 +44,6 @@ Matrix = NDArray[np.float64]
 # Rows that moments are taken from: 24,000, which determine a variance to 1 %, or for a covariance 16 for each channel
 # if that is more.
 ROWS, ROWS_PER_CHANNEL = 24_000, 16
-RUN_BYTES = 256 * 2**20
-"""Bytes of tensors that one run may bring back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +72,7 @@ class _Watch:
 
 
 def group_readings(
-    model: Model, groups: Sequence[ChannelGroup], samples: Samples, *, seed: int = 0, memory: int | None = None
+    model: Model, groups: Sequence[ChannelGroup], samples: Samples, *, seed: int = 0, memory: int = MEMORY
 ) -> dict[str, tuple[Reading, ...]]:
     """Return each group's readings, from one walk of the samples through the model.
 
@@ -88,7 +83,7 @@ def group_readings(
         groups: those to look at, found in it, or in a model whose tensors have the same names.
         samples: what to run on.
         seed: of the positions drawn.
-        memory: bytes that one run's tensors may take, RUN_BYTES where that is less; one sample always runs.
+        memory: the bytes that all of this may take; one sample always runs.
 
     Raises:
         NotRunnable: onnxruntime cannot run the model.
@@ -112,7 +107,7 @@ def group_readings(
     ]
     axes = {_stream(node): LinearLayer(node).channel_axis for node in consumers}
     watches.extend(_Watch(name_of(value), axes[value], ROWS, sums) for value, sums in variances.items())
-    _run(model, watches, samples, seed, min(memory or RUN_BYTES, RUN_BYTES))
+    _run(model, watches, samples, seed, memory)
     found = {node: variances[_stream(node)].found() for node in consumers}
     streams = {node: max(variance, 1e-30) for node, variance in found.items() if variance is not None}
     seen = {
@@ -162,28 +157,16 @@ def _stream(node: ir.Node) -> ir.Value:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-def _run(model: Model, watches: Sequence[_Watch], samples: Samples, seed: int, room: int) -> None:
-    """The two halves by turns, as many samples a run as `room` bytes allow."""
+def _run(model: Model, watches: Sequence[_Watch], samples: Samples, seed: int, memory: int) -> None:
+    """The two halves by turns."""
     names = tuple(dict.fromkeys(watch.tensor for watch in watches))
-    runner, rng = watching(model, names), np.random.default_rng(seed)
-    for half in range(min(2, samples.count)):
-        for count, tensors in _batches(samples.take(np.arange(half, samples.count, 2)), runner, names, room):
-            for watch in watches:
+    halves = [samples.take(np.arange(half, samples.count, 2)) for half in range(min(2, samples.count))]
+    rng = np.random.default_rng(seed)
+    for half, count, tensors in watched(model, names, halves, memory=memory):
+        for watch in watches:
+            if watch.tensor in tensors:
                 most = max(1, int(count / samples.count * watch.rows))
                 watch.sums.add(drawn(tensors[watch.tensor], watch.axis, most, rng), half)
-
-
-def _batches(
-    samples: Samples, runner: Runner, names: Sequence[str], room: int
-) -> Iterator[tuple[int, Mapping[str, NDArray[Any]]]]:
-    """How many samples, and their tensors: as many as there is room for, which a run of the first one tells."""
-    first = samples.first_feed(1)
-    size = int(np.clip(room // max(1, sum(array.nbytes for array in runner.run(first))), 1, 64))
-    made = ((window, dict(zip(names, runner.run(feed), strict=True))) for window, feed in samples.feeds(size))
-    if run_size(samples.inputs) == 1:
-        yield from joined_runs((tensors for _, tensors in made), size)
-    else:
-        yield from ((window.stop - window.start, tensors) for window, tensors in made)
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------

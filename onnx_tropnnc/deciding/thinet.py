@@ -31,12 +31,13 @@ from onnx_tropnnc.deciding.greedy_ranking import Ranking
 from onnx_tropnnc.deciding.planning import statistics_matched
 from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
+from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.operators.trace import ChannelIndices
 from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine
-from onnx_tropnnc.running.activations import FRONTIER_BYTES, LockStep, Stop
+from onnx_tropnnc.running.activations import LockStep, Stop
 from onnx_tropnnc.solving.layer_rows import draw_positions, input_rows
 
 __all__ = ["output_energies", "removal_ranking", "scaled"]
@@ -64,7 +65,7 @@ def output_energies(
     *,
     affines: Mapping[str, Affine] = NO_AFFINES,
     seed: int = 0,
-    memory: int | None = FRONTIER_BYTES,
+    memory: int = MEMORY,
 ) -> dict[str, Matrix]:
     """Return P of each group, without groups of whose consumers' outputs most are not finite.
 

@@ -63,6 +63,12 @@ class Samples:
         size = max(run, most - most % run)
         return self.take(np.arange(size) * self.count // size)
 
+    @property
+    def run_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the inputs of the smallest run."""
+        run = run_size(self.inputs) or 1
+        return {i.name: (run, *i.shape) if i.stacked else i.shape for i in self.inputs}
+
     def first(self, most: int) -> "Samples":
         """Return at most so many of the first samples, but at least as many as one run takes."""
         return self.take(range(min(self.count, max(most, run_size(self.inputs) or 1))))

@@ -17,12 +17,13 @@ import onnx
 
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.input_shapes import GivenShapes, InputSpec, ResolvedInput, resolve_shapes
+from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import input_specs_of, structure
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_hints import InputHints, input_hints
 from onnx_tropnnc.inputs.input_sizes import shapes_to_try
-from onnx_tropnnc.inputs.samples import MEMORY, most_that_fit, samples_for
+from onnx_tropnnc.inputs.samples import most_that_fit, samples_for
 from onnx_tropnnc.inputs.synthetic import kind_of, synthetic_samples
 
 __all__ = ["Attempt", "RunnableSamples", "runnable_samples"]

@@ -12,6 +12,7 @@ import numpy as np
 
 from onnx_tropnnc.errors import SampleError, Setting
 from onnx_tropnnc.graph.input_shapes import GivenShapes, ResolvedInput, resolve_shapes, run_size
+from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import input_specs_of, shapes_of, structure
 from onnx_tropnnc.graph.sizes import size_of
@@ -21,14 +22,11 @@ from onnx_tropnnc.inputs.readers import Data
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
 from onnx_tropnnc.inputs.user_samples import load_samples
 
-__all__ = ["MEMORY", "most_that_fit", "samples_for", "samples_wanted"]
+__all__ = ["most_that_fit", "samples_for", "samples_wanted"]
 
-# Bytes that samples and activations may take unless told otherwise: --memory's 1.5 GB.
-MEMORY = 3 * 2**29
-
-# Samples take at most a quarter of the memory: while pictures are normalised a copy in float64 stands beside them, and
+# Samples take at most a sixth of the memory: while they are made and divided there are up to three copies of them, and
 # activations need the rest.
-SHARE = 4
+SHARE = 6
 
 # A single run may read up to half of the memory, for one sample is drawn however large it is.
 RUN_SHARE = 2
@@ -41,6 +39,10 @@ MACS, VALUES = 2.5e11, 4e7
 # pictures are what they need. An MLP whose weights are used once a sample keeps more with up to 16384 (at --ratio 0.9
 # mnist_fc_256x4 went from 69 to 88 %).
 FEWEST, MOST, LINEAR = 80, 1280, 16384
+
+# Where FEWEST samples would cost more multiply-accumulates than this, fewer are made: each is run about ten times, and
+# two trillion multiply-accumulates take one to two minutes on two cores.
+MOST_MACS = 2e11
 
 # How often the samples should use a layer's weights for each channel that it reads: 25 equations for an unknown.
 USES = 25
@@ -64,7 +66,7 @@ def samples_for(
         ranges: of made-up values, by input.
         count: how many; None: as many as `samples_wanted` says.
         seed: of made-up values.
-        memory: bytes that samples and activations may take; samples get a quarter of them.
+        memory: bytes that samples and activations may take; samples get a sixth of them.
         shapes: of the inputs, in place of those that the model carries.
 
     Raises:
@@ -78,12 +80,13 @@ def samples_for(
         names = ", ".join(spec.name for spec in specs)
         raise SampleError("{}: the model has no input {}; it has {}", Setting("input_range"), name, names)
     inputs = resolve_shapes(specs, given)
-    wanted = count or _worthwhile(model, inputs)
-    fitting = min(wanted, most_that_fit(inputs, memory))
-    made = synthetic_samples(inputs, fitting, seed, ranges, input_hints(structure(model)))
-    if fitting == wanted:
+    wanted, affordable = (count, count) if count else _worthwhile(model, inputs)
+    fitting = most_that_fit(inputs, memory)
+    made = synthetic_samples(inputs, min(affordable, fitting), seed, ranges, input_hints(structure(model)))
+    if made.count >= wanted:
         return made
-    text = f"{fitting} samples were made up instead of {wanted}: more would take over a quarter of --memory"
+    reason = "take over a sixth of --memory" if fitting <= affordable else "take too long to run"
+    text = f"{made.count} samples were made up instead of {wanted}: more would {reason}"
     return replace(made, notes=(text,))
 
 
@@ -95,19 +98,21 @@ def samples_wanted(model: Model, memory: int = MEMORY) -> int:
     """
     try:
         inputs = resolve_shapes(input_specs_of(model), model.input_shapes)
-        return min(_worthwhile(model, inputs), most_that_fit(inputs, memory))
+        return min(*_worthwhile(model, inputs), most_that_fit(inputs, memory))
     except SampleError:
         return FEWEST
 
 
-def _worthwhile(model: Model, inputs: Sequence[ResolvedInput]) -> int:
+def _worthwhile(model: Model, inputs: Sequence[ResolvedInput]) -> tuple[int, int]:
+    """Return how many samples say enough, and how many there is time to run."""
     size = size_of(model, shapes_of(model))
     macs = size.macs or 0
     values = sum(math.prod(entry.shape) for entry in inputs)
     # a layer reads about as many channels as the root of all weights, and each sample uses them so many times
     width, uses = math.sqrt(size.parameters), macs / max(size.parameters, 1)
     most = np.clip(USES * width / max(uses, 1), MOST, LINEAR)
-    return int(np.clip(min(MACS / max(macs, 1), VALUES / max(values, 1)), FEWEST, most))
+    wanted = int(np.clip(min(MACS / max(macs, 1), VALUES / max(values, 1)), FEWEST, most))
+    return wanted, int(np.clip(MOST_MACS / max(macs, 1), 1, wanted))
 
 
 def most_that_fit(inputs: Sequence[ResolvedInput], memory: int) -> int:

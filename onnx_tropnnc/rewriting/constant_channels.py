@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
 from onnx_tropnnc.graph.constants import array_of, name_of
 from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
+from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.operators.trace import ChannelIndices
-from onnx_tropnnc.running.watching import watching
+from onnx_tropnnc.running.watching import watched
 
 __all__ = ["fold_constants", "silent_channels"]
 
@@ -35,20 +36,23 @@ def silent_channels(group: ChannelGroup) -> ChannelIndices:
     return np.flatnonzero(silent & _weighted(group, group.of_kind("consumer")))
 
 
-def fold_constants(model: Model, groups: Iterable[ChannelGroup], samples: Samples) -> dict[str, int]:
+def fold_constants(
+    model: Model, groups: Iterable[ChannelGroup], samples: Samples, memory: int = MEMORY
+) -> dict[str, int]:
     """Fold the constant ones among the groups' silent channels, in place; return how many, by the group's name.
 
     Args:
         model: the model to change.
         groups: found in it.
         samples: what to run the model on; a few are enough, because silent channels depend on no input.
+        memory: the bytes that running the model may take.
 
     Raises:
         NotRunnable: onnxruntime cannot run the model.
     """
     # all groups are measured in one run of the model; folding one changes no tensor, so the values stay true
     readers = {group: [_Reader(place) for place in group.of_kind("consumer")] for group in groups if _solvable(group)}
-    constants = _constants(model, [reader for found in readers.values() for reader in found], samples)
+    constants = _constants(model, [reader for found in readers.values() for reader in found], samples, memory)
     folded = {}
     for group, found in readers.items():
         fits = [reader.foldable(group.channels, constants[reader.tensor]) for reader in found]
@@ -128,7 +132,9 @@ def _pads(node: ir.Node) -> bool:
     return node.op_type == "Conv" and (automatic or any(node.attributes.get_ints("pads", ())))
 
 
-def _constants(model: Model, readers: Sequence[_Reader], samples: Samples) -> Mapping[tuple[str, int], Values]:
+def _constants(
+    model: Model, readers: Sequence[_Reader], samples: Samples, memory: int
+) -> Mapping[tuple[str, int], Values]:
     """Return for each tensor and axis the value at each position, NaN where the value is not always the same."""
     wanted = list(dict.fromkeys(reader.tensor for reader in readers))
     names = tuple(dict.fromkeys(name for name, _ in wanted))
@@ -136,10 +142,8 @@ def _constants(model: Model, readers: Sequence[_Reader], samples: Samples) -> Ma
         return {}
     lowest: dict[tuple[str, int], NDArray[Any]] = {}
     highest: dict[tuple[str, int], NDArray[Any]] = {}
-    runner = watching(model, names)
-    for _, feed in samples.feeds(1):
-        tensors = dict(zip(names, runner.run(feed), strict=True))
-        for name, axis in wanted:
+    for _, _, tensors in watched(model, names, (samples,), most=1, memory=memory):
+        for name, axis in ((name, axis) for name, axis in wanted if name in tensors):
             rows = np.moveaxis(tensors[name], axis, 0).reshape(tensors[name].shape[axis], -1)
             low, high = rows.min(axis=1), rows.max(axis=1)
             lowest[name, axis] = np.minimum(lowest.get((name, axis), low), low)

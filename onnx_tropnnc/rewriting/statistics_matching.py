@@ -34,6 +34,7 @@ from onnx_tropnnc.graph.constants import add_initializer, constant_tensor, name_
 from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.knowledge import ChannelStatistics, channel_statistics
 from onnx_tropnnc.graph.layers import is_convolution
+from onnx_tropnnc.graph.memory import MEMORY, run_bytes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.rewriting.folding import fold_batch_norms
@@ -73,7 +74,7 @@ class Affine:
 NO_AFFINES: Mapping[str, Affine] = MappingProxyType({})
 
 
-def affines_for(model: Model, samples: Samples, *, batch: int = 32, memory: int | None = None) -> Mapping[str, Affine]:
+def affines_for(model: Model, samples: Samples, *, batch: int = 32, memory: int = MEMORY) -> Mapping[str, Affine]:
     """Return the maps that make made-up samples fit the model's statistics; real samples need none.
 
     Raises:
@@ -82,9 +83,7 @@ def affines_for(model: Model, samples: Samples, *, batch: int = 32, memory: int 
     return statistics_affines(model, samples, batch=batch, memory=memory) if samples.made_up else NO_AFFINES
 
 
-def statistics_affines(
-    model: Model, samples: Samples, *, batch: int = 32, memory: int | None = None
-) -> dict[str, Affine]:
+def statistics_affines(model: Model, samples: Samples, *, batch: int = 32, memory: int = MEMORY) -> dict[str, Affine]:
     """Return for each tensor with known statistics, by name, the map that makes the samples fit them.
 
     Raises:
@@ -92,10 +91,12 @@ def statistics_affines(
     """
     if not _promised(model):
         return {}
-    # the first way needs one walk over the samples for all tensors, the second one walk a tensor
-    fixed = run_size(samples.inputs)
-    if min(samples.count, fixed or samples.count) >= FEW:
-        return _in_one_walk(model, samples)
+    run = run_size(samples.inputs)
+    # the first way needs one walk over the samples for all tensors, the second one walk a tensor; but the first holds
+    # every tensor beside its normalised copy, and of many samples at once
+    most = memory // max(1, 2 * run_bytes(model, samples.run_shapes) // (run or 1))
+    if min(samples.count, run or samples.count, most) >= FEW:
+        return _in_one_walk(model, samples, most)
     return _one_by_one(model, samples, batch, memory)
 
 
@@ -146,13 +147,13 @@ def _promised(model: Model) -> dict[ir.Value, ChannelStatistics]:
 # -- in one walk ------------------------------------------------------------------------------------------------------
 
 
-def _in_one_walk(model: Model, samples: Samples) -> dict[str, Affine]:
+def _in_one_walk(model: Model, samples: Samples, most: int) -> dict[str, Affine]:
     probe = model.clone()
     statistics = _promised(probe)
     made = [tensor for value, promised in statistics.items() for tensor in _normalise(probe, value, promised)]
     runner = watching(probe, [name_of(tensor) for tensor in made])
     totals, count = [np.zeros(()) for _ in made], 0
-    for window, feed in samples.feeds(_run_samples(samples)):
+    for window, feed in samples.feeds(min(most, _run_samples(samples))):
         size = window.stop - window.start
         tensors = runner.run(feed)
         totals = [total + size * np.ravel(t).astype(np.float64) for total, t in zip(totals, tensors, strict=True)]
@@ -235,7 +236,7 @@ def _rank(value: ir.Value) -> int:
 # -- one by one -------------------------------------------------------------------------------------------------------
 
 
-def _one_by_one(model: Model, samples: Samples, batch: int, memory: int | None) -> dict[str, Affine]:
+def _one_by_one(model: Model, samples: Samples, batch: int, memory: int) -> dict[str, Affine]:
     statistics = {name_of(value): (value, promised) for value, promised in _promised(model).items()}
     stops = [Stop(name, {KEY: (name,)}) for name in statistics]
     found: dict[str, Affine] = {}

@@ -13,9 +13,9 @@ tensors; a tensor is freed after its last reader. What is held at once, for all 
 bounds it by taking fewer samples.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,24 +23,26 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.graph.bodies import computed_inputs
 from onnx_tropnnc.graph.constants import name_of
 from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.memory import ARENA_BYTES, MEMORY, live_bytes, tensor_bytes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import infer_shapes
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.running.joining import JOINED, joined_runs
-from onnx_tropnnc.running.segments import computed_inputs, segment
+from onnx_tropnnc.running.segments import load_segment
 from onnx_tropnnc.running.sessions import NotRunnable, Runner
+from onnx_tropnnc.running.watching import JOINED, joined_runs
 
-__all__ = ["FRONTIER_BYTES", "LockStep", "Stop", "Visit"]
+__all__ = ["LockStep", "Stop", "Visit"]
 
 Tensors = dict[str, NDArray[Any]]
 Batch = Mapping[str, Mapping[str, NDArray[Any]]]
 """Per model (its key) the tensors that the stop asked for, by name."""
 
-
-FRONTIER_BYTES = 3 * 2**29
-"""What activations kept between layers may take where nothing else is said."""
+# The frontier needs the most: all samples' tensors are held at once, those of a run only while it lasts.
+RUN_SHARE = 4
+"""The part of the memory that the tensors of one run may take, except where one sample's are larger."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Visit:
     runs: int
     join: int = 1
     """Runs that make one batch; more than 1 where a run takes one sample only."""
+    arena: bool = True
+    """Whether sessions for this stop should keep the memory of their largest run."""
     _seen: int = 0
 
     @property
@@ -99,25 +103,26 @@ class LockStep:
         samples: what they read.
         stops: in an order in which they can be reached.
         batch: samples a run, where the models leave that free.
-        memory: bytes that the frontier of all models may take together; None: any number.
+        memory: bytes that the frontier and the runs of all models may take together.
     """
 
     models: Mapping[str, Model]
     samples: Samples
     stops: Sequence[Stop]
     batch: int = 32
-    memory: int | None = None
+    memory: int = MEMORY
 
     def __iter__(self) -> Iterator[Visit]:
         """Visit the stops in order."""
-        samples = self.affordable()
-        feeds = [feed for _, feed in samples.feeds(self.batch)]
+        samples, arena = self.affordable(), self._run * self._bytes_per_sample[1] < ARENA_BYTES
+        feeds = [feed for _, feed in samples.feeds(self._run)]
         streams = {
-            key: _Stream(model, [stop.wanted.get(key, ()) for stop in self.stops], feeds)
+            key: _Stream(model, [stop.wanted.get(key, ()) for stop in self.stops], feeds, arena=arena)
             for key, model in self.models.items()
         }
         for number, stop in enumerate(self.stops):
-            visit = Visit(stop, streams, number, len(feeds), JOINED if run_size(samples.inputs) == 1 else 1)
+            join = min(JOINED, self._at_once) if run_size(samples.inputs) == 1 else 1
+            visit = Visit(stop, streams, number, len(feeds), join, arena)
             yield visit
             for _ in visit:  # batches that nobody looked at
                 pass
@@ -125,25 +130,42 @@ class LockStep:
                 stream.close()
 
     def affordable(self) -> Samples:
-        """The samples that `memory` has room for: all of them, or as many of the first ones."""
-        least = self._least()
-        if self.memory is None or not self.stops:
-            return self.samples
-        room = int(self.memory // max(1, self.bytes_per_sample()))
-        return self.samples if room >= self.samples.count else self.samples.take(range(max(least, room)))
+        """Return the samples that `memory` has room for: all, or as many of the first ones; one run at least."""
+        frontier, step = self._bytes_per_sample
+        run = self._run * step
+        room = max(0, self.memory - run) // max(1, frontier)
+        return self.samples if room >= self.samples.count else self.samples.take(range(max(self._least, room)))
 
+    @property
     def bytes_per_sample(self) -> int:
-        """What the largest frontier takes for one sample, all models together; tensors of unknown shape count 0."""
-        run = self._least()
-        feed = self.samples.first_feed(run)
-        totals = np.zeros(len(self.stops), np.int64)
-        for key, model in self.models.items():
-            steps = _plan(model, [stop.wanted.get(key, ()) for stop in self.stops], set(feed))
-            shapes = infer_shapes(model, {name: array.shape for name, array in feed.items()})
-            for number, step in enumerate(steps):
-                totals[number] += 4 * sum(math.prod(d or 0 for d in shapes.get(name, (0,))) for name in step.held)
-        return int(totals.max(initial=0)) // run
+        """Return what the largest frontier of all models takes for one sample; tensors of unknown shape count 0."""
+        return self._bytes_per_sample[0]
 
+    @property
+    def _run(self) -> int:
+        """Return how many samples to run at once."""
+        return max(self._least, min(self.batch, self._at_once))
+
+    @property
+    def _at_once(self) -> int:
+        """Return of how many samples the tensors of a run fit into a quarter of the memory; one at least."""
+        return max(1, self.memory // RUN_SHARE // max(1, self._bytes_per_sample[1]))
+
+    @cached_property
+    def _bytes_per_sample(self) -> tuple[int, int]:
+        """What one sample takes in the largest frontier of all models, and in the largest run between two stops."""
+        inputs = self.samples.run_shapes
+        held, run = (np.zeros(len(self.stops), np.int64) for _ in range(2))
+        for key, model in self.models.items():
+            steps = _plan(model, [stop.wanted.get(key, ()) for stop in self.stops], set(inputs))
+            shapes = infer_shapes(model, inputs)
+            values = {name_of(v): v for node in model.graph for v in (*node.inputs, *node.outputs) if v and v.name}
+            for number, step in enumerate(steps):
+                held[number] += sum(tensor_bytes(values[name], shapes) for name in step.held if name in values)
+                run[number] += live_bytes(step.nodes, shapes, frozenset(step.makes))
+        return int(held.max(initial=0)) // self._least, int(run.max(initial=0)) // self._least
+
+    @cached_property
     def _least(self) -> int:
         """The least number of samples that one run takes."""
         least = run_size(self.samples.inputs) or 1
@@ -215,8 +237,8 @@ def _with_frontiers(
 class _Stream:
     """One model's half of the run: what it holds of every batch, and the session of the step under way."""
 
-    def __init__(self, model: Model, wanted: Sequence[Sequence[str]], feeds: Sequence[Tensors]) -> None:
-        self.model = model
+    def __init__(self, model: Model, wanted: Sequence[Sequence[str]], feeds: Sequence[Tensors], *, arena: bool) -> None:
+        self.model, self.arena = model, arena
         self.held: list[Tensors] = [dict(feed) for feed in feeds]
         self.steps = _plan(model, wanted, set(feeds[0]) if feeds else set())
         self.runner: Runner | None = None
@@ -231,7 +253,7 @@ class _Stream:
 
     def _run(self, step: _Step, feed: Tensors) -> Tensors:
         if self.runner is None:
-            self.runner = Runner.load(segment(self.model, step.nodes, feed, step.makes))
+            self.runner = load_segment(self.model, step.nodes, feed, step.makes, arena=self.arena)
             if lost := set(step.makes) - set(self.runner.outputs):
                 raise NotRunnable(f"{min(lost)} is no tensor of numbers")
         return dict(zip(self.runner.outputs, self.runner.run(feed), strict=True))

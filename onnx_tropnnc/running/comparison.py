@@ -4,6 +4,7 @@ Where only the result cannot be loaded or run, this package broke it: BrokenProm
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import BrokenPromiseError
 from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.memory import ARENA_BYTES, MEMORY
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.differences import OutputDifference, Tally
 from onnx_tropnnc.running.sessions import ModelSource, NotRunnable, Runner
 
-__all__ = ["compare", "load_result", "runnable_size"]
+__all__ = ["ANY_ROOM", "Room", "compare", "load_result", "runnable_size"]
 
 # A run of 32 small pictures keeps two cores busy; larger runs are not faster, but take more memory.
 LARGEST_BATCH = 32
@@ -23,19 +25,52 @@ LARGEST_BATCH = 32
 # Below about 100,000 numbers numpy's overhead for each call outweighs its arithmetic.
 COUNTED_TOGETHER = 2**17
 """How many numbers of the outputs are collected before they are compared."""
-FEED_BYTES = 64 * 2**20
-"""The most bytes that one run is fed, except where one sample is larger."""
+# Of 1.5 GB this is 64 MB, which a network's first layers make ten times as large.
+FEED_SHARE = 24
+"""The part of the memory that one run's inputs may take, except where one sample is larger."""
+# Beside a run there are the outputs of both models, and what is counted of them.
+RUN_SHARE = 4
+"""The part of the memory that the tensors of one run may take, except where one sample's are larger."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What runs may take.
+
+    Attributes:
+        memory: the bytes that all of them may take.
+        sample_bytes: what a run of one sample takes (memory.run_bytes); 0 where that is not known.
+    """
+
+    memory: int = MEMORY
+    sample_bytes: int = 0
+
+    @property
+    def arena(self) -> bool:
+        """Return whether sessions should keep the memory of their largest run."""
+        return self.sample_bytes < ARENA_BYTES
+
+    def samples(self, nbytes: int) -> int:
+        """Return how many samples a run may take that are fed with so many bytes each; one at least."""
+        fed = self.memory // FEED_SHARE // max(1, nbytes)
+        run = self.memory // RUN_SHARE // max(1, self.sample_bytes)
+        return max(1, min(LARGEST_BATCH, fed, run))
+
 
 _Run = tuple[list[NDArray[Any]], list[NDArray[Any]], NDArray[np.int64]]
 """The outputs of the original, those of the result, and the positions of the samples."""
 
 
-def runnable_size(runner: Runner, samples: Samples) -> int:
+ANY_ROOM = Room()
+"""The usual memory, for models whose tensors' sizes nobody looked at."""
+
+
+def runnable_size(runner: Runner, samples: Samples, room: Room) -> int:
     """Return how many samples to run at once; a model whose free batch is fixed in a Reshape takes one by one."""
     if not samples.count:
         raise NotRunnable("there are no samples: the model has no inputs")
     single = sum(array.nbytes for array in samples.arrays.values()) // max(samples.count, 1)
-    size = max(1, min(LARGEST_BATCH, samples.count, FEED_BYTES // max(single, 1)))
+    size = min(samples.count, room.samples(single))
     for candidate in dict.fromkeys((size, 1)):
         try:
             runner.run(samples.first_feed(candidate))
@@ -47,10 +82,12 @@ def runnable_size(runner: Runner, samples: Samples) -> int:
     return 1
 
 
-def load_result(result: ModelSource, before: Runner, threads: int | None = None, *, spinning: bool = False) -> Runner:
+def load_result(
+    result: ModelSource, before: Runner, threads: int | None = None, *, spinning: bool = False, arena: bool = True
+) -> Runner:
     """Return the loaded result, whose outputs must be the original's."""
     try:
-        after = Runner.load(result, threads, spinning=spinning)
+        after = Runner.load(result, threads, spinning=spinning, arena=arena)
     except NotRunnable as error:
         raise BrokenPromiseError(f"onnxruntime loads the original but not the result: {error}") from error
     if after.outputs != before.outputs:

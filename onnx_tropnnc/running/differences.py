@@ -20,6 +20,10 @@ from numpy.typing import NDArray
 
 __all__ = ["OutputDifference", "Tally"]
 
+# Half a dozen arrays of float64 are made of what is counted: 200 MB of them.
+COUNTED_AT_ONCE = 2**22
+"""How many numbers of an output are compared at once."""
+
 
 @dataclass(frozen=True)
 class OutputDifference:
@@ -64,7 +68,10 @@ class Tally:
     def add(self, before: NDArray[Any], after: NDArray[Any], labels: NDArray[np.int64] | None) -> None:
         """Count one batch, of which both arrays have the same shape."""
         self.compared += 1
-        self._add_differences(before.astype(np.float64).ravel(), after.astype(np.float64).ravel())
+        flat_before, flat_after = before.reshape(-1), after.reshape(-1)
+        for start in range(0, max(1, before.size), COUNTED_AT_ONCE):
+            part = slice(start, start + COUNTED_AT_ONCE)
+            self._add_differences(flat_before[part].astype(np.float64), flat_after[part].astype(np.float64))
         rows = _rows_of_scores(before)
         self.scored = self.scored and rows is not None
         if rows is not None:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnx_tropnnc.errors import BrokenPromiseError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.running.comparison import compare, runnable_size
+from onnx_tropnnc.running.comparison import ANY_ROOM, Room, compare, runnable_size
 from onnx_tropnnc.running.sessions import ModelSource, NotRunnable, Runner
 from onnx_tropnnc.running.verification import Verification, verify
 
@@ -38,7 +38,7 @@ def exact_tolerance(model: Model) -> float:
 
 
 def assert_same(
-    original: ModelSource, folded: ModelSource, samples: Samples, tolerance: float = TOLERANCE
+    original: ModelSource, folded: ModelSource, samples: Samples, tolerance: float = TOLERANCE, room: Room = ANY_ROOM
 ) -> Verification:
     """Return the comparison of two models that must compute the same; nothing is timed.
 
@@ -48,10 +48,10 @@ def assert_same(
     Raises:
         BrokenPromiseError: an output differs by more than the tolerance (relative L2 error).
     """
-    verification = verify(original, folded, samples, timing_seconds=0)
+    verification = verify(original, folded, samples, timing_seconds=0, room=room)
     if all(output.relative_l2 <= tolerance for output in verification.outputs):
         return verification
-    noise = _noise(original, samples)
+    noise = _noise(original, samples, room)
     for output, rounding in zip(verification.outputs, noise, strict=True):
         if not output.relative_l2 <= max(tolerance, NOISE_FACTOR * rounding):
             changed = f"output {output.name} changed by {output.relative_l2:.2g} (relative L2)"
@@ -59,12 +59,12 @@ def assert_same(
     return verification
 
 
-def _noise(original: ModelSource, samples: Samples) -> list[float]:
+def _noise(original: ModelSource, samples: Samples, room: Room) -> list[float]:
     """Return for each output how far (relative L2) optimized and plain runs of the original lie apart; 0 if unknown."""
-    optimized = Runner.load(original)
+    optimized = Runner.load(original, arena=room.arena)
     try:
-        plain = Runner.load(original, optimized=False)
-        outputs = compare(plain, optimized, samples, runnable_size(plain, samples))
+        plain = Runner.load(original, optimized=False, arena=room.arena)
+        outputs = compare(plain, optimized, samples, runnable_size(plain, samples, room))
     except NotRunnable:
         return [0.0] * len(optimized.outputs)
     return [output.relative_l2 if math.isfinite(output.relative_l2) else 0.0 for output in outputs]

@@ -17,6 +17,13 @@ __all__ = ["Latency", "measure_latency"]
 # The first runs allocate memory and touch the weights for the first time.
 WARM_UP = 2
 """Runs of each model that are not timed."""
+# The median of a thousand runs does not move any more.
+MOST_RUNS = 1000
+# Quartiles of fewer times say nothing; but models whose runs take seconds must not take minutes for them.
+FEW_RUNS = 5
+"""Timed runs of each model that are made even if they take longer than was given,"""
+OVERTIME = 5
+"""but not longer than this many times as long."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +55,15 @@ def measure_latency(
     *,
     threads: int | None = None,
     timing_seconds: float = 2.0,
+    arena: bool = True,
 ) -> Latency:
-    """Return the median times of one run of each model, measured in turn.
+    """Return the median times of one run of each model, measured in turn for about `timing_seconds`.
 
     Raises:
         NotRunnable: the original cannot be loaded or run.
     """
-    before = Runner.load(original, threads, spinning=True)
-    after = load_result(result, before, threads, spinning=True)
+    before = Runner.load(original, threads, spinning=True, arena=arena)
+    after = load_result(result, before, threads, spinning=True, arena=arena)
     return _measure(before, after, samples, threads or usable_cores(), timing_seconds)
 
 
@@ -64,8 +72,8 @@ def _measure(before: Runner, after: Runner, samples: Samples, threads: int, seco
     feed = samples.first_feed(1)
     times: tuple[list[float], list[float]] = ([], [])
     pairs = list(zip((before, after), times, strict=True))
-    stop = time.perf_counter() + seconds
-    while len(times[0]) < WARM_UP + 5 or (time.perf_counter() < stop and len(times[0]) < 1000):
+    begin = time.perf_counter()
+    while _unfinished(len(times[0]), (time.perf_counter() - begin) / seconds):
         pairs.reverse()
         for runner, log in pairs:
             start = time.perf_counter()
@@ -74,6 +82,15 @@ def _measure(before: Runner, after: Runner, samples: Samples, threads: int, seco
     (first, first_spread), (second, second_spread) = (_median_and_spread(log[WARM_UP:]) for log in times)
     batch = run_size(samples.inputs) or 1
     return Latency(first, second, first_spread, second_spread, len(times[0]) - WARM_UP, batch, threads)
+
+
+def _unfinished(runs: int, elapsed: float) -> bool:
+    """Return whether to go on after so many runs, and so many times the seconds that were given."""
+    if runs <= WARM_UP:
+        return True
+    if runs < WARM_UP + FEW_RUNS:
+        return elapsed < OVERTIME
+    return elapsed < 1 and runs < MOST_RUNS
 
 
 def _median_and_spread(times: Sequence[float]) -> tuple[float, float]:

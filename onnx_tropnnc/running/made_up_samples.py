@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from onnx_tropnnc.errors import NotRunnable
+from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_search import RunnableSamples, runnable_samples
-from onnx_tropnnc.inputs.samples import MEMORY, samples_for
+from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.running.sessions import Runner
 
 __all__ = ["made_up_samples", "original_runner"]
@@ -15,7 +16,7 @@ __all__ = ["made_up_samples", "original_runner"]
 def original_runner(model: Model) -> Runner | None:
     """Return the model's original, ready to run; None if onnxruntime does not load it, which verification explains."""
     try:
-        return Runner.load(model.source)
+        return Runner.load(model.source, arena=False)  # it runs a few samples once
     except NotRunnable:
         return None
 

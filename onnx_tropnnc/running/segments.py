@@ -7,7 +7,7 @@ Constants travel with the nodes that read them; a node with subgraphs (If, Loop)
 capture. Inputs are declared as the arrays at hand are: their element type and rank.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -15,24 +15,37 @@ import onnx.helper
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnx_tropnnc.graph.bodies import bodies_of
+from onnx_tropnnc.graph.bodies import values_read
 from onnx_tropnnc.graph.constants import constant_tensor, name_of
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.running.sessions import Runner
 
-__all__ = ["computed_inputs", "segment"]
+__all__ = ["load_segment", "segment"]
 
 
-def computed_inputs(node: ir.Node) -> tuple[ir.Value, ...]:
-    """What the node reads that is no constant, captures of its subgraphs included, each once."""
-    found = dict.fromkeys(value for value in _read(node) if constant_tensor(value) is None)
-    return tuple(found)
+def load_segment(
+    model: Model,
+    nodes: Sequence[ir.Node],
+    inputs: Mapping[str, NDArray[np.generic]],
+    outputs: Iterable[str],
+    *,
+    arena: bool = True,
+) -> Runner:
+    """Return the nodes, loaded as a model from `inputs` (arrays like those to come) to `outputs`.
+
+    `arena` is that of `Runner.load`: whether the session keeps the memory of its largest run.
+
+    Raises:
+        NotRunnable: onnxruntime cannot load them.
+    """
+    return Runner.load(segment(model, nodes, inputs, outputs), arena=arena)
 
 
 def segment(
     model: Model, nodes: Sequence[ir.Node], inputs: Mapping[str, NDArray[np.generic]], outputs: Iterable[str]
 ) -> onnx.ModelProto:
     """The nodes, in their order, as a model from `inputs` (arrays like those to come) to `outputs`."""
-    constants = dict.fromkeys(v for node in nodes for v in _read(node) if constant_tensor(v) is not None)
+    constants = dict.fromkeys(v for node in nodes for v in values_read(node) if constant_tensor(v) is not None)
     makers = dict.fromkeys(maker for value in constants if (maker := value.producer()) is not None)
     graph = onnx.GraphProto(name="segment")
     graph.node.extend(ir.serde.serialize_node(node) for node in (*makers, *nodes))
@@ -44,15 +57,6 @@ def segment(
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.ir.opset_imports.items()]
     functions = [ir.serde.serialize_function(function) for function in model.ir.functions.values()]
     return onnx.ModelProto(ir_version=model.ir.ir_version, graph=graph, opset_import=opsets, functions=functions)
-
-
-def _read(node: ir.Node) -> Iterator[ir.Value]:
-    """The node's inputs, and what its subgraphs capture."""
-    yield from (value for value in node.inputs if value is not None)
-    for inner in bodies_of(node):
-        own = {*inner.inputs, *inner.initializers.values(), *(v for n in inner for v in n.outputs)}
-        read = [v for n in inner for v in _read(n)] + list(inner.outputs)
-        yield from (value for value in read if value not in own)
 
 
 def _initializer(value: ir.Value) -> onnx.TensorProto:

@@ -70,7 +70,12 @@ class Runner:
 
     @staticmethod
     def load(
-        source: ModelSource, threads: int | None = None, *, optimized: bool = True, spinning: bool = False
+        source: ModelSource,
+        threads: int | None = None,
+        *,
+        optimized: bool = True,
+        spinning: bool = False,
+        arena: bool = True,
     ) -> "Runner":
         """Load the model, ready to run on the device that `devices.running_on` names.
 
@@ -80,6 +85,7 @@ class Runner:
             optimized: whether onnxruntime may rewrite the graph; without it every node is run as it stands.
             spinning: whether waiting threads keep their cores busy. That makes a run by itself faster, and whatever
                 else the machine does slower: latency is measured with it, all other work runs without it.
+            arena: whether the session keeps the memory of its largest run, to be faster at the next one.
 
         Raises:
             NotRunnable: onnxruntime is missing or cannot load the model.
@@ -91,6 +97,7 @@ class Runner:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = SILENT
         options.intra_op_num_threads = threads or usable_cores()
+        options.enable_cpu_mem_arena = arena
         if not optimized:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Two sessions share the cores while latency is measured: one that went on spinning after its own run would

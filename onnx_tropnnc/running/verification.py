@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.running.comparison import compare, load_result, runnable_size
+from onnx_tropnnc.running.comparison import ANY_ROOM, Room, compare, load_result, runnable_size
 from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.latency import Latency, measure_latency
 from onnx_tropnnc.running.sessions import ModelSource, NotRunnable, Runner
@@ -58,6 +58,7 @@ def verify(
     min_agreement: float | None = None,
     min_cosine: float | None = None,
     timing_seconds: float = 2.0,
+    room: Room = ANY_ROOM,
 ) -> Verification:
     """Compare both models on all samples, then time them.
 
@@ -67,18 +68,20 @@ def verify(
         BrokenPromiseError: only the result cannot be loaded or run, or its outputs have other names or shapes.
     """
     try:
-        before = Runner.load(original)
-        size = runnable_size(before, samples)
+        before = Runner.load(original, arena=room.arena)
+        size = runnable_size(before, samples, room)
     except NotRunnable as error:
         return Verification(
             source=samples.source,
             not_verified=str(error),
             shortfalls=("nothing could be verified",) if (min_agreement, min_cosine) != (None, None) else (),
         )
-    after = load_result(result, before)
+    after = load_result(result, before, arena=room.arena)
     outputs = compare(before, after, samples, size)
     del before, after  # sessions keep the memory of their largest run
-    latency = measure_latency(original, result, samples, timing_seconds=timing_seconds) if timing_seconds else None
+    latency = None
+    if timing_seconds:
+        latency = measure_latency(original, result, samples, timing_seconds=timing_seconds, arena=room.arena)
     shortfalls = _shortfalls(outputs, min_agreement, min_cosine)
     return Verification(outputs, latency, samples.count, samples.source, None, shortfalls, _notes(outputs, samples))
 

@@ -17,13 +17,13 @@ import onnx_ir as ir
 from scipy.sparse import csr_array
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
+from onnx_tropnnc.graph.bodies import computed_inputs
 from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.running.activations import Stop
-from onnx_tropnnc.running.segments import computed_inputs
 from onnx_tropnnc.solving.pairs import Pair, pair_of
 from onnx_tropnnc.solving.residuals import Partner, partners
 from onnx_tropnnc.solving.row_maps import output_maps

@@ -17,8 +17,7 @@ from onnx_tropnnc.backend import Namespace, to_numpy
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.running.activations import Batch, Visit
-from onnx_tropnnc.running.segments import segment
-from onnx_tropnnc.running.sessions import Runner
+from onnx_tropnnc.running.segments import load_segment
 from onnx_tropnnc.solving.chain_rows import GatheredRows, rows_kept
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE
 from onnx_tropnnc.solving.layer_jobs import LayerJob
@@ -58,7 +57,7 @@ class PairJob:
         source, reads, runner = self.job.consumer.source, self.job.consumer.reads, None
         for batch in visit:
             feed = {reads: batch[COMPRESSED][reads]}
-            runner = runner or Runner.load(segment(self.model, self.pair.nodes, feed, [source]))
+            runner = runner or load_segment(self.model, self.pair.nodes, feed, [source], arena=visit.arena)
             yield {**batch, COMPRESSED: {**batch[COMPRESSED], source: runner.run(feed)[0]}}
 
     @property

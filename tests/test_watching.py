@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from onnx_tropnnc.running.joining import joined_runs
+from onnx_tropnnc.running.watching import joined_runs
 
 
 def test_rows_behind_each_other_are_the_runs_in_order():
