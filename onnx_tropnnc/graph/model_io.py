@@ -25,6 +25,7 @@ from onnx_tropnnc.graph.model_checks import check_graph, check_stored
 from onnx_tropnnc.graph.placing import data_file, place_with_data
 from onnx_tropnnc.graph.proto_checks import check_proto, graphs_of
 from onnx_tropnnc.graph.regular_files import followed, irregular
+from onnx_tropnnc.graph.sparse_tensors import with_dense_tensors
 from onnx_tropnnc.graph.streaming import hollowed, write_whole
 
 __all__ = ["EXTERNAL_BYTES", "Source", "check_output", "load", "save", "to_proto", "weight_bytes"]
@@ -57,16 +58,17 @@ def load(source: Source, *, input_shapes: GivenShapes | None = None, whole_heads
     files: set[Path] = set()
     origin: Path | onnx.ModelProto
     if isinstance(source, onnx.ModelProto):
-        name, origin = "the given model", _with_free_dimensions(source)
+        name = "the given model"
+        origin = _readable(source, name)
         graph = _apart(_deserialize(origin, name))
     elif isinstance(source, bytes):
         name = "the given bytes"
-        origin = _with_free_dimensions(_parse(source, name))
+        origin = _readable(_parse(source, name), name)
         graph = _deserialize(origin, name)
     else:
         name, path = str(source), Path(source)
         parsed = _parse(_read(path), name)
-        changed = _with_free_dimensions(parsed)
+        changed = _readable(parsed, name)
         # The path, so that the original need not be kept in memory, where onnxruntime may read the file as it is.
         origin, graph = path if changed is parsed else changed, _detached(_deserialize(changed, name), name)
         ir.external_data.set_base_dir(graph.graph, path.absolute().parent)
@@ -76,6 +78,11 @@ def load(source: Source, *, input_shapes: GivenShapes | None = None, whole_heads
     except ir.serde.SerdeError as error:
         raise InputModelError(f"{name}: holds names that are no text; the file is broken, export it again") from error
     return Model(graph, name, origin, input_shapes=input_shapes or {}, whole_heads=whole_heads, files=frozenset(files))
+
+
+def _readable(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Return the model in the form that onnx-ir and onnxruntime read: a copy, or the same model where it has it."""
+    return with_dense_tensors(_with_free_dimensions(proto), name)
 
 
 def _with_free_dimensions(proto: onnx.ModelProto) -> onnx.ModelProto:
