@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 __all__ = [
     "Clustering",
     "Device",
+    "Effort",
     "Features",
     "Heads",
     "Linkage",
@@ -24,6 +25,9 @@ Clustering: TypeAlias = Literal["kmeans", "ward"]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 """Where models and heavy products run; `auto` takes CUDA where it can be used."""
+
+Effort: TypeAlias = Literal["quick", "standard", "thorough"]
+"""How long the weights that are left may learn from the original after the layers were solved."""
 
 Features: TypeAlias = Literal["weights", "fused", "cosine", "shifted", "cup"]
 """The vectors that a clustering compares; merging/features.py defines each."""

@@ -10,6 +10,7 @@ from onnx_tropnnc.analysis.rounding import Rounding
 from onnx_tropnnc.choices import (
     Clustering,
     Device,
+    Effort,
     Features,
     Heads,
     Linkage,
@@ -59,6 +60,7 @@ def compress(
     round_to: int | Literal["auto"] | Rounding | None = None,
     reconstruct: Reconstruct = "auto",
     refit: bool = True,
+    effort: Effort = "quick",
     data: Data | None = None,
     input_shape: Mapping[str, tuple[int, ...]] = _NOTHING,
     input_range: Mapping[str, tuple[float, float]] = _NOTHING,
@@ -104,6 +106,8 @@ def compress(
         round_to: round channel counts up to a multiple; `auto` measures which.
         reconstruct: the samples on which to fit the layers that read merged channels; `off` fits none.
         refit: fit the layers before a fitted layer jointly with it.
+        effort: how long all weights learn together from the original afterwards: `quick` (not at all), `standard` or
+            `thorough`.
         data: samples: an .npz file, a folder of .npy files, arrays by input name, or a CalibrationDataReader.
         input_shape: the shapes of dynamic inputs, by name.
         input_range: (low, high) of an input's values, by name, for samples that are made up.

@@ -31,6 +31,7 @@ from onnx_tropnnc.pass_lists import (
     exact_passes,
     finishing_passes,
     removes_channels,
+    tuning_passes,
     verifying_pass,
 )
 from onnx_tropnnc.pass_manager import Pass, PassManager, Progress, silent, timed
@@ -80,8 +81,15 @@ def default_passes(options: Options, samples: SampleSets | None = None, original
     `original` is the size that budgets are fractions of; None: the size after the exact passes.
 
     Raises:
-        OptionError: `target_latency` or `max_drop`, which compress() meets by compressing several times.
+        OptionError: `target_latency` or `max_drop`, which compress() meets by compressing several times; or an effort
+            other than quick, which needs the model before it was compressed.
     """
+    if options.effort != "quick":
+        raise OptionError(
+            "{} needs the model before it was compressed, which passes in a row do not keep; call compress(), or add "
+            "passes.TuneWeights",
+            Setting("effort", options.effort),
+        )
     if options.target_latency is not None or options.max_drop is not None:
         name = "target_latency" if options.max_drop is None else "max_drop"
         raise OptionError(
@@ -186,7 +194,8 @@ class Compression:
         )
         prepared = exact.timed(self.model)
         # one decider for all trials and the result: what it measures on samples is most of the time
-        decider = Decider(self.model.clone(), samples.solving, before)
+        reference = self.model.clone()
+        decider = Decider(reference, samples.solving, before)
         options, notes = _settled(options, samples, decider.groups)
         check = verifying_pass(options, samples)
         trials = Trials(decider, check, self.progress)
@@ -197,7 +206,8 @@ class Compression:
             return merged
         # a survey shows fidelity whatever --no-verify says, and times its points later, one by one
         checks = [check.without_timing()] if self.surveys else checking_passes(options, samples)
-        finished = PassManager([*finishing_passes(), *checks], progress=self.progress).timed(self.model)
+        tuning = [] if self.surveys else tuning_passes(options, samples, reference)
+        finished = PassManager([*tuning, *finishing_passes(), *checks], progress=self.progress).timed(self.model)
         report = Report(
             self.model.name,
             before,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from onnx_tropnnc.choices import (
     Clustering,
     Device,
+    Effort,
     Features,
     Heads,
     Linkage,
@@ -95,6 +96,8 @@ class Options:
         reconstruct: the samples that layers which read merged channels are solved on by least squares: `synthetic`,
             `data`, `auto` (data where there are some), or `off`: merging alone.
         refit: whether the layers that make what a solved layer reads are solved jointly with it.
+        effort: how long all weights learn together from the original afterwards: `quick` (not at all), `standard` or
+            `thorough` (about one and ten minutes on two cores).
         data: samples: an .npz file, a folder of .npy files, arrays by input name, or a CalibrationDataReader.
         input_shape: the shapes of dynamic inputs, by name.
         input_range: (low, high) of the values of an input, by name, for samples that are made up.
@@ -134,6 +137,7 @@ class Options:
     round_to: "int | Literal['auto'] | Rounding | None" = None
     reconstruct: Reconstruct = "auto"
     refit: bool = True
+    effort: Effort = "quick"
     data: "Data | None" = None
     input_shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict, metadata={"limits": _DIMENSION})
     input_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)

@@ -1,5 +1,9 @@
 """The passes of a compression, in order: exact ones, the one that compresses, finishing ones, checks."""
 
+from collections.abc import Mapping
+
+from onnx_tropnnc.choices import Effort
+from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Pass
@@ -14,8 +18,10 @@ from onnx_tropnnc.passes.plain_constants import PlainConstants
 from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
+from onnx_tropnnc.passes.tune_weights import TuneWeights
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 from onnx_tropnnc.sample_sets import SampleSets
+from onnx_tropnnc.tuning.tune import Tuning
 
 __all__ = [
     "checking_passes",
@@ -23,8 +29,13 @@ __all__ = [
     "exact_passes",
     "finishing_passes",
     "removes_channels",
+    "tuning_passes",
     "verifying_pass",
 ]
+
+
+BUDGETS: Mapping[Effort, int] = {"quick": 0, "standard": 1_500_000_000_000, "thorough": 15_000_000_000_000}
+"""Multiply-accumulates of tuning. One core does about 20,000,000,000 of them a second, in this kind of graph."""
 
 
 def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool) -> list[Pass]:
@@ -61,6 +72,17 @@ def compressing_pass(
     if samples.verifying is None or samples.solving is None or not chooses_streams(options):
         return step
     return CompressEitherWay(step, VerifyOutputs(samples.verifying, seed=options.seed, memory=options.memory_bytes))
+
+
+def tuning_passes(options: Options, samples: SampleSets, reference: Model) -> list[Pass]:
+    """Return the pass after which all weights have learnt from `reference`, the model before it was compressed.
+
+    None where the options ask for no effort, or where there are no samples to learn from.
+    """
+    budget = BUDGETS[options.effort]
+    if not budget or samples.learning is None or not options.solves:
+        return []
+    return [TuneWeights(reference, samples.learning, Tuning(budget, memory=options.memory_bytes, seed=options.seed))]
 
 
 def finishing_passes() -> list[Pass]:

@@ -23,6 +23,8 @@ class SampleSets:
     verifying: Samples | None = None
     input_shapes: GivenShapes | None = None
     """What the model's `input_shapes` must be to agree with made-up samples; None: what they are."""
+    learning: Samples | None = None
+    """What all weights may learn from together: as `solving`, but the user's samples without variants of them."""
     refusal: str | None = None
     """Why no samples could be made up that the model runs on."""
 
@@ -54,7 +56,8 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
     if given is not None and options.reconstruct != "synthetic":
         solving, verifying = given.split()
         wanted = samples_wanted(model, memory)
-        return SampleSets(with_variants(solving.thinned(wanted), wanted, options.seed), verifying)
+        solving = solving.thinned(wanted)
+        return SampleSets(with_variants(solving, wanted, options.seed), verifying, learning=solving)
     try:
         found = made_up_samples(model, original, ranges=options.input_range, seed=options.seed, memory=memory)
     except SampleError as error:
@@ -63,4 +66,5 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
         # our guess was wrong, not the file: the model is compressed by its weights, and verification gives the reason
         return SampleSets(None, given, refusal=str(error))
     made = found.samples.split()
-    return SampleSets(made[0] if solves else None, given or made[1], found.shapes)
+    used = made[0] if solves else None
+    return SampleSets(used, given or made[1], found.shapes, learning=used)

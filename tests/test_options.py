@@ -67,6 +67,7 @@ WRONG: dict[str, Sequence[object]] = {
     "round_to": (0, -8, 2**40, "8", "fast", ""),
     "reconstruct": ("on",),
     "refit": ("no",),
+    "effort": ("much", 3),
     "input_shape": ({"x": (0,)}, {"x": (-1, 4)}, {"x": (2**40,)}, {"x": (1.5,)}, {"x": 4}, {3: (1,)}, (1, 3)),
     "input_range": ({"x": (0.0, NAN)}, {"x": (0.0, INF)}, {"x": (2.0, 1.0)}, {"x": (0.0,)}, {"x": 3.0}),
     "min_agreement": (-1, 101, 0.98, 1, NAN),

@@ -8,8 +8,9 @@ import pytest
 from graphs import graph, initializers, random_weights, run
 from numpy.typing import NDArray
 
-from onnx_tropnnc import passes
+from onnx_tropnnc import Options, compress, default_passes, passes
 from onnx_tropnnc.changes import Note
+from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.input_shapes import ResolvedInput, resolve_shapes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
@@ -154,6 +155,24 @@ def test_targets_of_the_last_samples_are_those_of_a_whole_batch() -> None:
     last = np.asarray([8, 9])
     for left, right in zip(kept.at(last), anew.at(last), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+
+
+def test_effort_makes_a_compressed_model_better() -> None:
+    original = graph(RESIDUAL, residual_weights(), **PICTURE)
+    samples = samples_of(load(original), 320)
+    unseen = samples_of(load(original), 64, seed=4)
+    errors = []
+    for effort in ("quick", "standard"):
+        options = {"ratio": 0.5, "data": dict(samples.arrays), "effort": effort, "verify": False}
+        model, report = compress(original, **options)
+        errors.append(error(model, original, unseen))
+    assert any("tuned together" in str(change) for change in report.changes)
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_passes_in_a_row_cannot_be_asked_for_effort() -> None:
+    with pytest.raises(OptionError, match="effort='thorough'"):
+        default_passes(Options(ratio=0.5, effort="thorough"))
 
 
 def test_adam_finds_the_bottom_of_a_bowl() -> None:

@@ -90,6 +90,7 @@ Examples:
 )
 @option("--reconstruct", help="Samples on which to fit the layers that read merged channels; off: do not fit them.")
 @option("--refit/--no-refit", help="Fit the layers before a fitted layer jointly with it.  [default: refit]")
+@option("--effort", help="How long all weights learn together from the original after the layers were fitted.")
 @option("--data", metavar="PATH", help="Samples: X.npz (an array per input, and `labels`) or a folder of .npy files.")
 @option("--input-shape", metavar="NAME:1,3,224,224", help="Shape of a dynamic input.")
 @option("--input-range", metavar="NAME:LOW,HIGH", help="Range of an input's values, for samples that are made up.")
