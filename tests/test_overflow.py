@@ -7,7 +7,7 @@ from graphs import graph, random_weights
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.analysis.channels import find_channel_groups
-from onnx_tropnnc.changes import Merged, Note, Reconstructed
+from onnx_tropnnc.changes import Kept, Merged, Note, Reconstructed
 from onnx_tropnnc.deciding.moments import LARGEST, Covariances, Turn, Variances
 from onnx_tropnnc.deciding.planning import rank_groups
 from onnx_tropnnc.deciding.readings import group_readings
@@ -48,8 +48,12 @@ MODELS = {
 @pytest.mark.parametrize("method", ["auto", "thinet", "tropnnc"])
 def test_nothing_breaks_and_numpy_is_silent(name: str, amount: dict[str, float], method: str) -> None:
     result, report = compress(MODELS[name], method=method, **amount)
-    assert report.of(Merged)
-    assert report.after.parameters < report.before.parameters
+    if name == "weights large" and amount == {"ratio": 0.5}:
+        # the original is infinite on some samples, a smaller network on others: verification allows none of these
+        assert not report.of(Merged) and "undone" in {change.reason.kind for change in report.of(Kept)}
+    else:
+        assert report.of(Merged)
+        assert report.after.parameters < report.before.parameters
     onnx.checker.check_model(result)
     report.to_json()
     report.to_html()
