@@ -50,7 +50,8 @@ def test_nothing_breaks_and_numpy_is_silent(name: str, amount: dict[str, float],
     result, report = compress(MODELS[name], method=method, **amount)
     if name == "weights large" and amount == {"ratio": 0.5}:
         # the original is infinite on some samples, a smaller network on others: verification allows none of these
-        assert not report.of(Merged) and "undone" in {change.reason.kind for change in report.of(Kept)}
+        assert not report.of(Merged)
+        assert "undone" in {change.reason.kind for change in report.of(Kept)}
     else:
         assert report.of(Merged)
         assert report.after.parameters < report.before.parameters
