@@ -57,7 +57,7 @@ def test_a_chain_is_solved_further_than_its_layers_one_by_one() -> None:
     data = samples(4000)
     _, result, changes = reconstructed(graph(BODY, WEIGHTS), MERGES, data)
     (note,) = (change.text for change in changes if isinstance(change, Note))
-    found = re.fullmatch(r"solved together: Gemm_0, MatMul_2, Gemm_4, Gemm_6: (.*) % off before, (.*) % then", note)
+    found = re.fullmatch(r"refit jointly: Gemm_0, MatMul_2, Gemm_4, Gemm_6: error (.*) % -> (.*) %", note)
     assert found is not None
     before, after = (float(text) / 100 for text in found.groups())
     assert after < 0.9 * before

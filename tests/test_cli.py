@@ -180,7 +180,7 @@ def test_inspect_explains_and_writes_nothing(command: Command, source: Path) -> 
     assert "Gemm_0: 8 channels, free" in result.out
     assert "Gemm_2: 3 channels, pinned" in result.out
     assert "why: its output y is a model output" in result.out
-    assert "in groups that may change: 100.0 % of 56 weights of layers, 100.0 % of their" in result.out
+    assert "in groups that may change: 100.0 % of the layers' 56 weights, 100.0 % of their" in result.out
     assert [p.name for p in source.parent.iterdir()] == ["in.onnx"]
 
 
@@ -212,15 +212,13 @@ def test_predicted_and_measured_errors_are_printed_and_reported(command: Command
     found = json.loads(report.read_text())
     (group,), (solved,) = found["groups"], found["reconstructed"]
     assert group["predicted"]["source"] == "activations"
-    predicted = f"predicted up to {100 * group['predicted']['error']:.2g} % ({group['group']}, from activations)"
-    measured = f"measured up to {100 * solved['error_after']:.2g} % ({solved['node']})"
-    assert f"  relative error where they are read: {predicted}, {measured}\n" in result.out
+    predicted = f"predicted at most {100 * group['predicted']['error']:.2g} % ({group['group']}, from activations)"
+    measured = f"measured at most {100 * solved['error_after']:.2g} % ({solved['node']})"
+    assert f"  relative error of the layers that read merged channels: {predicted}, {measured}\n" in result.out
     result = command(source, target, "--ratio", 0.5, "--report", report, "--reconstruct", "off")
     error = json.loads(report.read_text())["groups"][0]["predicted"]["error"]
-    line = (
-        f"  relative error where they are read: predicted up to {100 * error:.2g} % ({group['group']}, from weights)\n"
-    )
-    assert line in result.out
+    predicted = f"predicted at most {100 * error:.2g} % ({group['group']}, from weights)"
+    assert f"  relative error of the layers that read merged channels: {predicted}\n" in result.out
 
 
 def test_error_bounds_are_printed_and_reported(command: Command, source: Path, target: Path) -> None:
@@ -230,7 +228,7 @@ def test_error_bounds_are_printed_and_reported(command: Command, source: Path, t
     (group,) = json.loads(report.read_text())["groups"]
     bound = group["bound"]
     assert (bound["name"], bound["holds"], bound["radius"]) == ("Lipschitz", True, 3.0)
-    line = f"{group['group']}: for inputs of length up to 3 off by at most {bound['value']:.4g} (Lipschitz)"
+    line = f"{group['group']}: the error is at most {bound['value']:.4g} for inputs of length up to 3 (Lipschitz)"
     assert line in result.out
     bent = graph("c = Gemm(x, w, k) r = Gelu(c) y = Gemm(r, u)", random_weights(w=(4, 8), k=(8,), u=(8, 3)), opset=20)
     result = command(written(source, bent), target, *options)

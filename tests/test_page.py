@@ -80,7 +80,7 @@ def test_every_report_becomes_a_page_that_needs_nothing_else(reports: list[Repor
 
 def test_the_page_says_what_was_done(report: Report) -> None:
     shown = Page.read(report.to_html())
-    titles = ["Before and after", "How close the result is", "Channel groups", "How to do it again"]
+    titles = ["Before and after", "How close the result is", "Channel groups", "How to repeat this run"]
     assert [text for level, text in shown.headings if level == "h2"][:4] == titles
     assert {"Parameters", "64", "32", "50.0 %", "8 → 4", "its output y is a model output"} <= set(shown.cells)
     bound = report.to_dict()["groups"][0]["bound"]
@@ -102,7 +102,9 @@ def test_names_are_shown_as_they_are_and_never_obeyed() -> None:
     shown = Page.read(compress(network(MARKUP), ratio=0.5)[1].to_html())
     assert MARKUP in shown.cells
     assert "b" not in shown.tags
-    assert MARKUP in shown.text[: shown.text.index("What stayed")], "in the picture too, not read as mathematics"
+    assert MARKUP in shown.text[: shown.text.index("Groups and layers that were not changed")], (
+        "in the picture too, not read as mathematics"
+    )
 
 
 def test_pictures_are_the_same_each_time_and_share_no_ids(report: Report) -> None:

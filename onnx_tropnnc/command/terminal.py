@@ -1,4 +1,4 @@
-"""A report, and the groups of a model, as text for a terminal or a pipe."""
+"""Print a report, the groups of a model, or a sweep as text, for a terminal or a pipe."""
 
 import math
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ __all__ = ["print_coverage", "print_curve", "print_groups", "print_report"]
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Sizes before and after, what was merged, what verification found."""
+    """Print sizes before and after, what was merged, and what verification found."""
     console.print(escape(report.model), highlight=False, soft_wrap=True)
     table = Table("", "before", "after", "saved")
     for column in table.columns[1:]:
@@ -49,16 +49,16 @@ def _lines(report: Report) -> Iterable[str]:
     if folded or stayed:
         yield f"folded {len(folded)} of {len(folded) + len(stayed)} BatchNormalization nodes"
         for change in stayed:
-            yield f"  {change.node} stays: {change.reason}"
+            yield f"  {change.node} is not folded: {change.reason}"
     before, after = sum(m.before for m in merged), sum(m.after for m in merged)
     yield f"merged {len(merged)} of {len(merged) + len(kept)} channel groups: {before} channels became {after}"
     pinned = sum(k.pinned for k in kept)
     if kept:
-        yield f"  {pinned} pinned by the graph, {len(kept) - pinned} left by options; --inspect says why"
+        yield f"  not merged: {pinned} pinned by the graph, {len(kept) - pinned} kept by options; --inspect says why"
     yield from _errors(merged, report.of(Reconstructed))
     yield from _bounds(merged)
     for layer in report.of(Unreached):
-        yield f"  {layer.node} stays: {layer.reason}"
+        yield f"  {layer.node} is in no group: {layer.reason}"
     if report.verification is not None:
         yield from _verified(report.verification)
     for note in report.of(Note):
@@ -66,28 +66,28 @@ def _lines(report: Report) -> Iterable[str]:
 
 
 def _errors(merged: Iterable[Merged], solved: Iterable[Reconstructed]) -> Iterable[str]:
-    """The largest relative errors of layers that read merged groups."""
+    """Yield the largest relative errors of the layers that read merged groups."""
     predicted = [
         (m.predicted.error, f"{m.group}, from {m.predicted.source}") for m in merged if m.predicted is not None
     ]
     errors = ((s.node, s.error_before if s.error_after is None else s.error_after) for s in solved)
     measured = [(error, node) for node, error in errors if error is not None and math.isfinite(error)]
     parts = [
-        f"{what} up to {100 * max(found)[0]:.2g} % ({max(found)[1]})"
+        f"{what} at most {100 * max(found)[0]:.2g} % ({max(found)[1]})"
         for what, found in (("predicted", predicted), ("measured", measured))
         if found
     ]
     if parts:
-        yield f"  relative error where they are read: {', '.join(parts)}"
+        yield f"  relative error of the layers that read merged channels: {', '.join(parts)}"
 
 
 def _bounds(merged: Iterable[Merged]) -> Iterable[str]:
-    """What was proven of each group's consumers as they were merged, where that was asked."""
+    """Yield the error bound of each group's consumers as merged, where bounds were asked for."""
     for change in merged:
         bound = change.bound
         if bound is not None and bound.holds:
             ball = f"for inputs of length up to {bound.radius:g}"
-            yield f"  {change.group}: {ball} off by at most {bound.value:.4g} ({bound.name})"
+            yield f"  {change.group}: the error is at most {bound.value:.4g} {ball} ({bound.name})"
         elif bound is not None:
             yield f"  {change.group}: no error bound holds: {bound.why}"
 
@@ -102,14 +102,15 @@ def _verified(found: Verification) -> Iterable[str]:
             f"largest difference {output.largest:.3g}{agreement}"
         )
         if output.top1_before is not None and output.top1_after is not None:
-            yield f"  top-1 with the labels given: {output.top1_before:.2f} % before, {output.top1_after:.2f} % after"
+            accuracies = f"{output.top1_before:.2f} % before, {output.top1_after:.2f} % after"
+            yield f"  top-1 accuracy on the given labels: {accuracies}"
     if found.outputs:
         yield f"verified on {found.samples} samples: {found.source}"
     if found.latency is not None:
         threads = f"{found.latency.threads} thread{'s' if found.latency.threads != 1 else ''}"
-        spreads = f"{found.latency.before_spread_ms:.2g} and {found.latency.after_spread_ms:.2g} ms between quartiles"
+        spreads = f"{found.latency.before_spread_ms:.2g} and {found.latency.after_spread_ms:.2g} ms"
         runs = f"{found.latency.runs} runs of each model in turn"
-        yield f"latency: {runs}, batch {found.latency.batch}, {threads}, {spreads}"
+        yield f"latency: {runs}, batch {found.latency.batch}, {threads}, interquartile ranges {spreads}"
     yield from found.notes
     for shortfall in found.shortfalls:
         yield f"FAILED: {shortfall}"
@@ -121,7 +122,7 @@ def print_groups(
     others: Iterable[UnreachedLayer],
     console: Console,
 ) -> None:
-    """Every group with its nodes, and why those that stay do; then the layers that are in none."""
+    """Print every group with its nodes, and why it cannot change; then the layers that are in no group."""
     for group, refusal in zip(groups, refusals, strict=True):
         reason = group.pinned or refusal
         state = "pinned" if group.pinned is not None else "kept" if refusal else "free"
@@ -147,17 +148,17 @@ def _nodes(group: ChannelGroup) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def print_coverage(found: Coverage, console: Console) -> None:
-    """The share of the weights that may become smaller, and what keeps the rest, the largest first."""
+    """Print the share of the weights that are in groups that may change, and what keeps the rest, largest first."""
     macs = "" if found.macs_share is None else f", {100 * found.macs_share:.1f} % of their multiply-accumulates"
-    line = f"in groups that may change: {100 * found.share:.1f} % of {found.parameters:,} weights of layers{macs}"
+    line = f"in groups that may change: {100 * found.share:.1f} % of the layers' {found.parameters:,} weights{macs}"
     console.print(line, highlight=False, soft_wrap=True)
     for reason, weights in found.reasons.items():
-        line = f"    {100 * weights / max(1, found.parameters):.1f} % stay: {reason}"
+        line = f"    {100 * weights / max(1, found.parameters):.1f} % cannot change: {reason}"
         console.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def print_curve(curve: Curve, console: Console) -> None:
-    """A line for each point, then the knees."""
+    """Print a line for each point, then the knee of each method."""
     amounts = "/".join(dict.fromkeys(point.amount.replace("_", "-") for point in curve.points))
     headings = ("method", amounts, "parameters", "MACs", "agreement", "cosine", "ms before", "ms after")
     console.print(escape(curve.model), highlight=False, soft_wrap=True)
@@ -182,7 +183,7 @@ def _point_cells(point: Point) -> tuple[str, ...]:
 
 def _knee_line(method: str, knee: Point | None) -> str:
     if knee is None or knee.parameters is None or knee.fidelity is None:
-        return f"{method}: no knee; fidelity does not fall faster from any point on"
+        return f"{method}: no knee: there is no point after which fidelity falls faster"
     what = "agreement" if knee.agreement is not None else "cosine in percent"
     place = f"{knee.amount.replace('_', '-')} {knee.value:g}"
     return f"{method}: the knee is at {place}: {knee.parameters:.1f} % of the parameters, {what} {knee.fidelity:.1f}"

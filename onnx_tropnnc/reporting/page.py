@@ -2,7 +2,7 @@
 
     page(report.to_dict())  ->  "<!doctype html> ..."
 
-The page says nothing that the JSON does not: it is made from the same facts (report.schema.json).
+The page is made from the facts of the JSON report, which report.schema.json describes, and from nothing else.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ def page(facts: Facts, *, warnings: Sequence[str] = ()) -> str:
 
 
 def _sizes(facts: Facts) -> list[tuple[str, str, str, str]]:
-    """What, before, after, saved."""
+    """Return a row for each size that is known: its name, before, after, and what was saved."""
     totals, found = facts["totals"], []
     names = ("Parameters", "parameters"), ("Multiply-accumulates", "macs"), ("Bytes of weights", "weight_bytes")
     for name, key in names:
@@ -62,7 +62,7 @@ def _sizes(facts: Facts) -> list[tuple[str, str, str, str]]:
 
 
 def _reader_errors(facts: Facts) -> dict[str, str]:
-    """Per group the measured errors of the layers that read it: as merged, and as solved."""
+    """Return for each group the measured errors of the layers that read it: as merged, and as solved."""
     solved = {layer["node"]: layer for layer in facts["reconstructed"]}
     return {
         group["group"]: "; ".join(_error(solved[node]) for node in group["consumers"] if node in solved)
@@ -75,6 +75,6 @@ def _error(layer: Mapping[str, Any]) -> str:
     if layer["reason"] is not None:
         return f"{layer['node']}: not solved, {layer['reason']}"
     if before is None or after is None:
-        return f"{layer['node']}: solved, of outputs that do not vary"
+        return f"{layer['node']}: solved; its output does not vary, so it has no relative error"
     both = "" if layer["refitted"] is None else f" with {layer['refitted']}"
     return f"{layer['node']}: {100 * before:.2g} % merged, {100 * after:.2g} % solved{both}"

@@ -1,9 +1,9 @@
-"""Pictures for the report, as SVG elements to stand in a page: no files, no network, nothing of matplotlib's state.
+"""Draw the pictures of the report as SVG elements of a page, without files, network or global state of matplotlib.
 
     groups_picture(facts)   every group's channels before (outline) and after (filled)
     sizes_picture(facts)    what is left of parameters, multiply-accumulates, bytes and milliseconds, in percent
 
-`facts` is what Report.to_dict() gives. Text stays text; names are never read as mathematics.
+`facts` is what Report.to_dict() returns. Text stays text, and no name is read as mathematics.
 """
 
 import io
@@ -19,15 +19,18 @@ __all__ = ["groups_picture", "shares", "sizes_picture", "svg"]
 Facts = Mapping[str, Any]
 
 BEFORE, AFTER, STILL = "#8a8a8a", "#1b6ca8", "#d0d0d0"
-"""Told apart without colour too: an outline, a dark bar, a light one."""
+"""Colours of an outline, a dark bar and a light one, which differ without colour too."""
 
+# The text column of the page is 60 rem wide, 10 inches on most screens; on paper the picture shrinks a little.
 _INCHES = 9.0
+# Inches for each group: text of 9 points, and as much space again between two lines.
 _BAR = 0.24
+# Longer names would leave less than half of the width for the bars.
 _LONGEST = 44
 
 
 def groups_picture(facts: Facts) -> str:
-    """Horizontal bars, one for each channel group: those that became smaller, then in light grey those that stayed."""
+    """Return bars for the channel groups: those that became smaller, then in light grey those that did not."""
     bars = [(g["group"], g["before"], g["after"]) for g in facts["groups"]]
     still = [(g["group"], g["channels"], g["channels"]) for g in facts["kept"]]
     names = [_shortened(name) for name, _, _ in (*bars, *still)]
@@ -40,14 +43,14 @@ def groups_picture(facts: Facts) -> str:
     axes.barh(rows, before, color="none", edgecolor=BEFORE, height=0.7)
     for row, (first, second) in enumerate(zip(before, after, strict=True)):
         axes.text(first, row, f" {first}" if first == second else f" {first} → {second}", va="center")
-    axes.set_xlabel("channels: outline before, filled after; light grey stayed as they were")
+    axes.set_xlabel("channels: outline before, filled after; light grey: not changed")
     axes.margins(x=0.12, y=0.5 / max(1, len(names)))
     _label_rows(axes, names)
     return svg(figure, "groups")
 
 
 def sizes_picture(facts: Facts) -> str:
-    """What is left of each size, as percent of what there was."""
+    """Return bars for what is left of each size, in percent of the original."""
     found = shares(facts)
     figure, axes = _canvas(0.9 + 0.32 * len(found))
     axes.barh(range(len(found)), [share for _, share in found], color=AFTER, height=0.6)
@@ -61,7 +64,7 @@ def sizes_picture(facts: Facts) -> str:
 
 
 def shares(facts: Facts) -> list[tuple[str, float]]:
-    """Name and percent that is left, of whatever is known."""
+    """Return the name of each size that is known, and how many percent of it are left."""
     totals, found = facts["totals"], []
     for name, key in (("parameters", "parameters"), ("multiply-accumulates", "macs"), ("bytes", "weight_bytes")):
         before, after = totals[f"{key}_before"], totals[f"{key}_after"]
@@ -95,9 +98,9 @@ def _shortened(name: str) -> str:
 
 
 def svg(figure: "Figure", salt: str) -> str:
-    """The figure as one <svg> element, hidden from screen readers: the page says in words what it shows.
+    """Return the figure as one <svg> element, hidden from screen readers: the page says in words what it shows.
 
-    Ids in it are made from `salt`, so that two pictures in one page do not share any, and are the same every time.
+    Its ids are made from `salt`: two pictures in one page share none, and the same picture has the same ids each time.
     """
     import matplotlib
 

@@ -71,8 +71,8 @@ class ChainJob:
         if found is None:
             return
         self._write(start, found.weights)
-        errors = f"{100 * found.error_before:.2g} % off before, {100 * found.error_after:.2g} % then"
-        yield Note(f"solved together: {', '.join(label(layer.node) for layer in self.layers)}: {errors}")
+        errors = f"error {100 * found.error_before:.2g} % -> {100 * found.error_after:.2g} %"
+        yield Note(f"refit jointly: {', '.join(label(layer.node) for layer in self.layers)}: {errors}")
 
     @property
     def _gaps(self) -> Gaps:
