@@ -5,7 +5,20 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.robustness import backend_models, backend_nodes, broken_files, escapes, interruptions, random_graphs, sample
+from tests.robustness import (
+    backend_models,
+    backend_nodes,
+    broken_files,
+    data_files,
+    escapes,
+    interruptions,
+    option_values,
+    plans,
+    random_graphs,
+    sample,
+    stopped_runs,
+    structures,
+)
 from tests.robustness.outcomes import Outcome
 
 
@@ -59,3 +72,27 @@ def test_a_killed_run() -> None:
 
 def test_a_full_disk() -> None:
     assert_all_hold(interruptions.full_disk, [0])
+
+
+def test_mutated_structures() -> None:
+    found = assert_all_hold(structures.mutated, range(40))
+    assert 8 <= sum(outcome.merged for outcome in found) <= 32  # some are sound still, and some are not
+
+
+def test_strange_options() -> None:
+    assert_all_hold(option_values.strange_options, range(20))
+
+
+def test_changed_plans() -> None:
+    assert_all_hold(plans.changed_plan, range(15))
+
+
+def test_strange_data() -> None:
+    found = assert_all_hold(data_files.strange_data, range(len(data_files.MAKINGS)))
+    assert any(outcome.merged for outcome in found)
+
+
+def test_a_stopped_run_and_a_replaced_result() -> None:
+    seconds = interruptions.run_seconds()
+    assert_all_hold(lambda seed: stopped_runs.stopped(seed, seconds), [0, 1])
+    assert_all_hold(lambda seed: stopped_runs.replaced(seed, seconds), [0])
