@@ -237,3 +237,12 @@ def test_dimensions_of_minus_one_are_dynamic(tmp_path: Path, kind: str) -> None:
     result, _ = compress(source, lossless=True, input_shape={"x": (1, 5)})
     assert not result.graph.input[0].type.tensor_type.shape.dim[1].HasField("dim_value")
     assert model.SerializeToString() == untouched
+
+
+@pytest.mark.parametrize("shape", [[2], [4, 9], [4, 8, 1], ["A", 9]])
+@pytest.mark.parametrize("part", ["input", "value_info"])
+def test_shapes_declared_of_initializers_are_not_believed(part: str, shape: list[int | str]) -> None:
+    model = network()
+    getattr(model.graph, part).append(helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, shape))
+    loaded = load(model)
+    assert loaded.graph.initializers["w"].shape == (4, 8)

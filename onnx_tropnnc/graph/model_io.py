@@ -19,6 +19,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_tropnnc.errors import InputModelError, OutputPathError
+from onnx_tropnnc.graph.constants import shape_of
 from onnx_tropnnc.graph.input_shapes import GivenShapes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_checks import check_graph, check_stored
@@ -234,7 +235,7 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
         raise InputModelError(f"{name}: has no opset, IR version or outputs; it is truncated, export it again")
     check_proto(proto, name)
     try:
-        return _sorted(ir.from_proto(proto))
+        return _with_stored_shapes(_sorted(ir.from_proto(proto)))
     except (ValueError, TypeError, KeyError, AttributeError, ir.serde.SerdeError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise InputModelError(f"{name}: is not a valid ONNX model ({reason})") from error
@@ -250,6 +251,18 @@ def _sorted(model: ir.Model) -> ir.Model:
             model.graph.sort()
             break
         seen.add(node)
+    return model
+
+
+def _with_stored_shapes(model: ir.Model) -> ir.Model:
+    """Let initializers have the shapes of their tensors where the file declares another one beside the tensor."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None and value.shape is not None:
+                declared, stored = [*value.shape], shape_of(value.const_value)
+                sizes = [size if isinstance(size, int) else own for size, own in zip(declared, stored, strict=False)]
+                if len(declared) != len(stored) or tuple(sizes) != stored:
+                    value.shape = ir.Shape(stored)
     return model
 
 
