@@ -1,7 +1,8 @@
 """Pools and reductions over space pass channels; over the channels themselves they pin."""
 
+import numpy as np
 import pytest
-from graphs import assert_halves, graph, groups_of, pinned, random_weights, twice
+from graphs import assert_halves, graph, groups_of, initializers, pinned, random_weights, twice
 
 IMAGE = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
 
@@ -91,6 +92,35 @@ def test_indices_of_a_max_pool_pin() -> None:
 def test_unread_indices_do_not() -> None:
     body = "c = Conv(x, w, k) d, i = MaxPool <kernel_shape = [2, 2]> (c) y = Conv(d, u)"
     assert_halves(graph(body, weights(u=(3, 6, 1, 1)), **IMAGE), {"Conv_0": 6})
+
+
+UNPOOL = "d = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]>"
+POOL = "c = Conv(x, w, k) p, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (c)"
+
+
+@pytest.mark.parametrize("size", [[], [5, 6, 4, 4]])
+def test_max_unpool_puts_channels_back(size: list[int]) -> None:
+    operands, more = ("r, i, s", {"s": np.array(size)}) if size else ("r, i", {})
+    model = graph(f"{POOL} r = Relu(p) {UNPOOL} ({operands}) y = Conv(d, u)", weights(u=(3, 6, 1, 1)) | more, **IMAGE)
+    result = assert_halves(model, {"Conv_0": 6})
+    if size:
+        assert initializers(result)["s"].tolist() == [5, 3, 4, 4]
+
+
+def test_max_unpool_ties_other_channels_to_those_that_were_pooled() -> None:
+    """As in SegNet, whose decoder puts channels of its own where the encoder's maxima were."""
+    found = weights(u=(3, 6, 1, 1)) | random_weights(v=(3, 6, 1, 1))
+    found["v"] = twice(found["v"])
+    model = graph(f"{POOL} e = Conv(p, v) {UNPOOL} (e, i) y = Conv(d, u)", found, **IMAGE)
+    assert groups_of(model)["Conv_0"].ties == ("MaxUnpool_3",)
+    assert_halves(model, {"Conv_0": 6})
+
+
+def test_max_unpool_by_indices_of_other_channels_pins() -> None:
+    io = {"inputs": "float[N, 2, 6, 6] x, int64[N, 6, 2, 2] i", "outputs": IMAGE["outputs"]}
+    body = f"c = Conv(x, w, k) p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (c) {UNPOOL} (p, i) y = Conv(d, u)"
+    model = graph(body, weights(u=(3, 6, 1, 1)), **io)
+    assert "MaxUnpool_2 reads indices of other channels than those of its data" in pinned(model, "Conv_0")
 
 
 def test_channels_on_a_spatial_axis_pin() -> None:

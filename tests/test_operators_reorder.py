@@ -168,9 +168,22 @@ def test_slice_by_steps_pins() -> None:
     assert "cuts the channels in steps" in pinned(model, "Conv_0")
 
 
-def test_slice_over_space_passes() -> None:
-    body = "c = Conv(x, w) d = Slice(c, i, j, a) y = Conv(d, u)"
-    more = {"i": np.array([0, 1]), "j": np.array([3, 3]), "a": np.array([2, 3])}
+FAR = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "axes", "steps"),
+    [
+        ([0, 1], [3, 3], [2, 3], [1, 1]),
+        ([0, 1], [FAR, FAR], [2, 3], [2, 3]),
+        ([-1, 0], [-FAR, FAR], [2, 3], [-1, 1]),
+        ([0, 0, -1, -1], [FAR, FAR, -FAR, -FAR], [0, 1, 2, 3], [1, 1, -2, -1]),
+    ],
+    ids=["runs", "steps", "backwards", "all axes, backwards in steps"],
+)
+def test_slice_over_space_passes(starts: list[int], ends: list[int], axes: list[int], steps: list[int]) -> None:
+    body = "c = Conv(x, w) d = Slice(c, i, j, a, s) y = Conv(d, u)"
+    more = {"i": np.array(starts), "j": np.array(ends), "a": np.array(axes), "s": np.array(steps)}
     assert_halves(graph(body, weights("w", u=(3, 6, 1, 1)) | more, **SPATIAL), {"Conv_0": 6})
 
 
@@ -236,14 +249,28 @@ def test_a_shortcut_of_option_a_is_a_tie_with_zeros() -> None:
     assert_same_outputs(doubled, result)
 
 
-def test_pad_along_channels_with_something_else_pins() -> None:
-    more = {"p": np.array([0, 1, 0, 0, 0, 1, 0, 0]), "z": np.float32(1)}
-    model = graph(
-        "c = Conv(x, w) d = Pad(c, p, z) y = Conv(d, u)",
-        random_weights(w=(6, 2, 3, 3), u=(3, 8, 1, 1)) | more,
-        **SPATIAL,
-    )
-    assert "pads the axis of the channels with something other than zeros" in pinned(model, "Conv_0")
+@pytest.mark.parametrize("space", [0, 1])
+def test_channels_that_a_pad_adds_with_a_value_stay(space: int) -> None:
+    """The Conv's own channels halve, those of the constant 1 around them stay."""
+    more = {"p": np.array([0, 1, space, 0, 0, 2, 0, 0]), "z": np.float32(1)}
+    body = "c = Conv(x, w) d = Pad(c, p, z) r = Relu(d) y = Conv(r, u)"
+    model = graph(body, weights("w", u=(3, 9, 1, 1)) | more, **SPATIAL)
+    result = assert_halves(model, {"Conv_0": 6})
+    assert (dims(result)["u"], initializers(result)["p"].tolist()) == ((3, 6, 1, 1), more["p"].tolist())
+    assert groups_of(model)["Conv_0"].homogeneous is (space == 0)
+
+
+@pytest.mark.parametrize(
+    ("pads", "mode", "reason"),
+    [
+        ([0, 1, 0, 0, 0, 1, 0, 0], "edge", "repeats channels at the ends of their axis"),
+        ([0, -1, 0, 0, 0, 3, 0, 0], "constant", "takes channels away"),
+    ],
+)
+def test_pads_of_the_channels_that_pin(pads: list[int], mode: str, reason: str) -> None:
+    body = f'c = Conv(x, w) d = Pad <mode = "{mode}"> (c, p) y = Conv(d, u)'
+    found = random_weights(w=(6, 2, 3, 3), u=(3, 8, 1, 1)) | {"p": np.array(pads)}
+    assert f"Pad_1 {reason}" in pinned(graph(body, found, **SPATIAL), "Conv_0")
 
 
 def test_pads_are_attributes_before_opset_11() -> None:

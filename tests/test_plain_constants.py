@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from graphs import after, assert_same_outputs, assert_sound, dims, graph, operators, random_weights
+from graphs import after, assert_same_outputs, assert_sound, dims, graph, merged, operators, random_weights
 
 from onnx_tropnnc.passes import PlainConstants
 
@@ -73,3 +73,37 @@ def test_constants_in_nodes() -> None:
 def test_weights_that_are_cast_to_strings_stay() -> None:
     model = graph("w = Cast <to = 8> (z) y = Identity(w)", random_weights(z=(4, 3)), outputs="string[4, 3] y")
     assert operators(after(model, PlainConstants())[0]) == ["Cast", "Identity"]
+
+
+WEIGHT_NORM = {
+    "ReduceL2": "n = ReduceL2 <axes = [0], keepdims = 1> (v) m = Div(v, n)",
+    "sum of squares": "q = Mul(v, v) s = ReduceSum <keepdims = 1> (q, zero) n = Sqrt(s) m = Div(v, n)",
+    "power": "q = Pow(v, two) s = ReduceSum <keepdims = 1> (q, zero) n = Pow(s, half) i = Reciprocal(n) m = Mul(v, i)",
+}
+CONSTANTS = {"zero": np.array([0]), "two": np.float32(2), "half": np.float32(0.5)}
+
+
+@pytest.mark.parametrize("direction", WEIGHT_NORM.values(), ids=WEIGHT_NORM)
+def test_weight_normalization_written_out(direction: str) -> None:
+    """The columns of v, each as long as g says, are a weight like any other."""
+    used = {name: array for name, array in CONSTANTS.items() if name in direction}
+    found = random_weights(v=(4, 3), g=(1, 6), u=(6, 3))
+    found["v"] = np.concatenate([found["v"]] * 2, axis=1)
+    found["g"][:, 3:] = found["g"][:, :3]
+    model = graph(f"{direction} w = Mul(g, m) c = MatMul(x, w) r = Relu(c) y = MatMul(r, u)", found | used)
+    result, _ = after(model, PlainConstants())
+    assert (operators(result), dims(result)) == (["MatMul", "Relu", "MatMul"], {"u": (6, 3), "w": (4, 6)})
+    assert_same_outputs(model, result, 1e-6)
+    assert dims(merged(result, 0.5))["w"] == (4, 3)
+
+
+def test_arithmetic_that_makes_no_weight_stays() -> None:
+    found = random_weights(a=(1, 4), b=(1, 4), w=(4, 3))
+    model = graph("s = Add(a, b) z = Mul(x, s) y = MatMul(z, w)", found)
+    assert operators(after(model, PlainConstants())[0]) == ["Add", "Mul", "MatMul"]
+
+
+def test_weights_that_are_not_finite_stay_computed() -> None:
+    found = random_weights(w=(4, 3)) | {"z": np.zeros((1, 3), np.float32)}
+    model = graph("d = Div(w, z) y = MatMul(x, d)", found)
+    assert operators(after(model, PlainConstants())[0]) == ["Div", "MatMul"]

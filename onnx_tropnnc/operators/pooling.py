@@ -1,8 +1,10 @@
 """Pools and reductions over space: every channel by itself."""
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_tropnnc.operators.trace import Trace, shifted
+from onnx_tropnnc.operators.written_shapes import written_number
 
 __all__ = ["RULES"]
 
@@ -14,10 +16,43 @@ def pool(node: ir.Node, trace: Trace) -> None:
     trace.pin_by(node, axes, "other_axis", "treats this axis as spatial")
     if channels is None:
         return
-    if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
+    if len(node.outputs) > 1 and not _only_unpooled(node.outputs[1]):
         trace.pin_by(node, [channels], "shape_arithmetic", "returns indices that depend on the number of channels")
     if node.op_type in ("GlobalLpPool", "LpPool"):
         trace.mark({1: channels}, "not_lipschitz")  # a norm of many values may move further than any of them
+    trace.carry(node.outputs[0], {1: channels})
+
+
+def _only_unpooled(indices: ir.Value) -> bool:
+    """Whether nothing but MaxUnpool reads the places of the maxima, which `max_unpool` follows."""
+    readers = ((use.node.op_type, use.idx) for use in indices.uses())
+    return not indices.is_graph_output() and all(reader == ("MaxUnpool", 1) for reader in readers)
+
+
+def max_unpool(node: ir.Node, trace: Trace) -> None:
+    """MaxUnpool: values go back to where a MaxPool took its maxima from, channel by channel.
+
+    An index counts the elements of all channels before its own. So the data and what the MaxPool read must keep the
+    same channels; then the indices, which are computed anew, fit the data again.
+    """
+    axes = dict(trace.tracked(node.inputs[0]))
+    channels = axes.pop(1, None)
+    trace.pin_by(node, axes, "other_axis", "treats this axis as spatial")
+    pool = node.inputs[1].producer() if node.inputs[1] is not None else None
+    pooled = trace.tracked(pool.inputs[0]).get(1) if pool is not None and pool.op_type == "MaxPool" else None
+    if channels is None or pooled is None or len(channels) != len(pooled):
+        found = [known for known in (channels, pooled) if known is not None]
+        trace.pin_by(node, found, "mismatched_channels", "reads indices of other channels than those of its data")
+        return
+    if not np.array_equal(channels, pooled):
+        trace.tie(node, pooled, channels)
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        number = written_number(node, 2, 1, trace)
+        if number is None:
+            trace.pin_by(node, [channels], "shape_arithmetic", "computes the number of channels at run time")
+        else:
+            number.counts(channels, trace)
+    trace.mark({1: channels}, "not_lipschitz")  # where a value goes depends on what was pooled
     trace.carry(node.outputs[0], {1: channels})
 
 
@@ -67,4 +102,4 @@ _POOLS = (
     "RoiAlign",
 )
 _REDUCTIONS = (*_HOMOGENEOUS, "ReduceLogSum", "ReduceLogSumExp", "ReduceProd", "ReduceSumSquare")
-RULES = dict.fromkeys(_POOLS, pool) | dict.fromkeys(_REDUCTIONS, reduce)
+RULES = dict.fromkeys(_POOLS, pool) | {"MaxUnpool": max_unpool} | dict.fromkeys(_REDUCTIONS, reduce)

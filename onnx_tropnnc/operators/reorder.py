@@ -1,7 +1,8 @@
 """Concat, Split, Slice and Pad along the channels: they move whole channels, and their integers count them.
 
 Concat   the channels of all inputs, one after the other
-Pad      with zeros: new channels without a producer, which a residual Add ties to others (option-A shortcuts)
+Pad      with zeros: new channels without a producer, which a residual Add ties to others (option-A shortcuts);
+         with another value they stay as they are
 """
 
 import numpy as np
@@ -148,7 +149,7 @@ def _run(node: ir.Node, index: int, channels: ChannelIndices, trace: Trace) -> C
 
 
 def pad(node: ir.Node, trace: Trace) -> None:
-    """Pad: over space channels pass; along the channels zeros become channels of their own."""
+    """Pad: over space channels pass; along the channels a constant becomes channels of its own."""
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes:
         return
@@ -160,23 +161,27 @@ def pad(node: ir.Node, trace: Trace) -> None:
     order = list(range(rank)) if named is None else [a % rank for a in named]
     constant = node.attributes.get_string("mode", "constant") == "constant"
     zero = constant and _pads_with_zero(node, trace)
-    if constant and not zero:
-        trace.mark(axes, "not_homogeneous", "shifts_zero")
+    padded = {axis for place, axis in enumerate(order) if amounts[place] or amounts[place + len(order)]}
     kept: dict[int, ChannelIndices] = {}
     for axis, channels in axes.items():
-        place = order.index(axis) if axis in order else None
-        before, after = (0, 0) if place is None else (amounts[place], amounts[place + len(order)])
-        if place is None or (before == 0 and after == 0):
+        if padded - {axis} and constant and not zero:
+            trace.mark({axis: channels}, "not_homogeneous", "shifts_zero")
+        if axis not in padded:
             kept[axis] = channels
-        elif min(before, after) < 0 or not zero:
-            trace.pin_by(
-                node, [channels], "unsupported_form", "pads the axis of the channels with something other than zeros"
-            )
-        else:
-            low, high = trace.fresh(node, before), trace.fresh(node, after)
-            trace.count(node, where, place, low)
-            trace.count(node, where, place + len(order), high)
-            kept[axis] = np.concatenate([low, channels, high])
+            continue
+        place = order.index(axis)
+        before, after = amounts[place], amounts[place + len(order)]
+        if min(before, after) < 0 or not constant:
+            what = "takes channels away" if constant else "repeats channels at the ends of their axis"
+            trace.pin_by(node, [channels], "picked_channels", what)
+            continue
+        low, high = trace.fresh(node, before), trace.fresh(node, after)
+        if not zero:
+            # Where channels are merged into one, their consumers' weights are summed. Zeros add nothing to that sum.
+            trace.pin_by(node, [low, high], "no_producer", "pads with these channels, which have one constant value")
+        trace.count(node, where, place, low)
+        trace.count(node, where, place + len(order), high)
+        kept[axis] = np.concatenate([low, channels, high])
     trace.carry(node.outputs[0], kept)
 
 
