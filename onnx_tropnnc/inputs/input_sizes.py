@@ -1,15 +1,17 @@
 """Sizes to try for the dimensions that a model leaves open, when it does not run at the first guess.
 
 A text recogniser may leave its height open and run at 32 or 48 only, a voice detector read chunks of 512 samples or of
-576. The sizes tried come from the graph, then from what public models take:
+576. These sizes are tried, in this order:
 
-    the graph    fixed dimensions of inputs and outputs; dimensions of stored tensors that are added to computed ones or
-                 concatenated with them; numbers in small constants, as Reshape and Slice have; multiples of the
-                 largest product of strides along a path
-    elsewhere    COMMON
+    1. fixed dimensions of inputs and outputs, and those of stored tensors that are added to computed ones or
+       concatenated with them
+    2. heights and widths of lines of text, for pictures whose height and width are both open
+    3. sizes that public models take (COMMON); for pictures those of 32 and more first
+    4. multiples of the largest product of strides along a path, and numbers in small constants, as Reshape has
+    5. one dimension a size of its own while the others have a common one
 
-Every open dimension gets the same size first; then the height and the width of pictures apart; then one dimension a
-size of its own while the others keep the first guess.
+In 1, 3 and 4 all open dimensions get the same size. Sizes below 8 come last: nearly every model runs on pictures of
+1 x 1, but computes nothing of interest there.
 """
 
 import math
@@ -27,19 +29,22 @@ __all__ = ["shapes_to_try"]
 # Sides of pictures, lengths of texts, spectrograms and sound, as public models take them, the commonest first.
 COMMON = (
     *(8, 16, 32, 48, 64, 224, 320, 512, 640, 16000, 128, 256, 96, 112, 160, 192, 384, 416, 448, 299, 80, 100, 40, 20),
-    *(10, 49, 98, 101, 400, 480, 576, 1024, 1536, 2048, 3000, 4000, 4096, 8000, 15600, 24000, 32000, 48000, 4, 2, 1),
+    *(10, 49, 98, 101, 400, 480, 576, 1024, 1536, 2048, 3000, 4000, 4096, 8000, 15600, 24000, 32000, 48000),
 )
+TINY = (7, 6, 5, 4, 3, 2, 1)
 
-# Text recognisers read lines of one of these heights, and of a width that is some multiple of it.
-HEIGHTS, WIDTHS = (32, 48, 64, 80), (320, 128, 100, 256, 160, 640)
+# Pictures of smaller sides shrink to single positions in most networks.
+SMALLEST_SIDE = 32
+
+# Text recognisers read lines of one of these heights, newer ones of 48, and of a width that is some multiple of it.
+HEIGHTS, WIDTHS = (48, 32, 64, 80), (320, 128, 100, 256, 160, 640)
 
 # A try is one run of one sample, and most tries fail early. A hundred take seconds for a small model, and cover COMMON
 # and the sizes from a graph for two open dimensions.
 MOST_TRIES = 100
 
-# The graph's own numbers are many in a large model: those of its inputs and outputs come first, and 24 leave COMMON
-# most of the tries.
-MOST_FROM_GRAPH = 24
+# The graph's own numbers are many in a large model; so many of each kind leave COMMON most of the tries.
+MOST_FROM_GRAPH = 12
 
 # Numbers in a sample: 4 million are a colour picture of 1182 x 1182 or four minutes of sound.
 MOST_VALUES = 2**22
@@ -68,9 +73,8 @@ def shapes_to_try(
     if not names:
         return
     stacked = stacked_inputs(specs)
-    known = tuple(dict.fromkeys((*islice(_sizes_in(model), MOST_FROM_GRAPH), *COMMON)))
-    tried = set()
-    for sizes in islice(_assignments(names, variables, known), 4 * MOST_TRIES):
+    tried: set[tuple[tuple[int | None, ...], ...]] = set()
+    for sizes in islice(_assignments(model, names, variables), 4 * MOST_TRIES):
         found = {s.name: _shape(s, sizes, variables[s.name], s.name in stacked) for s in specs if variables.get(s.name)}
         shapes = {**given, **found}
         key = tuple(shapes.values())
@@ -106,29 +110,41 @@ def _shape(
 
 
 def _assignments(
-    names: Sequence[_Variable], variables: Mapping[str, Mapping[int, _Variable]], sizes: Sequence[int]
+    model: onnx.ModelProto, names: Sequence[_Variable], variables: Mapping[str, Mapping[int, _Variable]]
 ) -> Iterator[dict[_Variable, int]]:
-    for size in sizes:
-        yield dict.fromkeys(names, size)
+    """Yield a size for each variable, in the order of the module's docstring."""
     pairs = [tuple(axes.values())[-2:] for axes in variables.values() if len(set(axes.values())) >= 2]
+    common = sorted(COMMON, key=lambda size: size < SMALLEST_SIDE) if pairs else list(COMMON)
+    likely, possible = (
+        list(islice(sizes, MOST_FROM_GRAPH)) for sizes in (_likely_sizes(model), _possible_sizes(model))
+    )
+    for size in likely:
+        yield dict.fromkeys(names, size)
     for (height, width), (first, second) in product(((h, w) for h in HEIGHTS for w in WIDTHS), pairs):
         yield {**dict.fromkeys(names, width), first: height, second: width}
+    for size in (*common, *possible, *TINY):
+        yield dict.fromkeys(names, size)
     if len(names) > 1:
-        for size, other, name in product(sizes, (64, 224, 512), names):
+        for size, other, name in product((*likely, *common), (64, 224, 512), names):
             yield {**dict.fromkeys(names, other), name: size}
 
 
-def _sizes_in(model: onnx.ModelProto) -> Iterator[int]:
-    """Yield numbers in the graph that may be sizes, the likeliest first."""
-    graph = ProtoGraph(model)
+def _likely_sizes(model: onnx.ModelProto) -> Iterator[int]:
+    """Yield dimensions that an open one must often be equal to."""
+    tensors = ProtoGraph(model).tensors
     declared = (*model.graph.input, *model.graph.output)
     yield from _plausible(d.dim_value for v in declared for d in v.type.tensor_type.shape.dim[1:])
     for node in model.graph.node:
         if node.op_type in _SIZED:
-            stored = [graph.tensors[name].dims for name in node.input if name in graph.tensors]
+            stored = [tensors[name].dims for name in node.input if name in tensors]
             yield from _plausible(size for dims in stored if len(dims) > 1 for size in dims[:-1])
+
+
+def _possible_sizes(model: onnx.ModelProto) -> Iterator[int]:
+    """Yield other numbers in the graph that may be sizes."""
     stride = _total_stride(model)
-    yield from _plausible(stride * multiple for multiple in (1, 2, 4, 8, 3, 6) if stride > 1)
+    yield from _plausible(stride * multiple for multiple in (1, 2, 4, 8, 3, 6))
+    graph = ProtoGraph(model)
     for name, tensor in graph.tensors.items():
         if tensor.data_type == onnx.TensorProto.INT64 and math.prod(tensor.dims) <= 8:
             constant = graph.constant(name)
@@ -136,7 +152,7 @@ def _sizes_in(model: onnx.ModelProto) -> Iterator[int]:
 
 
 def _plausible(sizes: Iterable[int]) -> Iterator[int]:
-    return (int(size) for size in sizes if 2 < size <= LARGEST_SIZE)
+    return (int(size) for size in sizes if TINY[0] < size <= LARGEST_SIZE)
 
 
 def _total_stride(model: onnx.ModelProto) -> int:
