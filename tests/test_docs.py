@@ -90,7 +90,7 @@ def test_commands_run_as_they_are_printed(
     for words, printed in commands(block.text):
         match words:
             case ["pip", "install", requirement]:
-                extras = re.fullmatch(r"onnx-tropnnc\[([\w,]+)\]", requirement)
+                extras = re.fullmatch(r"\.\[([\w,]+)\]", requirement)
                 assert extras
                 assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
             case ["make", target]:
