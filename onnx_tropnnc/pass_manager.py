@@ -44,7 +44,7 @@ class Pass(Protocol):
 
     @property
     def name(self) -> str:
-        """What the step does, as a verb phrase; shown while the step runs."""
+        """Return what the step does, as a verb phrase; shown while the step runs."""
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Change the model in place and return what was done."""

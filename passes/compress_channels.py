@@ -103,7 +103,7 @@ class CompressChannels:
 
     @property
     def _options(self) -> Options:
-        """The options; without samples `auto` has nothing to select by, and clusters."""
+        """Return the options; without samples `auto` has nothing to select by, and clusters."""
         # `selects` asks whether layers are solved afterwards, which they are not without samples
         automatic = self.samples is None and self.options.method == "auto"
         return replace(self.options, reconstruct="off") if automatic else self.options

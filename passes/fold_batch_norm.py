@@ -16,5 +16,5 @@ class FoldBatchNorm:
     name: str = "fold BatchNormalization"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
-        """One change a BatchNormalization."""
+        """Fold what can be folded; return one change for every BatchNormalization."""
         return fold_batch_norms(model)

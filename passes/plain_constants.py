@@ -75,7 +75,7 @@ def _behind_weights(model: Model) -> set[ir.Node]:
 
 
 def _reads_constants(node: ir.Node) -> bool:
-    """Whether all that the node reads has been computed, and its output is the graph's own."""
+    """Return whether all that the node reads has been computed, and its output is the graph's own."""
     constants = (constant_tensor(value) is not None for value in node.inputs if value is not None)
     return all(constants) and not node.outputs[0].is_graph_output()
 

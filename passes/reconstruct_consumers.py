@@ -127,13 +127,13 @@ class ReconstructConsumers:
                 job.layers[-1].drop_zero_bias()
 
     def _affines(self) -> Mapping[str, Affine]:
-        """What adjusts the samples' activations to the statistics."""
+        """Return what adjusts the samples' activations to the statistics."""
         if self.affines is not None:
             return self.affines
         return affines_for(self.reference, self.samples, batch=self.batch, memory=self.memory)
 
     def _pair(self, model: Model, affines: Mapping[str, Affine]) -> "_Pair":
-        """The two models to run: as they are, or adjusted to the statistics."""
+        """Return the two models to run: as they are, or adjusted to the statistics."""
         if not affines:
             return _Pair(self.reference, model, {})
         reference = self.reference.clone()
@@ -184,7 +184,7 @@ class ReconstructConsumers:
             yield from chain.solve(visit, self._held, array_module(self.device), generator)
 
     def _held(self, positions: Positions, start: int) -> NDArray[np.bool_]:
-        """Which rows are held out: those of every fifth sample, or every fifth row where there are too few samples."""
+        """Return which rows are held out: those of every fifth sample, or every fifth row of too few samples."""
         numbers = positions[0] + start if self.samples.count >= HELD_OUT else np.arange(len(positions[0]))
         return np.asarray(numbers % HELD_OUT == HELD_OUT - 1)
 
@@ -198,7 +198,7 @@ class _Pair:
     affines: Mapping[str, Affine]
 
     def job(self, consumer: Consumer, result: Model) -> LayerJob:
-        """The layer to solve, in the compressed model and, where that is adjusted, in the result too."""
+        """Return the layer to solve, in the compressed model and, where that is adjusted, in the result too."""
         consumer.layer.give_bias()
         if not self.affines:
             return LayerJob(consumer, (consumer.layer,), None)

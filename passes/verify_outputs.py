@@ -135,7 +135,7 @@ def _made_up(model: Model, seed: int) -> Samples:
 
 
 def _room(model: Model, samples: Samples, memory: int) -> Room:
-    """What runs on these samples may take; the original's tensors are as large as the model's, or larger."""
+    """Return what runs on these samples may take; the original's tensors are as large as the model's, or larger."""
     if not samples.count:
         return Room(memory)
     return Room(memory, run_bytes(model, samples.run_shapes) // (run_size(samples.inputs) or 1))
@@ -143,7 +143,7 @@ def _room(model: Model, samples: Samples, memory: int) -> Room:
 
 @contextmanager
 def _runnable(model: Model) -> Iterator[onnx.ModelProto | Path]:
-    """Hand out the model in a form that onnxruntime loads: in memory, or as a file that is removed afterwards."""
+    """Yield the model in a form that onnxruntime loads: in memory, or as a file that is removed afterwards."""
     if weight_bytes(model) <= IN_MEMORY:
         yield to_proto(model)
         return

@@ -102,15 +102,15 @@ class ChannelGroup:
     body: str | None = None
 
     def of_kind(self, *kinds: Kind) -> tuple[Place, ...]:
-        """The places of producers, biases, consumers or carriers."""
+        """Return the places of producers, biases, consumers or carriers."""
         return tuple(place for place in self.places if place.use.kind in kinds)
 
     def nodes(self, *kinds: Kind) -> tuple[str, ...]:
-        """The names of the nodes that hold such places, each once."""
+        """Return the names of the nodes that hold such places, each once."""
         return tuple(dict.fromkeys(label(place.use.node) for place in self.of_kind(*kinds)))
 
     def alike(self, place: Place) -> int:
-        """How many places read the same constant with the same channels: those that one merged constant serves."""
+        """Return how many places read the same constant with the same channels, which one merged constant serves."""
         use = place.use
         return sum(
             other.use.value is use.value
@@ -121,17 +121,17 @@ class ChannelGroup:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether a channel may be rescaled: every carrier is positively homogeneous."""
+        """Return whether a channel may be rescaled: every carrier is positively homogeneous."""
         return self.passage.homogeneous
 
     @cached_property
     def pinned(self) -> Reason | None:
-        """Why nothing of the group may change, or None where something may."""
+        """Return why nothing of the group may change, or None where something may."""
         return None if (self.blocks >= 0).any() else joined(self.reasons)
 
 
 def find_channel_groups(model: Model, shapes: Shapes) -> tuple[ChannelGroup, ...]:
-    """Every group that has a producer, in topological order of the first one.
+    """Return every group that has a producer, in topological order of the first one.
 
     Args:
         model: the model; it is not changed.
@@ -188,7 +188,7 @@ class _Resolution:
             self.local[channels] = np.arange(len(channels))
 
     def groups(self) -> Iterator[ChannelGroup]:
-        """The groups that have a producer, by their first atom."""
+        """Yield the groups that have a producer, by their first atom."""
         places = self._split((use.channels, use) for use in self.trace.uses)
         counts = self._split((count.channels, count) for count in self.trace.counts)
         ties = self._split((tie.left, tie) for tie in self.trace.ties)
@@ -211,7 +211,7 @@ class _Resolution:
                 yield self._group(number, found, counted, reasons, tied, passage, through)
 
     def _touched(self, labelled: Iterable[ChannelIndices]) -> set[int]:
-        """The groups that any of the channels belong to."""
+        """Return the groups that any of the channels belong to."""
         return set(self._split((channels, None) for channels in labelled))
 
     def _split(self, labelled: Iterable[tuple[ChannelIndices, T]]) -> dict[int, list[tuple[ChannelIndices, T]]]:
@@ -252,7 +252,7 @@ class _Resolution:
         return ChannelGroup(self._name(first), size, places, counts, names, passage, blocks, tuple(found), gates, body)
 
     def _name(self, first: ir.Node) -> str:
-        """The maker's label; of several groups whose makers share one, the others' outputs tell them apart."""
+        """Return the maker's label; of several groups whose makers share one, the others' outputs tell them apart."""
         name = label(first)
         if name in self.names:
             name = f"{name} ({name_of(first.outputs[0])})"
@@ -265,7 +265,7 @@ def _multiplies(node: ir.Node) -> bool:
 
 
 def _components(count: int, pairs: Iterable[tuple[ChannelIndices, ChannelIndices]]) -> ChannelIndices:
-    """The connected component of each of `count` things, given pairs of those that belong together."""
+    """Return the connected component of each of `count` things, given pairs of those that belong together."""
     listed = list(pairs)
     left = np.concatenate([pair[0] for pair in listed]) if listed else np.zeros(0, np.int64)
     right = np.concatenate([pair[1] for pair in listed]) if listed else np.zeros(0, np.int64)
@@ -274,7 +274,7 @@ def _components(count: int, pairs: Iterable[tuple[ChannelIndices, ChannelIndices
 
 
 def _runs(numbers: ChannelIndices, things: ChannelIndices) -> Iterator[tuple[int, ChannelIndices]]:
-    """The things of each number, where equal numbers stand together."""
+    """Yield the things of each number, where equal numbers stand together."""
     bounds = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1, append=numbers[-1] + 1))
     for start, stop in itertools.pairwise(bounds.tolist()):
         yield int(numbers[start]), things[start:stop]
@@ -288,7 +288,7 @@ def _occurrences(standing: Iterable[ChannelIndices], size: int) -> NDArray[np.in
 
 
 def _blocks(occurrences: NDArray[np.int64], pinned: NDArray[np.bool_]) -> ChannelIndices:
-    """Channels with the same column are one block; pinned ones are -1."""
+    """Return each channel's block: channels with the same column are one block; pinned ones are -1."""
     blocks = np.full(len(pinned), -1)
     free = np.flatnonzero(~pinned)
     if free.size:

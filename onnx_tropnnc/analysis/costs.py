@@ -42,7 +42,7 @@ class Unit:
 
     @property
     def size(self) -> int:
-        """The number of channels."""
+        """Return the number of channels."""
         return len(self.order)
 
 

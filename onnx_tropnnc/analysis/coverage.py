@@ -53,17 +53,17 @@ class Coverage:
 
     @property
     def parameters(self) -> int:
-        """The number of elements of all layers' weights."""
+        """Return the number of elements of all layers' weights."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def share(self) -> float:
-        """The share of the layers' weights that may go; 1 where there are no layers."""
+        """Return the share of the layers' weights that may go; 1 where there are no layers."""
         return sum(layer.reached for layer in self.layers) / self.parameters if self.parameters else 1.0
 
     @property
     def macs_share(self) -> float | None:
-        """The share of multiply-accumulates that may go; None where there are none, or a shape is not known."""
+        """Return the share of multiply-accumulates that may go; None where there are none, or a shape is not known."""
         if any(layer.macs is None for layer in self.layers):
             return None
         total = sum(layer.macs or 0 for layer in self.layers)
@@ -71,7 +71,7 @@ class Coverage:
 
     @property
     def reasons(self) -> Mapping[str, int]:
-        """The number of weight elements that each reason keeps, largest first."""
+        """Return the number of weight elements that each reason keeps, largest first."""
         found: dict[str, int] = defaultdict(int)
         for layer in self.layers:
             if layer.reason is not None:

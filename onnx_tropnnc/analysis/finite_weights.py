@@ -46,7 +46,7 @@ def _not_finite(use: Use) -> str | None:
 
 
 def _overflows(use: Use, tensor: ir.TensorProtocol) -> bool:
-    """Whether the constant overflows when it is multiplied by its factor, squared, or summed over the channels.
+    """Return whether the constant overflows when it is multiplied by its factor, squared, or summed over the channels.
 
     Distances are squares in float64. A merged column is a sum of columns, in the constant's own type.
     """
@@ -65,6 +65,6 @@ def _overflows(use: Use, tensor: ir.TensorProtocol) -> bool:
 
 
 def _stores(dtype: np.dtype[np.generic], number: float) -> bool:
-    """Whether the number is finite in this type."""
+    """Return whether the number is finite in this type."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(np.float64(number).astype(dtype)))

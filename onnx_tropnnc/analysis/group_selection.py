@@ -43,11 +43,11 @@ class Selection:
 
 
 def matches(group: ChannelGroup, patterns: tuple[str, ...]) -> bool:
-    """Whether a node that makes the group's channels has a name like one of the patterns."""
+    """Return whether a node that makes the group's channels has a name like one of the patterns."""
     return any(fnmatchcase(node, pattern) for node in group.nodes("producer") for pattern in patterns)
 
 
 def ratio_for(group: ChannelGroup, ratio: float, others: tuple[tuple[str, float], ...]) -> float:
-    """The fraction of the group's channels to remove: the last of `others` whose pattern matches, else `ratio`."""
+    """Return the fraction of the group's channels to remove: the last of `others` that matches, else `ratio`."""
     found = [other for pattern, other in others if matches(group, (pattern,))]
     return found[-1] if found else ratio

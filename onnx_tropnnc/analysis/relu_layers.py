@@ -13,7 +13,7 @@ __all__ = ["is_relu_layer"]
 
 
 def is_relu_layer(group: ChannelGroup) -> bool:
-    """Whether a Relu and nothing else stands between the group's only producer and its consumers."""
+    """Return whether a Relu and nothing else stands between the group's only producer and its consumers."""
     producers = group.of_kind("producer")
     if len(producers) != 1:
         return False

@@ -272,14 +272,14 @@ def _inspect(arguments: dict[str, Any]) -> int:
 
 
 def _console() -> "Console":
-    """Standard output; in a pipe as wide as it likes, without colour."""
+    """Return the console for standard output; in a pipe it does not wrap lines and has no colour."""
     from rich.console import Console
 
     return Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=200, color_system=None)
 
 
 def _tell(report: "Report", target: str | None, model: "Model", arguments: dict[str, Any]) -> None:
-    """The report on standard output; warnings and failures on standard error too when quiet."""
+    """Print the report on standard output; with `quiet`, only warnings and failures, on standard error."""
     from onnx_tropnnc.changes import Note
     from onnx_tropnnc.command.terminal import print_report
     from onnx_tropnnc.running.sessions import runtime_conflict

@@ -49,8 +49,9 @@ class Path:
     """The number that each unit's counts are multiples of; empty: 1 for all."""
 
     def within(self, limit: float) -> tuple[int, ...] | Refused:
-        """How many channels each unit keeps where the cost first is at most `limit`; the last step goes no further.
+        """Return how many channels each unit keeps where the cost first is at most `limit`.
 
+        The last step removes no more channels than that takes.
         Refused where the end of the path is above `limit`; the reason says what can be reached.
         """
         if self.totals[-1] > limit:
@@ -90,7 +91,7 @@ class Path:
 
 
 def uniform_count(channels: int, ratio: float) -> int:
-    """K = max(1, round(n (1 - ratio)))."""
+    """Return the number of channels that a ratio keeps: K = max(1, round(n (1 - ratio)))."""
     return max(1, round(channels * (1.0 - ratio)))
 
 

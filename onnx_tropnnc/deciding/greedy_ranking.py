@@ -127,7 +127,7 @@ class _Panel:
     """One tensor's R|S and Y for the channels not yet picked, and the picks since they were updated."""
 
     def __init__(self, covariance: Array, seen: Array, floor: NDArray[np.float64], loss: float = 0.0) -> None:
-        """`floor` is the variance below which a channel counts as explained."""
+        """Start the ranking; `floor` is the variance below which a channel counts as explained."""
         xp = array_api_compat.array_namespace(covariance)
         width = min(PANEL, covariance.shape[0])
         self.covariance, self.seen, self.floor, self.loss = covariance, seen, floor, loss

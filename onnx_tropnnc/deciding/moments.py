@@ -34,7 +34,7 @@ class _Seen:
 
     @property
     def enough(self) -> bool:
-        """Whether at least half of the rows could be used."""
+        """Return whether at least half of the rows could be used."""
         return self.used > 0 and 2 * self.used >= self.all
 
     def telling(self, rows: Rows) -> Rows:

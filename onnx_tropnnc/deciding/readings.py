@@ -57,7 +57,7 @@ class Reading:
 
     @property
     def covariance(self) -> Matrix:
-        """R_t over all samples."""
+        """Return R_t over all samples."""
         return np.asarray(sum(self.halves, start=np.zeros_like(self.gram)) / len(self.halves))
 
 
@@ -158,7 +158,7 @@ def _stream(node: ir.Node) -> ir.Value:
 
 
 def _run(model: Model, watches: Sequence[_Watch], samples: Samples, seed: int, memory: int) -> None:
-    """The two halves by turns."""
+    """Give the samples to the two halves by turns."""
     names = tuple(dict.fromkeys(watch.tensor for watch in watches))
     halves = [samples.take(np.arange(half, samples.count, 2)) for half in range(min(2, samples.count))]
     rng = np.random.default_rng(seed)

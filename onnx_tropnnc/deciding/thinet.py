@@ -143,12 +143,12 @@ class _Reader:
 
     @property
     def stop(self) -> Stop:
-        """The tensors that must be known when this consumer is visited."""
+        """Return the tensors that must be known when this consumer is visited."""
         return Stop(label(self.layer.node), {_MODEL: (name_of(self.layer.data), name_of(self.layer.output))})
 
     @property
     def wanted(self) -> int:
-        """The number of outputs to draw."""
+        """Return the number of outputs to draw."""
         return max(OUTPUTS, OUTPUTS_PER_CHANNEL * max(int(places.shape[1]) for places in self.places.values()))
 
     def drawn(
@@ -177,7 +177,7 @@ class _Energy:
 
     @property
     def tells(self) -> bool:
-        """Whether at least half of the outputs were finite; fewer would represent nothing."""
+        """Return whether at least half of the outputs were finite; fewer would represent nothing."""
         self.total()
         return self.finite > 0 and 2 * self.finite >= self.count
 

@@ -77,7 +77,7 @@ def name_of(value: ir.Value) -> str:
 
 
 def is_floating(tensor: ir.TensorProtocol) -> bool:
-    """Whether the tensor holds floating-point numbers, which count as parameters."""
+    """Return whether the tensor holds floating-point numbers, which count as parameters."""
     return tensor.dtype.is_floating_point()
 
 

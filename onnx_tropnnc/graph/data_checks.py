@@ -36,7 +36,7 @@ class _Operands:
 
     @property
     def rank(self) -> int | None:
-        """The number of dimensions of the data, the first input."""
+        """Return the number of dimensions of the data, the first input."""
         dims = self.dims(0)
         return None if dims is None else len(dims)
 
@@ -51,7 +51,7 @@ class _Operands:
         return None if array is None or array.dtype.kind not in "iu" else [int(entry) for entry in array.reshape(-1)]
 
     def has(self, slot: int) -> bool:
-        """Whether the input is given."""
+        """Return whether the input is given."""
         return self._value(slot) is not None
 
     def _value(self, slot: int) -> ir.Value | None:

@@ -78,7 +78,7 @@ class InputSpec:
 
     @property
     def text(self) -> str:
-        """The input as messages show it: `x float32 [N, 3, 224, 224]`."""
+        """Return the input as messages show it: `x float32 [N, 3, 224, 224]`."""
         return f"{self.name} {self.dtype} [{', '.join('?' if d is None else str(d) for d in self.shape)}]"
 
 
@@ -138,7 +138,7 @@ def resolve_to(
 
 
 def fits(shape: Sequence[int], declared: Sequence[Dimension]) -> bool:
-    """Whether numbers fit declared dimensions: as many, all above 0, and equal where a number is declared."""
+    """Return whether numbers fit declared dimensions: as many, all above 0, and equal where a number is declared."""
     return len(shape) == len(declared) and all(
         size > 0 and (size == own or not isinstance(own, int)) for size, own in zip(shape, declared, strict=True)
     )

@@ -125,7 +125,7 @@ def _set(value: ir.Value, key: str, found: object) -> None:
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
-    """Every tensor of the model, those that a node reads before those that it computes."""
+    """Yield every tensor of the model, those that a node reads before those that it computes."""
     for graph in model.graphs():
         yield from graph.inputs
         yield from graph.initializers.values()
@@ -134,7 +134,7 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
 
 
 def _same(before: ir.Value, after: ir.Value, equal: set[ir.Value]) -> bool:
-    """Whether two tensors of one name are equal, given the tensors found `equal` so far."""
+    """Return whether two tensors of one name are equal, given the tensors found `equal` so far."""
     tensor, other = constant_tensor(before), constant_tensor(after)
     if tensor is not None or other is not None:
         if tensor is None or other is None or tensor.dtype != other.dtype or tensor.shape != other.shape:

@@ -41,12 +41,12 @@ LAYERS = (*CONVOLUTIONS, "Gemm", "MatMul")
 
 
 def is_layer(node: ir.Node) -> bool:
-    """Whether the node is one of onnx's own Conv, ConvTranspose, Gemm and MatMul, whatever its weight is."""
+    """Return whether the node is one of onnx's own Conv, ConvTranspose, Gemm and MatMul, whatever its weight is."""
     return node.op_type in LAYERS and node.domain in ("", "ai.onnx")
 
 
 def is_convolution(node: ir.Node) -> bool:
-    """Whether the node is a Conv or a ConvTranspose."""
+    """Return whether the node is a Conv or a ConvTranspose."""
     return is_layer(node) and node.op_type in CONVOLUTIONS
 
 

@@ -76,31 +76,31 @@ class LinearLayer:
 
     @property
     def data(self) -> ir.Value:
-        """The tensor that the layer reads."""
+        """Return the tensor that the layer reads."""
         value = self.node.inputs[1 - self.slot]
         assert value is not None
         return value
 
     @property
     def output(self) -> ir.Value:
-        """The tensor that the node computes, without the bias that an Add behind it adds."""
+        """Return the tensor that the node computes, without the bias that an Add behind it adds."""
         return self.node.outputs[0]
 
     @property
     def channel_axis(self) -> int:
-        """The axis of the channels, in the layer's input and its output."""
+        """Return the axis of the channels, in the layer's input and its output."""
         return 1 if self.is_convolution else (-1 if self.slot == 1 else -2)
 
     @property
     def biased(self) -> ir.Value:
-        """The tensor that contains the bias: the node's output, or that of the Add behind a MatMul."""
+        """Return the tensor that contains the bias: the node's output, or that of the Add behind a MatMul."""
         if self.node.op_type != "MatMul" or self._bias_behind is None:
             return self.output
         return self._bias_behind[0].outputs[0]
 
     @property
     def weight_dims(self) -> tuple[int, ...]:
-        """The stored weight's shape."""
+        """Return the stored weight's shape."""
         dims = dims_of(self.node.inputs[self.slot])
         assert dims is not None
         return dims
@@ -128,7 +128,7 @@ class LinearLayer:
 
     @property
     def missing_bias(self) -> int:
-        """How many parameters solving adds to the layer: one an output where it has no bias yet, else 0."""
+        """Return how many parameters solving adds to the layer: one an output where it has no bias yet, else 0."""
         behind = self.node.op_type == "MatMul" and self._bias_behind is not None
         return 0 if behind or self._own_bias is not None else self._outputs
 
@@ -163,12 +163,12 @@ class LinearLayer:
 
     @property
     def _outputs(self) -> int:
-        """The number of output channels m."""
+        """Return the number of output channels m."""
         return output_channels(self.node)
 
     @property
     def _is_transposed(self) -> bool:
-        """Whether a linear layer's stored matrix is m x d."""
+        """Return whether a linear layer's stored matrix is m x d."""
         return made_axis(self.node) == 0
 
     @property
@@ -183,12 +183,12 @@ class LinearLayer:
 
     @property
     def _column_shape(self) -> tuple[int, ...]:
-        """The shape that a bias in an Add behind the node must have."""
+        """Return the shape that a bias in an Add behind the node must have."""
         return (self._outputs,) if self.slot == 1 else (self._outputs, 1)
 
     @property
     def _bias_behind(self) -> tuple[ir.Node, int] | None:
-        """The Add that is the only reader of a MatMul, and its input that is a constant with one entry a channel."""
+        """Return the Add that alone reads a MatMul, and the index of its constant input with one entry per channel."""
         uses = list(self.output.uses())
         if len(uses) != 1 or uses[0].node.op_type != "Add" or self.output.is_graph_output():
             return None

@@ -37,12 +37,12 @@ class Model:
 
     @property
     def graph(self) -> onnx_ir.Graph:
-        """The main graph."""
+        """Return the main graph."""
         return self.ir.graph
 
     @property
     def opset(self) -> int:
-        """The version of the default operator set (0 where the model imports none)."""
+        """Return the version of the default operator set (0 where the model imports none)."""
         # both names mean onnx's own operators, and files use either
         return self.ir.opset_imports.get("", self.ir.opset_imports.get("ai.onnx", 0))
 

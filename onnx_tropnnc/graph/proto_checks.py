@@ -177,7 +177,7 @@ def _about_node(node: onnx.NodeProto, versions: Mapping[str, int], types: Mappin
 
 
 def _is_whole_constant(node: onnx.NodeProto) -> bool:
-    """Whether the Constant has exactly one attribute, of a name that onnx knows."""
+    """Return whether the Constant has exactly one attribute, of a name that onnx knows."""
     names = [attribute.name for attribute in node.attribute]
     return len(names) == 1 and names[0] in onnx.defs.get_schema("Constant", 13, "").attributes
 

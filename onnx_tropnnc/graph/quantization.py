@@ -112,7 +112,7 @@ def _share(values: Doubles, room: Doubles) -> Doubles:
 
 
 def is_quantized_weight(node: ir.Node) -> bool:
-    """Whether the node is a DequantizeLinear of constants."""
+    """Return whether the node is a DequantizeLinear of constants."""
     return (
         node.op_type == "DequantizeLinear"
         and node.domain in ("", "ai.onnx")

@@ -34,7 +34,7 @@ class Samples:
 
     @property
     def count(self) -> int:
-        """The number of samples."""
+        """Return the number of samples."""
         return min((len(array) for array in self.arrays.values()), default=0)
 
     def take(self, positions: Sequence[int] | NDArray[np.int64]) -> "Samples":
@@ -65,7 +65,7 @@ class Samples:
 
     @property
     def run_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the inputs of the smallest run."""
+        """Return the shapes of the inputs of the smallest run."""
         run = run_size(self.inputs) or 1
         return {i.name: (run, *i.shape) if i.stacked else i.shape for i in self.inputs}
 

@@ -26,7 +26,7 @@ class ProtoGraph:
 
     @cached_property
     def tensors(self) -> Mapping[str, onnx.TensorProto]:
-        """The stored tensors: initializers and the values of Constant nodes."""
+        """Return the stored tensors: initializers and the values of Constant nodes."""
         graph = self.model.graph
         nodes = {
             n.output[0]: a.t for n in graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"
@@ -35,7 +35,7 @@ class ProtoGraph:
 
     @cached_property
     def readers(self) -> Mapping[str, Sequence[onnx.NodeProto]]:
-        """The nodes that read each tensor, once each."""
+        """Return the nodes that read each tensor, once each."""
         readers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.model.graph.node:
             for name in dict.fromkeys(node.input):
@@ -44,7 +44,7 @@ class ProtoGraph:
 
     @cached_property
     def makers(self) -> Mapping[str, onnx.NodeProto]:
-        """The node that makes each tensor."""
+        """Return the node that makes each tensor."""
         return {name: node for node in self.model.graph.node for name in node.output}
 
     def constant(self, name: str) -> NDArray[Any] | None:

@@ -62,17 +62,17 @@ class _Order:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the array, samples first."""
+        """Return the shape of the array, samples first."""
         return (self.count, *self.entry.shape)
 
     @property
     def rng(self) -> np.random.Generator:
-        """A fresh generator, so that no draw depends on how many were made before for something else."""
+        """Return a fresh generator, so that no draw depends on how many were made before for something else."""
         return np.random.default_rng(self.seed)
 
     @property
     def range(self) -> Range | None:
-        """The range of the values: the user's, else the graph's unless that has moments, else that of bytes."""
+        """Return the range of the values: the user's, else the graph's unless that has moments, else that of bytes."""
         if self.bounds is not None or self.hints.moments is not None:
             return self.bounds
         return self.hints.range or _byte_range(self.entry.dtype)

@@ -60,12 +60,12 @@ class ChannelVectors:
 
     @property
     def count(self) -> int:
-        """The number n of channels."""
+        """Return the number n of channels."""
         return int((self.rows or self.columns)[0].shape[0])
 
     @property
     def clustering_blocks(self) -> tuple[NDArray[Any], ...]:
-        """The blocks, side by side the clustering vectors (a_i, b_i, carriers, C_:,i)."""
+        """Return the blocks, side by side the clustering vectors (a_i, b_i, carriers, C_:,i)."""
         rows = self.rows if self.cluster_rows is None else self.cluster_rows
         columns = self.columns if self.cluster_columns is None else self.cluster_columns
         return (*rows, *self.carriers, *columns)
@@ -86,17 +86,17 @@ class MergeMap:
 
     @property
     def size(self) -> int:
-        """The number of channels K after the merge."""
+        """Return the number of channels K after the merge."""
         return int(self.labels.max(initial=-1)) + 1
 
     @property
     def changes(self) -> bool:
-        """Whether anything is merged or dropped."""
+        """Return whether anything is merged or dropped."""
         return self.size != len(self.labels)
 
     @property
     def leaders(self) -> NDArray[np.int64]:
-        """(K,) the first channel of each cluster: its position is the one that stays."""
+        """Return the first channel of each cluster, shape (K,): its position is the one that stays."""
         kept = np.flatnonzero(self.labels >= 0)
         _, first = np.unique(self.labels[kept], return_index=True)
         return kept[first].astype(np.int64)

@@ -64,7 +64,7 @@ class Method(Protocol):
 
     @property
     def name(self) -> str:
-        """The method's name, as on the command line."""
+        """Return the method's name, as on the command line."""
 
     def __call__(self, vectors: ChannelVectors, extent: Extent, *, seed: int, xp: Namespace) -> MergeMap:
         """Return the merge map of a group without exact duplicates; heavy arithmetic runs in `xp`."""

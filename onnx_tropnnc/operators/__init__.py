@@ -59,7 +59,7 @@ MOVERS = frozenset((*gathering.RULES, *layout.RULES, *reorder.RULES, *repeating.
 
 
 def rule_for(node: ir.Node) -> Rule:
-    """The rule of a node's operator; `opaque.unknown` where it has none."""
+    """Return the rule of a node's operator; `opaque.unknown` where it has none."""
     return RULES.get(node.op_type, opaque.unknown) if node.domain in ("", "ai.onnx") else opaque.unknown
 
 

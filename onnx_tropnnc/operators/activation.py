@@ -14,7 +14,7 @@ __all__ = ["RULES"]
 
 
 def homogeneous(node: ir.Node, trace: Trace) -> None:
-    """Relu, LeakyRelu, Abs, Neg, Identity, Dropout: phi(s x) = s phi(x) for s > 0."""
+    """Pass channels through Relu, LeakyRelu, Abs, Neg, Identity, Dropout: phi(s x) = s phi(x) for s > 0."""
     if node.op_type == "LeakyRelu" and abs(node.attributes.get_float("alpha", 0.01)) > 1.0:
         trace.mark(trace.tracked(node.inputs[0]), "not_lipschitz")
     for output in node.outputs:
@@ -22,7 +22,7 @@ def homogeneous(node: ir.Node, trace: Trace) -> None:
 
 
 def not_homogeneous(node: ir.Node, trace: Trace) -> None:
-    """Sigmoid, Tanh, Gelu ...: one value in, one out, any curve."""
+    """Pass channels through Sigmoid, Tanh, Gelu ...: any function of one value."""
     axes = trace.tracked(node.inputs[0])
     trace.mark(axes, "not_homogeneous")
     if node.op_type not in _LIPSCHITZ:
@@ -50,7 +50,7 @@ def cast(node: ir.Node, trace: Trace) -> None:
 
 
 def prelu(node: ir.Node, trace: Trace) -> None:
-    """PRelu: the slope, broadcast to the input, is a carrier's parameter; negative ones are homogeneous too."""
+    """Pass channels through PRelu; the slope is a carrier's parameter, and negative slopes are homogeneous too."""
     axes, slope = trace.tracked(node.inputs[0]), trace.shape(node.inputs[1])
     rank = trace.rank(node.inputs[0])
     if not trace.is_constant(node.inputs[1]) or slope is None or rank is None:

@@ -17,17 +17,17 @@ __all__ = ["RULES"]
 
 
 def conv(node: ir.Node, trace: Trace) -> None:
-    """Conv: dense or grouped, or depthwise as a carrier."""
+    """Trace a Conv: dense or grouped ones make channels, depthwise ones carry them."""
     _convolve(node, trace, consumed=1, made=0)
 
 
 def conv_transpose(node: ir.Node, trace: Trace) -> None:
-    """ConvTranspose: as Conv with the weight's first two axes exchanged."""
+    """Trace a ConvTranspose: a Conv with the weight's first two axes exchanged."""
     _convolve(node, trace, consumed=0, made=1)
 
 
 def _convolve(node: ir.Node, trace: Trace, *, consumed: int, made: int) -> None:
-    """The weight reads channels along axis `consumed` and makes them along axis `made`."""
+    """Trace a convolution whose weight reads channels along axis `consumed` and makes them along axis `made`."""
     channels, shape = _read(node, trace), trace.shape(node.inputs[1])
     if weight_refusal(node, 1) or shape is None:
         return
@@ -52,14 +52,14 @@ def _convolve(node: ir.Node, trace: Trace, *, consumed: int, made: int) -> None:
 
 
 def _joined(channels: ChannelIndices, groups: int, trace: Trace) -> ChannelIndices:
-    """The channels of one convolution group, after joining those at the same position of the others to them."""
+    """Return the channels of one convolution group, after joining those at the same position of the others to them."""
     first: ChannelIndices = channels[: len(channels) // groups]
     trace.same.append((np.tile(first, groups - 1), channels[len(first) :]))
     return first
 
 
 def _read(node: ir.Node, trace: Trace) -> ChannelIndices | None:
-    """The channels that the node reads; pinned where its weight cannot be rewritten, or they lie on a spatial axis."""
+    """Return the channels that the node reads; pin them where the weight cannot be rewritten or the axis is spatial."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels = axes.pop(1, None)
     trace.pin_by(node, axes, "other_axis", "treats this axis as spatial")
@@ -83,7 +83,7 @@ def _produce(node: ir.Node, axis: int, count: int, groups: int, trace: Trace) ->
 
 
 def _depthwise(node: ir.Node, channels: ChannelIndices | None, multiplier: int, trace: Trace) -> None:
-    """Every channel by itself; with a multiplier it becomes several, which go or stay together."""
+    """Trace a depthwise convolution; with a multiplier, the outputs of one channel go or stay together."""
     if channels is None:
         return
     made = np.repeat(channels, multiplier)

@@ -79,7 +79,7 @@ def _meets_others(node: ir.Node, axis: int, channels: ChannelIndices, rank: int,
 
 
 def _is_bias(node: ir.Node, slot: int, shape: tuple[int | None, ...], axis: int, trace: Trace) -> bool:
-    """Whether the constant is added right behind a producer, whose bias it then is in all but place."""
+    """Return whether the constant is added right behind a producer, whose bias it then is in all but place."""
     if node.op_type != "Add" or len(node.inputs) != 2 or any(d != 1 for i, d in enumerate(shape) if i != axis):
         return False
     other = node.inputs[1 - slot]
@@ -95,7 +95,7 @@ def _is_bias(node: ir.Node, slot: int, shape: tuple[int | None, ...], axis: int,
 
 
 def _is_linear(node: ir.Node, trace: Trace) -> bool:
-    """Whether scaling every channel of the activations scales the result alike (constants stay)."""
+    """Return whether scaling every channel of the activations scales the result alike (constants stay)."""
     constants = [trace.is_constant(v) for v in node.inputs]
     if node.op_type in ("Add", "Sub", "Sum", "Mean"):
         shapes = [trace.shape(v) for v in node.inputs]
@@ -121,7 +121,7 @@ def _is_bias_slot(node: ir.Node, slot: int, shapes: list[tuple[int | None, ...] 
 
 
 def where(node: ir.Node, trace: Trace) -> None:
-    """Where: as the others, but a constant condition with one entry a channel has no mean."""
+    """Trace a Where as other operators; a constant condition with one entry per channel cannot be averaged."""
     condition = trace.shape(node.inputs[0])
     if trace.is_constant(node.inputs[0]) and condition is not None:
         rank = max((trace.rank(value) or 0 for value in node.inputs), default=0)

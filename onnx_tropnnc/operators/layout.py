@@ -74,7 +74,7 @@ def _regroup(node: ir.Node, before: Dims, after: Dims, trace: Trace) -> Axes:
 def _split(
     node: ir.Node, channels: ChannelIndices, axis: int, before: Dims, after: Dims, trace: Trace
 ) -> tuple[int, ChannelIndices] | None:
-    """Of several axes that the channels' axis becomes, the one that keeps them.
+    """Return the axis that keeps the channels, of the several that their axis is split into.
 
     Where space comes in, in the first axis if it counts groups of consecutive channels; else None.
     """
@@ -93,12 +93,12 @@ def _split(
 
 
 def _of_heads(axis: int, before: Dims, trace: Trace) -> bool:
-    """Whether heads are what the axis is split into: features on the last axis, and whole heads wanted."""
+    """Return whether heads are what the axis is split into: features on the last axis, and whole heads wanted."""
     return trace.model.whole_heads and axis == len(before) - 1
 
 
 def regroup(channels: ChannelIndices, axis: int, before: Dims, after: Dims) -> tuple[int, ChannelIndices] | None:
-    """Where `axis` of a tensor of dimensions `before` lies after reshaping it to `after`.
+    """Return where `axis` of a tensor of dimensions `before` lies after reshaping it to `after`.
 
     Returns:
         The axis of the result that alone tells the channel, and the channels along it; None where there is none.
@@ -125,7 +125,7 @@ def regroup(channels: ChannelIndices, axis: int, before: Dims, after: Dims) -> t
 
 
 def _block(axis: int, before: Dims, after: Dims) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """The smallest runs of axes around `axis`, one on each side, that hold the same number of elements."""
+    """Return the smallest runs of axes around `axis`, one on each side, that hold the same number of elements."""
     i = j = 0
     while i < len(before) and j < len(after):
         first, start, left, right = i, j, before[i], after[j]
@@ -162,7 +162,7 @@ def transpose(node: ir.Node, trace: Trace) -> None:
 
 
 def squeeze(node: ir.Node, trace: Trace) -> None:
-    """Squeeze and Unsqueeze: axes of one element taken away or put in."""
+    """Trace Squeeze and Unsqueeze, which remove or insert axes of one element."""
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes:
         return
@@ -193,7 +193,7 @@ def _named_axes(node: ir.Node, trace: Trace) -> tuple[int, ...] | None:
 
 
 def resize(node: ir.Node, trace: Trace) -> None:
-    """Resize and Upsample: channels pass where their axis keeps its size; a literal size is rewritten."""
+    """Trace Resize and Upsample: channels pass where their axis keeps its size; a literal size is rewritten."""
     axes = trace.tracked(node.inputs[0])
     shape = trace.shape(node.outputs[0])
     kept: dict[int, ChannelIndices] = {}
@@ -216,7 +216,7 @@ def resize(node: ir.Node, trace: Trace) -> None:
 
 
 def _passes(node: ir.Node, axis: int, trace: Trace) -> bool:
-    """Whether the scale along `axis` is 1, or sizes are given instead of scales."""
+    """Return whether the scale along `axis` is 1, or sizes are given instead of scales."""
     if "scales" in node.attributes:
         return node.attributes.get_floats("scales", ())[axis] == 1.0
     value = node.inputs[min(2, len(node.inputs) - 1)] if len(node.inputs) > 1 else None

@@ -35,7 +35,7 @@ def quantized_weight(node: ir.Node) -> Reason | None:
 
 
 def gemm(node: ir.Node, trace: Trace) -> None:
-    """y = alpha x W + beta b with x of rank 2."""
+    """Trace a Gemm: y = alpha x W + beta b with x of rank 2."""
     x, weight = node.inputs[0], node.inputs[1]
     axes = dict(trace.tracked(x))
     reason = weight_refusal(node, 1)
@@ -60,7 +60,7 @@ def gemm(node: ir.Node, trace: Trace) -> None:
 
 
 def _bias(node: ir.Node, made: ChannelIndices, beta: float, trace: Trace) -> None:
-    """Gemm's third input: one entry a channel; a scalar for all of them does not scale with a channel."""
+    """Trace Gemm's third input: one entry per channel; a scalar for all channels does not scale with one of them."""
     bias = bias_of(node)
     if bias is None or beta == 0.0:
         return
@@ -77,7 +77,7 @@ def _bias(node: ir.Node, made: ChannelIndices, beta: float, trace: Trace) -> Non
 
 
 def matmul(node: ir.Node, trace: Trace) -> None:
-    """y = x W, W x, or the product of two activations (attention)."""
+    """Trace a MatMul: y = x W, W x, or the product of two activations (attention)."""
     slot = weight_slot(node)
     if trace.is_constant(node.inputs[slot]) and (trace.rank(node.inputs[slot]) or 0) >= 2:
         _with_weight(node, 1 - slot, slot, trace)
@@ -86,7 +86,7 @@ def matmul(node: ir.Node, trace: Trace) -> None:
 
 
 def _with_weight(node: ir.Node, data: int, slot: int, trace: Trace) -> None:
-    """x W contracts x's last axis, W x its last but one; the weight's other axis makes the channels.
+    """Trace x W, which contracts x's last axis, or W x, its last but one; the weight's other axis makes channels.
 
     A stack of weights has them in each of its matrices; x's channels on the axis that counts the matrices stay.
     """
@@ -110,7 +110,7 @@ def _with_weight(node: ir.Node, data: int, slot: int, trace: Trace) -> None:
 
 
 def _of_activations(node: ir.Node, trace: Trace) -> None:
-    """Both sides computed: the contracted channels stay, all others pass; axes are counted from the end here."""
+    """Trace a product of two activations: contracted channels stay, others pass; axes are counted from the end."""
     values, ranks = node.inputs[:2], [trace.rank(value) for value in node.inputs[:2]]
     rank = max((r for r in ranks if r is not None), default=0)
     if None in ranks or min(r or 0 for r in ranks) < 2:
@@ -143,7 +143,7 @@ def _of_activations(node: ir.Node, trace: Trace) -> None:
 
 
 def _broadcasts(value: ir.Value | None, axis: int, trace: Trace) -> bool:
-    """Whether the tensor has no such axis (counted from the end), or one of size 1."""
+    """Return whether the tensor has no such axis (counted from the end), or one of size 1."""
     shape = trace.shape(value)
     return shape is not None and (len(shape) < -axis or shape[axis] == 1)
 

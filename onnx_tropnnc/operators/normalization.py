@@ -15,7 +15,7 @@ __all__ = ["RULES"]
 
 
 def batch_normalization(node: ir.Node, trace: Trace) -> None:
-    """Four parameters a channel; in training mode a channel depends on the batch, so it stays."""
+    """Trace a BatchNormalization; in training mode its output depends on the batch, so its channels stay."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels = axes.pop(1, None)
     trace.pin_by(node, axes, "other_axis", "averages over this axis")
@@ -28,7 +28,7 @@ def batch_normalization(node: ir.Node, trace: Trace) -> None:
 
 
 def instance_normalization(node: ir.Node, trace: Trace) -> None:
-    """Every channel is normalised by its own mean and variance over space."""
+    """Trace an InstanceNormalization, which normalises every channel by its own mean and variance over space."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels = axes.pop(1, None)
     trace.pin_by(node, axes, "other_axis", "averages over this axis")
@@ -48,7 +48,7 @@ def _with_parameters(node: ir.Node, stop: int, channels: ChannelIndices, trace: 
 
 
 def along_axis(node: ir.Node, trace: Trace) -> None:
-    """Softmax and LayerNormalization: what they normalise over stays, other axes pass."""
+    """Trace Softmax and LayerNormalization: channels on a normalised axis stay, channels on other axes pass."""
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes:
         return
@@ -79,14 +79,14 @@ def along_axis(node: ir.Node, trace: Trace) -> None:
 
 
 def _per_entry(parameter: ir.Value | None, axis: int, rank: int, trace: Trace) -> bool:
-    """Whether a parameter, broadcast to the input, has one entry for each position along its axis."""
+    """Return whether a parameter, broadcast to the input, has one entry for each position along its axis."""
     shape = trace.shape(parameter) or ()
     own = axis - (rank - len(shape))
     return own >= 0 and shape[own] != 1
 
 
 def group_normalization(node: ir.Node, trace: Trace) -> None:
-    """GroupNormalization: its groups become channels, for inside one the mean and deviation are of all of it."""
+    """Trace a GroupNormalization: its groups stay or go whole, because each has one mean and deviation."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels, groups = axes.pop(1, None), node.attributes.get_int("num_groups", 1)
     trace.pin_by(node, axes, "other_axis", "averages over this axis")
@@ -110,7 +110,7 @@ def group_normalization(node: ir.Node, trace: Trace) -> None:
 
 
 def over_channels(node: ir.Node, trace: Trace) -> None:
-    """LRN, LpNormalization, MeanVarianceNormalization: a channel's output depends on its neighbours."""
+    """Pin the channels of LRN, LpNormalization, MeanVarianceNormalization: each output depends on other channels."""
     trace.pin_by(node, trace.tracked(node.inputs[0]), "mixed_channels", "normalises over the channels")
 
 

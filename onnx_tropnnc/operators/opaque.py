@@ -12,28 +12,28 @@ __all__ = ["RULES", "unknown"]
 
 
 def unknown(node: ir.Node, trace: Trace) -> None:
-    """Nothing is known of how channels go through it."""
+    """Pin the channels of an operator that the tool does not know."""
     domain = "" if node.domain in ("", "ai.onnx") else f" of the domain {node.domain}"
     _pin_all(node, "unknown_operator", f"is an operator{domain} that is not supported", trace)
 
 
 def quantization(node: ir.Node, trace: Trace) -> None:
-    """QLinearConv, MatMulInteger ...: layers of integers without floating-point weights between them."""
+    """Pin the channels of QLinearConv, MatMulInteger ...: layers that compute in integers."""
     _pin_all(node, "quantized", "is quantized; compress the float model before quantizing it", trace)
 
 
 def recurrent(node: ir.Node, trace: Trace) -> None:
-    """LSTM, GRU, RNN: gates and recurrence share the hidden size."""
+    """Pin the channels of LSTM, GRU, RNN: gates and recurrence share the hidden size."""
     _pin_all(node, "recurrent", "is recurrent: its gates and state share one size", trace)
 
 
 def control_flow(node: ir.Node, trace: Trace) -> None:
-    """If, Loop, Scan: what goes in and out stays; layers inside the bodies are compressed there."""
+    """Pin the channels that If, Loop and Scan take in and return; layers inside the bodies are compressed there."""
     _pin_all(node, "subgraph", "hands the channels to a subgraph", trace)
 
 
 def shape(node: ir.Node, trace: Trace) -> None:
-    """Shape: harmless where only other axes than the channels' are read off it."""
+    """Trace a Shape: channels stay unless only other axes than theirs are read from it."""
     for axis, channels in trace.tracked(node.inputs[0]).items():
         harmless = all(_reads_other(use.node, use.idx, axis, node, trace) for use in node.outputs[0].uses())
         if node.outputs[0].is_graph_output() or not harmless:
@@ -43,7 +43,7 @@ def shape(node: ir.Node, trace: Trace) -> None:
 
 
 def _reads_other(reader: ir.Node, slot: int, axis: int, node: ir.Node, trace: Trace) -> bool:
-    """Whether `reader` takes from the shape only entries other than `axis`."""
+    """Return whether `reader` takes from the shape only entries other than `axis`."""
     rank = trace.rank(node.inputs[0])
     start = node.attributes.get_int("start", 0)
     if rank is None or slot != 0:
@@ -75,7 +75,7 @@ def _pin_all(node: ir.Node, kind: ReasonKind, what: str, trace: Trace) -> None:
 
 
 def nothing(node: ir.Node, trace: Trace) -> None:
-    """Constant and its like: no channels in, none out."""
+    """Trace a Constant or the like, which reads and makes no channels."""
 
 
 RULES = (

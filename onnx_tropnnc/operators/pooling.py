@@ -10,7 +10,7 @@ __all__ = ["RULES"]
 
 
 def pool(node: ir.Node, trace: Trace) -> None:
-    """MaxPool, AveragePool, LpPool and the global ones: channels lie on axis 1."""
+    """Pass channels through MaxPool, AveragePool, LpPool and the global ones, on axis 1."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels = axes.pop(1, None)
     trace.pin_by(node, axes, "other_axis", "treats this axis as spatial")
@@ -24,13 +24,13 @@ def pool(node: ir.Node, trace: Trace) -> None:
 
 
 def _only_unpooled(indices: ir.Value) -> bool:
-    """Whether nothing but MaxUnpool reads the places of the maxima, which `max_unpool` follows."""
+    """Return whether nothing but MaxUnpool reads the places of the maxima, which `max_unpool` follows."""
     readers = ((use.node.op_type, use.idx) for use in indices.uses())
     return not indices.is_graph_output() and all(reader == ("MaxUnpool", 1) for reader in readers)
 
 
 def max_unpool(node: ir.Node, trace: Trace) -> None:
-    """MaxUnpool: values go back to where a MaxPool took its maxima from, channel by channel.
+    """Pass channels through MaxUnpool, which puts values back where a MaxPool found its maxima.
 
     An index counts the elements of all channels before its own. So the data and what the MaxPool read must keep the
     same channels; then the indices, which are computed anew, fit the data again.
@@ -57,7 +57,7 @@ def max_unpool(node: ir.Node, trace: Trace) -> None:
 
 
 def reduce(node: ir.Node, trace: Trace) -> None:
-    """ReduceMean, ReduceMax ...: over space only; over the channels themselves they stay as they are."""
+    """Trace ReduceMean, ReduceMax ...: over space channels pass; reduced channels stay."""
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes:
         return
@@ -82,7 +82,7 @@ def reduce(node: ir.Node, trace: Trace) -> None:
 
 
 def _axes(node: ir.Node, trace: Trace) -> tuple[int, ...] | None:
-    """The axes named by the attribute, or by the second input since opset 13 or 18; () where none are."""
+    """Return the axes named by the attribute, or by the second input since opset 13 or 18; () where none are."""
     if "axes" in node.attributes:
         return tuple(node.attributes.get_ints("axes", ()))
     if len(node.inputs) > 1 and node.inputs[1] is not None:

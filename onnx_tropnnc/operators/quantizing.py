@@ -13,7 +13,7 @@ __all__ = ["RULES"]
 
 
 def with_one_step(node: ir.Node, trace: Trace) -> None:
-    """QuantizeLinear, DequantizeLinear: of activations, with one scale for all channels."""
+    """Trace QuantizeLinear and DequantizeLinear of activations, with one scale for all channels."""
     axes, shape = trace.tracked(node.inputs[0]), trace.shape(node.inputs[1])
     if not axes:
         return

@@ -14,7 +14,7 @@ __all__ = ["RULES"]
 
 
 def concat(node: ir.Node, trace: Trace) -> None:
-    """Concat: along the channels their lists are joined; along another axis all inputs are tied."""
+    """Trace a Concat: along the channels their lists are joined; along another axis all inputs are tied."""
     rank = next((r for v in node.inputs if (r := trace.rank(v)) is not None), None)
     if rank is None:
         for value in node.inputs:
@@ -49,7 +49,7 @@ def _joined(node: ir.Node, axis: int, trace: Trace) -> ChannelIndices | None:
 
 
 def _beside(node: ir.Node, axis: int, trace: Trace) -> ChannelIndices | None:
-    """Joined along space: every input must have the same channels."""
+    """Return the channels of inputs that are joined along space, after tying them: all must keep the same ones."""
     found = [trace.tracked(v).get(axis) for v in node.inputs]
     known = [channels for channels in found if channels is not None]
     if len(known) < len(found):
@@ -115,7 +115,7 @@ def slice_(node: ir.Node, trace: Trace) -> None:
 
 
 def _cut_axes(node: ir.Node, rank: int | None, trace: Trace) -> list[int] | None:
-    """The axes cut, in the order of `starts`."""
+    """Return the axes cut, in the order of `starts`."""
     if rank is None:
         return None
     if "starts" in node.attributes:
@@ -129,7 +129,7 @@ def _cut_axes(node: ir.Node, rank: int | None, trace: Trace) -> list[int] | None
 
 
 def _run(node: ir.Node, index: int, channels: ChannelIndices, trace: Trace) -> ChannelIndices | None:
-    """The channels from start to end, both of them noted as counts; None where they are no run of known bounds."""
+    """Return the channels from start to end, and note both as counts; None where the bounds are not known."""
     by_attribute = "starts" in node.attributes
     steps = trace.integers(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else None
     if steps is not None and steps[index] != 1:

@@ -34,7 +34,7 @@ def expand(node: ir.Node, trace: Trace) -> None:
 
 
 def _is_written(node: ir.Node, from_end: int, channels: ChannelIndices, trace: Trace) -> bool:
-    """Whether the target's entry for the axis is missing, 1 or a number, which is counted then."""
+    """Return whether the target's entry for the axis is missing, 1 or a number, which is counted then."""
     length = (trace.shape(node.inputs[1]) or (None,))[0]
     if length is None:
         return False
@@ -47,7 +47,7 @@ def _is_written(node: ir.Node, from_end: int, channels: ChannelIndices, trace: T
 
 
 def tile(node: ir.Node, trace: Trace) -> None:
-    """Tile: repeats that are written down."""
+    """Trace a Tile whose repeats are constants."""
     axes, repeats = trace.tracked(node.inputs[0]), trace.integers(node.inputs[1])
     if repeats is None:
         trace.pin_by(node, axes, "shape_arithmetic", "repeats a number of times that is computed at run time")
@@ -56,7 +56,7 @@ def tile(node: ir.Node, trace: Trace) -> None:
 
 
 def depth_to_space(node: ir.Node, trace: Trace) -> None:
-    """DepthToSpace in both modes: depth first (DCR) or channels first (CRD)."""
+    """Trace DepthToSpace in both modes: depth first (DCR) or channels first (CRD)."""
     channels, block = _channels(node, trace), node.attributes.get_int("blocksize", 1)
     if channels is None or block < 1 or len(channels) % (block * block):
         trace.pin_by(
@@ -72,7 +72,7 @@ def depth_to_space(node: ir.Node, trace: Trace) -> None:
 
 
 def space_to_depth(node: ir.Node, trace: Trace) -> None:
-    """SpaceToDepth in both modes: depth first (DCR, the only one before opset 28) or channels first (CRD)."""
+    """Trace SpaceToDepth in both modes: depth first (DCR, the only one before opset 28) or channels first (CRD)."""
     channels, block = _channels(node, trace), node.attributes.get_int("blocksize", 1)
     if channels is None:
         return
@@ -82,7 +82,7 @@ def space_to_depth(node: ir.Node, trace: Trace) -> None:
 
 
 def _channels_first(node: ir.Node) -> bool:
-    """Whether the places of a block that belong to one channel stand next to each other on the deep side (CRD)."""
+    """Return whether the places of one channel's block are adjacent on the deep side (mode CRD)."""
     return node.attributes.get_string("mode", "DCR") == "CRD"
 
 

@@ -16,7 +16,7 @@ __all__ = ["joined_along", "split_axis", "whole_heads"]
 
 
 def whole_heads(channels: ChannelIndices, factors: tuple[int, ...], trace: Trace) -> tuple[int, ChannelIndices] | None:
-    """The axis of heads, the last but one, and one channel for each of them; None where there is one head only."""
+    """Return the axis of heads, the last but one, and one channel per head; None where there is one head only."""
     heads = len(factors) - 2
     if heads < 0 or factors[heads] == 1 or factors[-1] == 1:
         return None
@@ -24,7 +24,7 @@ def whole_heads(channels: ChannelIndices, factors: tuple[int, ...], trace: Trace
 
 
 def split_axis(channels: ChannelIndices, factors: tuple[int, ...], trace: Trace) -> tuple[int, ChannelIndices] | None:
-    """The axis among those of lengths `factors` that keeps the channels, and the channels along it.
+    """Return the axis among those of lengths `factors` that keeps the channels, and the channels along it.
 
     Channels that share a position of it are joined to one. None where the axis is not split: one factor is all of it.
     """
@@ -35,7 +35,7 @@ def split_axis(channels: ChannelIndices, factors: tuple[int, ...], trace: Trace)
 
 
 def joined_along(grid: ChannelIndices, axis: int, trace: Trace) -> ChannelIndices:
-    """The channels along one axis of a grid, after joining those at the same position of it to one."""
+    """Return the channels along one axis of a grid, after joining those at the same position of it to one."""
     lines = np.moveaxis(grid, axis, 0).reshape(grid.shape[axis], -1)
     trace.same.append((np.repeat(lines[:, 0], lines.shape[1] - 1), lines[:, 1:].reshape(-1)))
     return np.ascontiguousarray(lines[:, 0])

@@ -71,7 +71,7 @@ class Use:
 
     @property
     def value(self) -> ir.Value:
-        """The constant."""
+        """Return the constant."""
         value = self.node.inputs[self.slot]
         assert value is not None
         return value
@@ -157,46 +157,46 @@ class Trace:
     # -- what rules ask ------------------------------------------------------------------------------------------
 
     def tracked(self, value: ir.Value | None) -> Axes:
-        """The tracked axes of a tensor; empty where nothing is known of its channels."""
+        """Return the tracked axes of a tensor; empty where nothing is known of its channels."""
         return {} if value is None else self.axes.get(value, {})
 
     def shape(self, value: ir.Value | None) -> tuple[int | None, ...] | None:
-        """The tensor's dimensions, or None where not even its rank is known."""
+        """Return the tensor's dimensions, or None where not even its rank is known."""
         if value is None:
             return None
         constant = dims_of(value)
         return constant if constant is not None else self.shapes.get(name_of(value))
 
     def rank(self, value: ir.Value | None) -> int | None:
-        """The tensor's number of dimensions, or None."""
+        """Return the tensor's number of dimensions, or None."""
         shape = self.shape(value)
         return None if shape is None else len(shape)
 
     def integers(self, value: ir.Value | None) -> tuple[int, ...] | None:
-        """A small constant's entries, flat, or None where it is computed at run time."""
+        """Return a small constant's entries, flat, or None where it is computed at run time."""
         array = array_of(value)
         return None if array is None else tuple(int(i) for i in np.ravel(array))
 
     def is_constant(self, value: ir.Value | None) -> bool:
-        """Whether the tensor is an initializer or the output of a Constant node."""
+        """Return whether the tensor is an initializer or the output of a Constant node."""
         return constant_tensor(value) is not None
 
     def is_zero(self, value: ir.Value | None) -> bool:
-        """Whether the tensor is absent or a constant of zeros."""
+        """Return whether the tensor is absent or a constant of zeros."""
         if value is None:
             return True
         array = array_of(value)
         return array is not None and not np.any(array)
 
     def body_of(self, node: ir.Node) -> str | None:
-        """The If, Loop or Scan in whose body the node stands; None in the main graph."""
+        """Return the If, Loop or Scan in whose body the node stands; None in the main graph."""
         owner = self.owners.get(node.graph) if isinstance(node.graph, ir.Graph) else None
         return None if owner is None else label(owner)
 
     # -- what rules say ------------------------------------------------------------------------------------------
 
     def carry(self, value: ir.Value, axes: Axes) -> None:
-        """The tensor's channels stand on these axes."""
+        """Record that the tensor's channels are on these axes."""
         known = {axis: channels for axis, channels in axes.items() if channels.size}
         if known:
             self.axes[value] = known
@@ -216,7 +216,7 @@ class Trace:
             self.axes[value] = {axis: channels for axis, channels in axes.items() if axis not in misfits}
 
     def fresh(self, node: ir.Node, count: int) -> ChannelIndices:
-        """New channels, made together by `node`."""
+        """Return new channels, made together by `node`."""
         first = self.origins[-1].last if self.origins else 0
         self.origins.append(Origin(label(node), first, first + count))
         return np.arange(first, first + count)
@@ -224,7 +224,7 @@ class Trace:
     def use(
         self, kind: Kind, node: ir.Node, slot: int, axis: int, channels: ChannelIndices, scale: float = 1.0
     ) -> None:
-        """The constant at `slot` has these channels along `axis`; they are pinned where it has another number."""
+        """Record that the constant at `slot` has these channels along `axis`; pin them where it has another number."""
         dims = self.shape(node.inputs[slot])
         if dims is None or axis >= len(dims) or dims[axis] != len(channels):
             what = f"reads {len(channels)} channels with an input {slot} of shape {list(dims or ())}"
@@ -240,7 +240,7 @@ class Trace:
         channels: ChannelIndices,
         through: tuple[Reading, ...] = (),
     ) -> None:
-        """An integer of the node counts these channels; one that several readers share counts the same for all.
+        """Record that an integer of the node counts these channels; where readers share it, it counts the same for all.
 
         `through` is how a reader elsewhere in the graph comes by the integer.
         """
@@ -254,19 +254,19 @@ class Trace:
             self.shared.append((other, channels, Reason("shared_weight", text)))
 
     def tie(self, node: ir.Node, left: ChannelIndices, right: ChannelIndices) -> None:
-        """Both sides must keep the same channels from now on."""
+        """Record that both sides must keep the same channels."""
         self.ties.append(Tie(node, left, right))
         self.same.append((left, right))
 
     def pin_by(self, node: ir.Node, axes: Axes | Iterable[ChannelIndices], kind: ReasonKind, what: str) -> None:
-        """These channels must not change, because the node does `what`, a predicate: "reduces over the channels"."""
+        """Pin these channels, because the node does `what`, a predicate: "reduces over the channels"."""
         # Exporters' names need not tell the operator: /encoder/layer.0/norm.
         name = label(node)
         operator = "" if node.op_type in name else f" ({node.op_type})"
         self.pin(axes, Reason(kind, f"{name}{operator} {what}"))
 
     def pin(self, axes: Axes | Iterable[ChannelIndices], reason: Reason) -> None:
-        """These channels must not change."""
+        """Record that these channels must not change."""
         for channels in axes.values() if isinstance(axes, Mapping) else axes:
             self.pins.append(Pin(channels, reason))
 
@@ -277,5 +277,5 @@ class Trace:
 
 
 def shifted(axes: Axes, moved: Sequence[int]) -> dict[int, ChannelIndices]:
-    """The axes renumbered: axis moved[i] of the input becomes axis i of the output."""
+    """Return the axes renumbered: axis moved[i] of the input becomes axis i of the output."""
     return {new: axes[old] for new, old in enumerate(moved) if old in axes}

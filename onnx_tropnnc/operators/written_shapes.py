@@ -87,7 +87,7 @@ def _comparisons(where: ir.Node) -> list[Reading]:
 
 
 def _keeps_numbers(where: ir.Node, trace: Trace) -> bool:
-    """Whether a Where takes its third input wherever that is not -1, as PyTorch's expand writes it."""
+    """Return whether a Where takes its third input wherever that is not -1, as PyTorch's expand writes it."""
     condition = where.inputs[0].producer() if where.inputs[0] is not None else None
     others = [] if condition is None else [value for value in condition.inputs if value is not where.inputs[2]]
     maker = others[0].producer() if others and others[0] is not None else None

@@ -18,7 +18,7 @@ Facts = Mapping[str, Any]
 
 
 def page(facts: Facts, *, warnings: Sequence[str] = ()) -> str:
-    """The page, from what Report.to_dict() gives; `warnings` are those of its notes that stand out.
+    """Return the page, from what Report.to_dict() gives; `warnings` are those of its notes that stand out.
 
     Raises:
         OptionError: jinja2 or matplotlib is not installed.

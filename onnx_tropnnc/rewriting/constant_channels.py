@@ -79,7 +79,7 @@ def _weighted(group: ChannelGroup, places: Sequence[Place]) -> NDArray[np.bool_]
 
 
 def _solvable(group: ChannelGroup) -> bool:
-    """Whether every consumer is a dense layer whose bias can be written."""
+    """Return whether every consumer is a dense layer whose bias can be written."""
     nodes = [place.use.node for place in group.of_kind("consumer")]
     return all(solving_refusal(node) is None and LinearLayer(node).groups == 1 for node in nodes)
 
@@ -99,7 +99,7 @@ class _Reader:
 
     @property
     def tensor(self) -> tuple[str, int]:
-        """The name of the tensor that the layer reads, and the axis of the channels there."""
+        """Return the name of the tensor that the layer reads, and the axis of the channels there."""
         return name_of(self.layer.data), self.layer.channel_axis
 
     def foldable(self, count: int, values: Values) -> NDArray[np.bool_]:
@@ -125,7 +125,7 @@ class _Reader:
 
 
 def _pads(node: ir.Node) -> bool:
-    """Whether fewer taps may reach the border of the output than its middle, as always with a ConvTranspose."""
+    """Return whether fewer taps may reach the border of the output than its middle, as always with a ConvTranspose."""
     if node.op_type == "ConvTranspose":
         return True
     automatic = node.attributes.get_string("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")

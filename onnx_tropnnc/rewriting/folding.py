@@ -75,7 +75,7 @@ class _Layer:
 
     @property
     def axis(self) -> int:
-        """The weight's axis of output channels."""
+        """Return the weight's axis of output channels."""
         return made_axis(self.weighted)
 
 
@@ -182,7 +182,7 @@ def _bias_refusal(layer: _Layer, channels: int, rank: int) -> str | None:
 
 
 def _per_channel(dims: tuple[int, ...], channels: int, node: ir.Node, rank: int) -> bool:
-    """Whether a bias is one number for all channels, or one for each along axis 1 of the output."""
+    """Return whether a bias is one number for all channels, or one for each along axis 1 of the output."""
     if is_convolution(node):
         return dims == (channels,)
     own = 1 - (rank - len(dims))  # where axis 1 of the output lies in the bias, as broadcasting aligns the last axes
@@ -203,7 +203,7 @@ def _inner_bias(layer: _Layer) -> ir.Value | None:
 
 
 def _overflows(array: NDArray[np.float64], stored: ir.Value | None) -> bool:
-    """Whether some of the numbers are not finite in the type that `stored` has."""
+    """Return whether some of the numbers are not finite in the type that `stored` has."""
     with np.errstate(over="ignore", invalid="ignore"):
         return not np.isfinite(array.astype(_dtype(stored)).astype(np.float64)).all()
 

@@ -69,16 +69,16 @@ class Visit:
 
     @property
     def batches(self) -> int:
-        """How many there are, or more where runs cannot be joined."""
+        """Return how many there are, or more where runs cannot be joined."""
         return -(-self.runs // self.join)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches in order; what the next steps need is computed on the way."""
+        """Yield the batches in order; what the next steps need is computed on the way."""
         for _, tensors in joined_runs(self._tensors(), self.join):
             yield {key: {name: array for (own, name), array in tensors.items() if own == key} for key in self.streams}
 
     def _tensors(self) -> Iterator[dict[tuple[str, str], NDArray[Any]]]:
-        """What each run makes, by model and name."""
+        """Yield what each run makes, by model and name."""
         while self._seen < self.runs:
             self._seen += 1
             yield {
@@ -153,7 +153,7 @@ class LockStep:
 
     @cached_property
     def _bytes_per_sample(self) -> tuple[int, int]:
-        """What one sample takes in the largest frontier of all models, and in the largest run between two stops."""
+        """Return the bytes of one sample in the largest frontier of all models and in the largest run between stops."""
         inputs = self.samples.run_shapes
         held, run = (np.zeros(len(self.stops), np.int64) for _ in range(2))
         for key, model in self.models.items():
@@ -167,7 +167,7 @@ class LockStep:
 
     @cached_property
     def _least(self) -> int:
-        """The least number of samples that one run takes."""
+        """Return the least number of samples that one run takes."""
         least = run_size(self.samples.inputs) or 1
         if self.samples.count < least:
             raise SampleError(f"{self.samples.source}: {self.samples.count} samples, but a run takes {least}")
@@ -189,7 +189,7 @@ class _Step:
 
 
 def _plan(model: Model, wanted: Sequence[Sequence[str]], fed: set[str]) -> tuple[_Step, ...]:
-    """Which nodes to run up to each stop, and which tensors to keep."""
+    """Return which nodes to run up to each stop, and which tensors to keep."""
     makers = {name_of(value): node for node in model.graph for value in node.outputs}
     order = {node: i for i, node in enumerate(model.graph)}
     done: set[ir.Node] = set()
@@ -204,7 +204,7 @@ def _plan(model: Model, wanted: Sequence[Sequence[str]], fed: set[str]) -> tuple
 
 
 def _ancestors(ends: Sequence[ir.Node], fed: set[str], done: set[ir.Node]) -> set[ir.Node]:
-    """The nodes that must run for `ends`, those already done left out."""
+    """Return the nodes that must run for `ends`, those already done left out."""
     found: set[ir.Node] = set()
     waiting = list(ends)
     while waiting:
@@ -222,7 +222,7 @@ def _ancestors(ends: Sequence[ir.Node], fed: set[str], done: set[ir.Node]) -> se
 def _with_frontiers(
     nodes: Sequence[tuple[ir.Node, ...]], wanted: Sequence[Sequence[str]], fed: set[str]
 ) -> tuple[_Step, ...]:
-    """From the last step to the first: what is needed later, and so kept."""
+    """Return the steps with the tensors that later steps need, found from the last step to the first."""
     steps: list[_Step] = []
     later: set[str] = set()
     for names, asked in zip(reversed(nodes), reversed(wanted), strict=True):
@@ -259,5 +259,5 @@ class _Stream:
         return dict(zip(self.runner.outputs, self.runner.run(feed), strict=True))
 
     def close(self) -> None:
-        """The step is over: its session goes."""
+        """Release the step's session."""
         self.runner = None

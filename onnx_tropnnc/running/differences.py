@@ -107,7 +107,7 @@ class Tally:
             self.right[1] += int((whole & (guess_after == labels)).sum())
 
     def difference(self, name: str) -> OutputDifference:
-        """The sums as the figures that they stand for."""
+        """Return the sums as the figures that they stand for."""
         relative = _ratio(math.sqrt(self.square_difference), math.sqrt(self.square_before))
         norms = math.sqrt(self.square_before) * math.sqrt(self.square_after)
         cosine = max(-1.0, min(1.0, self.product / norms)) if norms else float(self.square_before == self.square_after)
@@ -134,7 +134,7 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _rows_of_scores(values: NDArray[Any]) -> NDArray[Any] | None:
-    """(N, C) where the output is a row of scores for each sample."""
+    """Return the output as scores, shape (N, C), where it is a row of scores for each sample; else None."""
     tail_is_flat = values.ndim == 2 or (values.ndim == 4 and values.shape[2:] == (1, 1))
     if not tail_is_flat or values.shape[1] < 2 or values.dtype.kind in "iub":
         return None

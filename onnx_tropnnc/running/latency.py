@@ -68,7 +68,7 @@ def measure_latency(
 
 
 def _measure(before: Runner, after: Runner, samples: Samples, threads: int, seconds: float) -> Latency:
-    """Time one run of each in turn, now one first and now the other: what else the machine does slows both alike."""
+    """Measure one run of each in turn, now one first and now the other: other work then slows both alike."""
     feed = samples.first_feed(1)
     times: tuple[list[float], list[float]] = ([], [])
     pairs = list(zip((before, after), times, strict=True))

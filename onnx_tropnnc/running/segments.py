@@ -44,7 +44,7 @@ def load_segment(
 def segment(
     model: Model, nodes: Sequence[ir.Node], inputs: Mapping[str, NDArray[np.generic]], outputs: Iterable[str]
 ) -> onnx.ModelProto:
-    """The nodes, in their order, as a model from `inputs` (arrays like those to come) to `outputs`."""
+    """Return the nodes, in their order, as a model from `inputs` (arrays like those to come) to `outputs`."""
     constants = dict.fromkeys(v for node in nodes for v in values_read(node) if constant_tensor(v) is not None)
     makers = dict.fromkeys(maker for value in constants if (maker := value.producer()) is not None)
     graph = onnx.GraphProto(name="segment")

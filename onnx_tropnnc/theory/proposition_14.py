@@ -80,17 +80,17 @@ class _Incoming:
 
     @property
     def norms(self) -> Floats:
-        """(|I_k|,) |a_i|."""
+        """Return |a_i|, shape (|I_k|,)."""
         return np.sqrt(np.diagonal(self.gram))
 
     @property
     def dots(self) -> Floats:
-        """(|I_k|,) <a_i, a~_k>."""
+        """Return <a_i, a~_k>, shape (|I_k|,)."""
         return np.asarray(self.gram @ self.alpha)
 
     @property
     def refusal(self) -> str | None:
-        """Why the proof does not cover this cluster's coefficients, or None if it does."""
+        """Return why the proof does not cover this cluster's coefficients, or None if it does."""
         square = max(float(self.dots @ self.alpha), 0.0)
         rounding = ROUNDING * self.norms * sqrt(square)
         if (np.abs(self.gamma * square - self.dots) > rounding).any():
