@@ -10,19 +10,19 @@ __all__ = ["page"]
 
 HEAD = """# Operators
 
-What channels go through, and what they stop at: made from the rules in `onnx_tropnnc/operators/` by
-`docs/write_operators.py`. An operator that is not here stops them: layers that make channels for it keep them all, and
-`--inspect` says so.
+This page lists the operators that channels are followed through, and what each does to them. Where channels reach an
+operator that is not listed, they stay: the layers that make them keep all of them, and `--inspect` gives the reason.
+`docs/write_operators.py` writes this page from the rules in `onnx_tropnnc/operators/`.
 """
 
 
 def page() -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     return "\n".join([HEAD, *(_family(module) for module in FAMILIES)])
 
 
 def _family(module: ModuleType) -> str:
-    """A heading, and a line for each rule with the operators that follow it."""
+    """Return a heading, and a line for each rule with the operators that it is for."""
     lines = (module.__doc__ or "").splitlines()
     followers = defaultdict(list)
     for operator, rule in module.RULES.items():
