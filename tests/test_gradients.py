@@ -376,7 +376,10 @@ def test_reductions(case: str) -> None:
 
 def test_batch_normalization() -> None:
     weights = random_weights(s=(4,), b=(4,), m=(4,), v=(4,))
-    assert_gradients(graph("y = BatchNormalization(x, s, b, m, v)", weights, **PICTURE), ["x", "s", "b"])
+    model = graph("y = BatchNormalization(x, s, b, m, v)", weights, **PICTURE)
+    assert_gradients(model, ["x", "s", "b"])
+    found = gradient_graph(load(model), ["y"], ["s", "m", "v"], {"x": (5, 4, 9, 8)})
+    assert set(found.gradients) == {"s"}  # mean and variance stay, and do not end the others' gradients
 
 
 NORMALIZATIONS = {
@@ -412,6 +415,7 @@ LAYOUTS = {
     "slice": f"{ints(b=[1, -6], e=[9, -1], a=[2, 3])} y = Slice(x, b, e, a)",
     "slice with steps": f"{ints(b=[1, -1], e=[9, -20], a=[2, 3], s=[3, -2])} y = Slice(x, b, e, a, s)",
     "slice backwards": f"{ints(b=[-1], e=[-9223372036854775807], a=[3], s=[-1])} y = Slice(x, b, e, a, s)",
+    "slice nothing": f"{ints(b=[3], e=[3], a=[2])} e2 = Slice(x, b, e, a) y = Concat <axis = 2> (e2, x)",
     "pad": f"{ints(p=[0, 1, 0, 2, 0, 3, 1, 0])} y = Pad(x, p)",
     "pad by reflection": f'{ints(p=[0, 0, 1, 2, 0, 0, 3, 0])} y = Pad <mode = "reflect"> (x, p)',
     "pad by the edge": f'{ints(p=[0, 0, 1, 2, 0, 0, 3, 0])} y = Pad <mode = "edge"> (x, p)',
@@ -496,6 +500,17 @@ def test_a_model_of_an_old_opset_is_converted_first() -> None:
     raised = raised_opset(load(model))
     assert raised.opset == 13
     assert set(gradient_graph(raised, ["y"], ["x"], {"x": (2, 4)}).gradients) == {"x"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"{ints(b=[5], e=[99990], a=[1], s=[7])} y = Slice(x, b, e, a, s)", f"{ints(p=[0, 9, 0, 9])} y = Pad(x, p)"],
+)
+def test_long_axes_need_no_large_constants(text: str) -> None:
+    model = graph(text, inputs="float[2, 100000] x", outputs="float[2, M] y")
+    found = gradient_graph(load(model), ["y"], ["x"], {"x": (2, 100000)})
+    assert set(found.gradients) == {"x"}
+    assert found.proto.ByteSize() < 10**5
 
 
 def test_the_model_is_not_changed() -> None:

@@ -60,14 +60,28 @@ def _slice(step: Step) -> Gradients | Refused:
         for axis, start, end, stride in zip(axes, starts, ends, strides, strict=False)
     }
     gradient, current = step.gradient, list(step.shape(step.output))
+    before = [0] * len(shape)
     for axis, places in ranges.items():
-        if places.step != 1:
-            gradient = step.tape.mapped_along(gradient, current, axis, _selection(places, shape[axis]))
-            current[axis] = shape[axis]
-    plain = {axis: places for axis, places in ranges.items() if places.step == 1}
-    before = [plain[axis].start if axis in plain else 0 for axis in range(len(shape))]
+        if len(places) and places.step < 0:
+            gradient = step.tape.slice(gradient, [-1], [-(2**31)], [axis], [-1])
+            places = places[::-1]
+        if places.step > 1:
+            gradient = _dilated(step, gradient, current, axis, places.step)
+            current[axis] *= places.step
+        before[axis] = places.start
+    # Dilation also puts zeros behind the last value, which may have to go again: a negative width cuts.
     after = [size - begin - now for size, begin, now in zip(shape, before, current, strict=True)]
     return {0: step.tape.pad(gradient, before, after)}
+
+
+def _dilated(step: Step, value: ir.Value, shape: Sequence[int], axis: int, by: int) -> ir.Value:
+    """Return the value, of this shape, with by - 1 zeros behind each of its slices along the axis."""
+    tape = step.tape
+    split = tape.reshape(value, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
+    none, behind = [0] * (len(shape) + 1), [0] * (len(shape) + 1)
+    behind[axis + 1] = by - 1
+    joined = (*shape[:axis], shape[axis] * by, *shape[axis + 1 :])
+    return tape.reshape(tape.pad(split, none, behind), joined)
 
 
 def _end(end: int, stride: int) -> int | None:
@@ -96,6 +110,8 @@ def _pad(step: Step) -> Gradients | Refused:
     gradient, current = step.gradient, list(step.shape(step.output))
     for axis, widths in enumerate(zip(before, after, strict=True)):
         if any(widths):
+            if shape[axis] * current[axis] > LARGEST_MATRIX:
+                return Refused("it pads an axis that is too long with copies")
             places = np.pad(np.arange(shape[axis]), widths, mode=mode)  # type: ignore[call-overload]
             gradient = step.tape.mapped_along(gradient, current, axis, _selection(places, shape[axis]))
             current[axis] = shape[axis]

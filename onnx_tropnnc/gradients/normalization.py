@@ -18,10 +18,9 @@ __all__ = ["CONTRIB_RULES", "RULES"]
 def _batch_normalization(step: Step) -> Gradients | Refused:
     if step.node.attributes.get_int("training_mode", 0):
         return Refused("it is in training mode")
-    if step.wanted & {3, 4}:
-        return Refused("its mean or variance would change")
     tape, shape = step.tape, step.shape(step.input(0))
     column = (-1, *[1] * (len(shape) - 2))
+    # Mean and variance are what training measured: they get no gradient, and stay.
     epsilon = step.node.attributes.get_float("epsilon", 1e-5)
     root = tape.op("Sqrt", tape.op("Add", step.input(4), tape.number(epsilon)))
     others, found = [0, *range(2, len(shape))], {}
