@@ -242,6 +242,9 @@ def _settled(options: Options, samples: SampleSets, groups: Sequence[ChannelGrou
         options = replace(options, method="auto") if options.selects else options
         text = "no samples could be made up, so channels were merged by their weights and no layer was solved"
         notes.append(Note(f"{text}: {samples.refusal}", "warning"))
+    if samples.solving is not None and not options.verify:
+        # verification would tell how the samples were made
+        notes.extend(Note(text) for text in samples.solving.notes)
     if options.measures_rounding:
         options = with_measured_rounding(options)
         notes.append(Note(f"channel counts are rounded up to {options.rounding}"))

@@ -274,5 +274,5 @@ def test_weights_that_no_distance_can_be_computed_of_are_refused(value: float, n
             InputModelError, match="channels cannot be compared: their weights hold NaN, infinite values"
         ):
             merge(vectors, extent, METHODS[name](), seed=0, xp=xp)
-    with pytest.raises(InputModelError, match="--exclude"):
+    with pytest.raises(InputModelError, match="keep these layers with exclude="):
         threshold_heights(vectors, METHODS[name](), xp=xp)

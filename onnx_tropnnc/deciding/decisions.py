@@ -250,7 +250,11 @@ class Decider:
 
     def _clustering_path(self, groups: Sequence[ChannelGroup], options: Options, measure: Measure) -> Path:
         """Return the path of merges by height, or by score for methods that rank channels."""
-        units = [Unit(group, channels) for group in groups for channels in _blocks(group)]
+        units = [
+            Unit(group, np.flatnonzero(group.blocks == number))
+            for group in groups
+            for number in range(int(group.blocks.max(initial=-1)) + 1)
+        ]
         costs = Costs(self.model, self.shapes, units, measure)
         method, multiples = options.merging_method, [options.rounding.multiple(unit.group) for unit in units]
         if isinstance(method, L1 | Random):
@@ -266,8 +270,3 @@ class Decider:
     def _vectors(self, units: Sequence[Unit]) -> Iterator[ChannelVectors]:
         workspace = Workspace(self.model)
         return (workspace.vectors(unit.group, unit.order) for unit in units)
-
-
-def _blocks(group: ChannelGroup) -> list[NDArray[np.int64]]:
-    """Return the channels of each block."""
-    return [np.flatnonzero(group.blocks == number) for number in range(int(group.blocks.max(initial=-1)) + 1)]

@@ -69,7 +69,8 @@ def rank_channels(covariances: Sequence[Array], grams: Sequence[Array], always: 
         picked: list[int] = []
         while len(picked) < min(PANEL, len(channels)):
             gains = np.sum([panel.gains() for panel in panels], axis=0)
-            place = _best(gains, first[channels])
+            allowed = np.where(first[channels], gains, -np.inf) if first[channels].any() else gains
+            place = int(np.argmax(allowed))
             for panel in panels:
                 panel.pick(place, len(picked))
             picked.append(place)
@@ -80,12 +81,6 @@ def rank_channels(covariances: Sequence[Array], grams: Sequence[Array], always: 
         panels = [panel.next(left) for panel in panels]
         channels = channels[left]
     return Ranking(np.asarray(order, np.int64), np.asarray(losses))
-
-
-def _best(gains: NDArray[np.float64], first: NDArray[np.bool_]) -> int:
-    """Return the place of the largest gain, among the `first` channels while there are any; picked ones have -inf."""
-    allowed = np.where(first, gains, -np.inf) if first.any() else gains
-    return int(np.argmax(allowed))
 
 
 def with_ridge(covariance: Array, share: float = RIDGE) -> Array:

@@ -46,8 +46,10 @@ MARGIN = 0.18
 # Half of a stroke's width as a share of the shorter side: 1.6 to 3.6 pixels in 28, as pens draw in MNIST.
 WIDTHS = (0.028, 0.065)
 
-# Points along a curve: in 28 pixels they lie closer together than a stroke is wide, so that it has no gaps.
-POINTS = 40
+# Weights of four control points at 40 points along a cubic Bezier curve: in 28 pixels these points lie closer together
+# than a stroke is wide, so that it has no gaps.
+_ALONG = np.linspace(0, 1, 40)[:, None]
+_BEZIER = np.hstack([(1 - _ALONG) ** 3, 3 * (1 - _ALONG) ** 2 * _ALONG, 3 * (1 - _ALONG) * _ALONG**2, _ALONG**3])
 
 
 def synthetic_images(count: int, shape: tuple[int, int, int], seed: int, *, drawn: bool = False) -> Floats:
@@ -204,12 +206,3 @@ def drawing(rng: np.random.Generator, height: int, width: int) -> Floats:
     reach = np.float32(rng.uniform(*WIDTHS) * min(height, width))
     inked: Floats = np.clip(reach + np.float32(0.5) - np.sqrt(squared), 0.0, 1.0)
     return inked
-
-
-def _bezier() -> NDArray[np.float64]:
-    """Return (POINTS, 4) weights of the four control points at each point along a cubic Bezier curve."""
-    t = np.linspace(0, 1, POINTS)[:, None]
-    return np.hstack([(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3])
-
-
-_BEZIER = _bezier()

@@ -35,7 +35,8 @@ def load_samples(
 ) -> Samples:
     """Return the samples at `path` for a model with these inputs: at most `limit`, evenly spaced."""
     with opened(path, specs) as store:
-        pictures = _holds_pictures(store, specs)
+        # an array of the input's own name is meant for it, whatever else the file holds
+        pictures = len(specs) == 1 and "images" in store.names and specs[0].name not in store.names
         names = {s.name: "images" if pictures else _array_name(store, s) for s in specs}
         found = {name: _read(store, name) for name in names.values()}
         labels = None if any(s.name == "labels" for s in specs) else _labels(store)
@@ -58,11 +59,6 @@ def _evenly_spaced(count: int, limit: int | None, run: int) -> NDArray[np.int64]
     size = count if limit is None else min(count, max(limit, run))
     size -= size % run
     return np.arange(size) * count // max(size, 1)
-
-
-def _holds_pictures(store: Store, specs: Sequence[InputSpec]) -> bool:
-    """Return whether `images` is to be read for the only input, because no array has the input's name."""
-    return len(specs) == 1 and "images" in store.names and specs[0].name not in store.names
 
 
 def _array_name(store: Store, spec: InputSpec) -> str:

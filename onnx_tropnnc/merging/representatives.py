@@ -36,7 +36,7 @@ from onnx_tropnnc.merging.duplicates import contract, contract_duplicates
 from onnx_tropnnc.merging.features import feature_blocks
 from onnx_tropnnc.merging.generators import generator_heights, merge_generators
 from onnx_tropnnc.merging.gram import Gram, check_finite, gram_matrix, row_norms
-from onnx_tropnnc.merging.iterative import Coefficients, alternate, alternate_sign_fixed, summing_to_one
+from onnx_tropnnc.merging.iterative import alternate, alternate_sign_fixed, summing_to_one
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 
 __all__ = [
@@ -111,17 +111,13 @@ class Iterative:
         gram = _clustering_gram(vectors, incoming, outgoing, xp) if self.features == "weights" else None
         blocks = feature_blocks(vectors, self.features)
         labels = cluster(blocks, extent, seed=seed, xp=xp, starts=self.starts, clustering=self.clustering, gram=gram)
-        found = self._coefficients(labels, vectors, incoming, outgoing)
+        if self.sign_fixed:
+            found = alternate_sign_fixed(labels, incoming, vectors.columns, iterations=self.iterations)
+        else:
+            found = alternate(labels, incoming, outgoing, iterations=self.iterations)
         if not vectors.homogeneous:
             found = summing_to_one(found, labels)
         return MergeMap(labels, found.alpha, found.gamma, self.sign_fixed)
-
-    def _coefficients(
-        self, labels: NDArray[np.int64], vectors: ChannelVectors, incoming: Gram, outgoing: Gram
-    ) -> Coefficients:
-        if self.sign_fixed:
-            return alternate_sign_fixed(labels, incoming, vectors.columns, iterations=self.iterations)
-        return alternate(labels, incoming, outgoing, iterations=self.iterations)
 
 
 def _clustering_gram(vectors: ChannelVectors, incoming: Gram, outgoing: Gram, xp: Namespace) -> Gram:
