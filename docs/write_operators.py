@@ -13,6 +13,8 @@ HEAD = """# Operators
 This page lists the operators that channels are followed through, and what each does to them. Where channels reach an
 operator that is not listed, they stay: the layers that make them keep all of them, and `--inspect` gives the reason.
 `docs/write_operators.py` writes this page from the rules in `onnx_tropnnc/operators/`.
+
+Channels that are *pinned* stay as they are. Channels that are *tied* stay or go together with those of another tensor.
 """
 
 

@@ -231,3 +231,22 @@ def test_stacked_matrices_of_two_activations_are_tied() -> None:
     model = graph("a = Conv(x, w) b = Conv(x, v) d = MatMul(a, b) y = Conv(d, u)", weights, **io)
     assert groups_of(model)["Conv_0"].ties == ("MatMul_2",)
     assert_halves(model, {"Conv_0": 6})
+
+
+LEFT = "a = MatMul(w, x) b = Add(a, k) c = Relu(b) y = MatMul(u, c)"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("4, N", "3, N"), ("4, 5", "3, 5"), ("4, 1", "3, 1"), ("N, 4, 5", "N, 3, 5"), ("2, 4, T", "2, 3, T")],
+)
+@pytest.mark.parametrize("ratio", [0.3, 0.5])
+def test_weights_on_the_left_are_compressed(before: str, after: str, ratio: float) -> None:
+    """Where data has no batch in front, its first axis is that of the features."""
+    found = random_weights(w=(3, 4), k=(3, 1), u=(3, 6))
+    weights = {"w": twice(found["w"]), "k": twice(found["k"]), "u": found["u"]}
+    model = graph(LEFT, weights, inputs=f"float[{before}] x", outputs=f"float[{after}] y")
+    result, report = onnx_tropnnc.compress(model, ratio=ratio)
+    assert report.passed
+    assert dims(result)["w"] == (3, 4)
+    assert_same_outputs(model, result)

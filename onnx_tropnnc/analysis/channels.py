@@ -1,11 +1,12 @@
-"""The channel groups of a graph: analysis only, nothing is changed.
+"""Find the channel groups of a graph. Nothing is changed.
 
-The graph is walked once, operator by operator (operators/), bodies of If, Loop and Scan behind the nodes that hold
-them, every tensor axis carrying one atom a position. Atoms
-that must stay together (both sides of a residual Add, two readers of one weight) are joined; what is then connected
-through being made together is one group. Within a group, channels that stand in the same places, as often, and go
-through the same operators form a block: only they may be merged with each other, so that one merge map serves every
-axis of the group.
+The graph is walked once, operator by operator (see operators/), with the bodies of If, Loop and Scan behind the nodes
+that hold them. The walk records which channel stands at which position of which axis. Channels that must stay together,
+as both sides of a residual Add or two readers of one weight, are one channel then. Channels that one layer makes are
+one group, and so are groups that share a channel.
+
+Within a group, channels that stand in the same places, equally often, and go through the same operators are a block.
+Only channels of a block may be merged with each other, so that one merge map serves every axis of the group.
 """
 
 import itertools
@@ -43,16 +44,16 @@ _MISSING: Mapping[Kind, Reason] = {
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A weight of the group: `members` says which of its channels stands at each position along the weight's axis."""
+    """A constant of the group, and which of the group's channels stands at each position along the constant's axis."""
 
     use: Use
     members: ChannelIndices
-    """The channel's number within the group, or -1 for a channel of another group."""
+    """For each position the channel's number within the group, or -1 for a channel of another group."""
 
 
 @dataclass(frozen=True, eq=False)
 class CountPlace:
-    """An integer that counts channels of the group; `members` as in Place."""
+    """An integer that counts channels of the group; `members` is as in Place."""
 
     count: Count
     members: ChannelIndices
@@ -102,15 +103,15 @@ class ChannelGroup:
     body: str | None = None
 
     def of_kind(self, *kinds: Kind) -> tuple[Place, ...]:
-        """Return the places of producers, biases, consumers or carriers."""
+        """The places of producers, biases, consumers or carriers."""
         return tuple(place for place in self.places if place.use.kind in kinds)
 
     def nodes(self, *kinds: Kind) -> tuple[str, ...]:
-        """Return the names of the nodes that hold such places, each once."""
+        """The names of the nodes that hold such places, each once."""
         return tuple(dict.fromkeys(label(place.use.node) for place in self.of_kind(*kinds)))
 
     def alike(self, place: Place) -> int:
-        """Return how many places read the same constant with the same channels, which one merged constant serves."""
+        """How many places read the same constant with the same channels: those that one merged constant serves."""
         use = place.use
         return sum(
             other.use.value is use.value
@@ -121,17 +122,17 @@ class ChannelGroup:
 
     @property
     def homogeneous(self) -> bool:
-        """Return whether a channel may be rescaled: every carrier is positively homogeneous."""
+        """Return whether a channel may be rescaled: all that it goes through is positively homogeneous."""
         return self.passage.homogeneous
 
     @cached_property
     def pinned(self) -> Reason | None:
-        """Return why nothing of the group may change, or None where something may."""
+        """Why nothing of the group may change, or None where something may."""
         return None if (self.blocks >= 0).any() else joined(self.reasons)
 
 
 def find_channel_groups(model: Model, shapes: Shapes) -> tuple[ChannelGroup, ...]:
-    """Return every group that has a producer, in topological order of the first one.
+    """Return every group that a layer with weights makes, in topological order of its first layer.
 
     Args:
         model: the model; it is not changed.
@@ -145,10 +146,12 @@ def find_channel_groups(model: Model, shapes: Shapes) -> tuple[ChannelGroup, ...
 
 
 def _walk(model: Model, shapes: Shapes) -> Trace:
+    """Return the record of all nodes' rules, with channels pinned that leave the graph in which they are made."""
     trace = Trace(model, shapes)
     leaving = {value: node for body, node in trace.owners.items() for value in body.outputs}
     for node in model.graph.all_nodes():
         apply_rule(node, trace)
+        # Equal channels stay equal only behind the same functions; which operators move them does not matter.
         if node.op_type not in MOVERS:
             trace.computed.extend(channels for value in node.inputs for channels in trace.tracked(value).values())
         for value in node.outputs:
@@ -156,6 +159,7 @@ def _walk(model: Model, shapes: Shapes) -> Trace:
             if value.is_graph_output():
                 whose = f"leaves the body of {label(leaving[value])}" if value in leaving else "is a model output"
                 trace.pin(axes, Reason("model_output", f"its output {name_of(value)} {whose}"))
+            # A body may run never or many times, and is not walked with the channels of the graph around it.
             captors = {label(use.node) for use in value.uses() if use.node.graph is not node.graph}
             if captors:
                 text = f"{name_of(value)} is read inside a subgraph, by {', '.join(sorted(captors))}"
@@ -164,21 +168,26 @@ def _walk(model: Model, shapes: Shapes) -> Trace:
 
 
 class _Resolution:
-    """From the trace's atoms to groups: `component` joins atoms that are one channel, `group` joins channels."""
+    """The way from the numbers in the trace to groups.
+
+    `component` says which numbers are one channel, `group` which channels are one group, and `local` which number a
+    channel has within its group.
+    """
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        atoms = trace.origins[-1].last
-        self.component = _components(atoms, trace.same)
+        numbers = trace.origins[-1].last
+        self.component = _components(numbers, trace.same)
         for left, right, reason in trace.shared:
             if not np.array_equal(self.component[left], self.component[right]):
                 trace.pin([left, right], reason)
         self.count = int(self.component.max()) + 1
         origin = np.repeat(np.arange(len(trace.origins)), [o.last - o.first for o in trace.origins])
-        joined = _components(self.count + len(trace.origins), [(self.component, origin + self.count)])
-        self.group = joined[: self.count]
-        self.first = np.full(self.count, atoms)
-        np.minimum.at(self.first, self.component, np.arange(atoms))
+        # Each layer is a node of this graph, too: channels are connected through the layer that makes them.
+        together = _components(self.count + len(trace.origins), [(self.component, origin + self.count)])
+        self.group = together[: self.count]
+        self.first = np.full(self.count, numbers)
+        np.minimum.at(self.first, self.component, np.arange(numbers))
         self.local = np.zeros(self.count, np.int64)
         self.names: set[str] = set()
         self.members: dict[int, ChannelIndices] = {}
@@ -188,7 +197,7 @@ class _Resolution:
             self.local[channels] = np.arange(len(channels))
 
     def groups(self) -> Iterator[ChannelGroup]:
-        """Yield the groups that have a producer, by their first atom."""
+        """Yield the groups that a layer with weights makes, in the order in which their first channel is made."""
         places = self._split((use.channels, use) for use in self.trace.uses)
         counts = self._split((count.channels, count) for count in self.trace.counts)
         ties = self._split((tie.left, tie) for tie in self.trace.ties)
@@ -211,7 +220,7 @@ class _Resolution:
                 yield self._group(number, found, counted, reasons, tied, passage, through)
 
     def _touched(self, labelled: Iterable[ChannelIndices]) -> set[int]:
-        """Return the groups that any of the channels belong to."""
+        """Return the numbers of the groups that any of the channels belong to."""
         return set(self._split((channels, None) for channels in labelled))
 
     def _split(self, labelled: Iterable[tuple[ChannelIndices, T]]) -> dict[int, list[tuple[ChannelIndices, T]]]:
@@ -252,7 +261,7 @@ class _Resolution:
         return ChannelGroup(self._name(first), size, places, counts, names, passage, blocks, tuple(found), gates, body)
 
     def _name(self, first: ir.Node) -> str:
-        """Return the maker's label; of several groups whose makers share one, the others' outputs tell them apart."""
+        """Return the label of the node that makes the group first, with its output where two groups share the label."""
         name = label(first)
         if name in self.names:
             name = f"{name} ({name_of(first.outputs[0])})"
@@ -274,24 +283,25 @@ def _components(count: int, pairs: Iterable[tuple[ChannelIndices, ChannelIndices
 
 
 def _runs(numbers: ChannelIndices, things: ChannelIndices) -> Iterator[tuple[int, ChannelIndices]]:
-    """Yield the things of each number, where equal numbers stand together."""
+    """Yield each number with its things, where equal numbers follow each other."""
     bounds = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1, append=numbers[-1] + 1))
     for start, stop in itertools.pairwise(bounds.tolist()):
         yield int(numbers[start]), things[start:stop]
 
 
 def _occurrences(standing: Iterable[ChannelIndices], size: int) -> NDArray[np.int64]:
-    """(places, n) how often each channel stands in each place; equal rows once."""
+    """Return (places, n) how often each channel stands in each place; equal rows once, as they say nothing new."""
     rows = [np.bincount(members[members >= 0], minlength=size) for members in standing]
     different = {row.tobytes(): row for row in rows}
     return np.stack(list(different.values())) if different else np.zeros((1, size), np.int64)
 
 
 def _blocks(occurrences: NDArray[np.int64], pinned: NDArray[np.bool_]) -> ChannelIndices:
-    """Return each channel's block: channels with the same column are one block; pinned ones are -1."""
+    """Return for each channel the number of its block, channels with equal columns being one; -1 for pinned ones."""
     blocks = np.full(len(pinned), -1)
     free = np.flatnonzero(~pinned)
     if free.size:
         _, first, inverse = np.unique(occurrences[:, free], axis=1, return_index=True, return_inverse=True)
+        # np.unique orders blocks by their columns; they are numbered by their first channel instead.
         blocks[free] = np.argsort(np.argsort(first))[inverse.reshape(-1)]
     return blocks

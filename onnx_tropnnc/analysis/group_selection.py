@@ -1,4 +1,4 @@
-"""Which groups may change, and by how much: patterns of node names, and what to do with residual ties."""
+"""Choose which groups may change and by how much: by patterns of node names, and by what to do with residual ties."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -31,6 +31,7 @@ class Selection:
 
     def refusal(self, group: ChannelGroup) -> Reason | None:
         """Return why an option keeps the group as it is, or None where it may change."""
+        # A gate multiplies: leaving it alone would keep most of a transformer or a mobile network as it is.
         residual = [tie for tie in group.ties if tie not in group.gates]
         if residual and self.ties == "keep":
             more = f" and {len(residual) - 1} more" if len(residual) > 1 else ""
@@ -43,11 +44,11 @@ class Selection:
 
 
 def matches(group: ChannelGroup, patterns: tuple[str, ...]) -> bool:
-    """Return whether a node that makes the group's channels has a name like one of the patterns."""
+    """Return whether the name of a layer that makes the group's channels matches one of the patterns."""
     return any(fnmatchcase(node, pattern) for node in group.nodes("producer") for pattern in patterns)
 
 
 def ratio_for(group: ChannelGroup, ratio: float, others: tuple[tuple[str, float], ...]) -> float:
-    """Return the fraction of the group's channels to remove: the last of `others` that matches, else `ratio`."""
+    """Return the fraction of the group's channels to remove: that of the last pattern that matches, else `ratio`."""
     found = [other for pattern, other in others if matches(group, (pattern,))]
     return found[-1] if found else ratio

@@ -1,8 +1,9 @@
-"""Layers as the paper draws them: one linear map, a Relu, and what reads it.
+"""Recognise layers as the paper defines them: one linear map, a Relu, and the layers that read it.
 
     x -> producer [-> Add of a bias] -> Relu -> consumers
 
-Theorem 11 speaks of such layers and of no others: a pool, for one, lets each channel look at another place of x.
+Theorem 11 of the paper holds for such layers only. With a max pool, for instance, each channel could read another place
+of x.
 """
 
 import onnx_ir as ir
@@ -18,6 +19,7 @@ def is_relu_layer(group: ChannelGroup) -> bool:
     if len(producers) != 1:
         return False
     value = producers[0].use.node.outputs[0]
+    # A MatMul has its bias in an Add behind it, which belongs to the linear map.
     additions = {place.use.node for place in group.of_kind("bias")}
     while (reader := _only_reader(value)) in additions and reader is not None:
         value = reader.outputs[0]
@@ -28,5 +30,6 @@ def is_relu_layer(group: ChannelGroup) -> bool:
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
+    """Return the one node that reads the tensor, or None where there are more, or the model returns it."""
     uses = list(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None

@@ -25,6 +25,7 @@ def join_shared_weights(trace: Trace) -> None:
         if use.kind in ("producer", "consumer"):
             readers[use.value, use.axis].append(use)
     for (value, _), uses in readers.items():
+        # A node may read the weight twice, at different inputs.
         known = {(use.node, use.slot) for use in uses}
         strangers = [label(u.node) for u in value.uses() if (u.node, u.idx) not in known]
         if value.is_graph_output():

@@ -1,8 +1,8 @@
-"""One rule per operator family: how channels go through it.
+"""Rules that say how channels go through operators, one file for each family of operators.
 
-A rule is a function of a node and the trace; it reads which channels the node's inputs carry and says which its
-outputs do, where its weights hold them, and what cannot change. A family is one file with a table RULES of operator
-type to rule; the tables are joined here. An operator in none of them pins what it reads.
+A rule is a function of a node and the trace. It looks up which channels the node's inputs carry, and records which ones
+its outputs carry, which entries of its weights belong to them, and which must stay as they are. Each file has a table
+RULES from operator type to rule; the tables are joined here. An operator in none of them pins what it reads.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ FAMILIES = (
     quantizing,
     opaque,
 )
-"""The families, in the order in which a person reads about them."""
+"""The families in the order of the documentation, from layers with weights to operators that stop channels."""
 
 RULES: Mapping[str, Rule] = {operator: rule for family in FAMILIES for operator, rule in family.RULES.items()}
 """Rule by operator type, for the default operator set."""
@@ -55,20 +55,23 @@ MOVERS = frozenset((*gathering.RULES, *layout.RULES, *reorder.RULES, *repeating.
     "Resize",
     "Upsample",
 }
-"""Operators that only move values: what a channel computes does not depend on which of them it goes through."""
+"""Operators that only move values. Two channels may be merged even if they go through different ones of them.
+
+Resize and Upsample are left out because they interpolate, and compute new values.
+"""
 
 
 def rule_for(node: ir.Node) -> Rule:
-    """Return the rule of a node's operator; `opaque.unknown` where it has none."""
+    """Return the rule of a node's operator, or `opaque.unknown` where there is none."""
     return RULES.get(node.op_type, opaque.unknown) if node.domain in ("", "ai.onnx") else opaque.unknown
 
 
 _ONE_INPUT = frozenset(RULES) - frozenset((*elementwise.RULES, *opaque.RULES, "Concat", "Gemm", "MatMul"))
-"""Operators whose rules look at the channels of their first input only."""
+"""Operators whose rules look up the channels of their first input only."""
 
 
 def apply_rule(node: ir.Node, trace: Trace) -> None:
-    """Note how channels go through the node; channels that come in as anything but its data stay as they are.
+    """Record how channels go through the node, and pin channels that it reads as a parameter instead of as its data.
 
     Broken operands are refused when a model is loaded, as far as its shapes are known then. Bodies of functions and
     guessed dimensions show more of them here: what such a node reads stays as it is.
@@ -85,5 +88,6 @@ def apply_rule(node: ir.Node, trace: Trace) -> None:
     rule_for(node)(node, trace)
     for value in node.outputs:
         trace.drop_misfits(node, value)
+    # A rule looks at the channels of the data only: a kernel or a slope that is computed from channels has them, too.
     for value in node.inputs[2:] if node.op_type == "Gemm" else node.inputs[1:] if node.op_type in _ONE_INPUT else ():
         trace.pin_by(node, trace.tracked(value), "mixed_channels", "takes the channels as a parameter, not as its data")

@@ -1,7 +1,7 @@
-"""Activations and other operators of one tensor, element by element: channels pass, in place.
+"""Activations and other operators that compute each element from one element: channels pass.
 
-Positively homogeneous ones, phi(s x) = s phi(x) for s > 0, let a channel be rescaled; the others are marked as
-not_homogeneous.
+A positively homogeneous one, phi(s x) = s phi(x) for s > 0, lets a channel be rescaled, its producer by s and its
+consumers by 1 / s. The others are marked as not_homogeneous.
 """
 
 import numpy as np
@@ -14,7 +14,8 @@ __all__ = ["RULES"]
 
 
 def homogeneous(node: ir.Node, trace: Trace) -> None:
-    """Pass channels through Relu, LeakyRelu, Abs, Neg, Identity, Dropout: phi(s x) = s phi(x) for s > 0."""
+    """Channels pass, and may be rescaled: phi(s x) = s phi(x) for s > 0."""
+    # With a slope above 1 below zero, two values may come out further apart than they went in.
     if node.op_type == "LeakyRelu" and abs(node.attributes.get_float("alpha", 0.01)) > 1.0:
         trace.mark(trace.tracked(node.inputs[0]), "not_lipschitz")
     for output in node.outputs:
@@ -22,7 +23,7 @@ def homogeneous(node: ir.Node, trace: Trace) -> None:
 
 
 def not_homogeneous(node: ir.Node, trace: Trace) -> None:
-    """Pass channels through Sigmoid, Tanh, Gelu ...: any function of one value."""
+    """Channels pass, but may not be rescaled: the function of each element is not homogeneous."""
     axes = trace.tracked(node.inputs[0])
     trace.mark(axes, "not_homogeneous")
     if node.op_type not in _LIPSCHITZ:
@@ -33,24 +34,24 @@ def not_homogeneous(node: ir.Node, trace: Trace) -> None:
 
 
 def clip(node: ir.Node, trace: Trace) -> None:
-    """Clip; only [0, inf) is Relu."""
+    """Channels pass; with a lower bound of 0 and no upper bound it is a Relu, and they may be rescaled."""
     if len(node.inputs) > 1:
         low, high = (array_of(v) if v is not None else None for v in (*node.inputs[1:3], None)[:2])
     else:
         low, high = (np.asarray(node.attributes[n].value) if n in node.attributes else None for n in ("min", "max"))
-    # Some exporters give the bounds as arrays of one element, not as scalars.
+    # Some exporters give the bounds as arrays of one element, not as scalars, and "no bound" as the largest float.
     is_relu = low is not None and low.item() == 0.0 and (high is None or high.item() > 1e30)
     (homogeneous if is_relu else not_homogeneous)(node, trace)
 
 
 def cast(node: ir.Node, trace: Trace) -> None:
-    """Cast between floating-point types; to integers it counts as any other curve."""
+    """Channels pass; a cast to a floating-point type lets them be rescaled, one to integers or booleans does not."""
     to = ir.DataType(node.attributes.get_int("to", 1)) if "to" in node.attributes else ir.DataType.FLOAT
     (homogeneous if to.is_floating_point() else not_homogeneous)(node, trace)
 
 
 def prelu(node: ir.Node, trace: Trace) -> None:
-    """Pass channels through PRelu; the slope is a carrier's parameter, and negative slopes are homogeneous too."""
+    """Channels pass, each with its own slope; slopes of any sign are homogeneous."""
     axes, slope = trace.tracked(node.inputs[0]), trace.shape(node.inputs[1])
     rank = trace.rank(node.inputs[0])
     if not trace.is_constant(node.inputs[1]) or slope is None or rank is None:
@@ -69,7 +70,9 @@ _NOT_HOMOGENEOUS = (
     + ("Log", "Mish", "Not", "Reciprocal", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus")
     + ("Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu")
 )
+# 1-Lipschitz: no derivative is larger than 1. Gelu, Mish and Swish exceed it (1.13, 1.09 and 1.10).
 _LIPSCHITZ = ("Atan", "Clip", "Elu", "HardSigmoid", "Sigmoid", "Sin", "Cos", "Softplus", "Softsign", "Tanh")
+# phi(0) = 0, so that a channel of zeros stays one.
 _FIXES_ZERO = (
     "Atan",
     "Ceil",

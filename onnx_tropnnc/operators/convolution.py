@@ -1,9 +1,9 @@
 """Conv and ConvTranspose, in any number of spatial dimensions.
 
-Conv           W: C_out x C_in/g x k ...   producer along axis 0, consumer along axis 1
-ConvTranspose  W: C_in x C_out/g x k ...   consumer along axis 0, producer along axis 1
-depthwise      g = C_in                    carrier along axis 0: it passes channels on one by one, each m times
-grouped        1 < g < C_in                position j of every convolution group is one channel: merged alike in all
+Conv           W: C_out x C_in/g x k ...   makes channels along axis 0, reads channels along axis 1
+ConvTranspose  W: C_in x C_out/g x k ...   reads channels along axis 0, makes channels along axis 1
+depthwise      g = C_in                    passes each channel on by itself, or makes m channels of it
+grouped        1 < g < C_in                the j-th channels of all convolution groups are merged alike: W is one array
 """
 
 import numpy as np
@@ -17,17 +17,17 @@ __all__ = ["RULES"]
 
 
 def conv(node: ir.Node, trace: Trace) -> None:
-    """Trace a Conv: dense or grouped ones make channels, depthwise ones carry them."""
+    """It reads channels and makes new ones; a depthwise one passes each channel on."""
     _convolve(node, trace, consumed=1, made=0)
 
 
 def conv_transpose(node: ir.Node, trace: Trace) -> None:
-    """Trace a ConvTranspose: a Conv with the weight's first two axes exchanged."""
+    """As Conv, with the first two axes of the weight exchanged."""
     _convolve(node, trace, consumed=0, made=1)
 
 
 def _convolve(node: ir.Node, trace: Trace, *, consumed: int, made: int) -> None:
-    """Trace a convolution whose weight reads channels along axis `consumed` and makes them along axis `made`."""
+    """Record a convolution whose weight reads channels along axis `consumed` and makes them along axis `made`."""
     channels, shape = _read(node, trace), trace.shape(node.inputs[1])
     if weight_refusal(node, 1) or shape is None:
         return
@@ -42,6 +42,7 @@ def _convolve(node: ir.Node, trace: Trace, *, consumed: int, made: int) -> None:
             "cannot divide its channels evenly into its groups",
         )
         return
+    # With a group per input channel nothing is mixed: no channels are made anew.
     if groups > 1 and groups == channels_in:
         _depthwise(node, channels, first * second // groups if made == 1 else first // groups, trace)
         return
@@ -52,14 +53,14 @@ def _convolve(node: ir.Node, trace: Trace, *, consumed: int, made: int) -> None:
 
 
 def _joined(channels: ChannelIndices, groups: int, trace: Trace) -> ChannelIndices:
-    """Return the channels of one convolution group, after joining those at the same position of the others to them."""
+    """Return the channels of the first convolution group, after joining the others' to them position by position."""
     first: ChannelIndices = channels[: len(channels) // groups]
     trace.same.append((np.tile(first, groups - 1), channels[len(first) :]))
     return first
 
 
 def _read(node: ir.Node, trace: Trace) -> ChannelIndices | None:
-    """Return the channels that the node reads; pin them where the weight cannot be rewritten or the axis is spatial."""
+    """Return the channels that the node reads; pin them where its weight cannot be rewritten, and those in space."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels = axes.pop(1, None)
     trace.pin_by(node, axes, "other_axis", "treats this axis as spatial")
@@ -83,9 +84,10 @@ def _produce(node: ir.Node, axis: int, count: int, groups: int, trace: Trace) ->
 
 
 def _depthwise(node: ir.Node, channels: ChannelIndices | None, multiplier: int, trace: Trace) -> None:
-    """Trace a depthwise convolution; with a multiplier, the outputs of one channel go or stay together."""
+    """Pass each channel on by itself; with a multiplier m it becomes m channels, which go or stay together."""
     if channels is None:
         return
+    # onnx orders the output channels by the input channel that they come from.
     made = np.repeat(channels, multiplier)
     bias = bias_of(node)
     if bias is not None and not trace.is_constant(bias):

@@ -1,7 +1,7 @@
-"""Add, Sub, Mul, Div and their like, on an activation and a constant or on two activations.
+"""Operators on two tensors element by element: Add, Sub, Mul, Div and so on.
 
-activation + constant     one entry a channel: a carrier's parameter, or, right behind a producer, its bias
-activation + activation   a tie, unless both sides carry the same channels already (x * sigmoid(x))
+activation + constant     the constant has one entry per channel: a parameter, or the bias of the layer before
+activation + activation   both must keep the same channels (a tie), unless they carry the same already: x * sigmoid(x)
 """
 
 import numpy as np
@@ -15,12 +15,13 @@ __all__ = ["RULES"]
 
 
 def binary(node: ir.Node, trace: Trace) -> None:
-    """Add, Sub, Mul, Div, Pow, Max, Min, Mean, Sum, Mod: element by element with broadcasting."""
+    """Channels pass; those of two activations are tied, and a constant has one entry for each or one for all."""
     ranks = [trace.rank(v) for v in node.inputs]
     if None in ranks:
         for value in node.inputs:
             trace.pin_by(node, trace.tracked(value), "unknown_shape", "broadcasts tensors whose ranks are not known")
         return
+    # Broadcasting aligns axes at the end, so an axis of a tensor of lower rank has a lower number there.
     rank = max(r for r in ranks if r is not None)
     result: dict[int, ChannelIndices] = {}
     for slot, value in enumerate(node.inputs):
@@ -38,7 +39,7 @@ def binary(node: ir.Node, trace: Trace) -> None:
 def _combine(
     node: ir.Node, result: dict[int, ChannelIndices], axis: int, channels: ChannelIndices, trace: Trace
 ) -> None:
-    """Add one input's channels to the result; other channels already there are tied to them."""
+    """Add one input's channels to `result`, and tie them to the channels that are there from another input."""
     other = result.get(axis)
     if other is not None and len(other) != len(channels):
         narrow, wide = sorted((other, channels), key=len)
@@ -51,12 +52,12 @@ def _combine(
     if other is not None and not np.array_equal(other, channels):
         trace.tie(node, other, channels)
     elif other is not None and node.op_type in ("Add", "Sub"):
-        trace.mark({axis: channels}, "not_lipschitz")  # z + phi(z) moves up to twice as far as z
+        trace.mark({axis: channels}, "not_lipschitz")  # z + phi(z) moves up to twice as far as z does
     result[axis] = channels
 
 
 def _meets_others(node: ir.Node, axis: int, channels: ChannelIndices, rank: int, trace: Trace) -> bool:
-    """Note how every input without tracked channels at `axis` stands to `channels`; False where that pins them."""
+    """Record what the other inputs have at the axis of the channels; return False where that pins the channels."""
     for slot, value in enumerate(node.inputs):
         shape = trace.shape(value) or ()
         own = axis - (rank - len(shape))
@@ -79,7 +80,7 @@ def _meets_others(node: ir.Node, axis: int, channels: ChannelIndices, rank: int,
 
 
 def _is_bias(node: ir.Node, slot: int, shape: tuple[int | None, ...], axis: int, trace: Trace) -> bool:
-    """Return whether the constant is added right behind a producer, whose bias it then is in all but place."""
+    """Return whether the constant is added to the output of the layer that makes the channels, as its bias."""
     if node.op_type != "Add" or len(node.inputs) != 2 or any(d != 1 for i, d in enumerate(shape) if i != axis):
         return False
     other = node.inputs[1 - slot]
@@ -95,7 +96,7 @@ def _is_bias(node: ir.Node, slot: int, shape: tuple[int | None, ...], axis: int,
 
 
 def _is_linear(node: ir.Node, trace: Trace) -> bool:
-    """Return whether scaling every channel of the activations scales the result alike (constants stay)."""
+    """Return whether scaling a channel of the activations scales the result alike while constants stay as they are."""
     constants = [trace.is_constant(v) for v in node.inputs]
     if node.op_type in ("Add", "Sub", "Sum", "Mean"):
         shapes = [trace.shape(v) for v in node.inputs]
@@ -105,6 +106,7 @@ def _is_linear(node: ir.Node, trace: Trace) -> bool:
             or _is_bias_slot(node, i, shapes, trace)
             for i, v in enumerate(node.inputs)
         )
+    # Two activations that are multiplied scale twice; so only one of them may have channels.
     if node.op_type == "Mul":
         return sum(not c for c in constants) == 1 or sum(bool(trace.tracked(v)) for v in node.inputs) == 1
     if node.op_type == "Div":
@@ -121,7 +123,7 @@ def _is_bias_slot(node: ir.Node, slot: int, shapes: list[tuple[int | None, ...] 
 
 
 def where(node: ir.Node, trace: Trace) -> None:
-    """Trace a Where as other operators; a constant condition with one entry per channel cannot be averaged."""
+    """As the other operators; a constant condition that differs between channels pins them, as it has no mean."""
     condition = trace.shape(node.inputs[0])
     if trace.is_constant(node.inputs[0]) and condition is not None:
         rank = max((trace.rank(value) or 0 for value in node.inputs), default=0)

@@ -1,7 +1,7 @@
-"""Gather: entries picked along an axis; an embedding's table makes the channels that it holds.
+"""Gather: entries picked along an axis of an activation, or rows of the table of an embedding.
 
-activation   channels on other axes pass; along the gathered axis they stay, their numbers would be others
-table        V x D, words in: a producer of D channels along its last axis
+activation   channels on other axes pass; on the gathered axis they are pinned, because indices would need other numbers
+table        V x D, read by the numbers of words: a layer that makes D channels
 """
 
 import onnx_ir as ir
@@ -13,7 +13,7 @@ __all__ = ["RULES"]
 
 
 def gather(node: ir.Node, trace: Trace) -> None:
-    """Gather from an activation, or rows of a constant table."""
+    """Channels beside the gathered axis pass; the table of an embedding makes channels along its last axis."""
     data, indices = node.inputs[0], node.inputs[1]
     rank, picked = trace.rank(data), trace.rank(indices)
     axes = trace.tracked(data)
@@ -34,6 +34,7 @@ def gather(node: ir.Node, trace: Trace) -> None:
         "picked_channels",
         "picks channels by their index",
     )
+    # The gathered axis gives way to all axes of the indices, which shifts those behind it.
     shift = picked - 1
     trace.carry(
         node.outputs[0], {a if a < along else a + shift: channels for a, channels in axes.items() if a != along}

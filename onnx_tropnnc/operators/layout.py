@@ -1,9 +1,9 @@
-"""Operators that move values without computing: channels keep their identity, and change places.
+"""Operators that give the same values another shape or order: channels are followed to their new places.
 
-Flatten, Reshape   (C, H, W) -> C*H*W: every channel owns H*W positions, and the other way round
-                   (C, H, W) -> G x C/G*H*W: G groups of channels, which go or stay whole (GroupNormalization by hand)
-Transpose, Squeeze, Unsqueeze   axes renumbered
-Resize, Upsample   over space only
+Flatten, Reshape   (C, H, W) -> C*H*W: each channel has H*W positions, and the other way round
+                   (C, H, W) -> G x C/G*H*W: G groups of channels, whole or not at all (GroupNormalization written out)
+Transpose, Squeeze, Unsqueeze   axes are renumbered
+Resize, Upsample   channels pass where only space is resized
 """
 
 import math
@@ -23,7 +23,7 @@ Dims = tuple[int, ...]
 
 
 def flatten(node: ir.Node, trace: Trace) -> None:
-    """Flatten: rank 2 from any rank."""
+    """Channels are followed to the positions that they have in the matrix."""
     shape = trace.shape(node.inputs[0])
     axis = node.attributes.get_int("axis", 1)
     if shape is None or None in shape:
@@ -35,7 +35,7 @@ def flatten(node: ir.Node, trace: Trace) -> None:
 
 
 def reshape(node: ir.Node, trace: Trace) -> None:
-    """Reshape: each tracked axis must come out as one axis, whose number in the target is rewritten."""
+    """Channels are followed to one axis of the result, whose number in the target shape is rewritten."""
     axes = trace.tracked(node.inputs[0])
     if not axes:
         return
@@ -49,7 +49,8 @@ def reshape(node: ir.Node, trace: Trace) -> None:
 
 
 def _retarget(node: ir.Node, axis: int, channels: ChannelIndices, axes: Axes, trace: Trace) -> None:
-    """Note the number of the target that counts `channels`: 0 copies the input's, -1 is left to the runtime."""
+    """Record the number of the target shape that counts `channels`, or pin them where there is none to rewrite."""
+    # 0 copies the dimension of the input at the same place, -1 is computed by the runtime: both need no rewriting.
     number = written_number(node, 1, axis, trace)
     if number is None:
         trace.pin_by(node, [channels], "shape_arithmetic", "computes the number of channels at run time")
@@ -74,9 +75,10 @@ def _regroup(node: ir.Node, before: Dims, after: Dims, trace: Trace) -> Axes:
 def _split(
     node: ir.Node, channels: ChannelIndices, axis: int, before: Dims, after: Dims, trace: Trace
 ) -> tuple[int, ChannelIndices] | None:
-    """Return the axis that keeps the channels, of the several that their axis is split into.
+    """Return which of the axes that the channels' axis is split into keeps them, and the channels along it.
 
-    Where space comes in, in the first axis if it counts groups of consecutive channels; else None.
+    Where space is joined to the split axis, it is the first axis, if that counts groups of consecutive channels; None
+    where there is no such axis.
     """
     block = _block(axis, before, after)
     if block is None or block[0][0] != axis:
@@ -93,12 +95,12 @@ def _split(
 
 
 def _of_heads(axis: int, before: Dims, trace: Trace) -> bool:
-    """Return whether heads are what the axis is split into: features on the last axis, and whole heads wanted."""
+    """Return whether the axis is split into attention heads that go or stay whole: an option for the last axis."""
     return trace.model.whole_heads and axis == len(before) - 1
 
 
 def regroup(channels: ChannelIndices, axis: int, before: Dims, after: Dims) -> tuple[int, ChannelIndices] | None:
-    """Return where `axis` of a tensor of dimensions `before` lies after reshaping it to `after`.
+    """Return where `axis` of a tensor of dimensions `before` lies after reshaping the tensor to `after`.
 
     Returns:
         The axis of the result that alone tells the channel, and the channels along it; None where there is none.
@@ -113,10 +115,12 @@ def regroup(channels: ChannelIndices, axis: int, before: Dims, after: Dims) -> t
     inside = before[first:last]
     if math.prod(inside) > MOST_POSITIONS:
         return None
+    # Samples of a batch may not be mixed with channels: nobody knows how many there will be.
     if len(inside) > 1 and any(d == BATCH for i, d in enumerate(inside) if first + i != axis):
         return None
     grid = np.broadcast_to(channels.reshape([-1 if first + i == axis else 1 for i in range(len(inside))]), inside)
     grid = grid.reshape(after[start:stop])
+    # Of several axes that tell the channel, the longest one is the most useful to shorten.
     for place in sorted(range(stop - start), key=lambda i: -after[start + i]):
         lines = np.moveaxis(grid, place, 0).reshape(after[start + place], -1)
         if (lines == lines[:, :1]).all():
@@ -125,7 +129,7 @@ def regroup(channels: ChannelIndices, axis: int, before: Dims, after: Dims) -> t
 
 
 def _block(axis: int, before: Dims, after: Dims) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Return the smallest runs of axes around `axis`, one on each side, that hold the same number of elements."""
+    """Return the shortest run of axes around `axis`, and the run of new axes that holds the same elements."""
     i = j = 0
     while i < len(before) and j < len(after):
         first, start, left, right = i, j, before[i], after[j]
@@ -152,7 +156,7 @@ def _unknown_shape(node: ir.Node, trace: Trace) -> None:
 
 
 def transpose(node: ir.Node, trace: Trace) -> None:
-    """Transpose: axes in another order."""
+    """Channels keep their order on an axis with another number."""
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if rank is None:
         trace.pin_by(node, axes, "unknown_shape", "reads a tensor whose rank is not known")
@@ -162,7 +166,7 @@ def transpose(node: ir.Node, trace: Trace) -> None:
 
 
 def squeeze(node: ir.Node, trace: Trace) -> None:
-    """Trace Squeeze and Unsqueeze, which remove or insert axes of one element."""
+    """Axes of length 1 come or go; channels keep their order on an axis with another number."""
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes:
         return
@@ -193,7 +197,7 @@ def _named_axes(node: ir.Node, trace: Trace) -> tuple[int, ...] | None:
 
 
 def resize(node: ir.Node, trace: Trace) -> None:
-    """Trace Resize and Upsample: channels pass where their axis keeps its size; a literal size is rewritten."""
+    """Channels pass where their axis keeps its length; a length that is written as a number is rewritten."""
     axes = trace.tracked(node.inputs[0])
     shape = trace.shape(node.outputs[0])
     kept: dict[int, ChannelIndices] = {}
@@ -216,7 +220,7 @@ def resize(node: ir.Node, trace: Trace) -> None:
 
 
 def _passes(node: ir.Node, axis: int, trace: Trace) -> bool:
-    """Return whether the scale along `axis` is 1, or sizes are given instead of scales."""
+    """Return whether the axis keeps its length by a scale of 1, or because lengths are given instead of scales."""
     if "scales" in node.attributes:
         return node.attributes.get_floats("scales", ())[axis] == 1.0
     value = node.inputs[min(2, len(node.inputs) - 1)] if len(node.inputs) > 1 else None

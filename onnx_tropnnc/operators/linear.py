@@ -1,7 +1,8 @@
-"""Gemm and MatMul: consumers of what they read, producers of what they return.
+"""Gemm and MatMul: they read the channels of their input and make the channels of their output.
 
-Gemm    y = alpha x W + beta b       W: columns of x along axis 0 (1 with transB), channels of y along the other
-MatMul  y = x W                      every other axis of x passes; of a stack of W all matrices share their channels
+Gemm    y = alpha x W + beta b       W reads channels along axis 0 (1 with transB), and makes them along the other one
+MatMul  y = x W  or  y = W x         channels on other axes of x pass; all matrices of a stack W have the same channels
+MatMul  y = q k                      two activations: the channels that are summed over are pinned, others pass
 """
 
 import onnx_ir as ir
@@ -35,7 +36,7 @@ def quantized_weight(node: ir.Node) -> Reason | None:
 
 
 def gemm(node: ir.Node, trace: Trace) -> None:
-    """Trace a Gemm: y = alpha x W + beta b with x of rank 2."""
+    """It reads the columns of its input and makes new channels: y = alpha x W + beta b."""
     x, weight = node.inputs[0], node.inputs[1]
     axes = dict(trace.tracked(x))
     reason = weight_refusal(node, 1)
@@ -60,7 +61,7 @@ def gemm(node: ir.Node, trace: Trace) -> None:
 
 
 def _bias(node: ir.Node, made: ChannelIndices, beta: float, trace: Trace) -> None:
-    """Trace Gemm's third input: one entry per channel; a scalar for all channels does not scale with one of them."""
+    """Record the third input of a Gemm, which has one entry per channel, or one for all."""
     bias = bias_of(node)
     if bias is None or beta == 0.0:
         return
@@ -72,12 +73,12 @@ def _bias(node: ir.Node, made: ChannelIndices, beta: float, trace: Trace) -> Non
     elif shape and shape[-1] == len(made):
         trace.use("carrier", node, 2, len(shape) - 1, made, beta)
         trace.mark({1: made}, "not_homogeneous")
-    elif not trace.is_zero(bias):
+    elif not trace.is_zero(bias):  # one number for all channels does not scale with one of them
         trace.mark({1: made}, "not_homogeneous")
 
 
 def matmul(node: ir.Node, trace: Trace) -> None:
-    """Trace a MatMul: y = x W, W x, or the product of two activations (attention)."""
+    """It reads channels and makes new ones by a weight on either side; of two activations, other channels pass."""
     slot = weight_slot(node)
     if trace.is_constant(node.inputs[slot]) and (trace.rank(node.inputs[slot]) or 0) >= 2:
         _with_weight(node, 1 - slot, slot, trace)
@@ -86,9 +87,10 @@ def matmul(node: ir.Node, trace: Trace) -> None:
 
 
 def _with_weight(node: ir.Node, data: int, slot: int, trace: Trace) -> None:
-    """Trace x W, which contracts x's last axis, or W x, its last but one; the weight's other axis makes channels.
+    """Record x W, which sums over the last axis of x, or W x, which sums over the last but one.
 
-    A stack of weights has them in each of its matrices; x's channels on the axis that counts the matrices stay.
+    In a stack of weights each matrix has the channels. Channels of x on the axis that counts the matrices are pinned,
+    since each of them would need a matrix of its own.
     """
     x = node.inputs[data]
     rank, shape = trace.rank(x), trace.shape(node.inputs[slot])
@@ -103,6 +105,7 @@ def _with_weight(node: ir.Node, data: int, slot: int, trace: Trace) -> None:
         trace.pin_by(
             node, [axes.pop(axis)], "mismatched_channels", "pairs the channels with the matrices of another tensor"
         )
+    # Behind the product the axis that was summed over carries the channels that the weight makes.
     made = trace.fresh(node, int(shape[outer] or 0))
     trace.use("producer", node, slot, outer + len(shape), made)
     whole = max(rank, len(shape))
@@ -110,7 +113,7 @@ def _with_weight(node: ir.Node, data: int, slot: int, trace: Trace) -> None:
 
 
 def _of_activations(node: ir.Node, trace: Trace) -> None:
-    """Trace a product of two activations: contracted channels stay, others pass; axes are counted from the end."""
+    """Record the product of two activations: channels that are summed over are pinned, all others pass."""
     values, ranks = node.inputs[:2], [trace.rank(value) for value in node.inputs[:2]]
     rank = max((r for r in ranks if r is not None), default=0)
     if None in ranks or min(r or 0 for r in ranks) < 2:
@@ -119,6 +122,7 @@ def _of_activations(node: ir.Node, trace: Trace) -> None:
                 node, trace.tracked(value), "unknown_shape", "multiplies tensors whose ranks are below 2 or not known"
             )
         return
+    # Axes are counted from the end from here on: the two sides may have different ranks.
     left, right = (
         {a - (r or 0): channels for a, channels in trace.tracked(v).items()} for v, r in zip(values, ranks, strict=True)
     )
@@ -138,12 +142,12 @@ def _of_activations(node: ir.Node, trace: Trace) -> None:
                 trace.tie(node, result[axis], channels)
             else:
                 result[axis] = max(channels, result.get(axis, channels), key=len)
-    trace.mark(result, "not_lipschitz")
+    trace.mark(result, "not_lipschitz")  # the other factor may have any size
     trace.carry(node.outputs[0], {axis + rank: channels for axis, channels in result.items()})
 
 
 def _broadcasts(value: ir.Value | None, axis: int, trace: Trace) -> bool:
-    """Return whether the tensor has no such axis (counted from the end), or one of size 1."""
+    """Return whether the tensor has no such axis (counted from the end), or one of length 1."""
     shape = trace.shape(value)
     return shape is not None and (len(shape) < -axis or shape[axis] == 1)
 

@@ -1,9 +1,9 @@
-"""Normalizations: over space channels pass with their parameters, over the channels themselves they stay.
+"""Normalizations: over space channels pass with their parameters, over the channels themselves they are pinned.
 
-BatchNormalization      could not be folded: scale, shift, mean and variance are a carrier's
-InstanceNormalization   scale and shift are a carrier's
-GroupNormalization      its groups go or stay whole: a group of C / G consecutive channels is one channel from here on
-Softmax, LayerNormalization, LRN ...   mix channels: pinned where they run over them
+BatchNormalization      one that could not be folded into a layer: scale, shift, mean and variance per channel
+InstanceNormalization   scale and shift per channel
+GroupNormalization      a group of C / G consecutive channels goes or stays whole, since its mean is that of all of it
+Softmax, LayerNormalization, LRN ...   pinned where they mix the channels; channels on other axes pass
 """
 
 import onnx_ir as ir
@@ -15,7 +15,7 @@ __all__ = ["RULES"]
 
 
 def batch_normalization(node: ir.Node, trace: Trace) -> None:
-    """Trace a BatchNormalization; in training mode its output depends on the batch, so its channels stay."""
+    """Channels pass with four parameters each; in training mode, where they depend on the batch, they are pinned."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels = axes.pop(1, None)
     trace.pin_by(node, axes, "other_axis", "averages over this axis")
@@ -28,7 +28,7 @@ def batch_normalization(node: ir.Node, trace: Trace) -> None:
 
 
 def instance_normalization(node: ir.Node, trace: Trace) -> None:
-    """Trace an InstanceNormalization, which normalises every channel by its own mean and variance over space."""
+    """Channels pass with two parameters each; every channel is normalised by its own mean and variance."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels = axes.pop(1, None)
     trace.pin_by(node, axes, "other_axis", "averages over this axis")
@@ -48,13 +48,14 @@ def _with_parameters(node: ir.Node, stop: int, channels: ChannelIndices, trace: 
 
 
 def along_axis(node: ir.Node, trace: Trace) -> None:
-    """Trace Softmax and LayerNormalization: channels on a normalised axis stay, channels on other axes pass."""
+    """Channels that are normalised over are pinned, those on other axes pass."""
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes:
         return
     if rank is None:
         trace.pin_by(node, axes, "unknown_shape", "reads a tensor whose rank is not known")
         return
+    # Before opset 13 a Softmax flattened all axes from `axis` on, as LayerNormalization still does.
     flat = node.op_type not in ("Softmax", "LogSoftmax", "Hardmax") or trace.model.opset < 13
     last = not flat or node.op_type in ("LayerNormalization", "RMSNormalization")
     start = node.attributes.get_int("axis", -1 if last else 1) % rank
@@ -64,6 +65,7 @@ def along_axis(node: ir.Node, trace: Trace) -> None:
     trace.pin_by(
         node, [channels for a, channels in axes.items() if a in mixed], "mixed_channels", "normalises over the channels"
     )
+    # Such a parameter is a matrix, whose columns would need a merge of their own.
     scaled = {a for a in set(axes) - mixed if any(_per_entry(v, a, rank, trace) for v in node.inputs[1:])}
     trace.pin_by(
         node,
@@ -73,20 +75,20 @@ def along_axis(node: ir.Node, trace: Trace) -> None:
     )
     kept = {a: channels for a, channels in axes.items() if a not in mixed | scaled}
     trace.mark(kept, "not_homogeneous", "shifts_zero")
-    if node.op_type != "Softmax":
+    if node.op_type != "Softmax":  # Softmax is 1-Lipschitz; dividing by a small deviation is not
         trace.mark(kept, "not_lipschitz")
     trace.carry(node.outputs[0], kept)
 
 
 def _per_entry(parameter: ir.Value | None, axis: int, rank: int, trace: Trace) -> bool:
-    """Return whether a parameter, broadcast to the input, has one entry for each position along its axis."""
+    """Return whether a parameter, broadcast to the input, has one entry for each position along the axis."""
     shape = trace.shape(parameter) or ()
     own = axis - (rank - len(shape))
     return own >= 0 and shape[own] != 1
 
 
 def group_normalization(node: ir.Node, trace: Trace) -> None:
-    """Trace a GroupNormalization: its groups stay or go whole, because each has one mean and deviation."""
+    """Groups of channels go or stay whole, because the mean and the variance of a group are those of all of it."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels, groups = axes.pop(1, None), node.attributes.get_int("num_groups", 1)
     trace.pin_by(node, axes, "other_axis", "averages over this axis")
@@ -102,6 +104,7 @@ def group_normalization(node: ir.Node, trace: Trace) -> None:
         return
     whole = joined_along(channels.reshape(groups, -1), 0, trace)
     for slot in (1, 2):
+        # Before opset 21 there was one parameter for each group, later there is one for each channel.
         one_each = trace.shape(node.inputs[slot]) == (len(channels),)
         trace.use("carrier", node, slot, 0, channels if one_each else whole)
     trace.count(node, "num_groups", None, whole)
@@ -110,7 +113,7 @@ def group_normalization(node: ir.Node, trace: Trace) -> None:
 
 
 def over_channels(node: ir.Node, trace: Trace) -> None:
-    """Pin the channels of LRN, LpNormalization, MeanVarianceNormalization: each output depends on other channels."""
+    """Channels are pinned: the output of a channel depends on other channels."""
     trace.pin_by(node, trace.tracked(node.inputs[0]), "mixed_channels", "normalises over the channels")
 
 

@@ -1,6 +1,6 @@
-"""Operators that end a channel's way: unknown ones, shape logic, recurrent layers, quantization, control flow.
+"""Operators that stop channels: unknown ones, shape arithmetic, recurrent layers, quantized layers, control flow.
 
-What they read is pinned, with a reason that a person can act on.
+The channels that they read are pinned, with a reason that a person can act on.
 """
 
 import onnx_ir as ir
@@ -12,28 +12,28 @@ __all__ = ["RULES", "unknown"]
 
 
 def unknown(node: ir.Node, trace: Trace) -> None:
-    """Pin the channels of an operator that the tool does not know."""
+    """Channels are pinned: nothing is known of how they go through the operator."""
     domain = "" if node.domain in ("", "ai.onnx") else f" of the domain {node.domain}"
     _pin_all(node, "unknown_operator", f"is an operator{domain} that is not supported", trace)
 
 
 def quantization(node: ir.Node, trace: Trace) -> None:
-    """Pin the channels of QLinearConv, MatMulInteger ...: layers that compute in integers."""
+    """Channels are pinned: these layers compute with integers, and their weights cannot be merged without rounding."""
     _pin_all(node, "quantized", "is quantized; compress the float model before quantizing it", trace)
 
 
 def recurrent(node: ir.Node, trace: Trace) -> None:
-    """Pin the channels of LSTM, GRU, RNN: gates and recurrence share the hidden size."""
+    """Channels are pinned: the gates and the state of a recurrent layer share one size."""
     _pin_all(node, "recurrent", "is recurrent: its gates and state share one size", trace)
 
 
 def control_flow(node: ir.Node, trace: Trace) -> None:
-    """Pin the channels that If, Loop and Scan take in and return; layers inside the bodies are compressed there."""
+    """Channels that go into or out of a body are pinned; layers inside the bodies are compressed there."""
     _pin_all(node, "subgraph", "hands the channels to a subgraph", trace)
 
 
 def shape(node: ir.Node, trace: Trace) -> None:
-    """Trace a Shape: channels stay unless only other axes than theirs are read from it."""
+    """Channels are pinned, unless the model reads only the lengths of other axes."""
     for axis, channels in trace.tracked(node.inputs[0]).items():
         harmless = all(_reads_other(use.node, use.idx, axis, node, trace) for use in node.outputs[0].uses())
         if node.outputs[0].is_graph_output() or not harmless:
@@ -43,8 +43,9 @@ def shape(node: ir.Node, trace: Trace) -> None:
 
 
 def _reads_other(reader: ir.Node, slot: int, axis: int, node: ir.Node, trace: Trace) -> bool:
-    """Return whether `reader` takes from the shape only entries other than `axis`."""
+    """Return whether `reader` takes from the shape only the lengths of axes other than `axis`."""
     rank = trace.rank(node.inputs[0])
+    # Since opset 15 a Shape may return a part of the dimensions only.
     start = node.attributes.get_int("start", 0)
     if rank is None or slot != 0:
         return False
@@ -59,7 +60,7 @@ def _reads_other(reader: ir.Node, slot: int, axis: int, node: ir.Node, trace: Tr
 
 
 def _slice_bounds(node: ir.Node, trace: Trace) -> tuple[int, int, int] | None:
-    """Start, end and step of a Slice of a vector, where they are constants."""
+    """Return start, end and step of a Slice of a vector, or None where they are computed at run time."""
     if "starts" in node.attributes:
         return node.attributes.get_ints("starts", ())[0], node.attributes.get_ints("ends", ())[0], 1
     found = [trace.integers(v) for v in node.inputs[1:3]]
@@ -75,7 +76,7 @@ def _pin_all(node: ir.Node, kind: ReasonKind, what: str, trace: Trace) -> None:
 
 
 def nothing(node: ir.Node, trace: Trace) -> None:
-    """Trace a Constant or the like, which reads and makes no channels."""
+    """No channels go in, and none come out."""
 
 
 RULES = (

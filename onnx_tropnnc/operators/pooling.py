@@ -1,4 +1,4 @@
-"""Pools and reductions over space: every channel by itself."""
+"""Pools and reductions: channels pass where each is pooled or reduced over space by itself."""
 
 import numpy as np
 import onnx_ir as ir
@@ -10,7 +10,7 @@ __all__ = ["RULES"]
 
 
 def pool(node: ir.Node, trace: Trace) -> None:
-    """Pass channels through MaxPool, AveragePool, LpPool and the global ones, on axis 1."""
+    """Channels on axis 1 pass; all other axes are space."""
     axes = dict(trace.tracked(node.inputs[0]))
     channels = axes.pop(1, None)
     trace.pin_by(node, axes, "other_axis", "treats this axis as spatial")
@@ -30,7 +30,7 @@ def _only_unpooled(indices: ir.Value) -> bool:
 
 
 def max_unpool(node: ir.Node, trace: Trace) -> None:
-    """Pass channels through MaxUnpool, which puts values back where a MaxPool found its maxima.
+    """Channels pass, tied to those of the MaxPool whose indices say where their values go.
 
     An index counts the elements of all channels before its own. So the data and what the MaxPool read must keep the
     same channels; then the indices, which are computed anew, fit the data again.
@@ -57,7 +57,7 @@ def max_unpool(node: ir.Node, trace: Trace) -> None:
 
 
 def reduce(node: ir.Node, trace: Trace) -> None:
-    """Trace ReduceMean, ReduceMax ...: over space channels pass; reduced channels stay."""
+    """Channels pass where other axes are reduced; channels that are reduced over are pinned."""
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes:
         return
@@ -82,7 +82,7 @@ def reduce(node: ir.Node, trace: Trace) -> None:
 
 
 def _axes(node: ir.Node, trace: Trace) -> tuple[int, ...] | None:
-    """Return the axes named by the attribute, or by the second input since opset 13 or 18; () where none are."""
+    """Return the axes that an attribute names, or the second input (since opset 13 or 18); () where none are named."""
     if "axes" in node.attributes:
         return tuple(node.attributes.get_ints("axes", ()))
     if len(node.inputs) > 1 and node.inputs[1] is not None:

@@ -1,8 +1,8 @@
-"""Concat, Split, Slice and Pad along the channels: they move whole channels, and their integers count them.
+"""Concat, Split, Slice and Pad: they join, divide, cut and add channels, and integers say how many.
 
 Concat   the channels of all inputs, one after the other
-Pad      with zeros: new channels without a producer, which a residual Add ties to others (option-A shortcuts);
-         with another value they stay as they are
+Pad      with zeros: new channels that no layer makes, which a residual Add may tie to others, as shortcuts of the first
+         ResNets do; with another value they stay as they are
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ __all__ = ["RULES"]
 
 
 def concat(node: ir.Node, trace: Trace) -> None:
-    """Trace a Concat: along the channels their lists are joined; along another axis all inputs are tied."""
+    """Along the channels, those of all inputs follow each other; along another axis, those of all inputs are tied."""
     rank = next((r for v in node.inputs if (r := trace.rank(v)) is not None), None)
     if rank is None:
         for value in node.inputs:
@@ -49,7 +49,7 @@ def _joined(node: ir.Node, axis: int, trace: Trace) -> ChannelIndices | None:
 
 
 def _beside(node: ir.Node, axis: int, trace: Trace) -> ChannelIndices | None:
-    """Return the channels of inputs that are joined along space, after tying them: all must keep the same ones."""
+    """Return the channels on an axis along which nothing is joined: those of all inputs are tied."""
     found = [trace.tracked(v).get(axis) for v in node.inputs]
     known = [channels for channels in found if channels is not None]
     if len(known) < len(found):
@@ -64,7 +64,7 @@ def _beside(node: ir.Node, axis: int, trace: Trace) -> ChannelIndices | None:
 
 
 def split(node: ir.Node, trace: Trace) -> None:
-    """Split: along the channels by sizes that are written down; along another axis channels pass."""
+    """Along the channels, each output gets as many as a written number says; along another axis, channels pass."""
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes or rank is None:
         trace.pin_by(node, axes, "unknown_shape", "splits a tensor whose rank is not known")
@@ -94,7 +94,7 @@ def _split_sizes(node: ir.Node, trace: Trace) -> tuple[tuple[int, ...] | None, i
 
 
 def slice_(node: ir.Node, trace: Trace) -> None:
-    """Slice: along the channels a run of them; along other axes they pass."""
+    """Along the channels, a run of them stays, with rewritten bounds; along other axes, channels pass."""
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes:
         return
@@ -115,7 +115,7 @@ def slice_(node: ir.Node, trace: Trace) -> None:
 
 
 def _cut_axes(node: ir.Node, rank: int | None, trace: Trace) -> list[int] | None:
-    """Return the axes cut, in the order of `starts`."""
+    """Return the axes that are cut, in the order of `starts`; None where they are not known."""
     if rank is None:
         return None
     if "starts" in node.attributes:
@@ -129,7 +129,7 @@ def _cut_axes(node: ir.Node, rank: int | None, trace: Trace) -> list[int] | None
 
 
 def _run(node: ir.Node, index: int, channels: ChannelIndices, trace: Trace) -> ChannelIndices | None:
-    """Return the channels from start to end, and note both as counts; None where the bounds are not known."""
+    """Return the channels from start to end, and record both bounds; None for steps, or bounds that are computed."""
     by_attribute = "starts" in node.attributes
     steps = trace.integers(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else None
     if steps is not None and steps[index] != 1:
@@ -139,6 +139,7 @@ def _run(node: ir.Node, index: int, channels: ChannelIndices, trace: Trace) -> C
         entries = node.attributes.get_ints(name, ()) if by_attribute else trace.integers(node.inputs[slot])
         if entries is None:
             return None
+        # Bounds beyond the end mean the end, and exporters write 2^63 - 1 for it: these need no rewriting.
         entry = entries[index]
         bounds.append(range(len(channels))[slice(entry, None)].start if entry < len(channels) else len(channels))
         if entry < len(channels):
@@ -149,7 +150,7 @@ def _run(node: ir.Node, index: int, channels: ChannelIndices, trace: Trace) -> C
 
 
 def pad(node: ir.Node, trace: Trace) -> None:
-    """Pad: over space channels pass; along the channels a constant becomes channels of its own."""
+    """Where space is padded, channels pass; where channels are, the new ones follow or precede the others."""
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes:
         return

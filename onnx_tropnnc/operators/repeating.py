@@ -1,8 +1,8 @@
-"""Operators that repeat channels, or move them between depth and space.
+"""Operators that repeat values, or move them between channels and space.
 
-Expand, Tile             over other axes channels pass; repeated themselves, each owns several positions
+Expand, Tile             channels pass where other axes are repeated; repeated channels have several positions each
 DepthToSpace             b*b*C -> C: the b*b parts are merged alike, as in a Reshape that splits the axis
-SpaceToDepth             C -> b*b*C: every channel owns b*b positions
+SpaceToDepth             C -> b*b*C: each channel has b*b positions
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ __all__ = ["RULES"]
 
 
 def expand(node: ir.Node, trace: Trace) -> None:
-    """Expand: a channel axis keeps its length; where that is written down it is counted."""
+    """Channels pass where their axis keeps its length, which is rewritten where the target shape has it."""
     before, after = trace.rank(node.inputs[0]), trace.shape(node.outputs[0])
     kept: dict[int, ChannelIndices] = {}
     for axis, channels in trace.tracked(node.inputs[0]).items():
@@ -34,7 +34,7 @@ def expand(node: ir.Node, trace: Trace) -> None:
 
 
 def _is_written(node: ir.Node, from_end: int, channels: ChannelIndices, trace: Trace) -> bool:
-    """Return whether the target's entry for the axis is missing, 1 or a number, which is counted then."""
+    """Return whether the target shape needs no other length for the axis, or has a number that is recorded."""
     length = (trace.shape(node.inputs[1]) or (None,))[0]
     if length is None:
         return False
@@ -47,7 +47,7 @@ def _is_written(node: ir.Node, from_end: int, channels: ChannelIndices, trace: T
 
 
 def tile(node: ir.Node, trace: Trace) -> None:
-    """Trace a Tile whose repeats are constants."""
+    """Channels pass, repeated as often as written numbers say."""
     axes, repeats = trace.tracked(node.inputs[0]), trace.integers(node.inputs[1])
     if repeats is None:
         trace.pin_by(node, axes, "shape_arithmetic", "repeats a number of times that is computed at run time")
@@ -56,7 +56,7 @@ def tile(node: ir.Node, trace: Trace) -> None:
 
 
 def depth_to_space(node: ir.Node, trace: Trace) -> None:
-    """Trace DepthToSpace in both modes: depth first (DCR) or channels first (CRD)."""
+    """Groups of channels that become places of one channel go or stay together; both modes, DCR and CRD."""
     channels, block = _channels(node, trace), node.attributes.get_int("blocksize", 1)
     if channels is None or block < 1 or len(channels) % (block * block):
         trace.pin_by(
@@ -66,13 +66,14 @@ def depth_to_space(node: ir.Node, trace: Trace) -> None:
             "cannot divide its channels evenly into its blocks",
         )
         return
+    # The deep axis is a table of channels by places; all places of a channel are merged alike.
     first = _channels_first(node)
     grid = channels.reshape((-1, block * block) if first else (block * block, -1))
     trace.carry(node.outputs[0], {1: joined_along(grid, 0 if first else 1, trace)})
 
 
 def space_to_depth(node: ir.Node, trace: Trace) -> None:
-    """Trace SpaceToDepth in both modes: depth first (DCR, the only one before opset 28) or channels first (CRD)."""
+    """Each channel becomes several, which go or stay together; both modes, DCR and CRD (since opset 28)."""
     channels, block = _channels(node, trace), node.attributes.get_int("blocksize", 1)
     if channels is None:
         return
@@ -82,7 +83,7 @@ def space_to_depth(node: ir.Node, trace: Trace) -> None:
 
 
 def _channels_first(node: ir.Node) -> bool:
-    """Return whether the places of one channel's block are adjacent on the deep side (mode CRD)."""
+    """Return whether the places of one channel follow each other (CRD), or the channels of one place (DCR)."""
     return node.attributes.get_string("mode", "DCR") == "CRD"
 
 

@@ -1,11 +1,11 @@
-"""An axis of channels that a Reshape splits: heads of attention, the halves of a shuffle, groups of anything.
+"""Split an axis of channels in two, as a Reshape does for attention heads and channel shuffles.
 
-    C -> h x d      position j of every part is one channel from here on: merged alike in all parts, d becomes smaller
+    C -> h x d      the j-th channels of all h parts are merged alike, and d becomes smaller
 
-Which axis keeps the channels is a choice: the longest one does, of equally long ones the last (heads come first). Or,
-with `--heads merge` and features on the last axis, the heads do: queries, keys and values of one go or stay together.
+The longest of the new axes keeps the channels; of equally long ones the last one does, because heads come first. With
+`--heads merge` and features on the last axis, whole heads are the channels instead:
 
-    C -> h x d      d consecutive channels of every head are one channel from here on: h becomes smaller
+    C -> h x d      the d channels of a head go or stay together, and h becomes smaller
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ __all__ = ["joined_along", "split_axis", "whole_heads"]
 
 
 def whole_heads(channels: ChannelIndices, factors: tuple[int, ...], trace: Trace) -> tuple[int, ChannelIndices] | None:
-    """Return the axis of heads, the last but one, and one channel per head; None where there is one head only."""
+    """Return the axis of heads, the last but one, and a channel for each head; None where there is only one head."""
     heads = len(factors) - 2
     if heads < 0 or factors[heads] == 1 or factors[-1] == 1:
         return None
@@ -24,10 +24,11 @@ def whole_heads(channels: ChannelIndices, factors: tuple[int, ...], trace: Trace
 
 
 def split_axis(channels: ChannelIndices, factors: tuple[int, ...], trace: Trace) -> tuple[int, ChannelIndices] | None:
-    """Return the axis among those of lengths `factors` that keeps the channels, and the channels along it.
+    """Return which of the axes of lengths `factors` keeps the channels, and the channels along it.
 
-    Channels that share a position of it are joined to one. None where the axis is not split: one factor is all of it.
+    Channels that share a position of that axis are joined to one. None where one factor is the whole axis.
     """
+    # Ties go to the last axis: of (heads, features) with equal lengths the features keep the channels.
     longest = max(range(len(factors)), key=lambda i: (factors[i], i))
     if factors[longest] in (1, len(channels)):
         return None
@@ -35,7 +36,7 @@ def split_axis(channels: ChannelIndices, factors: tuple[int, ...], trace: Trace)
 
 
 def joined_along(grid: ChannelIndices, axis: int, trace: Trace) -> ChannelIndices:
-    """Return the channels along one axis of a grid, after joining those at the same position of it to one."""
+    """Return the channels along one axis of a grid, after joining those that share a position of it."""
     lines = np.moveaxis(grid, axis, 0).reshape(grid.shape[axis], -1)
     trace.same.append((np.repeat(lines[:, 0], lines.shape[1] - 1), lines[:, 1:].reshape(-1)))
     return np.ascontiguousarray(lines[:, 0])

@@ -1,9 +1,8 @@
-"""The record of a walk through the graph: which channel stands at which position of which tensor axis.
+"""The record of a walk through the graph: which channel stands at which position of which axis of which tensor.
 
-Every position along a tracked axis carries an *atom*, a number for one channel. A producer makes fresh atoms for its
-output channels; operators pass them on, reorder, repeat or tie them; consumers and carriers note where in their
-weights they stand. `channels.py` turns the record into groups. Operators' rules (operators/) write it through the
-verbs below, and decide nothing.
+Every position along a tracked axis has the number of a channel. A layer with weights makes new numbers for its output
+channels; operators pass them on, reorder, repeat or tie them; and wherever a constant has an entry per channel, that is
+recorded. The rules of operators write the record through the methods below. analysis/channels.py makes groups of it.
 
     Conv (8 -> 16), Relu, MaxPool, Flatten (16 x 5 x 5), Gemm
     axis 1: 0..15   0..15  0..15    0 x 25, 1 x 25, ...  columns of the Gemm's weight
@@ -42,6 +41,8 @@ __all__ = [
 ChannelIndices = NDArray[np.int64]
 Axes = Mapping[int, ChannelIndices]
 Kind = Literal["producer", "bias", "consumer", "carrier"]
+"""What a constant with an entry per channel does: its layer makes the channels (and adds a bias), reads them, or passes
+them on, as the parameters of a BatchNormalization do."""
 Mark = Literal["not_homogeneous", "not_lipschitz", "shifts_zero"]
 """What a function f of one channel may lack.
 
@@ -57,7 +58,7 @@ MARKS: tuple[Mark, ...] = get_args(Mark)
 
 @dataclass(frozen=True, eq=False)
 class Use:
-    """Input `slot` of `node` is a constant with one entry a position of `channels` along `axis`.
+    """Input `slot` of `node` is a constant with one entry along `axis` for each of `channels`.
 
     `scale` is what the node multiplies it by (Gemm's alpha and beta).
     """
@@ -71,7 +72,7 @@ class Use:
 
     @property
     def value(self) -> ir.Value:
-        """Return the constant."""
+        """The constant itself."""
         value = self.node.inputs[self.slot]
         assert value is not None
         return value
@@ -79,7 +80,7 @@ class Use:
 
 @dataclass(frozen=True, eq=False)
 class Count:
-    """An integer of `node` that is the number of channels in `channels`: a Reshape's target, a Conv's group.
+    """An integer of `node` that says how many `channels` are: an entry of a Reshape's target, a Conv's group.
 
     Negative ones (a Slice's start) count as well, from the end.
     """
@@ -88,7 +89,7 @@ class Count:
     where: int | str
     """The input slot, or the attribute's name."""
     index: int | None
-    """Which entry of it; None for an attribute that is one integer."""
+    """Which entry of the input or attribute it is; None for an attribute that is one integer."""
     channels: ChannelIndices
 
 
@@ -102,7 +103,7 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Tie:
-    """`node` combines two activations channel by channel."""
+    """`node` combines two activations channel by channel, so both must keep the same channels."""
 
     node: ir.Node
     left: ChannelIndices
@@ -119,7 +120,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class Origin:
-    """Atoms first..last-1 were made together, for the output of `node`."""
+    """The channels first, first + 1, ..., last - 1 were made together, for the output of `node`."""
 
     node: str
     first: int
@@ -128,7 +129,7 @@ class Origin:
 
 @dataclass
 class Trace:
-    """What the walk has found so far; see the module's docstring."""
+    """What the walk through a graph has found so far."""
 
     model: Model
     shapes: Shapes
@@ -139,17 +140,17 @@ class Trace:
     readings: dict[tuple[ir.Node, int | str, int | None], list[Reading]] = field(default_factory=dict)
     """For every integer that counts channels: the readings through which it is used elsewhere in the graph."""
     shared: list[tuple[ChannelIndices, ChannelIndices, Reason]] = field(default_factory=list)
-    """Channels that one number counts; they stay, for the reason, unless they turn out to be the same."""
+    """Two lists of channels that one number counts; they stay, for the reason, unless they turn out to be the same."""
     ties: list[Tie] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
     same: list[tuple[ChannelIndices, ChannelIndices]] = field(default_factory=list)
     computed: list[ChannelIndices] = field(default_factory=list)
-    """Channels that an operator reads together and computes something of."""
+    """Lists of channels that an operator reads and computes with, instead of only moving them."""
     marks: dict[Mark, list[ChannelIndices]] = field(default_factory=lambda: {mark: [] for mark in MARKS})
-    """Channels that go through an operator which lacks a property that merging or an error bound would need."""
+    """Channels that go through a function without a property that merging or an error bound needs; see `Mark`."""
     origins: list[Origin] = field(default_factory=list)
     owners: Mapping[ir.Graph, ir.Node] = field(init=False)
-    """The nodes that hold bodies, by body."""
+    """For each body its If, Loop or Scan."""
 
     def __post_init__(self) -> None:
         self.owners = body_owners(self.model.graph)
@@ -157,23 +158,24 @@ class Trace:
     # -- what rules ask ------------------------------------------------------------------------------------------
 
     def tracked(self, value: ir.Value | None) -> Axes:
-        """Return the tracked axes of a tensor; empty where nothing is known of its channels."""
+        """Return the channels of a tensor by their axis; empty where none are known."""
         return {} if value is None else self.axes.get(value, {})
 
     def shape(self, value: ir.Value | None) -> tuple[int | None, ...] | None:
         """Return the tensor's dimensions, or None where not even its rank is known."""
         if value is None:
             return None
+        # A constant's own dimensions are certain, inferred ones may be missing.
         constant = dims_of(value)
         return constant if constant is not None else self.shapes.get(name_of(value))
 
     def rank(self, value: ir.Value | None) -> int | None:
-        """Return the tensor's number of dimensions, or None."""
+        """Return the tensor's number of dimensions, or None where it is not known."""
         shape = self.shape(value)
         return None if shape is None else len(shape)
 
     def integers(self, value: ir.Value | None) -> tuple[int, ...] | None:
-        """Return a small constant's entries, flat, or None where it is computed at run time."""
+        """Return a constant's entries as a flat list of integers, or None where it is computed at run time."""
         array = array_of(value)
         return None if array is None else tuple(int(i) for i in np.ravel(array))
 
@@ -189,14 +191,15 @@ class Trace:
         return array is not None and not np.any(array)
 
     def body_of(self, node: ir.Node) -> str | None:
-        """Return the If, Loop or Scan in whose body the node stands; None in the main graph."""
+        """Return the name of the If, Loop or Scan in whose body the node stands; None in the main graph."""
         owner = self.owners.get(node.graph) if isinstance(node.graph, ir.Graph) else None
         return None if owner is None else label(owner)
 
     # -- what rules say ------------------------------------------------------------------------------------------
 
     def carry(self, value: ir.Value, axes: Axes) -> None:
-        """Record that the tensor's channels are on these axes."""
+        """Record that the tensor has these channels on these axes."""
+        # An axis without elements has no channels to merge.
         known = {axis: channels for axis, channels in axes.items() if channels.size}
         if known:
             self.axes[value] = known
@@ -216,7 +219,7 @@ class Trace:
             self.axes[value] = {axis: channels for axis, channels in axes.items() if axis not in misfits}
 
     def fresh(self, node: ir.Node, count: int) -> ChannelIndices:
-        """Return new channels, made together by `node`."""
+        """Return the numbers of new channels, made together by `node`."""
         first = self.origins[-1].last if self.origins else 0
         self.origins.append(Origin(label(node), first, first + count))
         return np.arange(first, first + count)
@@ -224,7 +227,10 @@ class Trace:
     def use(
         self, kind: Kind, node: ir.Node, slot: int, axis: int, channels: ChannelIndices, scale: float = 1.0
     ) -> None:
-        """Record that the constant at `slot` has these channels along `axis`; pin them where it has another number."""
+        """Record that the constant at `slot` has an entry for each of these channels along `axis`.
+
+        The channels are pinned where it has another number of entries.
+        """
         dims = self.shape(node.inputs[slot])
         if dims is None or axis >= len(dims) or dims[axis] != len(channels):
             what = f"reads {len(channels)} channels with an input {slot} of shape {list(dims or ())}"
@@ -240,9 +246,10 @@ class Trace:
         channels: ChannelIndices,
         through: tuple[Reading, ...] = (),
     ) -> None:
-        """Record that an integer of the node counts these channels; where readers share it, it counts the same for all.
+        """Record that an integer of the node says how many these channels are.
 
-        `through` is how a reader elsewhere in the graph comes by the integer.
+        `through` is how a reader elsewhere in the graph gets the integer. Several readers may share one integer: it is
+        recorded once, or it would be lowered once for each of them.
         """
         self.readings.setdefault((node, where, index), []).extend(through)
         other = self.counted.get((node, where, index))
@@ -259,23 +266,26 @@ class Trace:
         self.same.append((left, right))
 
     def pin_by(self, node: ir.Node, axes: Axes | Iterable[ChannelIndices], kind: ReasonKind, what: str) -> None:
-        """Pin these channels, because the node does `what`, a predicate: "reduces over the channels"."""
+        """Record that these channels must not change because of the node: `what` it does is a predicate.
+
+        `trace.pin_by(node, axes, "mixed_channels", "reduces over the channels")`
+        """
         # Exporters' names need not tell the operator: /encoder/layer.0/norm.
         name = label(node)
         operator = "" if node.op_type in name else f" ({node.op_type})"
         self.pin(axes, Reason(kind, f"{name}{operator} {what}"))
 
     def pin(self, axes: Axes | Iterable[ChannelIndices], reason: Reason) -> None:
-        """Record that these channels must not change."""
+        """Record that these channels must not change, and why."""
         for channels in axes.values() if isinstance(axes, Mapping) else axes:
             self.pins.append(Pin(channels, reason))
 
     def mark(self, axes: Axes, *marks: Mark) -> None:
-        """Note that these channels go through a function without a property; see `Mark`."""
+        """Record that these channels go through a function without these properties; see `Mark`."""
         for mark in marks:
             self.marks[mark].extend(axes.values())
 
 
 def shifted(axes: Axes, moved: Sequence[int]) -> dict[int, ChannelIndices]:
-    """Return the axes renumbered: axis moved[i] of the input becomes axis i of the output."""
+    """Return the channels by their new axis, where axis moved[i] becomes axis i."""
     return {new: axes[old] for new, old in enumerate(moved) if old in axes}

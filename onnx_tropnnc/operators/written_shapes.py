@@ -48,6 +48,7 @@ def written_number(reader: ir.Node, slot: int, index: int, trace: Trace) -> Writ
         step = _step(maker, index, trace)
         if step is None:
             return None
+        # The comparison with -1 comes out the same for every number of channels.
         if maker.op_type == "Where":
             through.extend(_comparisons(maker))
         node, (slot, index) = maker, step
