@@ -11,11 +11,11 @@ import argparse
 from pathlib import Path
 
 from onnx_tropnnc.engine import Compression
+from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.running.latency import Latency, measure_latency
-from onnx_tropnnc.running.sessions import NotRunnable
 
 COLUMNS = ("model", "ratio", "weights MB", "after", "MACs M", "after", "ms", "after", "speed-up")
 

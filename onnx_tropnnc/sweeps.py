@@ -5,6 +5,7 @@ a cluster by `joblib.parallel_config(backend="dask")`; workers read a model give
 measured afterwards, one after the other, where the sweep was called: side by side they would disturb each other.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -12,7 +13,7 @@ from typing import Any, Literal, get_args
 from onnx_tropnnc.bisection import Refused
 from onnx_tropnnc.curves import Curve, Point
 from onnx_tropnnc.engine import Compression, named_options, with_measured_rounding
-from onnx_tropnnc.errors import OptionError, Setting
+from onnx_tropnnc.errors import NotRunnable, OptionError, Setting
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import EXTERNAL_BYTES, Source, load, to_proto, weight_bytes
 from onnx_tropnnc.graph.shapes import input_specs_of
@@ -23,7 +24,6 @@ from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Progress, silent
 from onnx_tropnnc.running.cores import sharing_cores
 from onnx_tropnnc.running.latency import measure_latency
-from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.sample_sets import SampleSets, draw_samples
 
 __all__ = ["Amount", "parse_sweep", "sweep"]
@@ -138,8 +138,8 @@ def parse_sweep(text: str) -> tuple[Amount, tuple[float, ...]]:
     try:
         first, last, step = (float(part) for part in numbers.split(":"))
     except ValueError:
-        step = 0.0
-    if amount is None or not abs(step) > 0:
+        first = last = step = 0.0
+    if amount is None or step == 0 or not all(map(math.isfinite, (first, last, step))):
         names = ", ".join(f"{a.replace('_', '-')}=" for a in get_args(Amount)[1:])
         raise OptionError(f"--sweep {text}: write A:B:STEP for ratios, as in 0.1:0.7:0.1, or put {names} before it")
     count = abs(last - first) / abs(step)

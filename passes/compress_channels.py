@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.changes import Change, Merged, Note
 from onnx_tropnnc.deciding.decisions import Decider, Decision
+from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import shapes_of
@@ -22,7 +23,6 @@ from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes.merge_channels import NOT_IN_PLAN, MergeChannels
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
 from onnx_tropnnc.rewriting.statistics_matching import Affine
-from onnx_tropnnc.running.sessions import NotRunnable
 
 __all__ = ["CompressChannels"]
 

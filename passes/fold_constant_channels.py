@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.analysis.group_selection import Selection
 from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.rewriting.constant_channels import fold_constants, silent_channels
-from onnx_tropnnc.running.sessions import NotRunnable
 
 __all__ = ["FoldConstantChannels"]
 

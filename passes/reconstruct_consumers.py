@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.changes import Change, Note, Reconstructed
+from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.memory import MEMORY
@@ -31,7 +32,6 @@ from onnx_tropnnc.rewriting.statistics_matching import Affine, affines_for, matc
 from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.running.activations import LockStep, Visit
 from onnx_tropnnc.running.cores import steady_arithmetic
-from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.solving.chain_jobs import chains_of
 from onnx_tropnnc.solving.chain_rows import draw_tiles
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers

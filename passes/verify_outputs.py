@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 
 from onnx_tropnnc.changes import Change, Verified
-from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.errors import NotRunnable, SampleError
 from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.memory import MEMORY, run_bytes
 from onnx_tropnnc.graph.model import Model
@@ -23,7 +23,6 @@ from onnx_tropnnc.running.comparison import Room
 from onnx_tropnnc.running.exactness import assert_same, exact_tolerance
 from onnx_tropnnc.running.latency import Latency, measure_latency
 from onnx_tropnnc.running.made_up_samples import made_up_samples, original_runner
-from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.running.verification import Verification, verify
 
 __all__ = ["CheckExactness", "VerifyOutputs"]

@@ -5,13 +5,12 @@ import onnx
 import onnx.helper
 import pytest
 
-from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.errors import NotRunnable, SampleError
 from onnx_tropnnc.graph.constants import set_array
 from onnx_tropnnc.graph.input_shapes import ResolvedInput
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.activations import LockStep, Stop
-from onnx_tropnnc.running.sessions import NotRunnable
 from tests.graphs import graph, random_weights, run
 
 CHAIN = "a = MatMul(x, w1)  r = Relu(a)  b = MatMul(r, w2)  s = Relu(b)  y = Add(s, r)"

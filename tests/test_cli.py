@@ -779,6 +779,11 @@ def test_a_sweep_writes_a_table_and_a_picture_and_no_model(command: Command, sou
         (("--sweep", "0.1:0.3:0.1", "--ratio", "0.5"), "leave out OUT.onnx and other amounts"),
         (("--sweep", "0.1:0.3:0.1", "--report", "curve.html"), "must end in .csv, .png or .svg"),
         (("--sweep", "fast"), "write A:B:STEP"),
+        (("--sweep", "nan:1:0.1"), "write A:B:STEP"),
+        (("--sweep", "0.1:nan:0.1"), "write A:B:STEP"),
+        (("--sweep", "0.1:inf:0.1"), "write A:B:STEP"),
+        (("--sweep", "0.1:0.3:0"), "write A:B:STEP"),
+        (("--sweep", "-1:0.5:0.5"), "outside [0, 1)"),
         (("out.onnx", "--ratio", "0.3", "--method", "l1", "--method", "cup"), "that is for --sweep"),
     ],
 )

@@ -168,3 +168,9 @@ def test_links_between_pages_lead_somewhere() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     listed = {next(iter(entry.values())) for entry in yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]}
     assert listed == {Path(page).name for page in PAGES[1:]}
+
+
+def test_programs_import_public_names_only() -> None:
+    """Readers copy these lines: inner modules may move, names of the package stay."""
+    inner = re.compile(r"(?:from|import) onnx_tropnnc\.(?!zonotopes\b|passes\b)(\S+)")
+    assert [(str(block), found[1]) for block in of("python") if (found := inner.search(block.text))] == []

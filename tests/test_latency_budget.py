@@ -7,12 +7,11 @@ import pytest
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.bisection import Refused
-from onnx_tropnnc.errors import OptionError
+from onnx_tropnnc.errors import NotRunnable, OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.running.latency import Latency
-from onnx_tropnnc.running.sessions import NotRunnable
 from onnx_tropnnc.searching.latency_budget import within_latency
 from tests.graphs import graph
 

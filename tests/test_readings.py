@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.deciding import readings as readings_module
 from onnx_tropnnc.deciding.readings import Reading, group_readings
+from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.samples import samples_for
-from onnx_tropnnc.running.sessions import NotRunnable
 from tests.graphs import graph, random_weights, run
 
 Matrix = NDArray[np.float64]

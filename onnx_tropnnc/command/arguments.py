@@ -14,10 +14,10 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
-from onnx_tropnnc.errors import Setting, shortened
+from onnx_tropnnc.errors import OptionError, Setting, shortened
 from onnx_tropnnc.options import Options
 
-__all__ = ["option", "spelled"]
+__all__ = ["option", "options_of", "spelled"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,6 +53,41 @@ def spelled(command: click.Command, setting: Setting) -> str:
         return parameter.secondary_opts[0]
     name = parameter.opts[0]
     return name if setting.value is None or isinstance(setting.value, bool) else f"{name} {_text(setting.value)}"
+
+
+def options_of(arguments: Mapping[str, Any]) -> Options:
+    """Return the options of parsed arguments; what click leaves as text, such as NAME:1,3,224,224, is read here.
+
+    Raises:
+        OptionError: a text is not as it must be, or `Options` refuses a value.
+    """
+    from onnx_tropnnc.deciding.plans import load_plan
+    from onnx_tropnnc.inputs.batches import parse_input_range, parse_input_shape
+
+    rounding, methods = arguments["round_to"], arguments["method"] or ("auto",)
+    if len(methods) > 1:
+        raise OptionError("{} is given more than once; that is for {}", Setting("method"), Setting("sweep"))
+    # Longer numbers are refused as they stand: Python makes no number of more than 4,300 digits.
+    whole = rounding is not None and rounding.isdecimal() and len(rounding) < 20
+    understood = {
+        "round_to": int(rounding) if whole else rounding,
+        "method": methods[0],
+        "ratio_for": tuple(map(_ratio_for, arguments["ratio_for"])),
+        "plan": None if arguments["plan"] is None else load_plan(arguments["plan"]),
+        "input_shape": dict(map(parse_input_shape, arguments["input_shape"])),
+        "input_range": dict(map(parse_input_range, arguments["input_range"])),
+    }
+    return Options(**({name: arguments[name] for name in _FIELDS} | understood))
+
+
+def _ratio_for(text: str) -> tuple[str, float]:
+    pattern, _, ratio = text.rpartition("=")
+    try:
+        return pattern, float(ratio)
+    except ValueError:
+        raise OptionError(
+            "{}: write PATTERN=R, as in --ratio-for '/layer1/*=0.2'", Setting("ratio_for", text)
+        ) from None
 
 
 def _kind(annotation: Any) -> Any:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from onnx_tropnnc.choices import MethodName
-from onnx_tropnnc.command.arguments import option, spelled
+from onnx_tropnnc.command.arguments import option, options_of, spelled
 from onnx_tropnnc.command.interrupts import Interruption
 from onnx_tropnnc.command.logs import configure_logs
 from onnx_tropnnc.command.progress import ProgressLine
 from onnx_tropnnc.errors import OptionError, OutputPathError, TropnncError
-from onnx_tropnnc.options import Options, amounts_given
+from onnx_tropnnc.options import amounts_given
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -155,7 +155,7 @@ def _compress(arguments: dict[str, Any], interruption: Interruption) -> int:
 
     if arguments["target"] is None:
         raise OptionError("OUT.onnx is missing; say where to write, or use --inspect")
-    options = _options(arguments)
+    options = options_of(arguments)
     target = check_output(arguments["target"], arguments["source"])
     reports = checked("report", arguments["report"], (".json", ".html"), arguments["source"])
     plans = checked("save_plan", filter(None, (arguments["save_plan"],)), (".json",), arguments["source"])
@@ -165,6 +165,7 @@ def _compress(arguments: dict[str, Any], interruption: Interruption) -> int:
     with ProgressLine(arguments["quiet"], arguments["verbose"]) as progress:
         report = Compression(model, options, progress.step).run()
         if report.passed or arguments["keep"]:
+            # The spinner goes on until the file is there: large models take seconds to write.
             progress.step(f"write {arguments['target']}")
             save(model, target, external_data=arguments["external_data"])
     try:
@@ -206,12 +207,14 @@ def _sweep(arguments: dict[str, Any], interruption: Interruption) -> int:
     paths = checked("report", arguments["report"], (".csv", ".png", ".svg"), arguments["source"])
     interruption.expect(*paths)
     methods = arguments["method"] or ("auto",)
-    options = _options(arguments | {amount: values[0], "method": methods[:1]})
+    options = options_of(arguments | {amount: values[0], "method": methods[:1]})
     others = {field.name: getattr(options, field.name) for field in fields(options)}
     for name in (amount, "method"):
         del others[name]
+    # joblib starts as many processes as it is told to, even where there are fewer points
+    jobs = min(arguments["jobs"], len(values) * len(methods))
     with (
-        joblib.parallel_config(n_jobs=arguments["jobs"]),
+        joblib.parallel_config(n_jobs=jobs),
         ProgressLine(arguments["quiet"], arguments["verbose"]) as progress,
     ):
         curve = sweep(arguments["source"], amount, values, methods=methods, progress=progress.step, **others)
@@ -221,46 +224,14 @@ def _sweep(arguments: dict[str, Any], interruption: Interruption) -> int:
     return 0
 
 
-def _method(arguments: dict[str, Any]) -> str:
-    methods = arguments["method"]
-    if len(methods) > 1:
-        raise OptionError("--method is given more than once; that is for --sweep")
-    return methods[0] if methods else "auto"
-
-
-def _options(arguments: dict[str, Any]) -> "Options":
-    from onnx_tropnnc.deciding.plans import load_plan
-    from onnx_tropnnc.inputs.batches import parse_input_range, parse_input_shape
-
-    rounding = arguments["round_to"]
-    as_given = {field.name: arguments[field.name] for field in fields(Options)}
-    understood = {
-        # longer numbers are refused as they stand: Python makes no number of more than 4,300 digits
-        "round_to": int(rounding) if rounding is not None and rounding.isdecimal() and len(rounding) < 20 else rounding,
-        "method": _method(arguments),
-        "ratio_for": tuple(map(_parse_ratio_for, arguments["ratio_for"])),
-        "plan": None if arguments["plan"] is None else load_plan(arguments["plan"]),
-        "input_shape": dict(parse_input_shape(text) for text in arguments["input_shape"]),
-        "input_range": dict(parse_input_range(text) for text in arguments["input_range"]),
-    }
-    return Options(**(as_given | understood))
-
-
-def _parse_ratio_for(text: str) -> tuple[str, float]:
-    pattern, _, ratio = text.rpartition("=")
-    try:
-        return pattern, float(ratio)
-    except ValueError:
-        raise OptionError(f"--ratio-for {text}: write PATTERN=R, as in --ratio-for '/layer1/*=0.2'") from None
-
-
 def _inspect(arguments: dict[str, Any]) -> int:
     from onnx_tropnnc.command.terminal import print_coverage, print_groups
     from onnx_tropnnc.engine import Compression
     from onnx_tropnnc.graph.model_io import load
 
+    # Without an amount nothing is removed, and only the groups are of interest.
     ratio = arguments["ratio"] if amounts_given(arguments) else 0.0
-    options = _options(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
+    options = options_of(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
     model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)
     found = Compression(model, options).inspect()
     print_groups(found.groups, found.refusals, found.unreached, _console())
@@ -272,9 +243,10 @@ def _inspect(arguments: dict[str, Any]) -> int:
 
 
 def _console() -> "Console":
-    """Return the console for standard output; in a pipe it does not wrap lines and has no colour."""
+    """Return standard output for printing: with colour on a terminal, without in a pipe."""
     from rich.console import Console
 
+    # A pipe has no width that tables could be fitted to; 200 columns hold every table that is printed here.
     return Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=200, color_system=None)
 
 

@@ -14,6 +14,7 @@ from types import FrameType
 
 __all__ = ["Interrupted", "Interruption"]
 
+# Those that a person (Ctrl-C) and a supervisor (kill, a container that stops) send to end a program.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -95,10 +95,11 @@ def written_whole(path: Path) -> Iterator[Path]:
         OutputPathError: the file system refuses (no space, no permission).
     """
     try:
+        # In the same folder, since files are replaced atomically within one file system only.
         with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name[:100]}.") as folder:
             draft = Path(folder, f"draft{path.suffix}")
             yield draft
-            if path.exists():
+            if path.exists():  # whoever may read the old file may read the new one
                 shutil.copymode(path, draft)
             os.replace(draft, path)
     except OSError as error:

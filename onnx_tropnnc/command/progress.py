@@ -20,6 +20,7 @@ class ProgressLine:
 
     def __enter__(self) -> "ProgressLine":
         if not self.quiet and not self.log and sys.stderr.isatty():
+            # Imported here: quiet runs and pipes need not wait for it.
             from rich.console import Console
 
             self.status = Console(stderr=True).status("reading")

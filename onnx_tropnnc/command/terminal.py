@@ -21,7 +21,7 @@ __all__ = ["print_coverage", "print_curve", "print_groups", "print_report"]
 
 def print_report(report: Report, console: Console) -> None:
     """Print sizes before and after, what was merged, and what verification found."""
-    console.print(escape(report.model), highlight=False, soft_wrap=True)
+    _say(console, report.model)
     table = Table("", "before", "after", "saved")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -35,7 +35,12 @@ def print_report(report: Report, console: Console) -> None:
         table.add_row("latency (median)", f"{latency.before_ms:.3g} ms", f"{latency.after_ms:.3g} ms", latency.change)
     console.print(table)
     for line in _lines(report):
-        console.print(escape(line), highlight=False)
+        _say(console, line)
+
+
+def _say(console: Console, line: str) -> None:
+    """Print one line as it is: without markup, colours for numbers, or line breaks, which would break searches."""
+    console.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def _row(table: Table, name: str, before: int, after: int) -> None:
@@ -126,16 +131,16 @@ def print_groups(
     for group, refusal in zip(groups, refusals, strict=True):
         reason = group.pinned or refusal
         state = "pinned" if group.pinned is not None else "kept" if refusal else "free"
-        console.print(escape(f"{group.name}: {group.channels} channels, {state}"), highlight=False, soft_wrap=True)
+        _say(console, f"{group.name}: {group.channels} channels, {state}")
         for kind, nodes in _nodes(group):
             if nodes:
-                console.print(escape(f"    {kind}: {', '.join(nodes)}"), highlight=False, soft_wrap=True)
+                _say(console, f"    {kind}: {', '.join(nodes)}")
         for text in filter(None, (reason, *(group.reasons if group.pinned is None else ()))):
-            console.print(escape(f"    why: {text}"), highlight=False, soft_wrap=True)
+            _say(console, f"    why: {text}")
 
     for layer in others:
-        console.print(escape(f"{layer.node}: in no group"), highlight=False, soft_wrap=True)
-        console.print(escape(f"    why: {layer.reason}"), highlight=False, soft_wrap=True)
+        _say(console, f"{layer.node}: in no group")
+        _say(console, f"    why: {layer.reason}")
 
 
 def _nodes(group: ChannelGroup) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -151,17 +156,17 @@ def print_coverage(found: Coverage, console: Console) -> None:
     """Print the share of the weights that are in groups that may change, and what keeps the rest, largest first."""
     macs = "" if found.macs_share is None else f", {100 * found.macs_share:.1f} % of their multiply-accumulates"
     line = f"in groups that may change: {100 * found.share:.1f} % of the layers' {found.parameters:,} weights{macs}"
-    console.print(line, highlight=False, soft_wrap=True)
+    _say(console, line)
     for reason, weights in found.reasons.items():
         line = f"    {100 * weights / max(1, found.parameters):.1f} % cannot change: {reason}"
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        _say(console, line)
 
 
 def print_curve(curve: Curve, console: Console) -> None:
     """Print a line for each point, then the knee of each method."""
     amounts = "/".join(dict.fromkeys(point.amount.replace("_", "-") for point in curve.points))
     headings = ("method", amounts, "parameters", "MACs", "agreement", "cosine", "ms before", "ms after")
-    console.print(escape(curve.model), highlight=False, soft_wrap=True)
+    _say(console, curve.model)
     table = Table(*headings)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -170,9 +175,9 @@ def print_curve(curve: Curve, console: Console) -> None:
     console.print(table)
     for point in curve.points:
         if point.refused:
-            console.print(escape(f"{point.method} at {point.value:g}: {point.refused}"), highlight=False)
+            _say(console, f"{point.method} at {point.value:g}: {point.refused}")
     for method in dict.fromkeys(point.method for point in curve.points):
-        console.print(escape(_knee_line(method, curve.knees.get(method))), highlight=False)
+        _say(console, _knee_line(method, curve.knees.get(method)))
 
 
 def _point_cells(point: Point) -> tuple[str, ...]:

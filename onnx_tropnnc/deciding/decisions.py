@@ -30,7 +30,7 @@ from onnx_tropnnc.deciding.greedy_ranking import Ranking
 from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, ranking_plan
 from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
 from onnx_tropnnc.deciding.weight_ranking import block_counts, ranking_by_weights
-from onnx_tropnnc.errors import OptionError, Setting
+from onnx_tropnnc.errors import NotRunnable, OptionError, Setting
 from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
@@ -44,7 +44,7 @@ from onnx_tropnnc.options import Options
 from onnx_tropnnc.rewriting.contraction import duplicates_of, keep_distinct
 from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, affines_for
 from onnx_tropnnc.rewriting.workspace import Workspace
-from onnx_tropnnc.running.sessions import NotRunnable, runtime_missing
+from onnx_tropnnc.running.sessions import runtime_missing
 
 __all__ = ["Decider", "Decision"]
 

@@ -22,7 +22,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.errors import NotRunnable, SampleError
 from onnx_tropnnc.graph.bodies import computed_inputs
 from onnx_tropnnc.graph.constants import name_of
 from onnx_tropnnc.graph.input_shapes import run_size
@@ -31,7 +31,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import infer_shapes
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.segments import load_segment
-from onnx_tropnnc.running.sessions import NotRunnable, Runner
+from onnx_tropnnc.running.sessions import Runner
 from onnx_tropnnc.running.watching import JOINED, joined_runs
 
 __all__ = ["LockStep", "Stop", "Visit"]

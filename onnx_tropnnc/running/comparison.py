@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.errors import BrokenPromiseError
+from onnx_tropnnc.errors import BrokenPromiseError, NotRunnable
 from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.memory import ARENA_BYTES, MEMORY
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.differences import OutputDifference, Tally
-from onnx_tropnnc.running.sessions import ModelSource, NotRunnable, Runner
+from onnx_tropnnc.running.sessions import ModelSource, Runner
 
 __all__ = ["ANY_ROOM", "Room", "compare", "load_result", "runnable_size"]
 

@@ -4,11 +4,11 @@ import math
 
 import onnx_ir as ir
 
-from onnx_tropnnc.errors import BrokenPromiseError
+from onnx_tropnnc.errors import BrokenPromiseError, NotRunnable
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.comparison import ANY_ROOM, Room, compare, runnable_size
-from onnx_tropnnc.running.sessions import ModelSource, NotRunnable, Runner
+from onnx_tropnnc.running.sessions import ModelSource, Runner
 from onnx_tropnnc.running.verification import Verification, verify
 
 __all__ = ["assert_same", "exact_tolerance"]

@@ -20,7 +20,7 @@ from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.running import devices
 from onnx_tropnnc.running.cores import usable_cores
 
-__all__ = ["ModelSource", "NotRunnable", "Runner", "cuda_provider_missing", "runtime_conflict", "runtime_missing"]
+__all__ = ["ModelSource", "Runner", "cuda_provider_missing", "runtime_conflict", "runtime_missing"]
 
 ModelSource = onnx.ModelProto | bytes | str | Path
 

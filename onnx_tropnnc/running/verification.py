@@ -7,11 +7,12 @@ result, and `not_verified` gives the reason. Where only the result fails, this p
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.comparison import ANY_ROOM, Room, compare, load_result, runnable_size
 from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.latency import Latency, measure_latency
-from onnx_tropnnc.running.sessions import ModelSource, NotRunnable, Runner
+from onnx_tropnnc.running.sessions import ModelSource, Runner
 
 __all__ = ["Verification", "verify"]
 

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from onnx_tropnnc.bisection import Refused, search
-from onnx_tropnnc.errors import OptionError, Setting
+from onnx_tropnnc.errors import NotRunnable, OptionError, Setting
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Progress
 from onnx_tropnnc.running.latency import Latency
-from onnx_tropnnc.running.sessions import NotRunnable
 
 __all__ = ["within_latency"]
 
