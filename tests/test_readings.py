@@ -189,6 +189,15 @@ def test_a_model_that_cannot_run_is_refused() -> None:
         group_readings(loaded, groups, samples)
 
 
+@pytest.mark.parametrize("count", [64, 100])
+def test_a_single_run_of_a_large_fixed_batch_is_not_halved(count: int) -> None:
+    weights = random_weights(w=(5, 4), v=(4, 3))
+    model = graph("a = MatMul(x, w)  h = Relu(a)  y = MatMul(h, v)", weights, inputs="float[64, 5] x")
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    (reading,) = readings(model, count=count)["MatMul_0"]
+    assert len(reading.halves) == (1 if count == 64 else 2)  # 100 samples are two runs
+
+
 def test_a_grouped_convolution_reads_each_group_by_its_own_kernels() -> None:
     """Channel j stands at position j of both groups; each group's rows of the weight read it there."""
     weights = random_weights(w=(8, 2, 1, 1), v=(6, 4, 1, 1))

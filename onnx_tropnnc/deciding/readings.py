@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
 from onnx_tropnnc.deciding.moments import Covariances, Turn, Variances, drawn
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
+from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
@@ -52,7 +53,7 @@ class Reading:
 
     tensor: str
     halves: tuple[Matrix, ...]
-    """R_t over every other sample, and over the rest; a single matrix if there is one sample."""
+    """R_t over every other sample, and over the rest; a single matrix if there is a single run."""
     gram: Matrix
 
     @property
@@ -160,7 +161,9 @@ def _stream(node: ir.Node) -> ir.Value:
 def _run(model: Model, watches: Sequence[_Watch], samples: Samples, seed: int, memory: int) -> None:
     """Give the samples to the two halves by turns."""
     names = tuple(dict.fromkeys(watch.tensor for watch in watches))
-    halves = [samples.take(np.arange(half, samples.count, 2)) for half in range(min(2, samples.count))]
+    # of a single run's samples no half would make a run of its own
+    parts = min(2, max(1, samples.count // (run_size(samples.inputs) or 1)))
+    halves = [samples.take(np.arange(half, samples.count, parts)) for half in range(parts)]
     rng = np.random.default_rng(seed)
     for half, count, tensors in watched(model, names, halves, memory=memory):
         for watch in watches:

@@ -112,7 +112,7 @@ def _worthwhile(model: Model, inputs: Sequence[ResolvedInput]) -> tuple[int, int
     width, uses = math.sqrt(size.parameters), macs / max(size.parameters, 1)
     most = np.clip(USES * width / max(uses, 1), MOST, LINEAR)
     wanted = int(np.clip(min(MACS / max(macs, 1), VALUES / max(values, 1)), FEWEST, most))
-    return wanted, int(np.clip(MOST_MACS / max(macs, 1), 1, wanted))
+    return wanted, int(np.clip(MOST_MACS / max(macs, 1), 1, wanted)) if FEWEST * macs > MACS else wanted
 
 
 def most_that_fit(inputs: Sequence[ResolvedInput], memory: int) -> int:
