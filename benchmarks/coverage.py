@@ -20,7 +20,14 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.pass_manager import PassManager
-from onnx_tropnnc.passes import FoldBatchNorm, InlineFunctions, NameBodiesApart, PlainConstants, PlainShapes, Selection
+from onnx_tropnnc.passes import (
+    FoldBatchNorm,
+    GroupFilter,
+    InlineFunctions,
+    NameBodiesApart,
+    PlainConstants,
+    PlainShapes,
+)
 
 __all__ = ["covered", "folded", "onnxsim_share", "percent"]
 
@@ -37,7 +44,7 @@ def folded(path: Path, *, whole_heads: bool = False) -> Model:
 def covered(model: Model, ties: str) -> Coverage:
     """What we reach of a folded model."""
     shapes = shapes_of(model)
-    return coverage_of(model, shapes, find_channel_groups(model, shapes), Selection(ties=ties).refusal)
+    return coverage_of(model, shapes, find_channel_groups(model, shapes), GroupFilter(ties=ties).refusal)
 
 
 def onnxsim_share(model: Model) -> float | str:

@@ -30,7 +30,7 @@ from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.merging.clustering import Extent
 from onnx_tropnnc.merging.representatives import Method, TropNNC
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.passes import FoldBatchNorm, MergeChannels, PlainConstants, RefreshShapes, Selection
+from onnx_tropnnc.passes import FoldBatchNorm, GroupFilter, MergeChannels, PlainConstants, RefreshShapes
 
 __all__ = ["CACHE", "LabelledImages", "Subject", "nearest_threshold", "size", "top_1"]
 
@@ -110,7 +110,7 @@ class Subject:
         """A compressed copy; groups with a residual tie stay as they are, as in the paper."""
         return self._after(
             MergeChannels(
-                ratio=ratio, extent=extent, method=method or TropNNC(), selection=Selection(include), seed=seed
+                ratio=ratio, extent=extent, method=method or TropNNC(), group_filter=GroupFilter(include), seed=seed
             )
         )
 
@@ -121,7 +121,7 @@ class Subject:
     def decided(self, decider: Decider, options: Options) -> Model:
         """A compressed copy, as the decider says."""
         maps = decider.decide(options).maps
-        return self._after(MergeChannels(plan=maps, selection=options.selection))
+        return self._after(MergeChannels(plan=maps, group_filter=options.group_filter))
 
     def _after(self, merge: MergeChannels) -> Model:
         model = self.folded.clone()

@@ -13,7 +13,7 @@ from typing import Any
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.coverage import Coverage, coverage_of
-from onnx_tropnnc.analysis.group_selection import matches
+from onnx_tropnnc.analysis.group_filter import matches
 from onnx_tropnnc.analysis.unreached import UnreachedLayer, unreached_layers
 from onnx_tropnnc.backend import missing_cuda
 from onnx_tropnnc.bisection import Refused, unless_refused
@@ -176,7 +176,7 @@ class Compression:
         groups = find_channel_groups(prepared, shapes)
 
         def refusal(group: ChannelGroup) -> Reason | None:
-            return self.refusal or self.options.selection.refusal(group)
+            return self.refusal or self.options.group_filter.refusal(group)
 
         coverage = coverage_of(prepared, shapes, groups, refusal)
         return Inspection(groups, tuple(map(refusal, groups)), unreached_layers(prepared), coverage)

@@ -27,7 +27,7 @@ from onnx_tropnnc.option_checks import Limits, check_fields, listed, option
 
 if TYPE_CHECKING:
     from onnx_tropnnc.analysis.channels import ChannelGroup
-    from onnx_tropnnc.analysis.group_selection import Selection
+    from onnx_tropnnc.analysis.group_filter import GroupFilter
     from onnx_tropnnc.analysis.rounding import Rounding
     from onnx_tropnnc.inputs.readers import Data
     from onnx_tropnnc.merging.clustering import Extent
@@ -217,14 +217,14 @@ class Options:
         return self.variant or ("2" if self.threshold is None else "raw")
 
     @property
-    def selection(self) -> "Selection":
+    def group_filter(self) -> "GroupFilter":
         """Return which groups may change."""
-        from onnx_tropnnc.analysis.group_selection import Selection
+        from onnx_tropnnc.analysis.group_filter import GroupFilter
 
         budget = self.target_params is not None or self.target_macs is not None
         # a plan names the groups that change, residual streams among them where a budget was spent on those
         automatic = "merge" if self.lossless or self.plan is not None or (budget and self.selects) else "keep"
-        return Selection(self.include, self.exclude, automatic if self.ties == "auto" else self.ties)
+        return GroupFilter(self.include, self.exclude, automatic if self.ties == "auto" else self.ties)
 
     @property
     def merges_heads(self) -> bool:
@@ -270,7 +270,7 @@ class Options:
 
     def ratio_of(self, group: "ChannelGroup") -> float:
         """Return the fraction of the group's channels to remove."""
-        from onnx_tropnnc.analysis.group_selection import ratio_for
+        from onnx_tropnnc.analysis.group_filter import ratio_for
 
         return ratio_for(group, self.ratio or 0.0, self.ratio_for)
 

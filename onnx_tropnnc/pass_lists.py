@@ -47,7 +47,9 @@ def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool) ->
     # Functions first, because no other pass looks into them; constants before shapes, which are computed from them;
     # BatchNormalization last, because it needs constant parameters and a known layer before it.
     passes: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()]
-    passes.append(FoldConstantChannels(samples.verifying or samples.solving, options.selection, options.memory_bytes))
+    passes.append(
+        FoldConstantChannels(samples.verifying or samples.solving, options.group_filter, options.memory_bytes)
+    )
     if options.verify and samples.verifying is not None:
         passes.append(CheckExactness(samples.verifying, memory=options.memory_bytes))
     # after the check, because onnxruntime computes integers and the numbers that they stand for slightly differently

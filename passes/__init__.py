@@ -3,7 +3,7 @@
 if __name__ != "onnx_tropnnc.passes":
     raise ImportError(f"import onnx_tropnnc.passes instead of {__name__}: a second copy of its classes would not match")
 
-from onnx_tropnnc.analysis.group_selection import Selection
+from onnx_tropnnc.analysis.group_filter import GroupFilter
 from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.compress_either_way import CompressEitherWay
 from onnx_tropnnc.passes.dequantize_weights import DequantizeWeights
@@ -29,6 +29,7 @@ __all__ = [
     "EditWithGraphSurgeon",
     "FoldBatchNorm",
     "FoldConstantChannels",
+    "GroupFilter",
     "InlineFunctions",
     "MergeChannels",
     "NameBodiesApart",
@@ -37,7 +38,6 @@ __all__ = [
     "QuantizeWeights",
     "ReconstructConsumers",
     "RefreshShapes",
-    "Selection",
     "TuneWeights",
     "VerifyOutputs",
 ]

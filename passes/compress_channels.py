@@ -115,7 +115,7 @@ class CompressChannels:
             ratio_for=options.ratio_for,
             extent=options.extent,
             method=options.merging_method,
-            selection=options.selection,
+            group_filter=options.group_filter,
             sizes=decision.sizes,
             plan=decision.maps,
             unplanned=_REACHED if self._plan is None else NOT_IN_PLAN,

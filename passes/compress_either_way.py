@@ -89,7 +89,7 @@ def chooses_streams(options: Options) -> bool:
 
 def _streams(decider: Decider, options: Options) -> bool:
     """Return whether there are residual streams that may change."""
-    keep, merge = (replace(options, ties=ties).selection for ties in _WAYS)
+    keep, merge = (replace(options, ties=ties).group_filter for ties in _WAYS)
     return any(g.pinned is None and keep.refusal(g) and not merge.refusal(g) for g in decider.groups)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
-from onnx_tropnnc.analysis.group_selection import Selection
+from onnx_tropnnc.analysis.group_filter import GroupFilter
 from onnx_tropnnc.changes import Change, Note
 from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.memory import MEMORY
@@ -24,12 +24,12 @@ class FoldConstantChannels:
 
     Attributes:
         samples: what to run the model on where it has such channels; None: nothing is folded.
-        selection: which groups may change.
+        group_filter: which groups may change.
         memory: the bytes that running the model may take.
     """
 
     samples: Samples | None = None
-    selection: Selection = field(default_factory=Selection)
+    group_filter: GroupFilter = field(default_factory=GroupFilter)
     memory: int = MEMORY
     name: str = "fold constant channels"
 
@@ -39,7 +39,7 @@ class FoldConstantChannels:
         silent = {
             group: len(found)
             for group in groups
-            if group.body is None and self.selection.refusal(group) is None and len(found := silent_channels(group))
+            if group.body is None and self.group_filter.refusal(group) is None and len(found := silent_channels(group))
         }
         if not silent:
             return ()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.analysis.group_selection import Selection, ratio_for
+from onnx_tropnnc.analysis.group_filter import GroupFilter, ratio_for
 from onnx_tropnnc.analysis.relu_layers import is_relu_layer
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.analysis.unreached import unreached_layers
@@ -56,7 +56,7 @@ class MergeChannels:
         ratio_for: other ratios, by pattern of node names; the last one that matches counts.
         extent: where to stop instead of at a ratio: a threshold of the clustering.
         method: what makes the merge maps.
-        selection: which groups may change.
+        group_filter: which groups may change.
         sizes: channels to keep by group name and block, instead of a ratio.
         plan: merge maps by group name, applied as they are; groups that are neither here nor in `sizes` stay.
         unplanned: why groups stay that are neither in the plan nor in `sizes`.
@@ -73,7 +73,7 @@ class MergeChannels:
     ratio_for: tuple[tuple[str, float], ...] = ()
     extent: Extent | None = None
     method: Method = field(default_factory=TropNNC)
-    selection: Selection = field(default_factory=Selection)
+    group_filter: GroupFilter = field(default_factory=GroupFilter)
     sizes: Mapping[str, tuple[int, ...]] | None = None
     plan: Mapping[str, MergeMap] | None = None
     unplanned: Reason = NOT_IN_PLAN
@@ -101,7 +101,7 @@ class MergeChannels:
         return (*(self._treat(group, work) for group in groups), *unreached)
 
     def _refusal(self, group: ChannelGroup) -> Reason | None:
-        reason = self.selection.refusal(group)
+        reason = self.group_filter.refusal(group)
         missing = self.plan is not None and group.name not in {**self.plan, **(self.sizes or {})}
         return self.unplanned if reason is None and missing else reason
 

@@ -126,7 +126,7 @@ def groups_of(model: onnx.ModelProto, **input_shapes: tuple[int, ...]) -> dict[s
 def merged(model: onnx.ModelProto, ratio: float = 0.5, *, ties: str = "merge", **options: object) -> onnx.ModelProto:
     """The model after merging channels and refreshing shapes; nothing folded, nothing verified."""
     loaded = load(model)
-    merge = passes.MergeChannels(ratio=ratio, selection=passes.Selection(ties=ties), **options)
+    merge = passes.MergeChannels(ratio=ratio, group_filter=passes.GroupFilter(ties=ties), **options)
     for step in (merge, passes.RefreshShapes()):
         step(loaded)
     return to_proto(loaded)

@@ -24,7 +24,7 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.merging.merge_map import keep_channels
 from onnx_tropnnc.merging.representatives import TropNNC, threshold_heights
-from onnx_tropnnc.passes import MergeChannels, RefreshShapes, Selection
+from onnx_tropnnc.passes import GroupFilter, MergeChannels, RefreshShapes
 from onnx_tropnnc.rewriting.workspace import Workspace
 from tests.graphs import graph, random_weights
 
@@ -77,7 +77,7 @@ def measured(model: Model, costs: Costs, counts: tuple[int, ...]) -> int:
         if count < unit.size
     }
     smaller = model.clone()
-    MergeChannels(plan=plan, selection=Selection(ties="merge"))(smaller)
+    MergeChannels(plan=plan, group_filter=GroupFilter(ties="merge"))(smaller)
     RefreshShapes()(smaller)
     size = size_of(smaller, shapes_of(smaller))
     return size.parameters if costs.measure == "parameters" else size.macs or 0

@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.analysis.coverage import Coverage, coverage_of
-from onnx_tropnnc.analysis.group_selection import Selection
+from onnx_tropnnc.analysis.group_filter import GroupFilter
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
 
@@ -18,7 +18,7 @@ LINEAR = {"inputs": "float[N, 4] x", "outputs": "float[N, 3] y"}
 def coverage(model: onnx.ModelProto, ties: str = "merge") -> Coverage:
     loaded = load(model)
     shapes = shapes_of(loaded)
-    return coverage_of(loaded, shapes, find_channel_groups(loaded, shapes), Selection(ties=ties).refusal)
+    return coverage_of(loaded, shapes, find_channel_groups(loaded, shapes), GroupFilter(ties=ties).refusal)
 
 
 def test_a_weight_is_reached_through_its_rows_or_its_columns() -> None:

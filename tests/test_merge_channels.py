@@ -8,7 +8,7 @@ import pytest
 from channel_edits import inflated
 from graphs import after, assert_same_outputs, assert_sound, dims, graph, initializers, random_weights, twice
 
-from onnx_tropnnc.analysis.group_selection import Selection
+from onnx_tropnnc.analysis.group_filter import GroupFilter
 from onnx_tropnnc.changes import Change, Kept, Merged
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model_io import load, to_proto
@@ -96,10 +96,10 @@ def test_ratios_for_some_nodes_the_last_pattern_counts() -> None:
 
 
 def test_included_and_excluded_nodes() -> None:
-    _, changes = run(mlp(), ratio=0.5, selection=Selection(include=("*1",)))
+    _, changes = run(mlp(), ratio=0.5, group_filter=GroupFilter(include=("*1",)))
     assert sizes(changes) == {"fc1": (8, 4)}
     assert reasons(changes)["fc2"] == "not included (--include)"
-    _, changes = run(mlp(), ratio=0.5, selection=Selection(exclude=("fc1", "nothing")))
+    _, changes = run(mlp(), ratio=0.5, group_filter=GroupFilter(exclude=("fc1", "nothing")))
     assert sizes(changes) == {"fc2": (6, 3)}
     assert reasons(changes)["fc1"] == "excluded (--exclude)"
 
@@ -108,7 +108,7 @@ def test_ties_are_kept_or_merged() -> None:
     _, changes = run(residual(), ratio=0.5)
     assert sizes(changes) == {"Conv_1": (6, 3)}
     assert reasons(changes)["Conv_0"] == "Add_4 ties it to another activation (--ties keep)"
-    result, changes = run(residual(), ratio=0.5, selection=Selection(ties="merge"))
+    result, changes = run(residual(), ratio=0.5, group_filter=GroupFilter(ties="merge"))
     assert sizes(changes) == {"Conv_0": (4, 2), "Conv_1": (6, 3)}
     assert_sound(result)
 
@@ -161,7 +161,7 @@ def test_duplicates_go_at_ratio_0() -> None:
 def test_k_counts_from_the_channels_that_came() -> None:
     """11 channels of which 8 differ: at a ratio of 0.3 eight stay, and nothing else is merged."""
     model = inflated(mlp(), "fc1", (1, 2, 1, 3, 1, 1, 1, 1), np.random.default_rng(0))
-    result, changes = run(model, ratio=0.3, selection=Selection(include=("fc1",)))
+    result, changes = run(model, ratio=0.3, group_filter=GroupFilter(include=("fc1",)))
     assert sizes(changes) == {"fc1": (11, 8)}
     assert_same_outputs(mlp(), result)
 
@@ -172,7 +172,7 @@ def test_duplicates_that_show_only_after_others_are_gone(order: tuple[str, str])
     model, rng = residual(), np.random.default_rng(0)
     for name in order:
         model = inflated(model, name, (2, 1, 3, 1) if name == "Conv_0" else (1, 2, 1, 1, 2, 1), rng)
-    result, changes = run(model, selection=Selection(ties="merge"))
+    result, changes = run(model, group_filter=GroupFilter(ties="merge"))
     assert sizes(changes) == {"Conv_0": (7, 4), "Conv_1": (8, 6)}
     assert_same_outputs(residual(), result)
 
@@ -223,7 +223,7 @@ def test_ratios_out_of_range(ratio: float) -> None:
 
 def test_unknown_ways_with_ties() -> None:
     with pytest.raises(OptionError, match="ties='cut' is unknown; choose keep or merge"):
-        Selection(ties="cut")
+        GroupFilter(ties="cut")
 
 
 def test_settings_are_frozen() -> None:

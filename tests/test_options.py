@@ -39,7 +39,7 @@ NAN, INF = float("nan"), float("inf")
     ],
 )
 def test_ties_follow_the_budget_where_error_curves_decide(options: dict[str, object], ties: str) -> None:
-    assert Options(**options).selection.ties == ties
+    assert Options(**options).group_filter.ties == ties
 
 
 WRONG: dict[str, Sequence[object]] = {

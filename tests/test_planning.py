@@ -14,7 +14,7 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
-from onnx_tropnnc.passes import FoldBatchNorm, MergeChannels, RefreshShapes, Selection
+from onnx_tropnnc.passes import FoldBatchNorm, GroupFilter, MergeChannels, RefreshShapes
 from onnx_tropnnc.rewriting.statistics_matching import affines_for
 from tests.graphs import assert_same_outputs, assert_sound, graph, random_weights, run
 
@@ -56,7 +56,7 @@ def apply(
 ) -> onnx.ModelProto:
     smaller = model.clone()
     plan = ranking_plan(groups, rankings, counts)
-    MergeChannels(plan=plan, selection=Selection(ties="merge"))(smaller)
+    MergeChannels(plan=plan, group_filter=GroupFilter(ties="merge"))(smaller)
     RefreshShapes()(smaller)
     return to_proto(smaller)
 

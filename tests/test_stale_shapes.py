@@ -9,7 +9,7 @@ from onnx_tropnnc import compress
 from onnx_tropnnc.changes import Merged, Verified
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.pass_manager import PassManager
-from onnx_tropnnc.passes import EditWithGraphSurgeon, MergeChannels, Selection
+from onnx_tropnnc.passes import EditWithGraphSurgeon, GroupFilter, MergeChannels
 from tests.graphs import assert_sound, graph, random_weights, run
 
 STREAM = "a = MatMul(x, w) b = MatMul(x, v) s = Add(a, b) h = MatMul(s, u) r = Relu(h) y = MatMul(r, t)"
@@ -64,7 +64,7 @@ def test_every_trial_and_the_result_run(name: str, options: dict) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_merge_alone_leaves_no_shape_that_is_no_longer_true(name: str) -> None:
-    manager = PassManager([MergeChannels(ratio=0.5, selection=Selection(ties="merge"))])
+    manager = PassManager([MergeChannels(ratio=0.5, group_filter=GroupFilter(ties="merge"))])
     result, report = manager.run(MODELS[name]())
     assert report.of(Merged)
     assert_sound(result)

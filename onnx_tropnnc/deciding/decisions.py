@@ -171,7 +171,7 @@ class Decider:
         return group.body is None and group.name not in self._overflowed
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:
-        return [g for g in self.groups if g.pinned is None and options.selection.refusal(g) is None]
+        return [g for g in self.groups if g.pinned is None and options.group_filter.refusal(g) is None]
 
     def _ranked(self, groups: Sequence[ChannelGroup], options: Options) -> Mapping[str, Ranking]:
         """Return the order in which each group's channels are kept."""

@@ -7,11 +7,11 @@ from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.errors import OptionError, Setting
 from onnx_tropnnc.graph.reasons import Reason
 
-__all__ = ["Selection", "matches", "ratio_for"]
+__all__ = ["GroupFilter", "matches", "ratio_for"]
 
 
 @dataclass(frozen=True)
-class Selection:
+class GroupFilter:
     """Which groups may change, by the names of their nodes.
 
     Attributes:
