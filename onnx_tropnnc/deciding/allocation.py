@@ -60,6 +60,7 @@ class Path:
                 f"the budget of {limit:.6g} {self.costs.measure} cannot be reached: the smallest reachable is "
                 f"{int(self.totals[-1])}, {math.ceil(1000 * least) / 1000:.3f} of the folded model's"
             )
+        # costs fall along the path, so their negatives are sorted
         number = int(np.searchsorted(-self.totals, -limit, side="left"))
         counts = self.counts(number)
         return self._eased(counts, number, limit) if number else counts
@@ -130,6 +131,7 @@ def threshold_path(
         for merge, height in enumerate(tree[: unit.size - floor])
         if (unit.size - 1 - merge) % multiples[number] == 0
     ]
+    # equal heights are ordered by unit, so that the same model gives the same path
     return _path(costs, sorted(steps, key=lambda step: (step[2], step[0], -step[1])), multiples)
 
 
@@ -141,6 +143,7 @@ def ranking_path(
     Scores of different units are compared as shares of the unit's mean, because the scale of a layer's weights says
     nothing about its importance.
     """
+    # 1e-300 keeps a unit without weights from a division by 0
     ascending = [np.sort(score) / max(float(np.mean(score)), 1e-300) for score in scores]
     return threshold_path(costs, ascending, least=least, round_to=round_to)
 
@@ -155,6 +158,7 @@ def _multiples(units: Sequence[Unit], round_to: Sequence[int]) -> tuple[int, ...
 
 def _allowed(floor: int, size: int, round_to: int) -> NDArray[np.int64]:
     """Return the counts that may be kept, ascending: multiples of `round_to` from the floor on, and all channels."""
+    # all channels may be kept too, though their number need be no multiple
     first = -(-floor // round_to) * round_to
     return np.append(np.arange(first, size, round_to), size)
 
@@ -186,6 +190,7 @@ def _cheapest_first(costs: Costs, hulls: Sequence[Sequence[tuple[int, float]]]) 
 
     def price(unit: int) -> float:
         here, there = hulls[unit][places[unit]], hulls[unit][places[unit] + 1]
+        # a curve may rise by rounding where channels explain nothing; its step then costs nothing
         saved = costs.saved(counts, unit, there[0])
         return max(there[1] - here[1], 0.0) / saved if saved > 0 else math.inf
 

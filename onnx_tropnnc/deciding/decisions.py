@@ -182,6 +182,7 @@ class Decider:
             energies = self._measured(self._energies, outside, options, output_energies)
             seen = [group for group in outside if self._is_seen(group)]
             found = {g.name: removal_ranking(energies[g.name], np.flatnonzero(g.blocks < 0)) for g in seen}
+        # these groups get sizes from the ranking of their weights, and clustering merges them
         workspace = Workspace(self.model)
         return {**found, **{g.name: ranking_by_weights(g, workspace) for g in groups if not self._is_seen(g)}}
 
@@ -213,6 +214,7 @@ class Decider:
     ) -> dict[str, MergeMap]:
         """Return maps that keep the first channels of each ranking; exact duplicates do not count and are merged."""
         plan = ranking_plan(groups, ranked, counts)
+        # a channel and its duplicate explain the same outputs: keeping both would waste one
         duplicates = duplicates_of(self.model, counts)
         repeated = {name: found for name, found in duplicates.items() if found.changes}
         plan |= {name: keep_distinct(ranked[name].order, counts[name], same) for name, same in repeated.items()}
@@ -223,6 +225,7 @@ class Decider:
     def _at_budget(self, options: Options, measure: Measure, limit: float) -> Decision | Refused:
         """Return the decision that brings the model's parameters or multiply-accumulates down to `limit`."""
         groups = self._eligible(options)
+        # solving gives layers a bias that have none, and the budget must hold afterwards
         if measure == "parameters" and options.solves and self.samples is not None:
             limit -= self._biases_to_come(groups)
         if options.selects:
@@ -257,6 +260,7 @@ class Decider:
         ]
         costs = Costs(self.model, self.shapes, units, measure)
         method, multiples = options.merging_method, [options.rounding.multiple(unit.group) for unit in units]
+        # these rank channels and have no tree whose heights could be a threshold
         if isinstance(method, L1 | Random):
             scores = [method.scores(v, seed=options.seed) for v in self._vectors(units)]
             return ranking_path(costs, scores, round_to=multiples)

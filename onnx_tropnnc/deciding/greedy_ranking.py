@@ -77,6 +77,7 @@ def rank_channels(covariances: Sequence[Array], grams: Sequence[Array], always: 
             first[channels[place]] = False
             losses.append(max(losses[-1] - float(gains[place]), 0.0))
         order.extend(channels[picked].tolist())
+        # channels that were picked need no update any more
         left = np.setdiff1d(np.arange(len(channels)), picked)
         panels = [panel.next(left) for panel in panels]
         channels = channels[left]
@@ -87,6 +88,7 @@ def with_ridge(covariance: Array, share: float = RIDGE) -> Array:
     """Return the covariance plus a share of its mean variance on the diagonal: solving with it is ridge regression."""
     xp = array_api_compat.array_namespace(covariance)
     size = covariance.shape[0]
+    # 1e-30 keeps channels that never vary from a singular matrix
     level = max(share * float(xp.linalg.trace(covariance)) / size, 1e-30)
     return covariance + level * xp.eye(size, dtype=covariance.dtype)
 
@@ -106,7 +108,9 @@ def held_out_curve(fitted: Array, judged: Array, gram: Array, order: NDArray[np.
     half = xp.linalg.solve(root, judged)
     spread = xp.linalg.solve(root, xp.matrix_transpose(half))
     seen = xp.matmul(xp.matrix_transpose(root), xp.matmul(gram, root))
+    # the second is the loss of dropping channels without solving for the others
     solved, dropped = _corners(to_numpy(seen * spread)), _corners(to_numpy(gram * judged))
+    # more channels never lose more; where the measured curve says so, it is noise of the samples
     return np.maximum(np.minimum.accumulate(np.minimum(solved, dropped)), 0.0)
 
 
@@ -114,6 +118,7 @@ def _corners(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (n + 1,) the sums of matrix[k:, k:]."""
     rows = np.cumsum(matrix[:, ::-1], axis=1)[:, ::-1]
     columns = np.cumsum(matrix[::-1], axis=0)[::-1]
+    # the corner at k is the corner at k + 1 with a strip: row k and column k from the diagonal on
     strips = np.diagonal(rows) + np.diagonal(columns) - np.diagonal(matrix)
     return np.append(np.cumsum(strips[::-1])[::-1], 0.0)
 
@@ -140,6 +145,7 @@ class _Panel:
     def pick(self, place: int, number: int) -> None:
         """Remove from all other channels what this one explains."""
         variance, known = float(self.variance[place]), self.variance[place] > self.floor[place]
+        # an infinite floor marks the channel as picked
         self.floor = np.where(np.arange(len(self.floor)) == place, np.inf, self.floor)
         if known:
             self._take_out(place, number, variance**-0.5)
@@ -177,6 +183,7 @@ def _root(gram: Array) -> Array:
     from scipy.linalg.lapack import dpstrf
 
     matrix = to_numpy(gram)
+    # eigenvalues below 1e-14 of the trace are rounding of float64
     factor, pivots, rank, _ = dpstrf(matrix, tol=1e-14 * max(float(np.trace(matrix)), 1e-300))
     root = np.zeros((rank, len(matrix)))
     root[:, pivots - 1] = np.triu(factor)[:rank]

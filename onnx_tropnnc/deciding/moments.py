@@ -79,12 +79,14 @@ class Covariances:
             return
         if half not in self.halves:
             width = rows.shape[1]
+            # the mean of the first rows is near that of all, so that subtracting squares of means loses few digits
             self.halves[half] = _Sums(rows.mean(axis=0), np.zeros(width), np.zeros((self.count, self.count)))
         sums = self.halves[half]
         rows -= sums.origin
         sums.rows += len(rows)
         sums.total += rows.sum(axis=0, dtype=np.float64)
         for turn in self.turns:
+            # products in float32 are twice as fast, and their sums are kept in float64
             part = rows[:, turn.columns]
             sums.products[np.ix_(turn.channels, turn.channels)] += turn.weight * (part.T @ part).astype(np.float64)
 
@@ -131,9 +133,11 @@ class Variances:
 
 def drawn(tensor: NDArray[Any], axis: int, most: int, rng: np.random.Generator) -> Rows:
     """Return (rows, columns) of the tensor along `axis`: all, or `most` of them drawn; never a view."""
+    # a view: copying the whole tensor would cost more than the few rows that are drawn
     view = np.moveaxis(tensor, axis, -1)
     count = int(np.prod(view.shape[:-1]))
     if count <= most:
         return np.array(view, np.float32).reshape(count, view.shape[-1])
+    # sorted, they are read in the order of memory
     places = np.sort(rng.choice(count, most, replace=False))
     return np.array(view[np.unravel_index(places, view.shape[:-1])], np.float32)

@@ -59,6 +59,7 @@ def rank_groups(
 
 def _ranked(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ranking | None:
     """Return the ranking; None if the numbers differ by more than the digits of float64 can hold."""
+    # activations near the largest float32 leave infinite products
     parts = (part for reading in readings for part in (reading.gram, *reading.halves))
     if not all(np.isfinite(part).all() for part in parts):
         return None
@@ -82,6 +83,7 @@ def statistics_matched(
 
 def rank_readings(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ranking:
     """Return the greedy order on all samples, with an error curve solved on each half and measured on the other."""
+    # the order comes from all samples; only the error curve is judged on samples that it was not solved on
     grams = [reading.gram for reading in readings]
     ranking = rank_channels([with_ridge(reading.covariance) for reading in readings], grams, always)
     if any(len(reading.halves) < 2 for reading in readings):
@@ -112,6 +114,7 @@ def budget_path(
 ) -> Path:
     """Return the path by predicted error per saved cost; its units are the groups, in order."""
     units = [Unit(group, rankings[group.name].order) for group in groups]
+    # pinned channels are kept whatever the budget
     least = [int((g.blocks < 0).sum()) + least_count(int((g.blocks >= 0).sum())) for g in groups]
     curves = [rankings[group.name].residual for group in groups]
     multiples = [rounding.multiple(group) for group in groups]

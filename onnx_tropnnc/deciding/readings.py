@@ -110,6 +110,7 @@ def group_readings(
     watches.extend(_Watch(name_of(value), axes[value], ROWS, sums) for value, sums in variances.items())
     _run(model, watches, samples, seed, memory)
     found = {node: variances[_stream(node)].found() for node in consumers}
+    # a consumer whose output never varies would give an infinite weight
     streams = {node: max(variance, 1e-30) for node, variance in found.items() if variance is not None}
     seen = {
         group: {value: covariances[group.name, value].found() for value in tensors[group.name]}
@@ -131,6 +132,7 @@ def group_readings(
 
 def _tensors(group: ChannelGroup) -> dict[ir.Value, list[Place]]:
     """Return the consumers of the group by the tensor that they read."""
+    # a residual stream is read at several places, normalised differently at each
     found: dict[ir.Value, list[Place]] = defaultdict(list)
     for place in group.of_kind("consumer"):
         found[LinearLayer(place.use.node).data].append(place)
@@ -220,5 +222,6 @@ def _columns(place: Place) -> Matrix:
     array, groups = array_of(place.use.value), _groups(place)
     assert array is not None
     parts = array.reshape(groups, -1, *array.shape[1:]) if groups > 1 else array[None]
+    # axis 0 counts the convolution groups now
     moved = np.moveaxis(parts, place.use.axis + 1, 1)
     return np.asarray(moved.reshape(groups * moved.shape[1], -1).astype(np.float64) * place.use.scale)

@@ -107,6 +107,7 @@ def removal_ranking(energy: Matrix, always: Indices) -> Ranking:
     removed: list[int] = []
     losses = [0.0]
     for number in range(count):
+        # all others are removed now: the order of those that always stay is decided last
         if number == count - len(always):
             barred[always] = 0.0
         rise = 2.0 * shared + np.diagonal(energy)
@@ -125,6 +126,7 @@ def scaled(merge_map: MergeMap, energy: Matrix) -> MergeMap:
     brings = csr_array((merge_map.gamma[kept], (merge_map.labels[kept], kept)), (merge_map.size, len(energy)))
     seen = brings @ energy
     within = (brings @ seen.T).T
+    # P_ST 1: what kept channels share with removed ones
     missing = seen.sum(axis=1) - within.sum(axis=1)
     ridge = max(RIDGE * float(np.trace(within)) / max(1, merge_map.size), 1e-30)
     weights = 1.0 + solve(within + ridge * np.eye(merge_map.size), missing, assume_a="sym")
@@ -161,6 +163,7 @@ class _Reader:
         shape, channels = tensors[name_of(self.layer.output)].shape, weights.shape[1]
         positions = draw_positions(self.layer, shape, count, rng)
         rows = input_rows(self.layer, tensors[name_of(self.layer.data)], shape, positions)[0]
+        # small feature maps have few positions, and each of their output channels is an output of its own
         turns = min(channels, math.ceil(count / max(1, len(rows))))
         outputs = (rng.integers(channels, size=len(rows))[:, None] + np.arange(turns)) % channels
         brought = rows[:, None, :] * weights.T[outputs]
@@ -191,6 +194,7 @@ class _Energy:
         """Return P of all outputs so far, without those that are not finite."""
         x = np.concatenate([np.zeros((0, len(self.sum))), *self.waiting])
         self.count += len(x)
+        # a single infinite activation would make all of P infinite
         x = x[np.isfinite(x).all(axis=1)]
         self.sum += x.T @ x
         self.finite += len(x)

@@ -19,6 +19,7 @@ __all__ = ["block_counts", "ranking_by_weights"]
 
 def ranking_by_weights(group: ChannelGroup, workspace: Workspace) -> Ranking:
     """Return the group's channels in the order in which they are kept, pinned ones first."""
+    # pinned channels are in no block; 1 on the diagonal keeps their part of R regular
     covariance, gram = np.eye(group.channels), np.zeros((group.channels, group.channels))
     for number in range(int(group.blocks.max(initial=-1)) + 1):
         channels = np.flatnonzero(group.blocks == number)
@@ -35,6 +36,7 @@ def block_counts(group: ChannelGroup, ranking: Ranking, kept: int) -> tuple[int,
     """Return how many of the first `kept` channels are in each block, and at least one."""
     blocks = group.blocks[ranking.order[:kept]]
     found = np.bincount(blocks[blocks >= 0], minlength=int(group.blocks.max(initial=-1)) + 1)
+    # a block without channels would leave its consumers nothing to read
     return tuple(int(count) for count in np.maximum(found, 1))
 
 

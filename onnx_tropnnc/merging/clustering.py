@@ -172,6 +172,7 @@ def kmeans(gram: Array, count: int, *, seed: int, starts: int = 3, max_iteration
         raise OptionError(f"cannot form {count} clusters of {size} channels")
     if count == size:
         return np.arange(size)
+    # seeding draws places in this order, not channels, so that a permutation of the channels changes no draw
     order = _canonical_order(gram)
     distances = _pairwise(gram)
     # greedy k-means++ tries 2 + log(K) candidates for each centre, as scikit-learn does
@@ -235,6 +236,7 @@ def _to_centres(distances: Array, labels: Labels, count: int) -> Array:
     means = segment_sum(distances, labels, count)
     means /= sizes[:, None]
     own = xp.take_along_axis(means, xp.asarray(labels)[None, :], axis=0)[0, :]
+    # `own` holds each vector's mean distance within its cluster; their mean is that of all pairs
     means -= (0.5 * segment_sum(own, labels, count) / sizes)[:, None]
     return means
 
@@ -256,6 +258,7 @@ def _without_empty(labels: Labels, gaps: NDArray[np.float64], count: int) -> Lab
     """Move into every empty cluster the vector that is farthest from its centre, out of a cluster that has others."""
     sizes = np.bincount(labels, minlength=count)
     for empty in np.flatnonzero(sizes == 0):
+        # a cluster of one vector is passed over, or it would be empty itself
         farthest = int(np.argmax(np.where(sizes[labels] > 1, gaps, -1.0)))
         sizes[labels[farthest]] -= 1
         labels[farthest], gaps[farthest], sizes[empty] = empty, 0.0, 1

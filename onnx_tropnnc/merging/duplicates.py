@@ -109,6 +109,7 @@ class _Family:
 
 
 def _family(blocks: tuple[NDArray[Any], ...], scales: NDArray[np.float64]) -> _Family:
+    # the direction only finds candidates; any fixed seed serves
     rng = np.random.default_rng(0)
     count = len(blocks[0])
     largest, projections, weight = np.zeros(count), np.zeros(count), 0.0
@@ -134,6 +135,7 @@ def _equal_labels(families: Sequence[_Family]) -> Labels:
     """Return the labels of equal rows."""
     total = np.sum([family.projections for family in families], axis=0)
     spread = np.sum([family.spreads for family in families], axis=0)
+    # rows that are equal lie next to each other in this order, within their spread
     order = np.argsort(total, kind="stable")
     ends = np.searchsorted(total[order], (total + spread)[order], side="right")
     leaders = np.arange(len(total))

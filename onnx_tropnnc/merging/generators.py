@@ -43,6 +43,7 @@ def merge_generators(
     for sign, sign_extent in _extents(extent, weights).items():
         members = np.flatnonzero(np.sign(weights) == sign)
         found = cluster(_generators(vectors, weights, members), sign_extent, seed=seed, xp=xp, starts=starts)
+        # the clusters of the second sign are numbered after those of the first
         labels[members] = found + labels.max() + 1
     if labels.max() < 0:
         # no channel reaches the output, and one must stay: any will do
@@ -61,6 +62,7 @@ def generator_heights(
         for members in reaching
         if len(members)
     ]
+    # if no channel reaches the output, one of them stays
     dropped = int((weights == 0).sum()) - (not heights)
     return np.sort(np.concatenate([np.zeros(dropped), *heights]))
 

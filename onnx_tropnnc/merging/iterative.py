@@ -46,6 +46,7 @@ Step: TypeAlias = Callable[[Array], tuple[Array, Array]]
 
 def alternate(labels: Labels, incoming: Gram, outgoing: Gram, *, iterations: int) -> Coefficients:
     """Return Algorithm 3's coefficients for the clusters of `labels`, which every channel is in."""
+    # the output step comes first: Algorithm 2's alpha is where both begin
     steps = (_projection(incoming, labels), _projection(outgoing, labels)) * iterations
     return _alternated(labels, steps, array_api_compat.array_namespace(incoming.centred))
 
@@ -85,6 +86,7 @@ def _alternated(labels: Labels, steps: Sequence[Step], xp: Namespace) -> Coeffic
         source = index % 2
         state[1 - source], usable = step(state[source])
         sound &= to_numpy(usable)
+    # one step without a denominator spoils the steps after it, so the whole cluster goes back to Algorithm 2
     kept = sound[labels]
     alpha, gamma = (to_numpy(array) for array in state)
     return Coefficients(np.where(kept, alpha, start.alpha), np.where(kept, gamma, start.gamma))
@@ -95,6 +97,7 @@ def _projection(gram: Gram, labels: Labels) -> Step:
     xp = array_api_compat.array_namespace(gram.centred)
     places, count = xp.asarray(labels), int(labels.max()) + 1
     same = places[:, None] == places[None, :]
+    # entries across clusters are 0, so that one product serves all clusters
     within = xp.where(same, gram.uncentred(), xp.zeros((1, 1), dtype=xp.float64))
     norms = gram.norms()
 

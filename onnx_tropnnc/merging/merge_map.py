@@ -98,6 +98,7 @@ class MergeMap:
     def leaders(self) -> NDArray[np.int64]:
         """Return the first channel of each cluster, shape (K,): its position is the one that stays."""
         kept = np.flatnonzero(self.labels >= 0)
+        # np.unique returns the first of equal labels
         _, first = np.unique(self.labels[kept], return_index=True)
         return kept[first].astype(np.int64)
 
@@ -160,6 +161,7 @@ def apply_carriers(blocks: Sequence[NDArray[Any]], merge_map: MergeMap) -> tuple
     share = np.ones(len(labels))
     if merge_map.contracted is not None:
         _, classes, copies = np.unique(merge_map.contracted, return_inverse=True, return_counts=True)
+        # copies of one channel count once in the mean, however many they are
         share = 1.0 / copies[classes.reshape(-1)]
     mean = MergeMap.mean_in_sum_out(labels)
     kept = np.flatnonzero(labels >= 0)
@@ -199,6 +201,7 @@ def _sign_fixed_sum(block: NDArray[Any], merge_map: MergeMap) -> NDArray[Any]:
         duplicates = MergeMap.mean_in_sum_out(merge_map.contracted)
         values = _weighted_sum(values, _summation(duplicates.labels, duplicates.gamma))
         labels, gamma = labels[duplicates.leaders], gamma[duplicates.leaders]
+    # the sign of the plain sum, as in the paper, not of the weighted one
     signs = np.sign(_weighted_sum(values, _summation(labels, np.ones(len(labels)))))
     agree = (labels >= 0)[:, None] & (np.sign(values) == signs[labels])
     sums = _weighted_sum(np.where(agree, values, 0.0), _summation(labels, gamma))

@@ -58,6 +58,7 @@ class Loss:
 
 def linear_loss(vectors: ChannelVectors, merge_map: MergeMap, *, seed: int = 0) -> Loss:
     """Return the loss that `merge_map` causes; a sign-fixed map counts as one that is not."""
+    # the same probes serve both terms, so that their ratio varies less than either
     before = _probed(vectors.rows, vectors.count, seed)
     change = before - _merged(before, merge_map)
     # weights near float32's largest number overflow here; `relative` is None then

@@ -197,8 +197,10 @@ def threshold_keeping(
     """Return a threshold of at most `extent`'s value that leaves rounded(K) channels where `extent` leaves K."""
     heights = threshold_heights(vectors, method, variant=extent.variant, linkage=extent.linkage, xp=xp)
     kept = vectors.count - int((heights <= extent.value).sum())
+    # rounding up keeps more channels, which a lower threshold does
     merges = vectors.count - max(kept, rounded(kept))
     if merges == vectors.count - kept:
         return extent
     lower = float(heights[merges - 1]) if merges else 0.0
+    # halfway between two heights, so that rounding moves neither across
     return replace(extent, value=(lower + float(heights[merges])) / 2)

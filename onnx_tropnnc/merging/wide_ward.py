@@ -141,6 +141,7 @@ class _Clusters:
         while True:
             row = int(np.argmin(self.least))
             other = int(self.nearest[row])
+            # a stale bound belongs to a distance that has grown since; only then is the row searched again
             if self.triangle.entries[self.triangle.starts[row] + other] == self.least[row]:
                 return row, other
             self._search(row)
@@ -149,6 +150,7 @@ class _Clusters:
         """Join the first cluster to the second, whose row comes later."""
         entries, joint = self.triangle.entries, self._joint(first, second)
         self.gone[first], self.least[first] = True, np.inf
+        # clusters that were joined before have no row any more
         joint[self.gone] = np.inf
         self.sizes[second] += self.sizes[first]
         entries[self.triangle.before(first)] = np.inf

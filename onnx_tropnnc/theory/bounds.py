@@ -93,6 +93,7 @@ def bound_for(
     )
     if not (relu_layer and producers == 1 and has_small_zonotopes(vectors)):
         return other
+    # Theorem 11 is exact for zonotopes, but sums over outputs; a bound from norms may still be lower
     exact = theorem_11(vectors, merge_map, radius=radius)
     return exact if exact.holds and not (other.holds and other.value < exact.value) else other
 
@@ -145,6 +146,7 @@ def lipschitz_bound(
         # w_i phi(z) = phi(w_i z) only holds for 0 and 1 then
         rescaled = kept & ~np.isin(gamma, (0.0, 1.0))
         clusters[1:, np.bincount(labels[rescaled], minlength=size) > 0] = inf
+    # dropped channels are in no cluster and add their own term
     value = clusters.min(axis=0).sum() + (absolute * distances[0])[~kept].sum()
     sums_kept = kept.all() and not gaps[0].any()
     refusal = carrier_refusal(vectors, merge_map, lipschitz=lipschitz)

@@ -134,6 +134,7 @@ def _cluster(vectors: ChannelVectors, merge_map: MergeMap, k: int) -> tuple[_Inc
     for rows in _chunks(vectors.rows, members):
         gram += rows @ rows.T
     incoming = _Incoming(gram, merge_map.alpha[members], merge_map.gamma[members])
+    # the cluster by itself, as a group of its own
     alone = MergeMap(np.zeros(count, dtype=np.int64), incoming.alpha, incoming.gamma, merge_map.sign_fixed)
     outgoing = _Outgoing(np.zeros(count), np.zeros(count), 0.0, 0.0, inf)
     for columns in _chunks(vectors.columns, members):
@@ -148,6 +149,7 @@ def _outgoing(incoming: _Incoming, columns: Floats, merged: Floats) -> _Outgoing
     along = incoming.gram @ taken  # <a_i, s_j> with s_j = sum over I_jk of c_ji a_i
     squares = (taken * along).sum(axis=0)  # |s_j|^2
     lengths, length = (taken * incoming.norms[:, None]) ** 2, merged**2 * (incoming.dots @ incoming.alpha)
+    # an output that no neuron of the cluster shares its sign with has no mean
     sizes = np.maximum(counts, 1)
     losses = _difference(length, merged * (incoming.dots @ taken), squares)
     errors = _difference(lengths, taken * along / sizes, squares / sizes**2)

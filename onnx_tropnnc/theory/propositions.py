@@ -192,6 +192,7 @@ def _generators(vectors: ChannelVectors, merge_map: MergeMap) -> _Generators | s
         return f"it is for one outgoing weight a channel; here each has {columns.shape[1]}"
     (merged,) = apply_columns((columns,), merge_map)
     representatives = merged * apply_rows((rows,), merge_map)[0]
+    # a generator of length 0 adds nothing and has no direction
     labels = np.where(columns[:, 0] == 0, -1, labels)
     generators = columns * rows
     kept, norms = labels >= 0, np.linalg.norm(generators, axis=1)
@@ -258,6 +259,7 @@ def distinct(vectors: ChannelVectors, merge_map: MergeMap) -> tuple[ChannelVecto
     split = (merge_map.labels != merge_map.labels[first]) | (merge_map.gamma != merge_map.gamma[first])
     if not duplicates.changes or split.any():
         return vectors, merge_map
+    # the copies' rows are equal, so that their coefficients add up
     alpha = np.bincount(duplicates.labels, merge_map.alpha).astype(np.float64)
     merged = MergeMap(merge_map.labels[leaders], alpha, merge_map.gamma[leaders], merge_map.sign_fixed)
     return contract(vectors, duplicates), merged
