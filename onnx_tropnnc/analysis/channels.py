@@ -178,6 +178,7 @@ class _Resolution:
         self.trace = trace
         numbers = trace.origins[-1].last
         self.component = _components(numbers, trace.same)
+        # Only now it is known whether the two lists that one number counts are the same channels.
         for left, right, reason in trace.shared:
             if not np.array_equal(self.component[left], self.component[right]):
                 trace.pin([left, right], reason)
@@ -191,6 +192,7 @@ class _Resolution:
         self.local = np.zeros(self.count, np.int64)
         self.names: set[str] = set()
         self.members: dict[int, ChannelIndices] = {}
+        # Within a group, channels are numbered in the order in which they are made: weights keep their order, too.
         order = np.lexsort((self.first, self.group))
         for number, channels in _runs(self.group[order], order):
             self.members[number] = channels
@@ -250,6 +252,7 @@ class _Resolution:
         found = dict.fromkeys(reason for _, reason in reasons)
         for kind, reason in _MISSING.items():
             standing = _occurrences((p.members for p in places if p.use.kind == kind), size).sum(axis=0)
+            # A pinned channel has its reason already; a second one would say less.
             missing = ~pinned & (standing == 0)
             pinned |= missing
             if missing.any():

@@ -58,6 +58,7 @@ def prelu(node: ir.Node, trace: Trace) -> None:
         trace.pin_by(node, axes, "runtime_weight", "has a slope that is computed at run time")
         return
     for axis, channels in axes.items():
+        # The slope is broadcast: aligned with the last axes of the input.
         own = axis - (rank - len(slope))
         if own >= 0 and slope[own] == len(channels) and len(channels) > 1:
             trace.use("carrier", node, 1, own, channels)

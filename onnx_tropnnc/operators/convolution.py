@@ -76,6 +76,7 @@ def _produce(node: ir.Node, axis: int, count: int, groups: int, trace: Trace) ->
     trace.use("producer", node, 1, axis, made if axis == 0 else part)
     bias = bias_of(node)
     if bias is not None:
+        # A bias that is computed could not be merged with the channels that it is added to.
         if trace.is_constant(bias):
             trace.use("bias", node, 2, 0, made)
         else:

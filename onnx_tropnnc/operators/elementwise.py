@@ -31,6 +31,7 @@ def binary(node: ir.Node, trace: Trace) -> None:
     kept = {axis: channels for axis, channels in result.items() if _meets_others(node, axis, channels, rank, trace)}
     if not _is_linear(node, trace):
         trace.mark(kept, "not_homogeneous", "shifts_zero")
+    # These four move their result at most as far as an input moves; a factor or an exponent may be of any size.
     if node.op_type not in ("Add", "Sub", "Max", "Min"):
         trace.mark(kept, "not_lipschitz")
     trace.carry(node.outputs[0], kept)
@@ -42,6 +43,7 @@ def _combine(
     """Add one input's channels to `result`, and tie them to the channels that are there from another input."""
     other = result.get(axis)
     if other is not None and len(other) != len(channels):
+        # A single channel may be broadcast to many, as a mask is; any other mismatch is a broken or misread graph.
         narrow, wide = sorted((other, channels), key=len)
         if len(narrow) > 1:
             trace.pin_by(
@@ -61,6 +63,7 @@ def _meets_others(node: ir.Node, axis: int, channels: ChannelIndices, rank: int,
     for slot, value in enumerate(node.inputs):
         shape = trace.shape(value) or ()
         own = axis - (rank - len(shape))
+        # A tensor without the axis, or of length 1 along it, is the same for all channels.
         if own < 0 or own in trace.tracked(value) or shape[own] == 1:
             continue
         if not trace.is_constant(value):

@@ -81,6 +81,7 @@ def _split(
     where there is no such axis.
     """
     block = _block(axis, before, after)
+    # Where another axis lies before the channels in the block, their positions are scattered over the new axes.
     if block is None or block[0][0] != axis:
         return None
     (_, last), (start, stop) = block
@@ -161,6 +162,7 @@ def transpose(node: ir.Node, trace: Trace) -> None:
     if rank is None:
         trace.pin_by(node, axes, "unknown_shape", "reads a tensor whose rank is not known")
         return
+    # Without a permutation a Transpose reverses the axes.
     order = node.attributes.get_ints("perm", tuple(range(rank))[::-1])
     trace.carry(node.outputs[0], shifted(axes, list(order)))
 
@@ -176,11 +178,13 @@ def squeeze(node: ir.Node, trace: Trace) -> None:
         return
     if node.op_type == "Unsqueeze":
         wide = rank + len(named)
+        # The new axes are numbered as they lie in the result.
         old = iter(range(rank))
         put = {a % wide for a in named}
         trace.carry(node.outputs[0], shifted(axes, [-1 if a in put else next(old) for a in range(wide)]))
         return
     shape = trace.shape(node.inputs[0]) or ()
+    # Without axes a Squeeze removes all those of length 1.
     gone = {a % rank for a in named} if named else {a for a, d in enumerate(shape) if d == 1}
     trace.pin_by(
         node, [channels for a, channels in axes.items() if a in gone], "other_axis", "removes the axis of the channels"
@@ -225,6 +229,7 @@ def _passes(node: ir.Node, axis: int, trace: Trace) -> bool:
         return node.attributes.get_floats("scales", ())[axis] == 1.0
     value = node.inputs[min(2, len(node.inputs) - 1)] if len(node.inputs) > 1 else None
     scales = array_of(value)
+    # An empty list of scales means that sizes are given.
     if scales is None or not scales.size:
         return len(node.inputs) > 3
     return "axes" in node.attributes or float(scales[axis]) == 1.0

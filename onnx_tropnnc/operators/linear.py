@@ -63,6 +63,7 @@ def gemm(node: ir.Node, trace: Trace) -> None:
 def _bias(node: ir.Node, made: ChannelIndices, beta: float, trace: Trace) -> None:
     """Record the third input of a Gemm, which has one entry per channel, or one for all."""
     bias = bias_of(node)
+    # With beta = 0 the bias is not added, whatever it holds.
     if bias is None or beta == 0.0:
         return
     shape = trace.shape(bias)
@@ -80,6 +81,7 @@ def _bias(node: ir.Node, made: ChannelIndices, beta: float, trace: Trace) -> Non
 def matmul(node: ir.Node, trace: Trace) -> None:
     """It reads channels and makes new ones by a weight on either side; of two activations, other channels pass."""
     slot = weight_slot(node)
+    # A weight of rank 1 makes no channels, and a product with it is treated as one of activations.
     if trace.is_constant(node.inputs[slot]) and (trace.rank(node.inputs[slot]) or 0) >= 2:
         _with_weight(node, 1 - slot, slot, trace)
     else:

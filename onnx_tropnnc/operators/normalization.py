@@ -21,6 +21,7 @@ def batch_normalization(node: ir.Node, trace: Trace) -> None:
     trace.pin_by(node, axes, "other_axis", "averages over this axis")
     if channels is None:
         return
+    # More than one output is how opsets before 14 say that a BatchNormalization is in training mode.
     if node.attributes.get_int("training_mode", 0) or node.outputs[1:] or not node.attributes.get_int("spatial", 1):
         trace.pin_by(node, [channels], "unsupported_form", "is in training mode or not spatial")
         return

@@ -50,6 +50,7 @@ def _reads_other(reader: ir.Node, slot: int, axis: int, node: ir.Node, trace: Tr
     if rank is None or slot != 0:
         return False
     place, length = axis - start % rank, rank - start % rank
+    # Negative indices count from the end of what Shape returns, which may be a part of the dimensions.
     if reader.op_type == "Gather":
         indices = trace.integers(reader.inputs[1])
         return indices is not None and all(i % length != place for i in indices)

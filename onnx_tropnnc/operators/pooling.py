@@ -65,6 +65,7 @@ def reduce(node: ir.Node, trace: Trace) -> None:
     if rank is None or reduced is None:
         trace.pin_by(node, axes, "unknown_shape", "reduces axes that are not known")
         return
+    # Without axes a reduction takes all of them, unless an attribute (since opset 13 or 18) says that it takes none.
     gone = {a % rank for a in reduced} or (
         set() if node.attributes.get_int("noop_with_empty_axes", 0) else set(range(rank))
     )
@@ -72,6 +73,7 @@ def reduce(node: ir.Node, trace: Trace) -> None:
         node, [channels for a, channels in axes.items() if a in gone], "mixed_channels", "reduces over the channels"
     )
     kept = {a: channels for a, channels in axes.items() if a not in gone}
+    # A sum or a norm of n values may move n times as far as one of them.
     if node.op_type not in ("ReduceMax", "ReduceMean", "ReduceMin"):
         trace.mark(kept, "not_lipschitz")
     if node.op_type not in _HOMOGENEOUS:

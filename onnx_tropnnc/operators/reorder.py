@@ -39,6 +39,7 @@ def _joined(node: ir.Node, axis: int, trace: Trace) -> ChannelIndices | None:
             found = [t[axis] for v in node.inputs if axis in (t := trace.tracked(v))]
             trace.pin_by(node, found, "mismatched_channels", "joins the channels with others whose number is not known")
             return None
+        # Channels of the input, or of something unknown, still have places in the weights that read the result.
         if channels is None:
             channels = trace.fresh(node, int(size or 0))
             trace.pin_by(
@@ -72,6 +73,7 @@ def split(node: ir.Node, trace: Trace) -> None:
     along = node.attributes.get_int("axis", 0) % rank
     others = {axis: channels for axis, channels in axes.items() if axis != along}
     sizes, where = _split_sizes(node, trace)
+    # Without sizes the runtime divides evenly what is left of the axis, and channels would go to other outputs.
     if along in axes and sizes is None:
         trace.pin_by(
             node, [axes[along]], "shape_arithmetic", "splits the channels by sizes that are not written in the model"

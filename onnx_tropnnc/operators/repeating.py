@@ -38,6 +38,7 @@ def _is_written(node: ir.Node, from_end: int, channels: ChannelIndices, trace: T
     length = (trace.shape(node.inputs[1]) or (None,))[0]
     if length is None:
         return False
+    # A target shape that is shorter than the result says nothing of the first axes.
     if length + from_end < 0:
         return True
     number = written_number(node, 1, length + from_end, trace)

@@ -220,6 +220,7 @@ class Trace:
 
     def fresh(self, node: ir.Node, count: int) -> ChannelIndices:
         """Return the numbers of new channels, made together by `node`."""
+        # Consecutive numbers, so that `origins` can say by two of them what was made together.
         first = self.origins[-1].last if self.origins else 0
         self.origins.append(Origin(label(node), first, first + count))
         return np.arange(first, first + count)
