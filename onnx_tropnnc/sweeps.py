@@ -31,9 +31,9 @@ __all__ = ["Amount", "parse_sweep", "sweep"]
 Amount = Literal["ratio", "threshold", "target_params", "target_macs"]
 """The options that a sweep may go over: those that are numbers and need no search of their own."""
 
-TRAVELLING = 64 * 2**20
-"""The most bytes of samples that are drawn once for all points; where they are more, each point draws its own."""
+# The most bytes of samples that are drawn once for all points; where they are more, each point draws its own.
 # Every worker gets a copy of them, through a pipe or a network: drawing a large set again is cheaper than sending it.
+TRAVELLING = 64 * 2**20
 
 # More points than this are a slip in the step: at some seconds a point they would take hours.
 _MOST = 1000

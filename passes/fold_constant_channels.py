@@ -14,8 +14,8 @@ from onnx_tropnnc.rewriting.constant_channels import fold_constants, silent_chan
 
 __all__ = ["FoldConstantChannels"]
 
+# Samples on which constants are read off: such channels do not depend on the input, more samples show the same.
 _FEW = 4
-"""Samples on which constants are read off: such channels do not depend on the input, more samples show the same."""
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,15 @@ from onnx_tropnnc.graph.shapes import EVALUATION_FAILURES, SHAPE_LOGIC, Shapes, 
 
 __all__ = ["PlainShapes"]
 
+# Stands for a dimension that is not fixed, as no real dimension is negative.
 _OPEN = -1
-"""Stands for a dimension that is not fixed, as no real dimension is negative."""
+
+# Elements of a list that shape arithmetic computes with: shapes have fewer than ten, paddings twice as many.
 _SMALL = 64
-"""Elements of a list that shape arithmetic computes with: shapes have fewer than ten, paddings twice as many."""
+
+# Rounds at most: one that writes a number lets shape inference see further, one that writes none is the last.
 ROUNDS = 20
-"""Rounds at most: one that writes a number lets shape inference see further, one that writes none is the last."""
+
 _ARITHMETIC = SHAPE_LOGIC | {"Ceil", "Floor", "Pow", "Reciprocal", "Round", "Sqrt"}
 
 

@@ -44,8 +44,8 @@ __all__ = ["ReconstructConsumers"]
 
 Array = NDArray[Any]
 
+# Every fifth sample (position, where there are fewer samples) is held out of the fit.
 HELD_OUT = 5
-"""Every fifth sample (position, where there are fewer samples) is held out of the fit."""
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from onnx_tropnnc.running.verification import Verification, verify
 
 __all__ = ["CheckExactness", "VerifyOutputs"]
 
-IN_MEMORY = 64 * 2**20
-"""Bytes of weights up to which the result is run from memory; larger results are written to a file."""
+# Bytes of weights up to which the result is run from memory; larger results are written to a file.
 # A proto, its serialization and the buffer that this grows in are three more copies of the weights.
+IN_MEMORY = 64 * 2**20
 
 # Samples that show whether a step was exact: an error of a rewrite shows on nearly every sample.
 _FEW = 8

@@ -11,8 +11,9 @@ __all__ = ["largest", "not_finite"]
 
 _FOUND = "onnx_tropnnc.not_finite"
 _LARGEST = "onnx_tropnnc.largest"
+
+# Elements that are looked at together: 16 MB of float32, beside which a model of gigabytes needs no more memory.
 _CHUNK = 1 << 22
-"""Elements that are looked at together: 16 MB of float32, beside which a model of gigabytes needs no more memory."""
 
 
 def not_finite(tensor: ir.TensorProtocol) -> Literal["NaN", "Inf"] | None:

@@ -11,9 +11,9 @@ import onnx
 
 __all__ = ["MOST_NODES", "about_functions", "nodes_of"]
 
+# Exporters write some 50,000 nodes at most. A chain of forty functions that each call the next one twice would become
+# 10^12, which no memory holds.
 MOST_NODES = 500_000
-"""Exporters write some 50,000 nodes at most. A chain of forty functions that each call the next one twice would become
-10^12, which no memory holds."""
 
 Key = tuple[str, str, str]
 

@@ -53,16 +53,17 @@ GivenShapes = Mapping[str, tuple[int | None, ...]]
 # some of them instead of refusing them.
 MOST_VALUES = 2**31
 
+# Channel counts of a picture: grey, colour, colour with transparency.
 IMAGE_CHANNELS = (1, 3, 4)
-"""Channel counts of a picture: grey, colour, colour with transparency."""
 
+# Default side of a picture; a multiple of 32, so that five halvings leave whole numbers.
 IMAGE_SIDE = 224
-"""Default side of a picture; a multiple of 32, so that five halvings leave whole numbers."""
 
 SEQUENCE_LENGTH = 64
 WAVEFORM_LENGTH = 8192
+
+# Waveforms beside a sample rate: streaming models read chunks of 32 ms at 16 kHz.
 CHUNK_LENGTH = 512
-"""Waveforms beside a sample rate: streaming models read chunks of 32 ms at 16 kHz."""
 
 _BATCH_SYMBOL = re.compile(r"batch", re.IGNORECASE)
 _LENGTH_SYMBOL = re.compile(r"seq|time|len|frame", re.IGNORECASE)

@@ -16,13 +16,13 @@ from onnx_tropnnc.graph.shapes import Shapes, infer_shapes
 
 __all__ = ["ARENA_BYTES", "MEMORY", "live_bytes", "run_bytes", "tensor_bytes"]
 
+# Bytes that everything which runs may take together where nothing else is said: `--memory 1.5`.
 MEMORY = 3 * 2**29
-"""Bytes that everything which runs may take together where nothing else is said: `--memory 1.5`."""
 
+# Sessions whose runs take more than this allocate and free their tensors one by one.
 # onnxruntime's arena keeps up to twice the largest run's bytes for as long as the session lives. Asking the system for
 # memory in every run costs less than a thousandth of the time of runs this large.
 ARENA_BYTES = 2**28
-"""Sessions whose runs take more than this allocate and free their tensors one by one."""
 
 
 def tensor_bytes(value: ir.Value, shapes: Shapes) -> int:

@@ -33,8 +33,8 @@ __all__ = ["EXTERNAL_BYTES", "Source", "check_output", "load", "save", "to_proto
 
 Source = onnx.ModelProto | bytes | str | os.PathLike[str]
 
+# Results with more bytes of weights than this get external data: a protobuf message ends at 2 GiB, nodes included.
 EXTERNAL_BYTES = 1_800_000_000
-"""Results with more bytes of weights than this get external data: a protobuf message ends at 2 GiB, nodes included."""
 
 _PLAIN = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL) + (
     ir.DataType.INT8,

@@ -19,8 +19,9 @@ __all__ = ["about_operands"]
 
 Dims = tuple[int, ...] | None
 
+# More axes than a tensor has.
 _MANY = 99
-"""More axes than a tensor has."""
+
 _RANKS: Mapping[str, Mapping[int, tuple[int, int]]] = {
     "Conv": {1: (3, _MANY), 2: (1, 1)},
     "ConvTranspose": {1: (3, _MANY), 2: (1, 1)},

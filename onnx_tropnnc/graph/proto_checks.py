@@ -38,14 +38,14 @@ _FIELDS: Mapping[str, tuple[str, int]] = {
 """Per element type the field that holds its elements one by one, and the bytes of an element in `raw_data`."""
 
 
+# Linux takes no longer paths.
 _LONGEST_LOCATION = 4095
-"""Linux takes no longer paths."""
 
+# An axis of so many bytes is a terabyte long; onnxruntime ends the whole process over some dimensions beyond it.
 _LARGEST_DIMENSION = 2**40
-"""An axis of so many bytes is a terabyte long; onnxruntime ends the whole process over some dimensions beyond it."""
 
+# An operator set's version is a small number; onnx takes no other.
 _MOST_VERSIONS = 1000
-"""An operator set's version is a small number; onnx takes no other."""
 
 
 def check_proto(proto: onnx.ModelProto, name: str) -> None:

@@ -35,21 +35,26 @@ __all__ = [
     "structure",
 ]
 
+# A prime that no picture, kernel or layer has as its size.
 BATCH = 997
-"""A prime that no picture, kernel or layer has as its size."""
+
+# Elements above which a constant is left out of shape inference: targets of Reshape and the like have a few.
 _LARGE = 1000
-"""Elements above which a constant is left out of shape inference: targets of Reshape and the like have a few."""
+
+# Elements above which `structure` leaves data out: 4 MB of float32 would only be copied to and fro.
 _HUGE = 1_000_000
-"""Elements above which `structure` leaves data out: 4 MB of float32 would only be copied to and fro."""
+
 SHAPE_LOGIC = frozenset(
     ("Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Identity", "Max", "Min", "Mod")
     + ("Mul", "Neg", "Range", "ReduceProd", "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where")
 )
 
+# Shape arithmetic makes lists of a few numbers; a length that a broken file states must not fill the memory.
 _MOST_ELEMENTS = 2**24
-"""Shape arithmetic makes lists of a few numbers; a length that a broken file states must not fill the memory."""
+
+# What onnx's evaluator raises for inputs that an operator does not take.
 EVALUATION_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What onnx's evaluator raises for inputs that an operator does not take."""
+
 _INFERENCE_ERROR = re.compile(r"^.*?\(op_type:(\w+)(?:, node name: ([^)]*))?\): \[\w+InferenceError\] (.*)")
 
 Shapes = Mapping[str, tuple[int | None, ...]]

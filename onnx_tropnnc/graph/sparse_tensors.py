@@ -21,8 +21,8 @@ from onnx_tropnnc.graph.proto_checks import graphs_of
 
 __all__ = ["with_dense_tensors"]
 
+# A protobuf message ends at 2 GiB, and a few bytes of a broken file may claim a tensor of any size.
 _MOST_BYTES = 2**31
-"""A protobuf message ends at 2 GiB, and a few bytes of a broken file may claim a tensor of any size."""
 
 
 def with_dense_tensors(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:

@@ -22,8 +22,8 @@ from onnx_tropnnc.graph.constants import shape_of
 
 __all__ = ["LARGE_BYTES", "hollowed", "write_whole"]
 
+# Tensors up to 1 MiB are serialized with the rest: one more copy of them costs no memory to speak of.
 LARGE_BYTES = 2**20
-"""Tensors up to 1 MiB are serialized with the rest: one more copy of them costs no memory to speak of."""
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 _LENGTH_DELIMITED = 2

@@ -29,11 +29,11 @@ __all__ = ["Array", "Store", "opened"]
 
 Array = NDArray[Any]
 
+# Characters of a path that a message repeats: a longer one would bury what the message says.
 LONGEST_NAME = 200
-"""Characters of a path that a message repeats: a longer one would bury what the message says."""
 
+# How an archive begins: with its first member, or at once with the end of an empty list of members.
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
-"""How an archive begins: with its first member, or at once with the end of an empty list of members."""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ COLOURED = (3, 4)
 # Shifts are up to an eighth of the side: the 4 of 32 pixels that CIFAR-10's networks are usually trained with.
 REACH = 8
 
+# (mirrored, shifted), in the order in which they are made.
 VARIANTS = ((True, False), (False, True), (True, True))
-"""(mirrored, shifted), in the order in which they are made."""
 
 
 def with_variants(samples: Samples, wanted: int, seed: int = 0) -> Samples:

@@ -50,9 +50,11 @@ not_homogeneous   f(s x) = s f(x) for s > 0 does not hold: a channel may not be 
 not_lipschitz     |f(x) - f(y)| <= |x - y| does not hold: error bounds end here
 shifts_zero       f(0) = 0 does not hold: a channel that is left out is not a channel of zeros behind it
 """
+
+# How many positions of an axis are followed: 0.5 GB of channel numbers. Nobody trains layers that read more inputs; a
+# file that says so, as a Tile that repeats 2^40 times, is broken, and numbers for it would not fit into memory.
 MOST_POSITIONS = 1 << 26
-"""How many positions of an axis are followed: 0.5 GB of channel numbers. Nobody trains layers that read more inputs; a
-file that says so, as a Tile that repeats 2^40 times, is broken, and numbers for it would not fit into memory."""
+
 MARKS: tuple[Mark, ...] = get_args(Mark)
 
 

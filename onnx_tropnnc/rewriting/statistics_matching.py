@@ -44,17 +44,22 @@ from onnx_tropnnc.running.watching import watching
 __all__ = ["NO_AFFINES", "Affine", "affines_for", "match_statistics", "statistics_affines"]
 
 KEY = "model"
+
+# Runs of fewer samples are not normalised within themselves: so few have moments too far from those of all.
 FEW = 16
-"""Runs of fewer samples are not normalised within themselves: so few have moments too far from those of all."""
+
+# Input elements of one run: 20 MB as float32, because the activations inside take many times what the input takes.
 RUN_ELEMENTS = 5_000_000
-"""Input elements of one run: 20 MB as float32, because the activations inside take many times what the input takes."""
+
+# Samples of one run, however small they are: more change the moments little and take more memory.
 MOST_SAMPLES = 256
-"""Samples of one run, however small they are: more change the moments little and take more memory."""
+
+# A channel that varies less than this share of the tensor's typical deviation is not scaled up any further: made-up
+# inputs hardly reach it, and its variation is rounding.
 LEAST_DEVIATION = 0.01
-"""A channel that varies less than this share of the tensor's typical deviation is not scaled up any further: made-up
-inputs hardly reach it, and its variation is rounding."""
+
+# What a deviation or its square is at least where a whole tensor is constant, so that nothing is divided by 0.
 TINY = 1e-12
-"""What a deviation or its square is at least where a whole tensor is constant, so that nothing is divided by 0."""
 
 
 @dataclass(frozen=True)

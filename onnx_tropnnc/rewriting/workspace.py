@@ -37,9 +37,9 @@ __all__ = ["SLAB_BYTES", "Workspace"]
 
 Array = NDArray[Any]
 
+# Weights are rewritten in pieces of this size: copies of a piece, in float64 too, stay small beside the old and the new
+# weight, which both are in memory then.
 SLAB_BYTES = 32 * 2**20
-"""Weights are rewritten in pieces of this size: copies of a piece, in float64 too, stay small beside the old and the
-new weight, which both are in memory then."""
 
 
 @dataclass

@@ -40,9 +40,9 @@ Tensors = dict[str, NDArray[Any]]
 Batch = Mapping[str, Mapping[str, NDArray[Any]]]
 """Per model (its key) the tensors that the stop asked for, by name."""
 
+# The part of the memory that the tensors of one run may take, except where one sample's are larger.
 # The frontier needs the most: all samples' tensors are held at once, those of a run only while it lasts.
 RUN_SHARE = 4
-"""The part of the memory that the tensors of one run may take, except where one sample's are larger."""
 
 
 @dataclass(frozen=True)

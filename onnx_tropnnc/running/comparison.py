@@ -19,18 +19,21 @@ from onnx_tropnnc.running.sessions import ModelSource, Runner
 
 __all__ = ["ANY_ROOM", "Room", "compare", "load_result", "runnable_size"]
 
+# The most samples that are run at once.
 # A run of 32 small pictures keeps two cores busy; larger runs are not faster, but take more memory.
 LARGEST_BATCH = 32
-"""The most samples that are run at once."""
+
+# How many numbers of the outputs are collected before they are compared.
 # Below about 100,000 numbers numpy's overhead for each call outweighs its arithmetic.
 COUNTED_TOGETHER = 2**17
-"""How many numbers of the outputs are collected before they are compared."""
+
+# The part of the memory that one run's inputs may take, except where one sample is larger.
 # Of 1.5 GB this is 64 MB, which a network's first layers make ten times as large.
 FEED_SHARE = 24
-"""The part of the memory that one run's inputs may take, except where one sample is larger."""
+
+# The part of the memory that the tensors of one run may take, except where one sample's are larger.
 # Beside a run there are the outputs of both models, and what is counted of them.
 RUN_SHARE = 4
-"""The part of the memory that the tensors of one run may take, except where one sample's are larger."""
 
 
 @dataclass(frozen=True)

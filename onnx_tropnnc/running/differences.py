@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 __all__ = ["OutputDifference", "Tally"]
 
+# How many numbers of an output are compared at once.
 # Half a dozen arrays of float64 are made of what is counted: 200 MB of them.
 COUNTED_AT_ONCE = 2**22
-"""How many numbers of an output are compared at once."""
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from onnx_tropnnc.running.verification import Verification, verify
 
 __all__ = ["assert_same", "exact_tolerance"]
 
+# A difference counts as real where it is this many times as large as what rounding makes.
 # Folding takes away a few roundings of many; ten times what optimizing does to them is no rounding any more.
 NOISE_FACTOR = 10.0
-"""A difference counts as real where it is this many times as large as what rounding makes."""
 
+# The relative L2 error that an exact step may cause where all is computed in float32 or better.
 # Folding moves float32 outputs of deep networks by up to 1e-5; real defects move them by more than 1e-3.
 TOLERANCE = 1e-4
-"""The relative L2 error that an exact step may cause where all is computed in float32 or better."""
+
 # 16 roundings: a network of a hundred layers, each of which rounds independently, sums up about ten of them.
 COARSE_TOLERANCES = {ir.DataType.FLOAT16: 16 * 2.0**-11, ir.DataType.BFLOAT16: 16 * 2.0**-8}
 """The same for types with fewer digits."""

@@ -14,16 +14,17 @@ from onnx_tropnnc.running.sessions import ModelSource, Runner
 
 __all__ = ["Latency", "measure_latency"]
 
+# Runs of each model that are not timed.
 # The first runs allocate memory and touch the weights for the first time.
 WARM_UP = 2
-"""Runs of each model that are not timed."""
+
 # The median of a thousand runs does not move any more.
 MOST_RUNS = 1000
-# Quartiles of fewer times say nothing; but models whose runs take seconds must not take minutes for them.
+
+# Timed runs of each model that are made even if they take longer than the time given, up to OVERTIME times as long:
+# quartiles of fewer times say nothing, but models whose runs take seconds must not take minutes for them.
 FEW_RUNS = 5
-"""Timed runs of each model that are made even if they take longer than was given,"""
 OVERTIME = 5
-"""but not longer than this many times as long."""
 
 
 @dataclass(frozen=True)

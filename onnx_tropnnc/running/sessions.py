@@ -24,11 +24,11 @@ __all__ = ["ModelSource", "Runner", "cuda_provider_missing", "runtime_conflict",
 
 ModelSource = onnx.ModelProto | bytes | str | Path
 
+# onnxruntime's severity "fatal": failures are raised as exceptions, so they need not be printed as well.
 SILENT = 4
-"""onnxruntime's severity "fatal": failures are raised as exceptions, so they need not be printed as well."""
 
+# Bytes that protobuf can serialise into one message.
 LARGEST_MESSAGE = 2**31 - 1
-"""Bytes that protobuf can serialise into one message."""
 
 
 def runtime_missing() -> str | None:

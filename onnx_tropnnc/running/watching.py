@@ -26,17 +26,17 @@ from onnx_tropnnc.running.sessions import Runner
 
 __all__ = ["JOINED", "joined_runs", "watched", "watching"]
 
+# How many runs of one sample are handed out together.
 # 32 runs of one sample make products as large as those of a usual batch; more of them only take memory.
 JOINED = 32
-"""How many runs of one sample are handed out together."""
 
+# The most samples of one run.
 # Runs of more samples than this are no faster, and their tensors leave the processor's caches.
 MOST_SAMPLES = 64
-"""The most samples of one run."""
 
+# The part of the memory that one run's tensors may take.
 # The tensors of one run beside their copies in float64 and the model's own run: six times as much is the whole memory.
 TENSORS_SHARE = 6
-"""The part of the memory that one run's tensors may take."""
 
 Key = TypeVar("Key")
 Tensors = Mapping[str, NDArray[Any]]
