@@ -58,6 +58,7 @@ class CompressChannels:
 
     def decider_for(self, model: Model) -> Decider:
         """Return what decides for this model; it measures when it is first asked, and serves any number of attempts."""
+        # a clone, because an attempt changes the model while the decider goes on measuring it as it was
         return Decider(model.clone(), self.samples, self.original or size_of(model, shapes_of(model)))
 
     def attempt(self, model: Model, decider: Decider) -> tuple[Change, ...] | Refused:
@@ -87,15 +88,13 @@ class CompressChannels:
 
     def merge(self, model: Model, decider: Decider) -> tuple[Change, ...] | Refused:
         """Decide and merge as `attempt` does, but solve nothing: sizes are then those of the result."""
-        decision = self._decide(decider)
+        plan = self._plan
+        decision = decider.attempt(self._options) if plan is None else Decision(maps=plan)
         if isinstance(decision, Refused):
             _LOG.debug("refused: %s", decision.reason)
             return decision
         _LOG.debug("decided on %d groups by maps, %d by sizes", len(decision.maps or ()), len(decision.sizes or ()))
         return (*_overflowed(decision.overflowed), *self._merging(decision)(model))
-
-    def _decide(self, decider: Decider) -> Decision | Refused:
-        return decider.attempt(self._options) if self._plan is None else Decision(maps=self._plan)
 
     @property
     def _plan(self) -> Mapping[str, MergeMap] | None:

@@ -193,17 +193,13 @@ def _write(model: Model, path: Path, folder: Path, external: bool) -> None:
         hollow, large = hollowed(model.ir)
         with draft.open("wb") as file:
             write_whole(to_proto(replace(model, ir=hollow)), large, file)
-    _adopt_mode(draft, path)
+    # the result has the permissions of the file that it replaces, as if that had been written in place
+    if path.exists():
+        shutil.copymode(path, draft)
     if external:
         place_with_data(draft, path, model.files)
     else:
         os.replace(draft, path)
-
-
-def _adopt_mode(draft: Path, target: Path) -> None:
-    """Give the draft the permissions of the file that it replaces."""
-    if target.exists():
-        shutil.copymode(target, draft)
 
 
 def _read(path: Path) -> bytes:
