@@ -1,14 +1,14 @@
-# make demo    compress a model of models/ into build/ and print what was done
-# make test    all tests
-# make check   formatting, lint, types
-# make docs    the documentation as a site, in build/site
-# make lock    write constraints.txt anew: the newest versions, which all of the above are then installed in
-# make test-newest   all tests in an environment of its own with the newest versions of everything
-# make test-lowest   the same with the lowest versions that pyproject.toml allows
-# make robustness   onnx's own tests, random graphs, broken files, killed runs: all of them, with counts (a quarter of an hour on one core)
-# make check-report   open a report in Debian's chromium (installed by apt-get where it is missing) and look at it
+# make demo          compress a model of models/ into build/ and print a report
+# make test          run all tests
+# make check         check formatting, lint rules and types
+# make docs          build the documentation as a site, in build/site
+# make lock          write constraints.txt with the newest versions; the targets above install the versions that it lists
+# make test-newest   run all tests in a separate environment with the newest version of every dependency
+# make test-lowest   run all tests with the lowest versions that pyproject.toml allows
+# make robustness    run onnx's own tests, random graphs, broken files and killed runs, and print counts (a quarter of an hour on one core)
+# make check-report  open a report in Debian's chromium (installed with apt-get if missing) and check the page
 #
-# Needs Python 3.11 or newer, git and make; everything else goes into .venv. Another Python: make PYTHON=python3.13 test
+# Needs Python 3.11 or newer, git and make; everything else is installed into .venv. To use another Python: make PYTHON=python3.13 test
 
 PYTHON ?= python3
 VENV ?= .venv

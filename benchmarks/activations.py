@@ -40,7 +40,7 @@ class Row:
 
 
 def lines(rows: Sequence[Row], methods: Sequence[str], data: LabelledImages) -> Iterator[str]:
-    """The table: top-1 by the share that is removed."""
+    """Yield the lines of the table: top-1 by the share of channels that is removed."""
     yield "| network | method | " + " | ".join(f"{ratio:g}" for ratio in (0.0, *RATIOS)) + " |"
     yield "| --- | --- |" + " --- |" * (len(RATIOS) + 1)
     for row in rows:
@@ -57,7 +57,7 @@ def _compressed(path: Path, method: str, ratio: float) -> Model:
 
 
 def _trained(seeds: int) -> Iterator[Row]:
-    """deepNN's networks; paper_networks.py imports PyTorch, which networks that were trained before do without."""
+    """Yield deepNN's networks; PyTorch is imported only where they are not trained yet."""
     for activation in ACTIVATIONS:
         yield Row(activation, tuple(_network(f"mnist_deepnn_{activation}", seed) for seed in range(seeds)))
 

@@ -47,13 +47,13 @@ class Result:
 
 
 def parameters(path: Path) -> int:
-    """Floating-point elements of a file."""
+    """Return the number of floating-point elements of a file."""
     model = load(path)
     return size_of(model, shapes_of(model)).parameters
 
 
 def predicted(model: Model, ratio: float) -> float:
-    """The share of the parameters that go when every group that may loses this share of its channels."""
+    """Return the share of the parameters that is removed when every free group loses `ratio` of its channels."""
     shapes = shapes_of(model)
     groups = [group for group in find_channel_groups(model, shapes) if group.pinned is None]
     blocks = [(g, np.flatnonzero(g.blocks == b)) for g in groups for b in range(int(g.blocks.max()) + 1)]
@@ -63,7 +63,7 @@ def predicted(model: Model, ratio: float) -> float:
 
 
 def compressed(source: Path, target: Path, ratio: float, heads: str) -> str | None:
-    """Run the command; what went wrong, or None."""
+    """Run the command; return what went wrong, or None."""
     command = [sys.executable, "-m", "onnx_tropnnc", source, target, "--ratio", str(ratio), "--ties", "merge"]
     command += ["--heads", heads, "--reconstruct", "off", "--quiet"]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True)
@@ -73,7 +73,7 @@ def compressed(source: Path, target: Path, ratio: float, heads: str) -> str | No
 
 
 def invalid(path: Path) -> str | None:
-    """Why onnx's checker or ONNX Runtime refuses the file, or None."""
+    """Return why onnx's checker or ONNX Runtime refuses the file, or None."""
     try:
         onnx.checker.check_model(onnx.load(path), full_check=True)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -84,14 +84,14 @@ def invalid(path: Path) -> str | None:
 
 
 def sample(entry: onnxruntime.NodeArg) -> np.ndarray:
-    """Three samples for an input: normal numbers, or words."""
+    """Return three samples for an input: normal numbers, or words."""
     shape = [size if isinstance(size, int) else 3 for size in entry.shape]
     rng = np.random.default_rng(0)
     return rng.integers(0, 300, shape) if "int" in entry.type else rng.standard_normal(shape).astype(np.float32)
 
 
 def measure(recipe: Recipe, source: Path, ratio: float, heads: str, *, dynamo: bool) -> Result:
-    """Export, inspect, compress, check."""
+    """Export, inspect, compress and check one architecture."""
     export(recipe, source, dynamo=dynamo)
     before, model = parameters(source), folded(source, whole_heads=heads == "merge")
     ours, expected = covered(model, "merge").share, predicted(model, ratio)
@@ -104,7 +104,7 @@ def measure(recipe: Recipe, source: Path, ratio: float, heads: str, *, dynamo: b
 
 
 def main() -> int:
-    """One row an architecture."""
+    """Print a row for each architecture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="architectures with this in their name")
     parser.add_argument("--dynamo", action="store_true", help="torch's newer exporter (needs onnxscript)")

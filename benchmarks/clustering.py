@@ -41,7 +41,7 @@ def timed(function: Callable[[], NDArray[np.int64]]) -> Timed:
 
 
 def inertia(vectors: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Sum of squared distances to the clusters' means."""
+    """Return the sum of squared distances to the clusters' means."""
     total = 0.0
     for label in range(int(labels.max()) + 1):
         members = vectors[labels == label].astype(np.float64)
@@ -50,7 +50,7 @@ def inertia(vectors: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
 
 
 def compare_k_means(size: tuple[int, int, int], seed: int, device: str) -> None:
-    """One row of the table: ours and scikit-learn's on the same vectors."""
+    """Print a row of the table: our clustering and scikit-learn's of the same vectors."""
     count, dimension, clusters = size
     vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
     xp = array_module(device)
@@ -63,7 +63,7 @@ def compare_k_means(size: tuple[int, int, int], seed: int, device: str) -> None:
 
 
 def compare_iterative(size: tuple[int, int, int], seed: int, device: str, repeats: int) -> None:
-    """Algorithm 3 beside Algorithm 2 on the same group, everything counted; the medians of several runs."""
+    """Print the median times of Algorithms 3 and 2 on the same group, everything included."""
     count, dimension, kept = size
     vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
     group = ChannelVectors((vectors[:, : dimension // 2],), (vectors[:, dimension // 2 :],))
@@ -79,14 +79,14 @@ def compare_iterative(size: tuple[int, int, int], seed: int, device: str, repeat
 
 
 def time_ward(count: int, dimension: int, seed: int, device: str) -> None:
-    """The tree of one wide group, distances included."""
+    """Measure Ward's tree of one wide group, distances included."""
     vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
     run = timed(lambda: hierarchical((vectors,), Threshold(1.5, "2"), xp=array_module(device)))
     print(f"Ward at n={count}, d+m={dimension}: {run.seconds:.2f} s, {run.value.max() + 1} clusters")
 
 
 def size_of(text: str) -> tuple[int, int, int]:
-    """`n,d+m,K` as numbers."""
+    """Return the numbers in `n,d+m,K`."""
     count, dimension, clusters = (int(part) for part in text.split(","))
     return count, dimension, clusters
 

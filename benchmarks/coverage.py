@@ -35,20 +35,20 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def folded(path: Path, *, whole_heads: bool = False) -> Model:
-    """The model with weights written plainly and BatchNormalization folded."""
+    """Return the model with constants computed and BatchNormalization folded."""
     model = load(path, whole_heads=whole_heads)
     PassManager([InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()])(model)
     return model
 
 
 def covered(model: Model, ties: str) -> Coverage:
-    """What we reach of a folded model."""
+    """Return our coverage of a folded model."""
     shapes = shapes_of(model)
     return coverage_of(model, shapes, find_channel_groups(model, shapes), GroupFilter(ties=ties).refusal)
 
 
 def onnxsim_share(model: Model) -> float | str:
-    """The share of the layers' weights whose shape onnxsim's pruning changes, or why it does not run."""
+    """Return the share of the layers' weights whose shape onnxsim's pruning changes, or why it does not run."""
     import onnxsim
 
     before = to_proto(model)
@@ -64,7 +64,7 @@ def onnxsim_share(model: Model) -> float | str:
 
 
 def _weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    """Per layer (by the name of its output) the dimensions of its weight; bodies of If, Loop and Scan too."""
+    """Return each layer's weight dimensions by the name of its output; bodies of If, Loop and Scan included."""
     stored = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     found: dict[str, tuple[int, ...]] = {}
     for node in graph.node:
@@ -80,12 +80,12 @@ def _weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
 
 
 def percent(share: float | str | None) -> str:
-    """A share as a table shows it."""
+    """Return a share in percent, as the table shows it."""
     return "" if share is None else share if isinstance(share, str) else f"{100 * share:.1f}"
 
 
 def main() -> None:
-    """One row a model."""
+    """Print a row for each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--reasons", type=int, default=0, help="how many reasons to print below each row")

@@ -63,19 +63,19 @@ CLASSIFIERS = {
 
 
 def latency(path: Path, result: onnx.ModelProto) -> float:
-    """The result's median latency as a share of the original's."""
+    """Return the result's median latency as a share of the original's."""
     samples = samples_for(load(path), count=8)
     found = measure_latency(path.read_bytes(), result.SerializeToString(), samples, timing_seconds=1.0)
     return found.after_ms / found.before_ms
 
 
 def ours(path: Path, **options: object) -> Make:
-    """The default method at a share of the parameters."""
+    """Return the maker of a model that the default method compresses to a share of the parameters."""
     return lambda keep: onnx_tropnnc.compress(path, target_params=keep, verify=False, **options)[0]
 
 
 def onnxsim_pruned(path: Path, apply: Callable[..., onnx.ModelProto], **options: object) -> Make:
-    """onnxsim's pruning of the folded model, its sparsity found by bisection on parameters."""
+    """Return the maker of a model pruned by onnxsim, at the sparsity found by bisection on parameters."""
     folded, _ = onnx_tropnnc.compress(path, ratio=0.0, verify=False)
     original = size(onnx.load(path)).parameters
 
@@ -91,7 +91,7 @@ def onnxsim_pruned(path: Path, apply: Callable[..., onnx.ModelProto], **options:
 
 
 def methods_of(path: Path, calibration: NDArray[np.float32] | None) -> dict[str, Make]:
-    """What is compared, by the label of its rows."""
+    """Return the methods to compare, by the labels of their rows."""
     import onnxsim
 
     prune = onnxsim.apply_structured_pruning
@@ -138,7 +138,7 @@ def _row(path: Path, make: Make, keep: float, test: LabelledImages) -> str:
 
 
 def _classifiers(zoo: Path, data: Path, only: list[str]) -> Iterator[tuple[Path, LabelledImages, NDArray[np.float32]]]:
-    """Of a folder: every model in it that is known, with its images."""
+    """Yield every known model of a folder with its images."""
     for name, known in CLASSIFIERS.items():
         path = zoo / f"{name}.onnx"
         if path.exists() and (not only or name in only):

@@ -35,7 +35,7 @@ class Job:
     options: tuple[str, ...]
 
     def row(self, folder: Path) -> str:
-        """As Markdown, both devices measured."""
+        """Measure both devices, and return the line as Markdown."""
         source, target = folder / "in.onnx", folder / "out.onnx"
         subprocess.run([sys.executable, *self.build, str(source)], check=True)
         command = [sys.executable, "-m", "onnx_tropnnc", str(source), str(target), *self.options, "--quiet", "--device"]
@@ -53,7 +53,7 @@ def jobs(solve: bool) -> Iterator[Job]:
 
 
 def gpu() -> str:
-    """The GPU's name and memory."""
+    """Return the GPU's name and memory."""
     import cupy
 
     found = cupy.cuda.runtime.getDeviceProperties(0)

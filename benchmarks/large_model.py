@@ -36,7 +36,7 @@ OPTIONS = [
 
 
 def build(path: Path, gigabytes: float) -> None:
-    """The chain's weights lie in one external file, the small pair's in the model."""
+    """Write a model with the chain's weights in one external file, and the small pair's in the model."""
     size = WIDTH * WIDTH * 4
     rng, data = np.random.default_rng(0), path.with_name(path.name + ".data")
     pair = {"small_in": (WIDTH, SMALL), "small_out": (SMALL, WIDTH)}
@@ -62,7 +62,7 @@ def build(path: Path, gigabytes: float) -> None:
 
 
 def measured(source: Path, target: Path) -> tuple[float, float]:
-    """Seconds and peak memory in GB of the command, measured by a process that runs nothing else."""
+    """Return the seconds and the peak GB of the command, measured by a process that runs nothing else."""
     script = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
@@ -74,7 +74,7 @@ def measured(source: Path, target: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Build, measure, print."""
+    """Build the model, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=2.4)
     parser.add_argument("--folder", type=Path)

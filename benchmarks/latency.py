@@ -21,7 +21,7 @@ COLUMNS = ("model", "ratio", "weights MB", "after", "MACs M", "after", "ms", "af
 
 
 def row(path: Path, ratio: float, round_to: str, threads: int, seconds: float) -> tuple[str, ...]:
-    """One line of the table."""
+    """Return a row of the table."""
     model = load(path)
     rounding = int(round_to) if round_to.isdecimal() else round_to
     report = Compression(model, Options(ratio=ratio, round_to=rounding, reconstruct="off", verify=False)).run()

@@ -55,7 +55,7 @@ class LabelledImages:
         mean: Sequence[float] | None = None,
         deviation: Sequence[float] | None = None,
     ) -> "LabelledImages":
-        """From X.npz with uint8 `images`, `labels`, `mean` and `std`; the last two can be replaced."""
+        """Read X.npz with uint8 `images`, `labels`, `mean` and `std`; the last two can be replaced."""
         with np.load(path) as stored:
             images, labels = stored["images"][:limit], stored["labels"][:limit]
             centre = np.asarray(stored["mean"] if mean is None else mean, np.float32).reshape(1, -1, 1, 1)
@@ -63,19 +63,19 @@ class LabelledImages:
         return LabelledImages((images.astype(np.float32) / 255 - centre) / scale, labels)
 
     def only(self, *classes: int) -> "LabelledImages":
-        """Some classes, numbered as they stand here."""
+        """Return the images of some classes, numbered in the given order."""
         chosen = np.isin(self.labels, classes)
         return LabelledImages(self.images[chosen], np.searchsorted(classes, self.labels[chosen]))
 
     def samples(self, model: Model) -> Samples:
-        """The images as samples of a model with one input."""
+        """Return the images as samples of a model with one input."""
         made = samples_for(model, count=1)
         ((name, _),) = made.arrays.items()
         return Samples(made.inputs, {name: self.images}, None, f"{len(self.labels)} images")
 
     @cached_property
     def digest(self) -> str:
-        """What the images and labels hash to."""
+        """Return a hash of the images and labels."""
         found = hashlib.sha256(self.images.tobytes())
         found.update(self.labels.astype(np.int64).tobytes())
         return found.hexdigest()
@@ -89,7 +89,7 @@ class Subject:
 
     @staticmethod
     def load(path: Path, *, fused: bool = False) -> "Subject":
-        """`fused`: forget the kernels from before BatchNormalization was folded, so that clustering cannot see them."""
+        """Read a model; `fused` discards the kernels before folding, so that clustering cannot use them."""
         model = load(path)
         PlainConstants()(model)
         FoldBatchNorm()(model)
@@ -107,7 +107,7 @@ class Subject:
         include: tuple[str, ...] = (),
         seed: int = 0,
     ) -> Model:
-        """A compressed copy; groups with a residual tie stay as they are, as in the paper."""
+        """Return a compressed copy; groups with a residual tie stay as they are, as in the paper."""
         return self._after(
             MergeChannels(
                 ratio=ratio, extent=extent, method=method or TropNNC(), group_filter=GroupFilter(include), seed=seed
@@ -115,11 +115,11 @@ class Subject:
         )
 
     def decider(self, images: LabelledImages) -> Decider:
-        """What decides for methods that look at activations; it runs the images once, however often it is asked."""
+        """Return the decider for methods that use activations; it runs the images only once."""
         return Decider(self.folded, images.samples(self.folded), size(self.folded))
 
     def decided(self, decider: Decider, options: Options) -> Model:
-        """A compressed copy, as the decider says."""
+        """Return a copy compressed as the decider decides."""
         maps = decider.decide(options).maps
         return self._after(MergeChannels(plan=maps, group_filter=options.group_filter))
 
@@ -130,11 +130,11 @@ class Subject:
         return model
 
     def linear_layers(self) -> tuple[str, ...]:
-        """The names of the linear layers."""
+        """Return the names of the linear layers."""
         return self._layers(LINEAR)
 
     def convolutions(self) -> tuple[str, ...]:
-        """The names of the convolutions."""
+        """Return the names of the convolutions."""
         return self._layers(CONVOLUTIONAL)
 
     def _layers(self, operators: tuple[str, ...]) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ class Subject:
 
 
 def size(model: Model | onnx.ModelProto) -> Size:
-    """Parameters and multiply-accumulates."""
+    """Return the model's parameters and multiply-accumulates."""
     model = load(model) if isinstance(model, onnx.ModelProto) else model
     return size_of(model, shapes_of(model))
 
@@ -155,7 +155,7 @@ def nearest_threshold(
     steps: int = 16,
     tolerance: float = 0.002,
 ) -> float:
-    """A threshold that brings a parameter count within `tolerance` of `target`, or as near as bisection comes.
+    """Return a threshold that brings a parameter count within `tolerance` of `target`, or as near as bisection comes.
 
     Counts fall as the threshold grows.
     """
@@ -178,7 +178,7 @@ def nearest_threshold(
 
 
 def top_1(model: Model | onnx.ModelProto, data: LabelledImages) -> float:
-    """Percent of the images that get the right label; of a single output, its sign says which."""
+    """Return the percentage of images with the right label; the sign of a single output says which."""
     stored = (model if isinstance(model, onnx.ModelProto) else to_proto(model)).SerializeToString(deterministic=True)
     key = hashlib.sha256(stored + data.digest.encode()).hexdigest()
     path = CACHE / "accuracy" / key

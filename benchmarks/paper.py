@@ -36,7 +36,7 @@ Command = Callable[[argparse.Namespace], Lines]
 
 
 def _network(name: str, fashion: Path | None, seed: int = 0) -> Path:
-    """A network of paper_networks.py; that room imports PyTorch, which networks that were trained before do without."""
+    """Return a network of paper_networks.py; PyTorch is imported only where it is not trained yet."""
     known = CACHE / "networks" / f"{name}_{seed}.onnx"
     if known.exists():
         return known
@@ -53,7 +53,7 @@ def _test_part(arguments: argparse.Namespace, name: str) -> LabelledImages:
 
 
 def pair(table: SizeTable, name: str, classes: tuple[int, int], arguments: argparse.Namespace) -> Lines:
-    """Table 1 or 2."""
+    """Yield Table 1 or 2."""
 
     def networks(single: bool, seed: int) -> Path:
         return _network(f"{name}_{'single' if single else 'multi'}", arguments.fashion, seed=seed)
@@ -64,7 +64,7 @@ def pair(table: SizeTable, name: str, classes: tuple[int, int], arguments: argpa
 
 
 def table_3(arguments: argparse.Namespace) -> Lines:
-    """Table 3, both data sets."""
+    """Yield Table 3 for both data sets."""
     for name, table in TABLE_3.items():
 
         def networks(single: bool, seed: int, name: str = name) -> Path:
@@ -89,7 +89,7 @@ class Given:
 
 
 def _files(given: Given, arguments: argparse.Namespace) -> tuple[Path, Path]:
-    """The model and its data: those of the command line before the table's own."""
+    """Return the model and its data: those of the command line, else the table's own."""
     model, data = arguments.model or given.model, arguments.data or given.data
     if model is None or data is None:
         raise SystemExit("give --model MODEL.onnx and --data DATA.npz; the head of this file says what DATA.npz holds")
@@ -106,7 +106,7 @@ def _subject(given: Given, arguments: argparse.Namespace, *, fused: bool = False
 
 
 def non_uniform(name: str, given: Given, arguments: argparse.Namespace) -> Lines:
-    """A table of non-uniform compression: the paper's thresholds, then equal sizes."""
+    """Yield a table of non-uniform compression: at the paper's thresholds, then at equal sizes."""
     table = NON_UNIFORM[name]
     subject, data = _subject(given, arguments, fused=table.fused or arguments.fused)
     yield f"## {table.title}{', fused' if arguments.fused else ''}\n"
@@ -118,7 +118,7 @@ def non_uniform(name: str, given: Given, arguments: argparse.Namespace) -> Lines
 
 
 def ablation(given: Given, arguments: argparse.Namespace) -> Lines:
-    """CUP's three steps, one by one."""
+    """Yield the comparison of CUP's three steps, one by one."""
     subject, data = _subject(given, arguments, fused=arguments.fused)
     for fraction in arguments.fractions or given.fractions:
         yield f"## CUP's three steps, at {100 * fraction:.1f} % of the parameters\n"
@@ -136,7 +136,7 @@ def _about(given: Given, arguments: argparse.Namespace, data: LabelledImages) ->
 
 
 def curve(name: str, title: str, layers: str, given: Given, arguments: argparse.Namespace, *, fused: bool) -> Lines:
-    """A curve over a given model."""
+    """Yield a curve over a given model."""
     subject, data = _subject(given, arguments, fused=fused)
     yield f"## Figure {name.removeprefix('figure')}: {title}\n"
     yield from _about(given, arguments, data)
@@ -145,7 +145,7 @@ def curve(name: str, title: str, layers: str, given: Given, arguments: argparse.
 
 
 def trained_curve(name: str, network: str, data_name: str, layers: str, arguments: argparse.Namespace) -> Lines:
-    """A curve over a small network: of models/ for MNIST, trained for Fashion-MNIST."""
+    """Yield a curve over a small network: one of models/ for MNIST, a trained one for Fashion-MNIST."""
     known = MODELS / f"{data_name}_{network}.onnx"
     path = known if known.exists() else _network(f"{data_name}_{network}", arguments.fashion)
     data, training = _test_part(arguments, data_name), arguments.folder / f"{data_name}_calibration.npz"
@@ -206,7 +206,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
 
 
 def parsed() -> argparse.Namespace:
-    """The command line."""
+    """Return the parsed command line."""
     parser = argparse.ArgumentParser(description="The tables and figures of the TropNNC paper, ours beside them.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(COMMANDS)}")
     parser.add_argument("--list", action="store_true", help="print the names and stop")

@@ -37,7 +37,7 @@ BATCH = 128
 
 
 def _models_train() -> ModuleType:
-    """models/train.py: the shapes of deepNN, deepCNN2D and LeNet, MNIST, and the export."""
+    """Import models/train.py, which defines deepNN, deepCNN2D, LeNet, MNIST and the export."""
     path = Path(__file__).parent.parent / "models" / "train.py"
     spec = importlib.util.spec_from_file_location("models_train", path)
     assert spec is not None and spec.loader is not None
@@ -57,21 +57,21 @@ class Digits:
     labels: NDArray[np.int64]
 
     def only(self, *classes: int) -> "Digits":
-        """Two classes, numbered 0 and 1."""
+        """Return the images of two classes, numbered 0 and 1."""
         chosen = np.isin(self.labels, classes)
         return Digits(self.images[chosen], np.searchsorted(classes, self.labels[chosen]).astype(np.int64))
 
 
 @cache
 def mnist(fashion: Path) -> Digits:
-    """MNIST's first 50,000 training images."""
+    """Return MNIST's first 50,000 training images."""
     data = models_train.mnist()
     return Digits(data.train_images, data.train_labels)
 
 
 @cache
 def fashion_mnist(fashion: Path) -> Digits:
-    """Fashion-MNIST's 60,000 training images, from the files of Debian's package."""
+    """Return Fashion-MNIST's 60,000 training images, from the files of Debian's package."""
     names = fashion / "train-images-idx3-ubyte.gz", fashion / "train-labels-idx1-ubyte.gz"
     if not names[0].exists():
         raise SystemExit(f"{names[0]} is missing: apt-get install dataset-fashion-mnist, or give --fashion FOLDER")
@@ -83,7 +83,7 @@ def fashion_mnist(fashion: Path) -> Digits:
 
 
 def cnn(outputs: int) -> nn.Module:
-    """The CNN of Tables 1 to 3."""
+    """Return the CNN of Tables 1 to 3."""
     network: nn.Module = models_train.chain(
         conv1=nn.Conv2d(1, 16, 5),
         relu1=nn.ReLU(),
@@ -100,7 +100,7 @@ def cnn(outputs: int) -> nn.Module:
 
 
 def deep_nn_with(activation: Callable[[], nn.Module]) -> nn.Module:
-    """deepNN with another activation in place of ReLU."""
+    """Return deepNN with another activation in place of ReLU."""
     layers = models_train.deep_nn().named_children()
     changed = {name: activation() if isinstance(layer, nn.ReLU) else layer for name, layer in layers}
     network: nn.Module = models_train.chain(**changed)
@@ -119,7 +119,7 @@ class Recipe:
     seeds: int = 5
 
     def digits(self, fashion: Path) -> Digits:
-        """The images to train on."""
+        """Return the images to train on."""
         data = self.data(fashion)
         return data if self.classes is None else data.only(*self.classes)
 
@@ -146,14 +146,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
 
 
 def loss_of(scores: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy; of one output, its sign says the class."""
+    """Return the cross-entropy; the sign of a single output says the class."""
     if scores.shape[1] == 1:
         return functional.binary_cross_entropy_with_logits(scores[:, 0], labels.to(scores.dtype))
     return functional.cross_entropy(scores, labels)
 
 
 def trained(name: str, seed: int, fashion: Path) -> nn.Module:
-    """The network after Adam with weight decay and a one-cycle rate, ready for inference."""
+    """Train with Adam, weight decay and a one-cycle rate; return the network ready for inference."""
     recipe = RECIPES[name]
     torch.manual_seed(1000 * seed + zlib.crc32(name.encode()) % 1000)
     data, network = recipe.digits(fashion), recipe.build()
@@ -172,7 +172,7 @@ def trained(name: str, seed: int, fashion: Path) -> nn.Module:
 
 
 def make_network(name: str, seed: int, fashion: Path | None = None) -> Path:
-    """The ONNX file of a network, trained where it is not there yet; `fashion` says where Fashion-MNIST is."""
+    """Return the ONNX file of a network, after training it if needed; `fashion` is the folder of Fashion-MNIST."""
     path = CACHE / f"{name}_{seed}.onnx"
     if not path.exists():
         torch.set_num_threads(1)

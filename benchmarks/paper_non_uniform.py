@@ -31,7 +31,7 @@ class Rule:
     linkage: Linkage = "ward"
 
     def at(self, threshold: float) -> Threshold:
-        """Where the clustering stops."""
+        """Return where the clustering stops."""
         return Threshold(threshold, self.variant, self.linkage)
 
 
@@ -46,13 +46,13 @@ class Point:
 
     @property
     def cells(self) -> str:
-        """As cells of a table; FLOPS are two a multiply-accumulate, as in the paper."""
+        """Return the cells of a table; a multiply-accumulate counts as two FLOPS, as in the paper."""
         flops = "-" if self.macs is None else f"{2e-9 * self.macs:.3f}G"
         return f"{1e-6 * self.parameters:.3f}M | {flops} | {self.accuracy:.2f}"
 
 
 def rules_of(table: NonUniformTable) -> dict[tuple[str, str], Rule]:
-    """The rules of a published table by (method, variant), in its order."""
+    """Return the rules of a published table by (method, variant), in its order."""
     return {(row.method, row.variant): _rule(row, table.features) for row in table.rows}
 
 
@@ -66,14 +66,14 @@ def _rule(row: Row, features: Features) -> Rule:
 
 
 def measured(subject: Subject, rule: Rule, threshold: float, data: LabelledImages) -> Point:
-    """A rule at a threshold."""
+    """Return the measured result of a rule at a threshold."""
     model = subject.merged(rule.method, extent=rule.at(threshold))
     found = size(model)
     return Point(threshold, found.parameters, found.macs, top_1(model, data))
 
 
 def measured_at_size(subject: Subject, rule: Rule, parameters: int, data: LabelledImages) -> Point:
-    """A rule at the threshold that brings it nearest to a number of parameters."""
+    """Return the measured result of a rule at the threshold that brings it nearest to a number of parameters."""
 
     def count(threshold: float) -> int:
         return size(subject.merged(rule.method, extent=rule.at(threshold))).parameters
@@ -82,7 +82,7 @@ def measured_at_size(subject: Subject, rule: Rule, parameters: int, data: Labell
 
 
 def threshold_lines(subject: Subject, table: NonUniformTable, data: LabelledImages) -> Iterator[str]:
-    """Every row of a published table, ours at the same threshold beside it."""
+    """Yield every row of a published table, with our result at the same threshold."""
     base = size(subject.folded)
     yield "| method | threshold | #params | FLOPS | accuracy | paper: #params | FLOPS | accuracy |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
@@ -100,7 +100,7 @@ def threshold_lines(subject: Subject, table: NonUniformTable, data: LabelledImag
 def equal_size_lines(
     subject: Subject, rules: Sequence[Rule], data: LabelledImages, fractions: Sequence[float]
 ) -> Iterator[str]:
-    """The rules side by side at equal shares of the folded model's parameters; the best accuracy of a line in bold."""
+    """Yield the rules at equal shares of the folded model's parameters; the best accuracy of a line is bold."""
     base = size(subject.folded).parameters
     heads = " | ".join(f"{rule.name}: threshold | #params | FLOPS | accuracy" for rule in rules)
     yield f"| target | {heads} |"
@@ -118,7 +118,7 @@ def _cells(point: Point, best: float) -> str:
 
 
 def ablation_lines(subject: Subject, data: LabelledImages, fraction: float) -> Iterator[str]:
-    """CUP's three steps, each as in CUP and as in TropNNC, all eight combinations at one size."""
+    """Yield all eight combinations of three steps, each as in CUP or as in TropNNC, at one size."""
     target = round(fraction * size(subject.folded).parameters)
     yield "| 1: clustering vectors | 2: threshold | 3: representative | threshold | #params | FLOPS | accuracy |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"

@@ -40,7 +40,7 @@ class SizeTable:
 
 
 def _sizes(title: str, methods: str, *lines: str) -> SizeTable:
-    """From lines as printed: "100.0 99.42 0.05 99.42 0.05 ..."."""
+    """Return sizes and accuracies from lines as printed: "100.0 99.42 0.05 99.42 0.05 ..."."""
     rows = {}
     for line in lines:
         percent, *numbers = (float(word) for word in line.split())

@@ -57,12 +57,12 @@ Networks = Callable[[bool, int], Path]
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation (0 of a single value)."""
+    """Return the mean and the sample standard deviation (0 for a single value)."""
     return Spread(fmean(values), stdev(values) if len(values) > 1 else 0.0)
 
 
 def size_table_lines(table: SizeTable, networks: Networks, data: LabelledImages, seeds: int) -> Iterator[str]:
-    """A table of the paper, ours and its figures side by side."""
+    """Yield a table of the paper with our figures beside its own."""
     subjects = {
         single: [Subject.load(networks(single, seed)) for seed in range(seeds)]
         for single in {method in SINGLE_OUTPUT for method in table.methods}
@@ -78,7 +78,7 @@ def size_table_lines(table: SizeTable, networks: Networks, data: LabelledImages,
 
 
 def _kept(subject: Subject, method: str, percent: float, data: LabelledImages) -> float:
-    """Accuracy with that share of the last hidden layer, as the network was where it is all of it."""
+    """Return the accuracy with that share of the last hidden layer; the whole layer is the original network."""
     if percent == 100.0:
         return top_1(subject.folded, data)
     return top_1(subject.merged(METHODS[method], ratio=1 - percent / 100, include=LAST_HIDDEN), data)
@@ -107,7 +107,7 @@ class Curves:
     seeds: int
 
     def lines(self) -> Iterator[str]:
-        """Accuracy of every method by the percentage that remains; `random` is the mean over seeds."""
+        """Yield the accuracy of every method by the percentage that remains; `random` is the mean over seeds."""
         names = [*CURVE_METHODS, *(["thinet"] if self._decider else [])]
         yield "| remaining % | " + " | ".join(names) + " |"
         yield "| --- |" + " --- |" * len(names)
@@ -115,7 +115,7 @@ class Curves:
             yield f"| {percent:g} | {' | '.join(f'{self.accuracy(name, percent):.2f}' for name in names)} |"
 
     def accuracy(self, method: str, percent: float) -> float:
-        """Of one point; the network as it was where everything remains."""
+        """Return the accuracy of one point; the original network's where everything remains."""
         ratio = 1 - percent / 100
         if not ratio:
             return top_1(self.subject.folded, self.data)

@@ -16,7 +16,7 @@ import onnx_tropnnc
 
 
 def row(path: Path, keep: float, ties: str, test: LabelledImages) -> str:
-    """One line of the table."""
+    """Return a row of the table."""
     try:
         result, report = onnx_tropnnc.compress(path, target_params=keep, ties=ties)
     except onnx_tropnnc.TropnncError as error:
@@ -29,7 +29,7 @@ def row(path: Path, keep: float, ties: str, test: LabelledImages) -> str:
 
 
 def main() -> None:
-    """Three rows a size."""
+    """Print three rows for each size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)

@@ -42,7 +42,7 @@ class Job:
     limit: str = ""
 
     def row(self) -> str:
-        """As Markdown; of several runs the fastest."""
+        """Return the line as Markdown; of several runs the fastest."""
         ours = [timed(self.command) for _ in range(self.runs)]
         floors = [timed(self.floor) for _ in range(self.runs)]
         seconds, least = (min(cost.seconds for cost in costs) for costs in (ours, floors))
@@ -55,7 +55,7 @@ class Job:
 
 
 def build_wide(path: Path) -> None:
-    """One feed-forward group of 16,384 channels, random weights."""
+    """Write a model with one feed-forward group of 16,384 channels and random weights."""
     read, channels, made = WIDE
     rng = np.random.default_rng(0)
     shapes = {"w": (channels, read), "k": (channels,), "u": (made, channels)}
@@ -71,7 +71,7 @@ def build_wide(path: Path) -> None:
 
 
 def jobs(folder: Path) -> Iterator[Job]:
-    """Every line; large models are built on the way."""
+    """Yield every line of the table; large models are built first."""
     python, tool = sys.executable, [sys.executable, "-m", "onnx_tropnnc"]
     yield Job("start: `--help`", [*tool, "--help"], [python, "-c", "import numpy"], None, 5, "0.4 s, 3 x")
     for path in sorted((HERE.parent / "models").glob("*.onnx")):
@@ -93,7 +93,7 @@ def _merging(name: str, source: Path, folder: Path, limit: str = "") -> Job:
 
 
 def machine() -> str:
-    """What it ran on, without a name."""
+    """Return a description of this machine, without its name."""
     processor = next(
         (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor() or "unknown processor",

@@ -25,7 +25,7 @@ HEAD = (25088, 4096, 4096, 1000)
 
 
 def build(path: Path) -> None:
-    """13 convolutions with ReLU and max pools, Flatten, three Gemm; He-scaled random weights."""
+    """Write a model of 13 convolutions with ReLU and max pools, Flatten and three Gemm; weights are random."""
     rng = np.random.default_rng(0)
     nodes, tensors, name, width = [], [], "image", 3
 
@@ -59,7 +59,7 @@ def build(path: Path) -> None:
 
 
 def floor(source: Path, target: Path) -> None:
-    """Read, one Gram product of (rows, columns) a group, write."""
+    """Read the model, compute one Gram product for each group, and write the model."""
     model = onnx.load(source)
     weights = [numpy_helper.to_array(t) for t in model.graph.initializer if len(t.dims) > 1]
     for i, weight in enumerate(weights[:-1]):
@@ -83,7 +83,7 @@ class Cost:
 
 
 def timed(command: list[str]) -> Cost:
-    """Run it to its end."""
+    """Run the command to its end, and return what it cost."""
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
@@ -94,7 +94,7 @@ def timed(command: list[str]) -> Cost:
 
 
 def main() -> None:
-    """Build, run both, print."""
+    """Build the model, run both, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ratio", default="0.3")
     parser.add_argument("--folder", type=Path)

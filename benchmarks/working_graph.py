@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 
 
 def build(path: Path, gigabytes: float) -> None:
-    """A chain of MatMul with one small bias; the weights of 144 MB each lie in one external file."""
+    """Write a chain of MatMuls and one small bias; the weights of 144 MB each are in one external file."""
     width = 6000
     count = round(gigabytes * 1e9 / (width * width * 4))
     rng = np.random.default_rng(0)
@@ -43,7 +43,7 @@ def build(path: Path, gigabytes: float) -> None:
 
 
 def with_ours(source: Path, target: Path) -> None:
-    """model_io of this package (onnx-ir, memory-mapped tensors)."""
+    """Edit with this package's model_io (onnx-ir, memory-mapped tensors)."""
     from onnx_tropnnc.graph import constants, model_io
 
     model = model_io.load(source)
@@ -53,7 +53,7 @@ def with_ours(source: Path, target: Path) -> None:
 
 
 def with_surgeon_thin(source: Path, target: Path) -> None:
-    """onnx-graphsurgeon over a graph without its external data; the data file is copied as it is."""
+    """Edit with onnx-graphsurgeon a graph without its external data; the data file is copied."""
     import onnx_graphsurgeon
 
     graph = onnx_graphsurgeon.import_onnx(onnx.load(source, load_external_data=False))
@@ -64,7 +64,7 @@ def with_surgeon_thin(source: Path, target: Path) -> None:
 
 
 def with_surgeon(source: Path, target: Path) -> None:
-    """onnx-graphsurgeon as its examples use it."""
+    """Edit with onnx-graphsurgeon, as its examples use it."""
     import onnx_graphsurgeon
 
     graph = onnx_graphsurgeon.import_onnx(onnx.load(source))
@@ -74,7 +74,7 @@ def with_surgeon(source: Path, target: Path) -> None:
 
 
 def copy_only(source: Path, target: Path) -> None:
-    """The floor: a copy of the data file."""
+    """Copy the data file: the floor."""
     shutil.copyfile(source.with_name(source.name + ".data"), target.with_name(target.name + ".data"))
 
 
@@ -89,7 +89,7 @@ def _measure(work: Callable[[Path, Path], None], source: Path, target: Path, ans
 
 
 def main() -> None:
-    """Build, measure each way in a fresh process, print a table."""
+    """Build the model, measure each way in a fresh process, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=2.4)
     parser.add_argument("--folder", type=Path)

@@ -14,7 +14,7 @@ Panels = dict[str, dict[str, NDArray[np.float64]]]
 
 
 def figure_4() -> Panels:
-    """Examples 2 and 3: the mean and the sum of two generators."""
+    """Draw Examples 2 and 3: the mean and the sum of two generators."""
     pair = np.array([[1.0, 0.0], [1 / 2, sqrt(3) / 2]])
     return {
         "Example 2: mean": {"P": pair, "merged": pair.mean(axis=0, keepdims=True)},
@@ -23,7 +23,7 @@ def figure_4() -> Panels:
 
 
 def figure_5() -> Panels:
-    """Example 4: three generators, the last two of which form one cluster."""
+    """Draw Example 4: three generators, the last two of which form one cluster."""
     alone, pair = np.array([[1.0, -0.2]]), np.array([[0.5, 1.0], [0.1, 1.2]])
     original = np.vstack([alone, pair])
     return {
@@ -34,7 +34,7 @@ def figure_5() -> Panels:
 
 
 def figure_6() -> Panels:
-    """Example 5: two outputs that share one direction, the mean (1/2, 1/2), with weights 8 and 6."""
+    """Draw Example 5: two outputs that share one direction, the mean (1/2, 1/2), with weights 8 and 6."""
     rows, direction = np.eye(2), np.array([[0.5, 0.5]])
     panels: Panels = {}
     for name, outgoing in {"First output": [3.0, 5.0], "Second output": [4.0, 2.0]}.items():
@@ -44,7 +44,7 @@ def figure_6() -> Panels:
 
 
 def draw(panels: Panels, path: Path) -> None:
-    """One picture with a panel for each entry, its distances below the title."""
+    """Draw one picture with a panel for each entry, its distances below the title."""
     figure = Figure(figsize=(3 * len(panels), 3), layout="constrained")
     for axes, (title, zonotopes) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         polygons = [vertices(generators) for generators in zonotopes.values()]

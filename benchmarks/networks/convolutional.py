@@ -17,13 +17,13 @@ PICTURE = (3, 64, 64)
 def conv_norm(
     before: int, after: int, kernel: int = 3, stride: int = 1, groups: int = 1, act: type[nn.Module] | None = nn.ReLU
 ) -> nn.Sequential:
-    """Conv, BatchNorm, activation."""
+    """Return a Conv, a BatchNorm and an activation."""
     conv = nn.Conv2d(before, after, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(after), *([act()] if act else []))
 
 
 def classifier(channels: int, classes: int = 10) -> nn.Sequential:
-    """Global pooling and a linear layer."""
+    """Return global pooling and a linear layer."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 

@@ -42,7 +42,7 @@ def export(recipe: Recipe, path: Path, *, opset: int = 17, dynamo: bool = False)
 
 
 def _random_statistics(network: nn.Module) -> None:
-    """Running means and variances of a network that has seen something."""
+    """Give running means and variances values as a trained network has them."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
