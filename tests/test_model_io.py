@@ -246,3 +246,25 @@ def test_shapes_declared_of_initializers_are_not_believed(part: str, shape: list
     getattr(model.graph, part).append(helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, shape))
     loaded = load(model)
     assert loaded.graph.initializers["w"].shape == (4, 8)
+
+
+def test_nodes_are_sorted_behind_what_their_bodies_capture() -> None:
+    body = (
+        "t = Constant <value = bool[1] {1}> () "
+        "y = If (t) <then_branch = yes () => (float[N, 4] p) { p = Abs(r) },"
+        " else_branch = no () => (float[N, 4] q) { q = Neg(r) }> "
+        "r = Relu(x)"
+    )
+    model = graph(body, outputs="float[N, 4] y")
+    assert [node.op_type for node in load(model).graph] == ["Constant", "Relu", "If"]
+
+
+def test_a_body_that_captures_what_is_computed_from_it() -> None:
+    body = (
+        "t = Constant <value = bool[1] {1}> () "
+        "c = If (t) <then_branch = yes () => (float[N, 4] p) { p = Abs(r) },"
+        " else_branch = no () => (float[N, 4] q) { q = Neg(r) }> "
+        "r = Relu(c) y = Add(c, x)"
+    )
+    with pytest.raises(InputModelError, match="is not a valid ONNX model"):
+        load(graph(body, outputs="float[N, 4] y"))

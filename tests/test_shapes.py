@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 from graphs import graph, random_weights
 
-from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.errors import InputModelError, SampleError
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import (
     BATCH,
@@ -129,6 +129,17 @@ def test_stale_declarations_are_no_fault_of_the_graph() -> None:
     model = graph("c = MatMul(x, w) y = Relu(c)", random_weights(w=(4, 3)))
     model.graph.value_info.append(onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, ["N", 9]))
     assert checked_shapes(load(model).ir)[1] is None
+
+
+def test_another_element_type_than_declared_is_a_fault() -> None:
+    """Here of a branch's output: onnxruntime loads it, but not once the type that follows from it is written down."""
+    body = (
+        "t = Constant <value = bool[1] {1}> () y = If (t) "
+        "<then_branch = yes () => (float[2] p) { p = Constant <value = int64[2] {1, 2}> () },"
+        " else_branch = no () => (float[2] q) { q = Constant <value = int64[2] {1, 2}> () }>"
+    )
+    with pytest.raises(InputModelError, match=r"If_1 \(If\): it makes numbers of another type than the file declares"):
+        load(graph(body, outputs="float[2] y"))
 
 
 def test_what_onnx_fails_to_expand_is_no_fault_of_the_graph() -> None:

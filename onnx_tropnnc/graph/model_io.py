@@ -241,9 +241,9 @@ def _sorted(model: ir.Model) -> ir.Model:
     """Sort nodes behind those they read from, as onnx demands and onnxruntime does not; ValueError for a cycle."""
     # sorting always would reorder the nodes of files that are in order
     seen: set[ir.Node] = set()
-    for node in model.graph:
+    for node in model.graph.all_nodes():  # a node before those of its bodies, which may capture what others make
         makers = (value.producer() for value in node.inputs if value is not None)
-        if any(maker is not None and maker.graph is model.graph and maker not in seen for maker in makers):
+        if any(maker is not None and maker not in seen for maker in makers):
             model.graph.sort()
             break
         seen.add(node)

@@ -137,6 +137,9 @@ def _node_error(error: onnx.shape_inference.InferenceError) -> str | None:
     if found is None:
         return None
     operator, node, message = found.groups()
+    if "differs from existing elem type" in str(error):
+        # onnxruntime does not load it, or only as long as nobody writes down the type of what is computed from it
+        return f"{node or operator} ({operator}): it makes numbers of another type than the file declares"
     # what a file says of a tensor may be stale, and onnx does not know every type: no fault of the node
     harmless = any(text in message for text in ("existing", "is null", "Inference error"))
     return None if harmless else f"{node or operator} ({operator}): {message.strip()}"
