@@ -16,6 +16,7 @@ __all__ = [
     "MethodName",
     "Reconstruct",
     "RepresentativeInput",
+    "RoundingPreset",
     "Ties",
     "Variant",
 ]
@@ -58,6 +59,11 @@ Reconstruct: TypeAlias = Literal["auto", "off", "synthetic", "data"]
 
 RepresentativeInput: TypeAlias = Literal["mean", "sum"]
 """What becomes of a cluster's incoming weights; the paper advises against the sum."""
+
+RoundingPreset: TypeAlias = Literal[
+    "auto", "onnxruntime-cpu", "onnxruntime-cpu-avx2", "onnxruntime-cpu-avx512", "cuda", "tensorrt", "openvino", "arm"
+]
+"""Where the result will run, which says what counts are fast; `auto` is this machine."""
 
 Ties: TypeAlias = Literal["auto", "keep", "merge"]
 """What happens to channels that a residual connection ties to others."""

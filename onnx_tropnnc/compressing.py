@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 
@@ -17,6 +17,7 @@ from onnx_tropnnc.choices import (
     MethodName,
     Reconstruct,
     RepresentativeInput,
+    RoundingPreset,
     Ties,
     Variant,
 )
@@ -57,7 +58,7 @@ def compress(
     exclude: tuple[str, ...] = (),
     ties: Ties = "auto",
     heads: Heads = "keep",
-    round_to: int | Literal["auto"] | Rounding | None = None,
+    round_to: int | RoundingPreset | Rounding = "auto",
     reconstruct: Reconstruct = "auto",
     refit: bool = True,
     effort: Effort = "quick",
@@ -66,6 +67,7 @@ def compress(
     input_range: Mapping[str, tuple[float, float]] = _NOTHING,
     min_agreement: float | None = None,
     min_cosine: float | None = None,
+    max_latency: float | None = None,
     verify: bool = True,
     bound_radius: float | None = None,
     memory: float = 1.5,
@@ -103,7 +105,7 @@ def compress(
         exclude: do not change layers whose names match one of these patterns.
         ties: keep or merge channels that residual connections tie; `auto` tries both with a budget.
         heads: keep the number of attention heads, or remove whole heads.
-        round_to: round channel counts up to a multiple; `auto` measures which.
+        round_to: round channel counts up to a number's multiples, or to what a runtime is fast at; 1: do not round.
         reconstruct: the samples on which to fit the layers that read merged channels; `off` fits none.
         refit: fit the layers before a fitted layer jointly with it.
         effort: how long all weights learn together from the original afterwards: `quick` (not at all), `standard` or
@@ -113,6 +115,7 @@ def compress(
         input_range: (low, high) of an input's values, by name, for samples that are made up.
         min_agreement: undo merges until top-1 agreement reaches this percentage.
         min_cosine: undo merges until the cosine of every output reaches this.
+        max_latency: fail where the result takes more than this fraction of the original's latency.
         verify: compare the result with the original.
         bound_radius: report error bounds that hold for inputs of up to this length.
         memory: the gigabytes that samples and activations may take.

@@ -42,10 +42,10 @@ from onnx_tropnnc.running.sessions import cuda_provider_missing
 from onnx_tropnnc.sample_sets import SampleSets, draw_samples
 from onnx_tropnnc.searching.advice import advice
 from onnx_tropnnc.searching.agreement_budget import within_drop
-from onnx_tropnnc.searching.fast_multiples import fast_multiples
+from onnx_tropnnc.searching.giving_back import held_to_latency, options_not_slower
 from onnx_tropnnc.searching.latency_budget import within_latency
 from onnx_tropnnc.searching.trials import Trials
-from onnx_tropnnc.searching.undone_groups import with_groups_undone
+from onnx_tropnnc.searching.undone_groups import with_groups_undone, without_growth
 
 __all__ = [
     "OLDEST_OPSET",
@@ -54,7 +54,6 @@ __all__ = [
     "default_passes",
     "named_options",
     "on_a_device",
-    "with_measured_rounding",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ def default_passes(options: Options, samples: SampleSets | None = None, original
             Setting("target_macs"),
             Setting("target_params"),
         )
-    options, samples = with_measured_rounding(options), samples or SampleSets()
+    samples = samples or SampleSets()
     exact = exact_passes(options, samples, dequantizes=removes_channels(options))
     step = compressing_pass(options, samples, original)
     return [*exact, step, *finishing_passes(), *checking_passes(options, samples)]
@@ -194,34 +193,55 @@ class Compression:
         )
         prepared = exact.timed(self.model)
         # one decider for all trials and the result: what it measures on samples is most of the time
-        reference = self.model.clone()
-        decider = Decider(reference, samples.solving, before)
+        decider = Decider(self.model.clone(), samples.solving, before)
         options, notes = _settled(options, samples, decider.groups)
         check = verifying_pass(options, samples)
         trials = Trials(decider, check, self.progress)
         options = self._searched(options, trials)
-        step = compressing_pass(options, samples, before)
+        start = Report(self.model.name, before, before, (*prepared.changes, *notes), prepared.timings, options.seed)
+        report = self._result(start, options, samples, decider)
+        if isinstance(report, Refused) or self.surveys:
+            return report
+        way = options_not_slower(report, options, trials) if report.passed else None
+        if way is not None:
+            report, options = self._given_back(report, start, way, samples, decider), way
+        if report.after.parameters > before.parameters:
+            report = without_growth(self.model, report, options, trials)
+        if not report.passed:
+            # undoing is all that can be done; the report says whether it was enough
+            report = with_groups_undone(self.model, report, options, trials)
+        else:
+            report = replace(report, changes=(*report.changes, *advice(report, options, trials)))
+        return held_to_latency(report, options)
+
+    def _result(self, start: Report, options: Options, samples: SampleSets, decider: Decider) -> Report | Refused:
+        """Compress, finish and check the prepared model; return the report that began with `start`."""
+        step = compressing_pass(options, samples, start.before)
         merged, timing = timed(step.name, lambda: step.attempt(self.model, decider), self.progress)
         if isinstance(merged, Refused):
             return merged
         # a survey shows fidelity whatever --no-verify says, and times its points later, one by one
-        checks = [check.without_timing()] if self.surveys else checking_passes(options, samples)
-        tuning = [] if self.surveys else tuning_passes(options, samples, reference)
+        surveyed: list[Pass] = [verifying_pass(options, samples).without_timing()]
+        checks = surveyed if self.surveys else checking_passes(options, samples)
+        tuning = [] if self.surveys else tuning_passes(options, samples, decider.model)
         finished = PassManager([*tuning, *finishing_passes(), *checks], progress=self.progress).timed(self.model)
-        report = Report(
-            self.model.name,
-            before,
-            size_of(self.model, shapes_of(self.model)),
-            (*prepared.changes, *notes, *merged, *finished.changes),
-            (*prepared.timings, timing, *finished.timings),
-            options.seed,
+        return replace(
+            start,
+            after=size_of(self.model, shapes_of(self.model)),
+            changes=(*start.changes, *merged, *finished.changes),
+            timings=(*start.timings, timing, *finished.timings),
         )
-        if self.surveys:
-            return report
-        if not report.passed:
-            # undoing is all that can be done; the report says whether it was enough
-            return with_groups_undone(self.model, report, options, trials)
-        return replace(report, changes=(*report.changes, *advice(report, options, trials)))
+
+    def _given_back(self, report: Report, start: Report, way: Options, samples: SampleSets, decider: Decider) -> Report:
+        """Compress again with options that are faster; the first result stays where these miss what was asked."""
+        slower = self.model.clone()
+        self.model.replace_content(decider.model.clone())
+        text = f"the result was slower than the original; counts were rounded up to {way.rounding} instead"
+        again = self._result(replace(start, changes=(*start.changes, Note(text))), way, samples, decider)
+        if isinstance(again, Report) and again.passed:
+            return again
+        self.model.replace_content(slower)
+        return report
 
     def _searched(self, options: Options, trials: Trials) -> Options:
         """Return the options with what a search finds for a latency or an agreement: a share of the size."""
@@ -245,10 +265,16 @@ def _settled(options: Options, samples: SampleSets, groups: Sequence[ChannelGrou
     if samples.solving is not None and not options.verify:
         # verification would tell how the samples were made
         notes.extend(Note(text) for text in samples.solving.notes)
-    if options.measures_rounding:
-        options = with_measured_rounding(options)
-        notes.append(Note(f"channel counts are rounded up to {options.rounding}"))
-    return options, (*notes, *_unmatched(options, groups))
+    return options, (*notes, *_rounded(options, groups), *_unmatched(options, groups))
+
+
+def _rounded(options: Options, groups: Sequence[ChannelGroup]) -> Iterable[Note]:
+    """Say what channel counts are rounded up to, where something may change that is rounded."""
+    decides = removes_channels(options) and options.plan is None
+    free = (group for group in groups if group.pinned is None and options.group_filter.refusal(group) is None)
+    if decides and any(options.rounding.multiple(group) > 1 for group in free):
+        name = f" (--round-to {options.round_to})" if isinstance(options.round_to, str) else ""
+        yield Note(f"channel counts are rounded up to {options.rounding}{name}")
 
 
 def _unmatched(options: Options, groups: Sequence[ChannelGroup]) -> Iterable[Note]:
@@ -272,8 +298,3 @@ def on_a_device(options: Options) -> tuple[Options, tuple[Note, ...]]:
         line = "onnxruntime has no CUDAExecutionProvider here; models ran on the CPU"
         return options, (Note(f"--device cuda: {line}", "warning"),)
     return options, ()
-
-
-def with_measured_rounding(options: Options) -> Options:
-    """Return the options with the multiples that were measured on this machine, where they ask for that."""
-    return replace(options, round_to=fast_multiples(options.device)) if options.measures_rounding else options

@@ -7,7 +7,7 @@ package is a property, which imports what it needs when it is asked for.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 from onnx_tropnnc.choices import (
     Clustering,
@@ -19,6 +19,7 @@ from onnx_tropnnc.choices import (
     MethodName,
     Reconstruct,
     RepresentativeInput,
+    RoundingPreset,
     Ties,
     Variant,
 )
@@ -47,6 +48,8 @@ _LEFT = Limits(0.0, 1.0, "it is the fraction to keep", excludes_low=True)
 _DISTANCE = Limits(0.0, float("inf"), "it is a distance", excludes_high=True)
 _AGREEMENT = Limits(0.0, 100.0, "it is a percentage of top-1 agreement")
 _COSINE = Limits(0.0, 1.0, "it is a cosine")
+# A thousand times the original's latency is no limit to anything.
+_SLOWEST = Limits(0.0, 1000.0, "it is the fraction of the latency that the result may take", excludes_low=True)
 # Algorithm 3 settles within tens of iterations; more than a thousand would only keep a machine busy.
 _ITERATIONS = Limits(0, 1000, "it is how often Algorithm 3 alternates")
 # A bound multiplies the radius with products of norms; up to here these stay finite in double precision.
@@ -64,7 +67,7 @@ _DIMENSION = Limits(1, 2**31 - 1, "it is a dimension of an input")
 class Options:
     """What to do to a model: exactly one of AMOUNTS says how much to remove, all other options say how.
 
-        Options(ratio=0.3)                        Options(target_macs=0.5, data="samples.npz", round_to="auto")
+        Options(ratio=0.3)                        Options(target_macs=0.5, data="samples.npz", round_to="arm")
 
     Attributes:
         ratio: the fraction of channels to remove from each group, in [0, 1).
@@ -91,8 +94,8 @@ class Options:
         ties: `keep` leaves groups alone that residual connections tie together, `merge` merges them too; `auto` tries
             both where there is a budget, merges them with `lossless`, and keeps them otherwise.
         heads: `keep` keeps the number of attention heads and makes their values narrower; `merge` removes whole heads.
-        round_to: round channel counts up to a multiple of this number, or of what ONNX Runtime is measured to be fast
-            at (`auto`), or of a Rounding; None: 1, but `auto` with `target_latency`.
+        round_to: round channel counts up to a multiple of this number, or of what a runtime is fast at: that of this
+            machine (`auto`), of a preset such as `tensorrt`, or of a Rounding; 1 leaves counts as they are.
         reconstruct: the samples that layers which read merged channels are solved on by least squares: `synthetic`,
             `data`, `auto` (data where there are some), or `off`: merging alone.
         refit: whether the layers that make what a solved layer reads are solved jointly with it.
@@ -103,6 +106,7 @@ class Options:
         input_range: (low, high) of the values of an input, by name, for samples that are made up.
         min_agreement: the percentage of top-1 agreement to reach; merges are undone, group by group, until it is.
         min_cosine: the cosine between every output and the original's to reach, likewise.
+        max_latency: the fraction of the original's latency that the result may take at most.
         verify: whether to compare the result with the original.
         bound_radius: state error bounds that hold for inputs of up to this length.
         memory: the gigabytes that samples and activations may take.
@@ -134,7 +138,7 @@ class Options:
     exclude: tuple[str, ...] = ()
     ties: Ties = "auto"
     heads: Heads = "keep"
-    round_to: "int | Literal['auto'] | Rounding | None" = None
+    round_to: "int | RoundingPreset | Rounding" = "auto"
     reconstruct: Reconstruct = "auto"
     refit: bool = True
     effort: Effort = "quick"
@@ -143,6 +147,7 @@ class Options:
     input_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     min_agreement: float | None = option(None, _AGREEMENT, needs="verify")
     min_cosine: float | None = option(None, _COSINE, needs="verify")
+    max_latency: float | None = option(None, _SLOWEST, needs="verify")
     verify: bool = True
     bound_radius: float | None = option(None, _RADIUS)
     # 1.5 GB leaves room for the model and the libraries on a machine of 4 GB.
@@ -154,8 +159,7 @@ class Options:
         check_fields(self)
         self._check_amount()
         self._check_method()
-        if isinstance(self.round_to, int | str) and not _rounds(self.round_to):
-            raise OptionError("{} must be a whole number of 1 or more, or auto", Setting("round_to", self.round_to))
+        self._check_rounding()
         # 1 % of agreement is what chance gives; whoever writes 0.98 means a fraction.
         if self.min_agreement is not None and 0.0 < self.min_agreement <= 1.0:
             meant = f"{100.0 * self.min_agreement:g}"
@@ -179,6 +183,13 @@ class Options:
                 "{} must hold merge maps by group; onnx_tropnnc.load_plan reads them from a file",
                 Setting("plan", self.plan),
             )
+
+    def _check_rounding(self) -> None:
+        given, presets = self.round_to, get_args(RoundingPreset)
+        known = given in presets if isinstance(given, str) else not isinstance(given, int) or _MULTIPLE.hold(given)
+        if given is None or not known:
+            message = "{} must be a whole number of 1 or more, {}"
+            raise OptionError(message, Setting("round_to", given), listed(presets))
 
     def _check_method(self) -> None:
         if self.representative != "mean" and self.method != "tropnnc":
@@ -238,25 +249,16 @@ class Options:
         return not self.lossless and (automatic or self.method in SELECTING)
 
     @property
-    def measures_rounding(self) -> bool:
-        """Return whether kept counts are multiples of what onnxruntime is measured to be fast at."""
-        return self.round_to == "auto" or (self.round_to is None and self.target_latency is not None)
-
-    @property
     def rounding(self) -> "Rounding":
-        """Return what kept counts are multiples of.
-
-        Raises:
-            OptionError: that is to be measured; the engine measures it before any pass runs.
-        """
+        """Return what kept counts are multiples of."""
         from onnx_tropnnc.analysis.rounding import Rounding
+        from onnx_tropnnc.analysis.rounding_presets import rounding_named
 
-        if self.measures_rounding:
-            raise OptionError(
-                "{} is measured on this machine, which a single pass cannot do; call compress(), or give a number",
-                Setting("round_to", self.round_to),
-            )
-        return self.round_to if isinstance(self.round_to, Rounding) else Rounding.to(int(self.round_to or 1))
+        if isinstance(self.round_to, Rounding):
+            return self.round_to
+        if isinstance(self.round_to, str):
+            return rounding_named(self.round_to, self.device)
+        return Rounding.to(self.round_to)
 
     @property
     def solves(self) -> bool:
@@ -326,7 +328,3 @@ class Options:
 def amounts_given(values: Mapping[str, object]) -> list[str]:
     """Return those of AMOUNTS that are given in `values`, which maps names to values."""
     return [name for name in AMOUNTS if values[name] is not None and values[name] is not False]
-
-
-def _rounds(round_to: int | str) -> bool:
-    return round_to == "auto" if isinstance(round_to, str) else _MULTIPLE.hold(round_to)

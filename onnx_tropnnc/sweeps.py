@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from onnx_tropnnc.bisection import Refused
 from onnx_tropnnc.curves import Curve, Point
-from onnx_tropnnc.engine import Compression, named_options, with_measured_rounding
+from onnx_tropnnc.engine import Compression, named_options
 from onnx_tropnnc.errors import NotRunnable, OptionError, Setting
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import EXTERNAL_BYTES, Source, load, to_proto, weight_bytes
@@ -94,12 +94,12 @@ def _jobs(
         raise OptionError(f"a sweep sets {names} itself; leave it out, and give {{}} and {{}}", *settings)
     given: list[dict[str, Any]] = [{amount: value, "method": method} for method in methods for value in values]
     jobs = [named_options({**options, **entry}) for entry in given]
-    if any(job.demanding for job in jobs):
-        demands = Setting("min_agreement"), Setting("min_cosine")
-        raise OptionError("a sweep shows what every amount gives; leave out {} and {}", *demands)
+    if any(job.demanding or job.max_latency is not None for job in jobs):
+        demands = Setting("min_agreement"), Setting("min_cosine"), Setting("max_latency")
+        raise OptionError("a sweep shows what every amount gives; leave out {}, {} and {}", *demands)
     if not jobs:
         raise OptionError("a sweep needs at least one amount and one method")
-    return [with_measured_rounding(job) for job in jobs]
+    return jobs
 
 
 def _runs(job: Options) -> bool:

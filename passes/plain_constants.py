@@ -2,7 +2,8 @@
 
 before  W -> Transpose -> MatMul
 after   W' -> MatMul          W' = transposed W, an initializer with the name that the Transpose's output had
-needs   an operator that reads only constants, the first of them floating-point
+needs   an operator that reads only constants, the first of them floating-point; a matrix that others read too, such as
+        an embedding whose table is the output layer's weight as well, stays: the file would hold it twice
 
 before  Conv(x, Mul(g, Div(v, ReduceL2(v))))      weight normalization as PyTorch exports it, and other arithmetic
 after   Conv(x, W)
@@ -18,6 +19,7 @@ from onnx_tropnnc.changes import Change
 from onnx_tropnnc.graph.constants import (
     array_of,
     constant_tensor,
+    dims_of,
     is_floating,
     name_of,
     remove_unread,
@@ -51,7 +53,7 @@ class PlainConstants:
         arithmetic = _behind_weights(model)
         for node in list(model.graph.all_nodes()):
             if _is_hidden_weight(node) or (node in arithmetic and _reads_constants(node)):
-                _replace(node, model)
+                _replace(node, model, arithmetic)
         return ()
 
 
@@ -87,12 +89,33 @@ def _is_hidden_weight(node: ir.Node) -> bool:
     return tensor is not None and is_floating(tensor)
 
 
-def _replace(node: ir.Node, model: Model) -> None:
+def _copies(node: ir.Node, source: ir.Value, arithmetic: set[ir.Node]) -> bool:
+    """Return whether a matrix would be in the file twice: rearranged for this node, and as others still read it."""
+    if node.op_type not in _OPERATORS or sum(size > 1 for size in dims_of(source) or ()) < 2:
+        return False  # a vector that is stored twice costs little, and hidden it would pin the channels it belongs to
+    others = (use.node for use in source.uses() if use.node is not node and not _same_operator(use.node, node))
+    # arithmetic is computed once and gone, as the norm of a weight is
+    return any(other not in arithmetic or other.op_type in _OPERATORS for other in others)
+
+
+def _same_operator(one: ir.Node, other: ir.Node) -> bool:
+    """Return whether both nodes stand in one graph and compute the same from the same tensors."""
+
+    def settings(node: ir.Node) -> dict[str, object]:
+        return {name: attribute.value for name, attribute in node.attributes.items()}
+
+    same_kind = one.op_type == other.op_type and one.domain == other.domain and one.graph is other.graph
+    return same_kind and tuple(one.inputs) == tuple(other.inputs) and settings(one) == settings(other)
+
+
+def _replace(node: ir.Node, model: Model, arithmetic: set[ir.Node]) -> None:
     output, source = node.outputs[0], node.inputs[0]
     assert source is not None
     if node.op_type == "Identity":
         output.replace_all_uses_with(source)
-    else:
+    elif output.uses():  # nothing reads it any more where an equal node before it was computed
+        if _copies(node, source, arithmetic):
+            return
         feeds = {name_of(v): np.asarray(array_of(v)) for v in node.inputs if v is not None}
         try:
             array = evaluate(node, feeds, model.ir.opset_imports)
@@ -100,7 +123,11 @@ def _replace(node: ir.Node, model: Model) -> None:
             return  # the runtime will say what is wrong with it
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return  # a vector of zeros that is normalized: no layer could be merged by such weights
-        replace_by_constant(output, array)
+        constant = replace_by_constant(output, array)
+        # readers that compute the same from the same weight share one constant, as they shared the weight
+        for twin in [use.node for use in source.uses() if _same_operator(use.node, node)]:
+            if not twin.outputs[0].is_graph_output():
+                twin.outputs[0].replace_all_uses_with(constant)
     inputs, graph = list(node.inputs), node.graph
     assert graph is not None
     graph.remove(node, safe=True)

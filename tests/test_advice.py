@@ -7,7 +7,7 @@ import pytest
 from graphs import graph, groups_of, random_weights
 
 from onnx_tropnnc import compress
-from onnx_tropnnc.analysis.rounding import Rounding
+from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.changes import Merged, Note, Verified
 from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.merging.clustering import Keep
@@ -17,7 +17,6 @@ from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.latency import Latency
 from onnx_tropnnc.running.verification import Verification
 from onnx_tropnnc.searching.advice import concern, slowdown
-from onnx_tropnnc.searching.fast_multiples import fast_multiples
 
 
 def output(name: str, cosine: float, agreement: float | None = None) -> OutputDifference:
@@ -67,7 +66,7 @@ def test_where_no_ratio_is_safe_samples_are_asked_for() -> None:
     samples = {"x": np.random.default_rng(0).standard_normal((8, 2, 6, 6)).astype(np.float32)}
     ending = "no ratio of 0.05 or more reaches it"
     for data, end in ((None, f"{ending} on made-up samples; give --data to know better"), (samples, ending)):
-        _, report = compress(model, ratio=0.6, reconstruct="off", method=Negated(), data=data)
+        _, report = compress(model, ratio=0.6, reconstruct="off", method=Negated(), data=data, round_to=1)
         (warning,) = (str(note) for note in report.of(Note) if note.level == "warning")
         assert warning.endswith(end)
 
@@ -92,16 +91,16 @@ def groups() -> list[object]:
 
 
 def test_a_slower_result_says_why_and_what_to_do(groups: list[object]) -> None:
-    note = slowdown(timed(1.0, 2.13, 45), groups, lambda: Rounding.to(8))  # type: ignore[arg-type]
+    note = slowdown(timed(1.0, 2.13, 45), groups, Rounding.to(8))  # type: ignore[arg-type]
     assert note is not None
     assert str(note) == (
         "warning: the result is 2.1 x slower than the original: onnxruntime is fast at multiples of 8 "
-        "channels here, and 1 of 1 merged groups have other counts (such as 45); give --round-to auto"
+        "channels here, and 1 of 1 merged groups have other counts (such as 45); leave out --round-to"
     )
 
 
 def test_channel_counts_are_not_blamed_where_they_are_fast(groups: list[object]) -> None:
-    note = slowdown(timed(1.0, 1.5, 48), groups, lambda: Rounding.to(16))  # type: ignore[arg-type]
+    note = slowdown(timed(1.0, 1.5, 48), groups, Rounding.to(16))  # type: ignore[arg-type]
     assert note is not None
     assert "though onnxruntime is fast at its channel counts" in note.text
     assert "--round-to" not in note.text
@@ -109,11 +108,11 @@ def test_channel_counts_are_not_blamed_where_they_are_fast(groups: list[object])
 
 @pytest.mark.parametrize(("before", "after", "spread"), [(1.0, 0.5, 0.0), (1.0, 1.04, 0.0), (1.0, 1.5, 0.6)])
 def test_chance_is_no_slowdown(before: float, after: float, spread: float, groups: list[object]) -> None:
-    assert slowdown(timed(before, after, 45, spread), groups) is None  # type: ignore[arg-type]
+    assert slowdown(timed(before, after, 45, spread), groups, EXACTLY) is None  # type: ignore[arg-type]
 
 
 def test_nothing_is_said_where_nothing_was_timed(models_folder: Path) -> None:
-    assert slowdown(Report("m", Size(2, 2, 2), Size(1, 1, 1), ()), ()) is None
+    assert slowdown(Report("m", Size(2, 2, 2), Size(1, 1, 1), ()), (), EXACTLY) is None
 
 
 @pytest.mark.parametrize(
@@ -122,8 +121,3 @@ def test_nothing_is_said_where_nothing_was_timed(models_folder: Path) -> None:
 )
 def test_latency_in_words(before: float, after: float, text: str) -> None:
     assert Latency(before, after, 0.1, 0.1, 9, 1, 2).change == text
-
-
-def test_auto_says_what_was_measured() -> None:
-    _, report = compress(image_to_image(), ratio=0.3, round_to="auto", verify=False)  # type: ignore[arg-type]
-    assert report.of(Note)[0].text == f"channel counts are rounded up to {fast_multiples()}"

@@ -196,14 +196,6 @@ def test_a_list_of_passes_refuses_what_must_be_searched_for(amount: str) -> None
         tropnnc.passes.CompressChannels(options)(load(network()))
 
 
-def test_a_lone_pass_refuses_to_measure_but_the_default_passes_do() -> None:
-    options = Options(ratio=0.5, round_to="auto", verify=False)
-    with pytest.raises(OptionError, match="call compress"):
-        tropnnc.passes.CompressChannels(options)(load(network()))
-    result, _ = tropnnc.PassManager(default_passes(options)).run(network())
-    assert_sound(result)
-
-
 def test_a_lone_pass_replays_the_plan_of_its_options() -> None:
     (merged,) = compress(network(), ratio=0.5)[1].of(Merged)
     model = load(network())

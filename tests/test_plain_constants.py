@@ -37,10 +37,27 @@ def test_hidden_weights(body: str, shape: tuple[int, ...], more: dict[str, np.nd
     assert name == ("z" if "Transpose" not in body and body.startswith("w = Identity") else "w" if name != "u" else "u")
 
 
-def test_what_others_read_stays() -> None:
-    result = plain("w = Transpose(z) a = MatMul(x, w) b = MatMul(a, z) y = MatMul(b, w)", {"z": (3, 4)})
+def test_a_vector_that_others_read_is_stored_twice() -> None:
+    body = "w = Reshape(z, s) a = Add(x, w) b = Add(a, z) y = MatMul(b, u)"
+    result = plain(body, {"z": (4,), "u": (4, 3)}, s=np.array([1, 4]))
+    assert operators(result) == ["Add", "Add", "MatMul"]
+    assert dims(result) == {"z": (4,), "u": (4, 3), "w": (1, 4)}
+
+
+def test_a_matrix_that_others_read_is_not_stored_twice() -> None:
+    body = "w = Transpose(z) a = MatMul(x, w) b = MatMul(a, z) y = MatMul(b, w)"
+    result = plain(body, {"z": (3, 4)})
+    assert operators(result) == ["Transpose", "MatMul", "MatMul", "MatMul"]
+    assert dims(result) == {"z": (3, 4)}
+
+
+def test_equal_transposes_of_one_matrix_become_one_constant() -> None:
+    end = "b = MatMul(a, w) y = MatMul(b, u)"
+    result = plain(f"v = Transpose(z) a = MatMul(x, v) w = Transpose(z) {end}", {"z": (4, 4), "u": (4, 3)})
     assert operators(result) == ["MatMul"] * 3
-    assert dims(result) == {"z": (3, 4), "w": (4, 3)}
+    assert dims(result) == {"u": (4, 3), "v": (4, 4)}
+    different = f"v = Transpose(z) a = MatMul(x, v) w = Transpose <perm = [0, 1]> (z) {end}"
+    assert dims(plain(different, {"z": (4, 4), "u": (4, 3)})) == {"z": (4, 4), "u": (4, 3)}
 
 
 def test_a_model_output_stays() -> None:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
-from onnx_tropnnc.changes import Merged
+from onnx_tropnnc.analysis.rounding_presets import PRESETS, preset_of, rounding_named
+from onnx_tropnnc.changes import Merged, Note
 from onnx_tropnnc.passes import MergeChannels
 
 KINDS = Rounding(convolution=4, depthwise=8, linear=2)
@@ -51,7 +52,7 @@ def test_rounding_goes_up_to_a_multiple_and_never_above_what_there_is(
 @pytest.mark.parametrize("method", ["tropnnc", "l1", "select"])
 def test_a_ratio_keeps_multiples(method: str) -> None:
     exact = {"ratio": 0.5, "method": method, "reconstruct": "auto" if method == "select" else "off"}
-    assert counts(depthwise(), **exact) == {"Conv_0": 10, "Conv_3": 6}
+    assert counts(depthwise(), **exact, round_to=1) == {"Conv_0": 10, "Conv_3": 6}
     assert counts(depthwise(), **exact, round_to=KINDS) == {"Conv_0": 16, "Conv_3": 8}
     assert counts(depthwise(), **exact, round_to=5) == {"Conv_0": 10, "Conv_3": 10}
     assert counts(depthwise(), **exact, round_to=64) == {}
@@ -100,3 +101,80 @@ def test_the_pass_alone_rounds_too() -> None:
     model, _ = after(dense(), MergeChannels(ratio=0.5, rounding=Rounding.to(8)))
     assert dims(model)["w"] == (4, 16)
     assert np.isfinite(np.asarray(dims(model)["u"])).all()
+
+
+def chain(channels: int, group: int = 1, op: str = "Conv") -> object:
+    """Return a model with a group of so many channels, made by a convolution and read by a grouped or depthwise one."""
+    a, b = (channels * (1 if group in (1, channels) else group) for _ in range(2))
+    weights = random_weights(a=(a, 2, 1, 1), b=(b, a // group, 1, 1), c=(3, b, 1, 1))
+    body = f"p = Conv(x, a) q = Relu(p) r = {op}<group = {group}>(q, b) s = Relu(r) y = Conv(s, c)"
+    return graph(body, weights, inputs="float[N, 2, 4, 4] x", outputs="float[N, 3, 4, 4] y")
+
+
+@pytest.mark.parametrize(
+    ("channels", "multiple"), [(4, 1), (8, 4), (16, 4), (24, 4), (32, 8), (48, 8), (64, 16), (512, 16)]
+)
+def test_narrow_groups_take_smaller_multiples(channels: int, multiple: int) -> None:
+    wide = PRESETS["onnxruntime-cpu"]
+    for model in (chain(channels), chain(channels, group=channels)):
+        assert {wide.multiple(group) for group in groups_of(model).values() if group.pinned is None} == {multiple}
+    assert Rounding.to(16).multiple(groups_of(chain(channels))["Conv_0"]) == 16
+
+
+def test_groups_of_a_grouped_convolution_stay_whole_blocks() -> None:
+    wide = PRESETS["onnxruntime-cpu"]
+    assert {wide.multiple(group) for group in groups_of(chain(32, group=2)).values()} >= {16}
+    assert 16 not in {wide.multiple(group) for group in groups_of(chain(24, group=2)).values()}
+
+
+@pytest.mark.parametrize(
+    ("preset", "kept"),
+    [
+        ("onnxruntime-cpu", {"Conv_0": 48, "Conv_2": 48}),
+        ("onnxruntime-cpu-avx512", {"Conv_0": 48, "Conv_2": 48}),
+        ("onnxruntime-cpu-avx2", {"Conv_0": 40, "Conv_2": 40}),
+        ("cuda", {"Conv_0": 40, "Conv_2": 40}),
+        ("tensorrt", {"Conv_0": 48, "Conv_2": 48}),
+        ("openvino", {"Conv_0": 48, "Conv_2": 48}),
+        ("arm", {"Conv_0": 40, "Conv_2": 40}),
+        (1, {"Conv_0": 38, "Conv_2": 38}),
+    ],
+)
+def test_presets_keep_exactly_so_many(preset: object, kept: dict[str, int]) -> None:
+    assert counts(chain(64), ratio=0.4, method="l1", reconstruct="off", round_to=preset) == kept
+
+
+def test_the_default_is_the_preset_of_this_processor_and_leaves_linear_layers_alone() -> None:
+    options = {"ratio": 0.4, "method": "l1", "reconstruct": "off"}
+    assert counts(chain(64), **options) == counts(chain(64), **options, round_to=rounding_named("auto"))
+    assert counts(dense(), **options) == {"Gemm_0": 13}
+    assert rounding_named("auto", "cuda") == PRESETS["cuda"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "features", "preset"),
+    [
+        ("x86_64", {"AVX2": True, "AVX512F": True}, "onnxruntime-cpu-avx512"),
+        ("AMD64", {"AVX2": True}, "onnxruntime-cpu-avx2"),
+        ("x86_64", {}, "onnxruntime-cpu-avx2"),
+        ("aarch64", {"NEON": True}, "arm"),
+        ("arm64", {"ASIMD": True}, "arm"),
+    ],
+)
+def test_a_processor_has_the_preset_of_its_features(machine: str, features: dict[str, bool], preset: str) -> None:
+    assert preset_of(machine, features) == preset
+
+
+def test_the_report_states_the_multiples_where_there_are_some() -> None:
+    def notes(model: object, **options: object) -> list[str]:
+        _, report = compress(model, verify=False, reconstruct="off", **options)  # type: ignore[arg-type]
+        return [note.text for note in report.of(Note) if "rounded" in note.text]
+
+    assert notes(chain(64), ratio=0.4, round_to="arm") == [
+        "channel counts are rounded up to multiples of 8 (Conv), 4 (depthwise Conv), 1 (linear), "
+        "smaller ones where a layer has fewer than 32 channels (--round-to arm)"
+    ]
+    assert len(notes(chain(64), ratio=0.4)) == 1
+    assert notes(chain(64), ratio=0.4, round_to=1) == []
+    assert notes(chain(64), lossless=True) == []
+    assert notes(dense(), ratio=0.4) == []

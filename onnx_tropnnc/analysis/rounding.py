@@ -1,7 +1,7 @@
-"""Round channel counts up to multiples at which a runtime is fast, but never above the count that there is.
+"""Channel counts that a runtime is fast at: a kept count is rounded UP to a multiple, never above what there is.
 
-onnxruntime's fast convolutions work on blocks of 8 or 16 channels: a depthwise convolution of 45 channels cannot use
-them and takes four times as long as one of 48.
+onnxruntime's fast convolutions work on blocks of 8 or 16 channels, and pad what is no multiple of a block: 45 channels
+take as long as 48. A depthwise convolution of 45 channels leaves these kernels and takes four times as long.
 
     >>> Rounding.to(16).up(45, 64, 16), Rounding.to(16).up(45, 46, 16)
     (48, 46)
@@ -10,42 +10,75 @@ them and takes four times as long as one of 48.
 from dataclasses import dataclass
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
+from onnx_tropnnc.graph.layers import convolution_groups
 
 __all__ = ["EXACTLY", "Rounding"]
+
+# A multiple is at most this share of a group's channels where it may be smaller: with multiples of 16, a layer of 16 or
+# 32 channels could lose none at a ratio of 0.3, though its weights and those of its readers would become smaller.
+_SHARE = 4
+
+# onnxruntime's blocked convolutions read inputs of a multiple of 4 channels only; others are computed by slow kernels.
+_ALIGNMENT = 4
+
+# Fewer channels than the smallest block are read without blocks, whatever their number is.
+_UNBLOCKED = 8
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """A multiple for each kind of layer; a group of channels takes the largest of those of its layers."""
+    """A multiple for each kind of layer; a group takes the largest of the layers that it passes through.
+
+    Attributes:
+        convolution: the multiple for plain and grouped convolutions.
+        depthwise: the multiple for depthwise convolutions.
+        linear: the multiple for all other layers with weights.
+        narrows: whether a group of few channels takes a smaller multiple, down to 4: of 16 channels 4, of 32 8.
+    """
 
     convolution: int = 1
     depthwise: int = 1
     linear: int = 1
+    narrows: bool = False
 
     def __str__(self) -> str:
-        return f"multiples of {self.convolution} (Conv), {self.depthwise} (depthwise Conv), {self.linear} (linear)"
+        """Return the multiples in words."""
+        plain = f"multiples of {self.convolution} (Conv), {self.depthwise} (depthwise Conv), {self.linear} (linear)"
+        wide = _SHARE * max(self.convolution, self.depthwise)
+        return f"{plain}, smaller ones where a layer has fewer than {wide} channels" if self.narrows else plain
 
     @staticmethod
     def to(multiple: int) -> "Rounding":
-        """Return the same multiple for all kinds of layers."""
+        """Return the rounding with the same multiple everywhere."""
         return Rounding(multiple, multiple, multiple)
 
     def multiple(self, group: ChannelGroup) -> int:
         """Return what the group's count should be a multiple of."""
-        return max((self._of(place) for place in group.places), default=1)
+        return max((self._of(place, group.channels) for place in group.places), default=1)
 
-    def _of(self, place: Place) -> int:
+    def _of(self, place: Place, channels: int) -> int:
         node, kind = place.use.node, place.use.kind
-        # The only weights that pass channels on are those of depthwise convolutions.
-        if node.op_type == "Conv":
-            return self.depthwise if kind == "carrier" else self.convolution
-        return self.linear if kind in ("producer", "consumer") else 1
+        if node.op_type != "Conv":
+            return self.linear if kind in ("producer", "consumer") else 1
+        multiple = self.depthwise if kind == "carrier" else self.convolution
+        grouped = kind != "carrier" and convolution_groups(node) > 1
+        # every group of a grouped convolution must be whole blocks, or all of it is computed by slow kernels
+        if not self.narrows or (grouped and channels % multiple == 0):
+            return multiple
+        return 1 if channels < _UNBLOCKED else _narrowed(multiple, channels)
 
     @staticmethod
     def up(count: int, most: int, multiple: int, beside: int = 0) -> int:
-        """Return the next larger count that is a multiple together with `beside` channels that stay; at most `most`."""
+        """Return the next count that, with the `beside` channels that always stay, is a multiple; at most `most`."""
         return min(most, -(-(count + beside) // multiple) * multiple - beside)
 
 
+def _narrowed(multiple: int, channels: int) -> int:
+    """Return the multiple, halved until it is a quarter of the channels or 4."""
+    while multiple > _ALIGNMENT and multiple * _SHARE > channels:
+        multiple //= 2
+    return multiple
+
+
 EXACTLY = Rounding()
-"""Leave counts as they are."""
+"""Counts stay as they are."""

@@ -68,7 +68,7 @@ def options_of(arguments: Mapping[str, Any]) -> Options:
     if len(methods) > 1:
         raise OptionError("{} is given more than once; that is for {}", Setting("method"), Setting("sweep"))
     # Longer numbers are refused as they stand: Python makes no number of more than 4,300 digits.
-    whole = rounding is not None and rounding.isdecimal() and len(rounding) < 20
+    whole = rounding.isdecimal() and len(rounding) < 20
     understood = {
         "round_to": int(rounding) if whole else rounding,
         "method": methods[0],

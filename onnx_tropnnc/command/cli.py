@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from onnx_tropnnc.choices import MethodName
+from onnx_tropnnc.choices import MethodName, RoundingPreset
 from onnx_tropnnc.command.arguments import option, options_of, spelled
 from onnx_tropnnc.command.interrupts import Interruption
 from onnx_tropnnc.command.logs import configure_logs
@@ -84,9 +84,9 @@ Examples:
 @option("--heads", help="Keep the number of attention heads, or remove whole heads.")
 @option(
     "--round-to",
-    metavar="N|auto",
-    help="Round channel counts up to a multiple of N, or of what ONNX Runtime is measured to be fast at (auto).  "
-    "[default: 1; auto with --target-latency]",
+    metavar="N|NAME",
+    help="Round channel counts up to a multiple of N, or to what a runtime is fast at: auto (this machine), "
+    f"{', '.join(get_args(RoundingPreset)[1:])}; 1: do not round.",
 )
 @option("--reconstruct", help="Samples on which to fit the layers that read merged channels; off: do not fit them.")
 @option("--refit/--no-refit", help="Fit the layers before a fitted layer jointly with it.  [default: refit]")
@@ -96,6 +96,7 @@ Examples:
 @option("--input-range", metavar="NAME:LOW,HIGH", help="Range of an input's values, for samples that are made up.")
 @option("--min-agreement", metavar="PERCENT", help="Undo merges until top-1 agreement reaches this percentage.")
 @option("--min-cosine", metavar="C", help="Undo merges until the cosine of every output reaches this.")
+@option("--max-latency", metavar="F", help="Fail where the result takes more than this fraction of the latency.")
 @option("--verify/--no-verify", help="Compare the result with the original.  [default: verify]")
 @option("--device", help="Where to compute; auto: on CUDA where it can be used.")
 @option("--memory", metavar="GB", help="Memory that samples and activations may take.")
@@ -231,7 +232,7 @@ def _inspect(arguments: dict[str, Any]) -> int:
 
     # Without an amount nothing is removed, and only the groups are of interest.
     ratio = arguments["ratio"] if amounts_given(arguments) else 0.0
-    options = options_of(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None})
+    options = options_of(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None, "max_latency": None})
     model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)
     found = Compression(model, options).inspect()
     print_groups(found.groups, found.refusals, found.unreached, _console())

@@ -1,7 +1,7 @@
 """The process of the command `onnx-tropnnc`: signals from its first line to its last, and the exit code.
 
 0    done
-1    verification is below what was asked; nothing is written unless --keep is given
+1    verification is below what was asked, or the result is slower; nothing is written unless --keep is given
 2    bad usage or bad input; nothing is written
 130  interrupted by Ctrl-C, and 143 by SIGTERM; the line on standard error says whether OUT was written
 """

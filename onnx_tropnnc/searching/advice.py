@@ -5,18 +5,19 @@ slowdown    the result takes longer to run than the original
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.rounding import Rounding
+from onnx_tropnnc.analysis.rounding_presets import rounding_named
 from onnx_tropnnc.bisection import Refused, search
 from onnx_tropnnc.changes import Merged, Note
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.verification import Verification
-from onnx_tropnnc.searching.fast_multiples import fast_multiples
+from onnx_tropnnc.searching.giving_back import is_slower
 from onnx_tropnnc.searching.trials import Trials
 
 __all__ = ["SAFE_AGREEMENT", "SAFE_COSINE", "advice", "concern", "fidelity", "slowdown"]
@@ -32,13 +33,13 @@ _STEP = 0.05
 # Seconds. A compression that took longer is not repeated only to give advice: five trials would take minutes.
 _PATIENCE = 20.0
 
-# Medians of one model's times differ by up to five percent from one measurement to the next.
-_SLOWER = 1.05
-
 
 def advice(report: Report, options: Options, trials: Trials) -> tuple[Note, ...]:
     """Return the warnings that apply to the result."""
-    found = fidelity(report, options, trials), slowdown(report, trials.decider.groups)
+    found = (
+        fidelity(report, options, trials),
+        slowdown(report, trials.decider.groups, rounding_named("auto", options.device)),
+    )
     return tuple(note for note in found if note is not None)
 
 
@@ -79,22 +80,16 @@ def _concern(output: OutputDifference) -> str | None:
     return None
 
 
-def slowdown(
-    report: Report, groups: Sequence[ChannelGroup], measured: Callable[[], Rounding] = fast_multiples
-) -> Note | None:
+def slowdown(report: Report, groups: Sequence[ChannelGroup], fast: Rounding) -> Note | None:
     """Return a warning that the result takes longer than the original, with the reason where channel counts are it.
 
-    `groups` are those of the model before anything was merged. `measured` tells which counts onnxruntime is fast at; it
-    is asked only where there is something to explain.
+    `groups` are those of the model before anything was merged; `fast` says which counts onnxruntime is fast at.
     """
     latency = None if report.verification is None else report.verification.latency
-    if latency is None or latency.after_ms <= _SLOWER * latency.before_ms:
-        return None
-    # a busy machine spreads the times of both models; what lies within the spread may be chance
-    if latency.after_ms - latency.before_ms <= max(latency.before_spread_ms, latency.after_spread_ms):
+    if latency is None or not is_slower(latency):
         return None
     slower = f"the result is {latency.after_ms / latency.before_ms:.1f} x slower than the original"
-    merged, fast = report.of(Merged), measured()
+    merged = report.of(Merged)
     odd = list(_uneven(merged, groups, fast))
     if not odd:
         why = "though onnxruntime is fast at its channel counts: the slow layers are not the merged ones"
@@ -102,7 +97,7 @@ def slowdown(
     multiple, example = odd[0]
     return Note(
         f"{slower}: onnxruntime is fast at multiples of {multiple} channels here, and {len(odd)} of {len(merged)} "
-        f"merged groups have other counts (such as {example}); give --round-to auto",
+        f"merged groups have other counts (such as {example}); leave out --round-to",
         "warning",
     )
 

@@ -1,12 +1,17 @@
-"""Undo merged groups, those with the largest measured error first, until verification reaches what was asked."""
+"""Undo merged groups.
+
+with_groups_undone    those with the largest measured error first, until verification reaches what was asked
+without_growth        those that made the model larger; all, where that is not enough
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from onnx_tropnnc.bisection import search
-from onnx_tropnnc.changes import Change, Kept, Merged, Reconstructed, Verified
+from onnx_tropnnc.changes import Change, Kept, Merged, Note, Reconstructed, Verified
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import size_of
@@ -15,7 +20,10 @@ from onnx_tropnnc.options import Options
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.searching.trials import Trials
 
-__all__ = ["with_groups_undone"]
+__all__ = ["with_groups_undone", "without_growth"]
+
+_UNVERIFIED = Reason("undone", "undone: with it, verification is below what was asked")
+_GROWN = Reason("undone", "undone: merging it made the model larger, as copies of what others read were needed")
 
 # Trials of how many groups stay merged: enough to find one number among 256, more groups than most models have.
 _ROUNDS = 8
@@ -42,16 +50,36 @@ def with_groups_undone(model: Model, report: Report, options: Options, trials: T
 
     kept = search(0, len(ranked), passes, wanted="largest", rounds=_ROUNDS) or 0
     model.replace_content(trials.replayed(options, _plan(ranked[:kept])))
-    return _rewritten(report, model, ranked[kept:], trials)
+    return _rewritten(report, model, ranked[kept:], trials, _UNVERIFIED)
+
+
+def without_growth(model: Model, report: Report, options: Options, trials: Trials) -> Report:
+    """Return the report of a result that is not larger than the original, where the one at hand is.
+
+    Merging a group may need copies of constants that others read too, and solving a layer may add a bias. The model's
+    content becomes that without the groups that saved nothing; where even this is larger, that of the original.
+    """
+    merged = report.of(Merged)
+    grown = [change for change in merged if change.parameters_saved <= 0]
+    if grown:
+        left = trials.replayed(options, _plan([change for change in merged if change not in grown]))
+        if size_of(left, shapes_of(left)).parameters <= report.before.parameters:
+            model.replace_content(left)
+            return _rewritten(report, model, grown, trials, _GROWN)
+    size = report.after.parameters
+    model.replace_content(load(model.source, input_shapes=model.input_shapes, whole_heads=model.whole_heads))
+    text = f"nothing was changed: the result would have {size:,} parameters, more than the original"
+    note = Note(f"{text}; ask for a larger ratio or a smaller budget", "warning")
+    checked = trials.check(model) if options.verify else ()
+    return replace(report, after=report.before, changes=(note, *checked))
 
 
 def _plan(merged: Sequence[Merged]) -> dict[str, MergeMap]:
     return {change.group: change.merge_map for change in merged}
 
 
-def _rewritten(report: Report, model: Model, undone: Sequence[Merged], trials: Trials) -> Report:
+def _rewritten(report: Report, model: Model, undone: Sequence[Merged], trials: Trials, reason: Reason) -> Report:
     """Return the report with undone groups as kept ones, without what was solved for them, verified afresh."""
-    reason = Reason("undone", "undone: with it, verification is below what was asked")
     left = [Kept(change.group, change.producers, change.before, reason, pinned=False) for change in undone]
     # what was solved for them is gone with the merge that it was for
     consumers = {node for change in undone for node in change.consumers}
@@ -63,4 +91,5 @@ def _rewritten(report: Report, model: Model, undone: Sequence[Merged], trials: T
         and not (isinstance(change, Reconstructed) and change.node in consumers)
     ]
     after = size_of(model, shapes_of(model))
-    return replace(report, after=after, changes=(*kept, *left, *trials.check(model)))
+    checked = trials.check(model) if report.verification is not None else ()
+    return replace(report, after=after, changes=(*kept, *left, *checked))
