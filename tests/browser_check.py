@@ -23,14 +23,14 @@ NAME = "<img src=x onerror=\"document.title='ran'\">"
 
 
 def browse(browser: str, page: Path, *options: str) -> str:
-    """What chromium prints."""
+    """Return what chromium prints."""
     common = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
     command = [browser, *common, *options, page.as_uri()]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 def compressed(folder: Path) -> Path:
-    """A page about a small model, made by the command line."""
+    """Return a page about a small model, made by the command line."""
     model = graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", random_weights(w=(4, 64), k=(64,), u=(64, 3)))
     model.graph.node[0].name = NAME
     onnx.save(model, folder / "in.onnx")

@@ -22,7 +22,7 @@ __all__ = ["free_groups", "inflated", "permuted"]
 
 
 def free_groups(model: onnx.ModelProto, *, ties: bool = True, once: bool = False) -> dict[str, int]:
-    """The groups of which every channel may change, with their number of channels.
+    """Return the groups of which every channel may change, with their number of channels.
 
     With `once`, only those that no producer makes in several places: their copies would have no order of their own. Nor
     would those of a lone channel that a consumer reads in several places: nothing tells where one of them ends.
@@ -79,7 +79,7 @@ def _find(model: onnx.ModelProto, name: str) -> tuple[Model, ChannelGroup]:
 
 
 def _each_once(group: ChannelGroup) -> list[Place]:
-    """One place a weight axis, however many nodes read it; weights of strangers are copied."""
+    """Return one place for each weight axis, however many nodes read it; weights of strangers are copied."""
     for place in group.places:
         inside = sum(p.use.value is place.use.value and p.use.axis == place.use.axis for p in group.places)
         own_input(place.use.node, place.use.slot, inside)
@@ -97,7 +97,7 @@ def _write(place: Place, array: NDArray[np.generic]) -> None:
 
 
 def _runs(members: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The positions, cut where another channel begins."""
+    """Return the positions, cut where another channel begins."""
     return np.split(np.arange(len(members)), np.flatnonzero(np.diff(members)) + 1)
 
 

@@ -18,7 +18,7 @@ hypothesis.settings.load_profile("repeatable")
 
 @pytest.fixture(scope="session")
 def models_folder() -> Path:
-    """The folder of trained models."""
+    """Return the folder of trained models."""
     return MODELS
 
 

@@ -31,7 +31,7 @@ def graph(
     ir_version: int = 8,
     dtype: type = np.float32,
 ) -> onnx.ModelProto:
-    """A model of the nodes in `body`; weights that are floating-point become `dtype`.
+    """Return a model of the nodes in `body`; weights that are floating-point become `dtype`.
 
     `graph("y = MatMul(x, w)", {"w": np.eye(4, 3)})`
     """
@@ -59,7 +59,7 @@ def random_weights(seed: int = 0, **shapes: tuple[int, ...]) -> dict[str, NDArra
 def run(
     model: onnx.ModelProto, feeds: Mapping[str, NDArray[np.generic]], *, optimized: bool = True
 ) -> list[NDArray[np.generic]]:
-    """The model's outputs, by onnxruntime."""
+    """Return the model's outputs, by onnxruntime."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     if not optimized:
@@ -103,28 +103,28 @@ def assert_sound(model: onnx.ModelProto) -> None:
 
 
 def initializers(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
-    """The arrays of the model's initializers."""
+    """Return the arrays of the model's initializers."""
     return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
 def dims(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """The dimensions of the model's initializers."""
+    """Return the dimensions of the model's initializers."""
     return {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
 
 
 def operators(model: onnx.ModelProto) -> list[str]:
-    """The operator types of the main graph, in order."""
+    """Return the operator types of the main graph, in order."""
     return [node.op_type for node in model.graph.node]
 
 
 def groups_of(model: onnx.ModelProto, **input_shapes: tuple[int, ...]) -> dict[str, ChannelGroup]:
-    """The channel groups by their names."""
+    """Return the channel groups by their names."""
     loaded = load(model, input_shapes=input_shapes)
     return {group.name: group for group in find_channel_groups(loaded, shapes_of(loaded))}
 
 
 def merged(model: onnx.ModelProto, ratio: float = 0.5, *, ties: str = "merge", **options: object) -> onnx.ModelProto:
-    """The model after merging channels and refreshing shapes; nothing folded, nothing verified."""
+    """Return the model after merging channels and refreshing shapes; nothing folded, nothing verified."""
     loaded = load(model)
     merge = passes.MergeChannels(ratio=ratio, group_filter=passes.GroupFilter(ties=ties), **options)
     for step in (merge, passes.RefreshShapes()):
@@ -133,7 +133,7 @@ def merged(model: onnx.ModelProto, ratio: float = 0.5, *, ties: str = "merge", *
 
 
 def after(model: onnx.ModelProto, *steps: object) -> tuple[onnx.ModelProto, Model]:
-    """The model after these passes, as a proto and as the working model."""
+    """Return the model after these passes, as a proto and as the working model."""
     loaded = load(model)
     for step in steps:
         step(loaded)
@@ -141,7 +141,7 @@ def after(model: onnx.ModelProto, *steps: object) -> tuple[onnx.ModelProto, Mode
 
 
 def twice(array: NDArray[np.float32], axis: int = 0) -> NDArray[np.float32]:
-    """Every channel along `axis` a second time, behind all others: 0 1 2 0 1 2."""
+    """Return the array with every channel along `axis` twice: 0 1 2 0 1 2."""
     return np.concatenate([array, array], axis)
 
 

@@ -80,7 +80,7 @@ class Builder:
 
 
 def mlp(seed: int) -> onnx.ModelProto:
-    """Two to four layers."""
+    """Return a network of two to four layers."""
     b = Builder(seed, (5,))
     x, width = "x", 5
     for _ in range(b.integer(1, 3)):
@@ -118,7 +118,7 @@ def convolutional(seed: int) -> onnx.ModelProto:
 
 
 def residual(seed: int) -> onnx.ModelProto:
-    """A stem and blocks with shortcuts, BatchNormalization before or behind the convolutions."""
+    """Return a stem and blocks with shortcuts, BatchNormalization before or behind the convolutions."""
     b = Builder(seed, (2, 6, 6))
     width = b.integer(2, 4)
     x = b.conv("x", 2, width)

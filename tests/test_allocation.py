@@ -32,7 +32,7 @@ MEASURES: tuple[Measure, ...] = ("parameters", "macs")
 
 
 def chain() -> onnx.ModelProto:
-    """Two hidden layers, 8 and 6: parameters 5*8 + 8 + 8*6 + 6*3."""
+    """Return a network with two hidden layers, 8 and 6: parameters 5*8 + 8 + 8*6 + 6*3."""
     weights = random_weights(w=(5, 8), b=(8,), v=(8, 6), u=(6, 3))
     body = "a = MatMul(x, w)  c = Add(a, b)  h = Relu(c)  d = MatMul(h, v)  g = Relu(d)  y = MatMul(g, u)"
     return graph(body, weights, inputs="float[N, 5] x")

@@ -22,7 +22,7 @@ IO = {"inputs": "float[N, 4] x, bool c", "outputs": "float[N, 3] y"}
 
 
 def branches(first: str = "a", second: str = "b") -> onnx.ModelProto:
-    """Two layers in each branch of an If, no layer outside; 12 channels, each twice."""
+    """Return a model with two layers in each branch of an If and none outside; 12 channels, each twice."""
     found = random_weights(a=(4, 6), b=(4, 6), u=(12, 3), v=(12, 3))
     doubled = {name: np.repeat(found[name], 2, axis=1) for name in "ab"}
     weights = {name: array for name, array in (found | doubled).items() if name in (first, second, "u", "v")}

@@ -42,7 +42,7 @@ def relu(z: np.ndarray) -> np.ndarray:
 
 
 def within(value: float) -> float:
-    """The value, with what float64 may add to a measured error."""
+    """Return the value, with what float64 may add to a measured error."""
     return value * (1 + 1e-9) + 1e-12
 
 
@@ -63,7 +63,7 @@ def points(rng: np.random.Generator, rows: np.ndarray, radius: float) -> np.ndar
 
 
 def measured(vectors: ChannelVectors, merge: MergeMap, at: np.ndarray, phi: Activation = relu) -> float:
-    """The largest |v - v~|_1 over the points."""
+    """Return the largest |v - v~|_1 over the points."""
     rows, columns = np.hstack(vectors.rows), np.hstack(vectors.columns)
     lifted = np.hstack([at, np.ones((len(at), 1))])
     merged_rows = apply_rows((rows,), merge)[0]
@@ -99,7 +99,7 @@ def single_output_map(rng: np.random.Generator, outgoing: np.ndarray, *, mean: b
 
 
 def output_step_map(rows: np.ndarray, labels: np.ndarray, alpha: np.ndarray) -> MergeMap:
-    """The sign-fixed variant's map for given input coefficients, ended by an output step."""
+    """Return the sign-fixed variant's map for given input coefficients, ended by an output step."""
     merge = MergeMap(labels, alpha, np.zeros(len(labels)), sign_fixed=True)
     merged = apply_rows((rows,), merge)[0]
     near = merged[labels]

@@ -22,7 +22,7 @@ MERGES = {"Gemm_0": kept(16, *range(8)), "MatMul_2": kept(16, *range(8)), "Gemm_
 
 
 def chains(body: str, weights: dict[str, np.ndarray], merged: set[str], **io: str) -> list[list[str]]:
-    """The names of each chain's layers."""
+    """Return the names of each chain's layers."""
     reference = load(graph(body, weights, **io))
     shapes = shapes_of(reference)
     groups = [group for group in find_channel_groups(reference, shapes) if group.name in merged]

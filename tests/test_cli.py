@@ -32,7 +32,7 @@ class Result:
 
     @property
     def refusal(self) -> str:
-        """The one line on standard error; exit code 2, nothing else said but what was being done."""
+        """Return the one line on standard error; exit code 2, nothing else said but what was being done."""
         assert self.code == 2
         assert self.out == ""
         assert "Traceback" not in self.err
@@ -336,7 +336,7 @@ def test_a_model_without_weights_comes_out_unchanged(command: Command, source: P
 
 
 def refused(command: Command, source: object, target: Path, *options: object) -> str:
-    """The line; nothing is written."""
+    """Return the one line that the command prints; make sure that nothing is written."""
     before = sorted(target.parent.iterdir())
     text = command(source, target, *(options or ("--ratio", 0.3))).refusal
     assert sorted(target.parent.iterdir()) == before

@@ -16,7 +16,7 @@ PICTURE = {"inputs": "float[N, 2, 8, 8] x", "outputs": "float[N, 3] y"}
 
 
 def residual(stream: int, inner: int, *, alike: str = "") -> onnx.ModelProto:
-    """One block on a stream; of the weights called `alike`, rows are nearly equal to one of four others."""
+    """Return one block on a stream; of the weights called `alike`, rows are nearly equal to one of four others."""
     body = (
         "s0 = Conv(x, a) s = Relu(s0) h0 = Conv <pads = [1, 1, 1, 1]> (s, b) h = Relu(h0) "
         "o = Conv <pads = [1, 1, 1, 1]> (h, c) t = Add(s, o) r = Relu(t) p = GlobalAveragePool(r) f = Flatten(p) "

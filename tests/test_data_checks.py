@@ -16,7 +16,7 @@ FOUND = random_weights(w=(6, 2, 3, 3), u=(3, 6, 1, 1))
 
 
 def picture(body: str, opset: int = 17, **constants: np.ndarray) -> onnx.ModelProto:
-    """A Conv that makes 6 channels, the nodes of `body` from c to d, a Conv that reads 6 channels."""
+    """Return a Conv that makes 6 channels, the nodes of `body` from c to d, a Conv that reads 6 channels."""
     ir_version = 10 if opset > 17 else 8
     nodes = f"c = Conv(x, w) {body} y = Conv(d, u)"
     return graph(nodes, FOUND | constants, opset=opset, ir_version=ir_version, **IMAGE)

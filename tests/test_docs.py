@@ -59,7 +59,7 @@ def of(*languages: str) -> list[Block]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as a reader has it: the models, and in.onnx."""
+    """Return a folder as a reader has it: the models, and in.onnx."""
     (tmp_path / "models").symlink_to(ROOT / "models")
     (tmp_path / "in.onnx").write_bytes((ROOT / "models" / "digits_depthwise.onnx").read_bytes())
     monkeypatch.chdir(tmp_path)
@@ -78,7 +78,7 @@ def commands(text: str) -> list[tuple[list[str], list[str]]]:
 
 
 def shape(line: str) -> str:
-    """A line without the spaces and the fractions in it, which differ from machine to machine."""
+    """Return a line without the spaces and the fractions in it, which differ from machine to machine."""
     return re.sub(r"\d+\.\d+(e-?\d+)?|\b0\b", "#", "".join(line.split()))
 
 

@@ -20,7 +20,7 @@ def parameters(count: int = 4, seed: int = 1) -> dict[str, np.ndarray]:
 
 
 def folded(model: onnx.ModelProto, tolerance: float = 1e-5) -> onnx.ModelProto:
-    """The model after the fold, which must have happened and been exact."""
+    """Return the model after the fold, which must have happened and been exact."""
     untouched = model.SerializeToString()
     loaded = load(model)
     PlainConstants()(loaded)

@@ -41,7 +41,7 @@ def weighed(model: onnx.ModelProto, output: NDArray[np.generic], seed: int = 0) 
 
 
 def total_of(model: onnx.ModelProto, tensors: Arrays, *, narrow: bool) -> float:
-    """The sum of the model's output, computed in float64 by onnx's own evaluator.
+    """Return the sum of the model's output, computed in float64 by onnx's own evaluator.
 
     That knows no groups of a ConvTranspose, and casts to float32. Where `narrow` asks for it, onnxruntime computes the
     sum in float32: for outputs that are linear in every single tensor, differences are exact for steps of any size.
@@ -129,7 +129,7 @@ def assert_gradients(
 
 
 def listed(numbers: Iterable[int]) -> str:
-    """The numbers as onnx's text writes a list."""
+    """Return the numbers as onnx's text writes a list."""
     return "[" + ", ".join(str(int(number)) for number in numbers) + "]"
 
 

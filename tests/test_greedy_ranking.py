@@ -35,7 +35,7 @@ def loss(covariances: list[Matrix], grams: list[Matrix], kept: NDArray[np.int64]
 
 
 def greedy(covariances: list[Matrix], grams: list[Matrix]) -> list[int]:
-    """The formula of deciding/selection.py, one pick after the other."""
+    """Return the picks by the formula of deciding/greedy_ranking.py, one after the other."""
     left, order = list(range(len(covariances[0]))), []
     rest = [matrix.copy() for matrix in covariances]
     while left:
@@ -138,7 +138,7 @@ def test_a_ridge_is_a_share_of_the_mean_variance() -> None:
 
 
 def judged(fitted: Matrix, other: Matrix, weights: Matrix, kept: NDArray[np.int64]) -> tuple[float, float]:
-    """The loss on `other` of what is solved on `fitted`, and of dropping the channels without solving."""
+    """Return the loss on `other` of what is solved on `fitted`, and of dropping the channels without solving."""
     count = len(fitted)
     gone = np.setdiff1d(np.arange(count), kept)
     solved = np.linalg.solve(fitted[np.ix_(kept, kept)], fitted[np.ix_(kept, gone)])

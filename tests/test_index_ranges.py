@@ -28,7 +28,7 @@ CONSTANTS = {
 
 
 def network(body: str, x: str = "int64[N, 6] x") -> onnx.ModelProto:
-    """The constants that the body uses, stored in the file."""
+    """Return the constants that the body uses, stored in the file."""
     proto = onnx.parser.parse_model(
         f'<ir_version: 8, opset_import: ["" : 17]> g ({x}) => (float[a, b, c] y) {{ {body} }}'
     )

@@ -11,7 +11,7 @@ from onnx_tropnnc.passes import InlineFunctions
 
 
 def with_functions() -> onnx.ModelProto:
-    """Two layers, each a call of `Layer`, which calls `Act`; channels of the first stand twice."""
+    """Return two layers, each a call of `Layer`, which calls `Act`; channels of the first stand twice."""
     found = random_weights(w=(4, 3), u=(6, 3))
     model = graph("y = MatMul(x, u)", {"w": twice(found["w"], 1), "u": found["u"]})
     domain, opsets = "local", [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]

@@ -86,7 +86,7 @@ def test_batch_normalization_on_the_input_gives_moments():
 
 
 def convolution(scale: float, batch_norm: bool, layout: str = "NCHW") -> onnx.ModelProto:
-    """A convolution of the pictures, with BatchNormalization of known statistics behind it or without."""
+    """Return a convolution of the pictures, with BatchNormalization of known statistics behind it or without."""
     start = "t = Transpose<perm = [0, 3, 1, 2]>(x)" if layout == "NHWC" else "t = Identity(x)"
     end = "y = BatchNormalization(c, g, b, m, v)" if batch_norm else "y = Relu(c)"
     shape = "float[N, 8, 8, 3]" if layout == "NHWC" else "float[N, 3, 8, 8]"

@@ -25,7 +25,7 @@ def found_for(model: Model, **options: Any) -> RunnableSamples:
 
 
 def recogniser(symbols: str = "N, 3, H, W") -> onnx.ModelProto:
-    """A text recogniser: convolutions bring lines of 48 pixels to one, and the axis of the height goes."""
+    """Return a text recogniser: convolutions bring lines of 48 pixels to one, and the axis of the height goes."""
     body = """
         a = Conv <strides: ints = [8, 4], kernel_shape: ints = [8, 4]> (x, w)  b = Relu(a)
         c = Conv <strides: ints = [6, 1], kernel_shape: ints = [6, 1]> (b, u)  axes = Constant <value_ints = [2]> ()
@@ -36,7 +36,7 @@ def recogniser(symbols: str = "N, 3, H, W") -> onnx.ModelProto:
 
 
 def detector() -> onnx.ModelProto:
-    """A voice detector: a chunk of 576 samples beside a state and a rate."""
+    """Return a voice detector: a chunk of 576 samples beside a state and a rate."""
     body = """
         shape = Constant <value_ints = [-1, 576]> ()  r = Reshape(x, shape)  a = MatMul(r, w)  b = Relu(a)
         axes = Constant <value_ints = [0]> ()  f = Unsqueeze(b, axes)  z = Add(f, state)  next = Identity(z)
@@ -51,7 +51,7 @@ def detector() -> onnx.ModelProto:
 
 
 def tokeniser() -> onnx.ModelProto:
-    """Two embeddings; the second table is computed, so that the graph does not show how many rows it has."""
+    """Return two embeddings; the second table is computed, so that the graph does not show how many rows it has."""
     body = "a = Gather(words, x)  t = Relu(h)  b = Gather(t, x)  c = Add(a, b)  y = MatMul(c, w)"
     weights = random_weights(words=(30, 6), h=(5, 6), w=(6, 4))
     return graph(body, weights, inputs="int64[N, L] x", outputs="float[N, L, 4] y")
@@ -146,7 +146,7 @@ def test_fewer_samples_are_made_where_one_is_large() -> None:
 
 
 def refusing() -> onnx.ModelProto:
-    """A model that no input can run through: it reshapes its own weights to a wrong size."""
+    """Return a model that no input can run through: it reshapes its own weights to a wrong size."""
     body = """
         shape = Constant <value_ints = [7]> ()  one = ReduceMean <keepdims = 0> (x)  z = Mul(v, one)
         r = Reshape(z, shape)  s = ReduceMean <keepdims = 0> (r)  a = MatMul(x, w)  b = Relu(a)  c = MatMul(b, u)

@@ -20,7 +20,7 @@ ASKED = Options(target_latency=0.5)
 
 
 def sized(options: Options) -> Model | Refused:
-    """A model named after the share that was asked for; below 20 % there is none."""
+    """Return a model named after the share that was asked for; below 20 % there is none."""
     share = options.target_macs or 0.0
     if share < 0.2:
         return Refused("the budget cannot be reached")
@@ -28,7 +28,7 @@ def sized(options: Options) -> Model | Refused:
 
 
 def timed(model: Model) -> Latency:
-    """A tenth of the time that does not shrink, and the rest in proportion."""
+    """Return a latency: a tenth of the time does not shrink, and the rest shrinks in proportion."""
     return Latency(10.0, 10.0 * (0.1 + 0.9 * float(model.name)), 0.0, 0.0, 1, 1, 1)
 
 

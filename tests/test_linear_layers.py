@@ -24,7 +24,7 @@ WEIGHTS = random_weights(
 
 
 def used(body: str) -> dict[str, np.ndarray]:
-    """The weights that a body names."""
+    """Return the weights that a body names."""
     words = body.replace(",", " ").replace("(", " ").replace(")", " ").split()
     return {name: array for name, array in WEIGHTS.items() if name in words}
 

@@ -27,7 +27,7 @@ sys.exit(found.returncode)
 
 
 def pictures(side: int) -> onnx.ModelProto:
-    """A classifier of pictures of a fixed size, one at a time."""
+    """Return a classifier of pictures of a fixed size, one at a time."""
     weights = random_weights(w=(16, 3, 3, 3), u=(16, 16, 3, 3), p=(16, 3))
     body = f"{CONVOLUTIONS} g = GlobalAveragePool(s) f = Flatten(g) y = MatMul(f, p)"
     return graph(body, weights, inputs=f"float[1, 3, {side}, {side}] x", outputs="float[1, 3] y")

@@ -21,7 +21,7 @@ PARAMETERS = {name: np.full(8, number, np.float32) for name, number in {"g": 1, 
 
 
 def normalised(body: str, epsilon: float = 1e-5, **changed: float) -> onnx.ModelProto:
-    """A network whose BatchNormalization has these numbers for its first channel."""
+    """Return a network whose BatchNormalization has these numbers for its first channel."""
     parameters = {name: array.copy() for name, array in PARAMETERS.items()}
     for name, number in changed.items():
         parameters[name][0] = number

@@ -27,7 +27,7 @@ def between(body: str, **more: np.ndarray) -> onnx.ModelProto:
 
 
 def side(shape: tuple[int, ...] = SIDE, seed: int = 1) -> np.ndarray:
-    """A positive constant with its channels twice; they lie on the third axis from the end."""
+    """Return a positive constant with its channels twice; they lie on the third axis from the end."""
     return twice(np.abs(random_weights(seed, s=shape)["s"]) + 0.5, len(shape) - 3)
 
 

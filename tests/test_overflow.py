@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 def layers(*scales: float) -> onnx.ModelProto:
-    """Three Gemm, their weights scaled."""
+    """Return a model of three Gemm with scaled weights."""
     found = random_weights(w=(4, 8), v=(8, 8), u=(8, 3))
     scaled = {name: found[name] * np.float32(scale) for name, scale in zip("wvu", scales, strict=True)}
     return graph("c = Gemm(x, w) r = Relu(c) d = Gemm(r, v) s = Relu(d) y = Gemm(s, u)", scaled)

@@ -99,7 +99,7 @@ def test_gpu_extra_is_of_one_cuda_major() -> None:
 
 
 def direct_requirements() -> list[Requirement]:
-    """What the package and the extras that make installs name, apart from the package itself."""
+    """Return what the package and the extras that make installs name, apart from the package itself."""
     extras = PROJECT["project"]["optional-dependencies"]
     texts = [*PROJECT["project"]["dependencies"], *(t for name in ("cpu", "dev", "test", "docs") for t in extras[name])]
     return [requirement for requirement in map(Requirement, texts) if requirement.name != "onnx-tropnnc"]

@@ -33,7 +33,7 @@ def room(name: str) -> ModuleType:
 
 @pytest.fixture
 def digits(models_folder: Path, test_images) -> tuple[object, object]:
-    """The residual network of the digits, folded, and 100 images for it."""
+    """Return the residual network of the digits, folded, and 100 images for it."""
     measuring = room("measuring")
     images, labels = test_images("digits")
     subject = measuring.Subject.load(models_folder / "digits_resnet_bn.onnx")

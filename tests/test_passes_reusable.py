@@ -22,7 +22,7 @@ BLOCK = {"u": (24, 8, 1, 1), "t": (8, 24, 1, 1), "z": (2, 8, 1, 1)}
 
 
 def network(seed: int, kept: int) -> onnx.ModelProto:
-    """A residual block; the wide layer's channels after the first `kept` are nearly equal."""
+    """Return a residual block; the wide layer's channels after the first `kept` are nearly equal."""
     weights = random_weights(seed, **LAYERS, **BLOCK)
     near = 1e-3 * random_weights(seed + 1, n=(24, 8, 1, 1))["n"]
     weights["u"] = weights["u"][np.minimum(np.arange(24), kept)] + near

@@ -43,7 +43,7 @@ def stored(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def static(**other: np.ndarray) -> onnx.ModelProto:
-    """A Conv as quantize_static writes it: activations, weights and a bias of int32."""
+    """Return a Conv as quantize_static writes it: activations, weights and a bias of int32."""
     body = (
         "q = QuantizeLinear(x, i, o) f = DequantizeLinear(q, i, o) w = DequantizeLinear <axis = 0> (a, s, z) "
         "b = DequantizeLinear <axis = 0> (c, u, v) h = Conv(f, w, b) r = Relu(h) "

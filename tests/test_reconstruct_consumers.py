@@ -315,7 +315,7 @@ def test_channels_last_with_a_transpose_in_front() -> None:
 
 
 def with_true_statistics() -> onnx.ModelProto:
-    """Two convolutions with BatchNormalizations whose statistics are those of normal inputs."""
+    """Return two convolutions with BatchNormalizations whose statistics are those of normal inputs."""
     weights = random_weights(w1=(8, 3, 3, 3), w2=(6, 8, 3, 3), w3=(4, 6, 3, 3))
     for i, count in ((1, 8), (2, 6)):
         rng = np.random.default_rng(i)

@@ -21,7 +21,7 @@ def drawn(seed: int = 0, rows: int = 60, inputs: int = 6, outputs: int = 3) -> t
 
 
 def collected(u: np.ndarray, t: np.ndarray, w: np.ndarray, b: np.ndarray, held: np.ndarray = HELD) -> NormalEquations:
-    """The rows in three blocks."""
+    """Return the normal equations of the rows, added in three blocks."""
     equations = NormalEquations(w, b)
     for part in np.array_split(np.arange(len(u)), 3):
         equations.add(u[part], t[part], held[part])

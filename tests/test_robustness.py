@@ -23,7 +23,7 @@ from tests.robustness.outcomes import Outcome
 
 
 def installed(sample: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The cases of the sample that the installed onnx has: all but one or two that are newer than it."""
+    """Return the cases of the sample that the installed onnx has: all but one or two that are newer than it."""
     found = sorted(set(sample) & set(names))
     assert len(sample) - len(found) <= 2
     return found

@@ -15,7 +15,7 @@ W = np.where(np.abs(WEIGHTS["w"]) < 0.6, 0, WEIGHTS["w"]).repeat(2, axis=1)
 
 
 def sparse(array: np.ndarray, *, coordinates: bool = False) -> onnx.SparseTensorProto:
-    """The array's elements that are not 0, under the name w."""
+    """Return the array's elements that are not 0, under the name w."""
     places = np.flatnonzero(array).astype(np.int64)
     indices = np.stack(np.unravel_index(places, array.shape), 1) if coordinates else places
     values = numpy_helper.from_array(array.reshape(-1)[places], "w")

@@ -26,7 +26,7 @@ BODY = """
 
 
 def whole(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model as exporters write it: with the shape of every tensor, those in bodies too."""
+    """Return the model as exporters write it: with the shape of every tensor, those in bodies too."""
     result = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     assert result.graph.value_info
     return result

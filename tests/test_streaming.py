@@ -14,7 +14,7 @@ from onnx_tropnnc.graph.streaming import LARGE_BYTES, hollowed, write_whole
 
 
 def large_model(dtype: type = np.float32, ir_version: int = 8) -> onnx.ModelProto:
-    """Two large initializers with a small one between them, and every field around them set."""
+    """Return two large initializers with a small one between them, and every field around them set."""
     rng = np.random.default_rng(0)
     count = LARGE_BYTES // np.dtype(dtype).itemsize // 256 + 1
     first, last = (rng.standard_normal((count, 256)).astype(dtype) for _ in range(2))

@@ -24,7 +24,7 @@ def image_windows(x: np.ndarray) -> np.ndarray:
 
 
 def layer(kind: str) -> tuple[onnx.ModelProto, Windows]:
-    """A Conv or Gemm with a BatchNormalization behind it, and how the layer reads its input."""
+    """Return a Conv or Gemm with a BatchNormalization behind it, and how the layer reads its input."""
     parameters = random_weights(1, g=(4,), b=(4,), m=(4,), v=(4,), k=(4,))
     if kind == "Conv":
         model = graph(

@@ -192,7 +192,7 @@ def test_a_damaged_member_is_refused(tmp_path, rng):
 
 
 def header(shape: str) -> bytes:
-    """A .npy file that ends after its header."""
+    """Return a .npy file that ends after its header."""
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117)
     return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + f"{text}\n".encode()
 

@@ -167,7 +167,7 @@ def test_a_weight_of_two_groups_is_rewritten_along_both_axes() -> None:
 
 
 def folded_factors(merge_map: MergeMap, order: list[int]) -> list[float]:
-    """What is left of the factors 2, -3, 4, 5 of channels in an order, each with its own number in the map."""
+    """Return what is left of the factors 2, -3, 4, 5 of channels in an order, each with its own number in the map."""
     found = {"w": random_weights(w=(4, 2, 1, 1))["w"][order], "u": np.ones((3, 4, 1, 1), np.float32)}
     found |= {"g": np.array([2, -3, 4, 5], np.float32)[order], "b": np.zeros(4, np.float32)}
     found |= {"m": np.zeros(4, np.float32), "v": np.ones(4, np.float32)}

@@ -34,7 +34,7 @@ ATTENTION = (
 
 
 def twice_by_heads(weight: np.ndarray) -> np.ndarray:
-    """Every head stands twice."""
+    """Return the weight with every head twice."""
     blocks = np.split(weight, weight.shape[-1] // SIZE, axis=-1)
     return np.concatenate([block for block in blocks for _ in range(2)], axis=-1)
 
@@ -77,7 +77,7 @@ def test_equal_heads_become_one(joint: bool) -> None:
 
 
 def matmuls(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The two products of activations."""
+    """Return the two products of activations."""
     stored = {tensor.name for tensor in model.graph.initializer}
     return [n for n in model.graph.node if n.op_type == "MatMul" and not stored.intersection(n.input)]
 

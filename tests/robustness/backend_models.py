@@ -19,18 +19,18 @@ FOLDERS = ("simple", "pytorch-converted", "pytorch-operator")
 
 
 def model_names() -> list[str]:
-    """Every stored test with its inputs."""
+    """Return every stored test with its inputs."""
     found = (path.parent for folder in FOLDERS for path in DATA.glob(f"{folder}/*/model.onnx"))
     return sorted(f"{path.parent.name}/{path.name}" for path in found)
 
 
 def light_names() -> list[str]:
-    """The zoo's models without their weights, which a node makes; they take a while."""
+    """Return the zoo's models without their weights, which a node makes; they take a while."""
     return sorted(f"light/{path.stem}" for path in DATA.glob("light/*.onnx"))
 
 
 def stored_model(name: str) -> Outcome:
-    """The model compressed at ratio 0 and 0.5."""
+    """Return the model compressed at ratio 0 and 0.5."""
     path = DATA / f"{name}.onnx" if name.startswith("light/") else DATA / name / "model.onnx"
     model = onnx.load(path)
     feeds = _dummies(model) if name.startswith("light/") else _stored(model, path.parent)

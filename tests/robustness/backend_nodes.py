@@ -30,12 +30,12 @@ def _cases() -> dict[str, object]:
 
 
 def case_names() -> list[str]:
-    """All tests, by name."""
+    """Return all tests, by name."""
     return sorted(_cases())
 
 
 def alone(name: str) -> Outcome:
-    """The test's own model, compressed at ratio 0 and 0.5."""
+    """Return the test's own model, compressed at ratio 0 and 0.5."""
     model, feeds = _model(name), _feeds(name)
     if feeds is None:
         return Outcome(name, skipped="inputs that are no tensors")
@@ -50,7 +50,7 @@ def alone(name: str) -> Outcome:
 
 
 def sandwiched(name: str, axis: int) -> Outcome:
-    """The test's operator between two layers whose channels lie on `axis` (1 or -1)."""
+    """Return the test's operator between two layers whose channels lie on `axis` (1 or -1)."""
     called = f"{name} between layers on axis {axis}"
     built = sandwich(name, axis)
     if isinstance(built, str):
@@ -68,7 +68,7 @@ def _model(name: str) -> onnx.ModelProto:
 
 
 def _feeds(name: str) -> Arrays | None:
-    """The first data set by input name; None where an input is a sequence or left out."""
+    """Return the first data set by input name; None where an input is a sequence or left out."""
     inputs = _cases()[name].data_sets[0][0]  # type: ignore[attr-defined]
     values = [numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else v for v in inputs]
     if not all(isinstance(v, np.ndarray) for v in values):
@@ -136,7 +136,7 @@ class _Layers:
 
 
 def node_outcomes(name: str) -> Iterator[Outcome]:
-    """A test alone and sandwiched, on both axes."""
+    """Yield a test alone and sandwiched, on both axes."""
     yield alone(name)
     for axis in (1, -1):
         yield sandwiched(name, axis)

@@ -30,7 +30,7 @@ class Hanging(BaseException):
 
 
 def broken_file(seed: int) -> Outcome:
-    """A random graph, damaged in one of five ways, through the command."""
+    """Damage a random graph in one of five ways, run the command on it, and return what came of it."""
     rng = np.random.default_rng(seed)
     content = branching(seed).SerializeToString()
     damage = DAMAGES[int(rng.integers(len(DAMAGES)))]
@@ -43,7 +43,7 @@ def broken_file(seed: int) -> Outcome:
 
 
 def command(arguments: list[str]) -> tuple[int | str, str]:
-    """The command's exit code and what it said on standard error; text instead of a code where it broke down."""
+    """Return the command's exit code and what it said on standard error; text instead of a code where it broke down."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()), _limit():
         try:
@@ -105,7 +105,7 @@ def shortened(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def renamed(content: bytes, rng: np.random.Generator) -> bytes:
-    """A name, a number or a field of the graph's structure changes, wherever it stands."""
+    """Return the file with a name, a number or a field of the graph's structure changed."""
     model = onnx.ModelProto.FromString(content)
     node = model.graph.node[int(rng.integers(len(model.graph.node)))]
     changes: list[Callable[[], object]] = [

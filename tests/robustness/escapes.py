@@ -75,7 +75,7 @@ def _pickled_file(folder: Path) -> list[str]:
 
 
 def _body_external(folder: Path) -> list[str]:
-    """A Constant node whose tensor lies outside."""
+    """Return a Constant node whose tensor lies outside."""
     _external("../secret.bin")(folder)
     model = onnx.load(folder / "in.onnx", load_external_data=False)
     tensor = model.graph.initializer.pop(0)
@@ -97,7 +97,7 @@ ESCAPES: dict[str, Callable[[Path], list[str]]] = {
 
 
 def escape(name: str) -> Outcome:
-    """One way to get out."""
+    """Try one way to get out, and return what came of it."""
     with tempfile.TemporaryDirectory() as outside:
         folder = Path(outside, "folder")
         folder.mkdir()

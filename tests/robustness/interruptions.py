@@ -38,7 +38,7 @@ def killed(seed: int, seconds: float) -> Outcome:
 
 
 def full_disk(seed: int) -> Outcome:
-    """A limit on the size of files, which the result passes at some point."""
+    """Run under a limit on the size of files, which the result exceeds; return what came of it."""
     rng = np.random.default_rng(seed)
     room = int(rng.integers(1, 500_000))
 
@@ -59,7 +59,7 @@ def full_disk(seed: int) -> Outcome:
 
 
 def run_seconds() -> float:
-    """What one whole run takes here and now."""
+    """Return what one whole run takes here and now."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.onnx"), Path(folder, "out.onnx")
         onnx.save(large_model(), source)
@@ -69,7 +69,7 @@ def run_seconds() -> float:
 
 
 def large_model() -> onnx.ModelProto:
-    """Two linear layers of 2.4 MB: writing them takes a moment."""
+    """Return two linear layers of 2.4 MB: writing them takes a moment."""
     rng = np.random.default_rng(0)
     weights = {"w": rng.standard_normal((600, 500)), "v": rng.standard_normal((500, 600))}
     stored = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]

@@ -28,7 +28,7 @@ class Outcome:
 
 
 def run(model: onnx.ModelProto, feeds: Arrays) -> list[NDArray[np.generic]] | str:
-    """The outputs, or why onnxruntime does not give them."""
+    """Return the outputs, or why onnxruntime does not give them."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     try:
@@ -49,7 +49,7 @@ class Trial:
 def attempt(
     model: onnx.ModelProto, ratio: float, feeds: Arrays, expected: Sequence[NDArray[np.generic]] | None
 ) -> Trial:
-    """The model compressed; without `expected` the result need only run."""
+    """Compress the model, and return what came of it; without `expected` the result need only run."""
     untouched = model.SerializeToString()
     try:
         result = compressed(model, ratio)

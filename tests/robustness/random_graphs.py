@@ -62,7 +62,7 @@ class Graph:
         return self.constant(np.asarray(values, np.int64))
 
     def pick(self) -> Tensor:
-        """One of the tensors, the last ones more often."""
+        """Return one of the tensors, the last ones more often."""
         last = self.tensors[-4:]
         return last[int(self.rng.integers(len(last)))]
 
@@ -88,7 +88,7 @@ class Graph:
         return Tensor(self._same(x, self.kernel(x.channels, after), after), after)
 
     def shared_conv(self, x: Tensor) -> Tensor | None:
-        """A kernel that another layer has too."""
+        """Return a kernel that another layer has too."""
         fitting = [(name, after) for name, before, after in self.kernels if before == x.channels]
         if not fitting:
             return None
@@ -204,7 +204,7 @@ def branching(seed: int) -> onnx.ModelProto:
 
 
 def outcome(seed: int) -> Outcome:
-    """The laws that hold for every graph; see `_broken_law`."""
+    """Check the laws that hold for every graph (see `_broken_law`), and return what came of it."""
     model, rng = branching(seed), np.random.default_rng(seed)
     feeds = {"x": rng.standard_normal((3, 2, SIDE, SIDE)).astype(np.float32)}
     expected = run(model, feeds)
@@ -215,7 +215,7 @@ def outcome(seed: int) -> Outcome:
 
 
 def _broken_law(model: onnx.ModelProto, feeds: Arrays, expected: list[Array], rng: np.random.Generator) -> str | None:
-    """What does not hold, or None.
+    """Return what does not hold, or None.
 
     ratio 0       no output changes
     duplicates    channels that stand several times go, and nothing else
