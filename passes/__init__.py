@@ -1,4 +1,4 @@
-"""Passes over a model, one a file; imported as `onnx_tropnnc.passes`, never as `passes`."""
+"""Passes over a model, one in each file; imported as `onnx_tropnnc.passes`, never as `passes`."""
 
 if __name__ != "onnx_tropnnc.passes":
     raise ImportError(f"import onnx_tropnnc.passes instead of {__name__}: a second copy of its classes would not match")

@@ -1,4 +1,4 @@
-"""Decide, merge, reconstruct: the heart of a compression as one pass.
+"""Decide, merge and reconstruct: all lossy steps of a compression as one pass.
 
 before  a model with its BatchNormalizations folded
 after   fewer channels, their consumers solved for what they now read

@@ -1,4 +1,4 @@
-"""Spend a budget on inner channels alone, or on residual streams too: both are made, and the nearer result stays.
+"""Spend a budget on inner channels alone and on residual streams too, and keep the result that is closer.
 
 before  a model with its BatchNormalizations folded, residual streams that may change, a budget
 after   of two compressed models the one nearer to the original in its outputs on samples that nothing was solved on

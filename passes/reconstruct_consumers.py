@@ -1,4 +1,4 @@
-"""Solve every layer that reads merged channels for what it now reads.
+"""Fit the weights of every layer that reads merged channels, so that it computes nearly what it did before.
 
 before  y~ = C~ h~            h~: the merged channels' activations, C~: their summed columns
 after   y~ = C^ h~ + b^       least squares over samples: |C^ h~ + b^ - y|^2, y what the original layer makes

@@ -1,4 +1,4 @@
-"""Write the shape of every intermediate tensor afresh.
+"""Infer the shape of every intermediate tensor again, and write it into the model.
 
 before  value_info as the file had it, or none where an edit changed channels
 after   what onnx's shape inference says of the graph as it is now; nothing where it says nothing

@@ -1,4 +1,4 @@
-"""Let all weights learn together from the model before it was compressed.
+"""Train all weights of a compressed model to reproduce the model before compression.
 
 before  a compressed model; each of its layers was solved by itself
 after   the same graph with other weights, where these are better on held-out samples

@@ -1,1 +1,1 @@
-"""What can be known before anything changes: channel groups, their weights as A and C, what channels cost."""
+"""Analyse a model before anything changes: find channel groups, and compute what channels cost."""

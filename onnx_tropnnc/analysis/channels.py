@@ -103,15 +103,15 @@ class ChannelGroup:
     body: str | None = None
 
     def of_kind(self, *kinds: Kind) -> tuple[Place, ...]:
-        """The places of producers, biases, consumers or carriers."""
+        """Return the places of producers, biases, consumers or carriers."""
         return tuple(place for place in self.places if place.use.kind in kinds)
 
     def nodes(self, *kinds: Kind) -> tuple[str, ...]:
-        """The names of the nodes that hold such places, each once."""
+        """Return the names of the nodes that hold such places, each once."""
         return tuple(dict.fromkeys(label(place.use.node) for place in self.of_kind(*kinds)))
 
     def alike(self, place: Place) -> int:
-        """How many places read the same constant with the same channels: those that one merged constant serves."""
+        """Return how many places read the same constant with the same channels, which one merged constant serves."""
         use = place.use
         return sum(
             other.use.value is use.value
@@ -127,7 +127,7 @@ class ChannelGroup:
 
     @cached_property
     def pinned(self) -> Reason | None:
-        """Why nothing of the group may change, or None where something may."""
+        """Return why nothing of the group may change, or None where something may."""
         return None if (self.blocks >= 0).any() else joined(self.reasons)
 
 

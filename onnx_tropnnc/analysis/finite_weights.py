@@ -1,4 +1,4 @@
-"""Pin channels whose weights are not finite as their operators use them: neither clustered nor averaged NaN helps.
+"""Pin channels whose weights are not finite as their operators use them: NaN can be neither clustered nor averaged.
 
 Gemm                  alpha W          where alpha is NaN, or alpha W overflows
 BatchNormalization    gamma / sqrt(variance + epsilon)      where the variance is -epsilon, negative or too small

@@ -1,4 +1,4 @@
-"""Constants that several nodes read: a change for one of them must be right for all.
+"""Join or pin channels of constants that several nodes read: a change for one reader must be right for all.
 
 Weights stay shared, so the channels of all their readers become the same channels. Numbers that count channels are
 rewritten where they are written, so nobody may read them as the number of anything else.

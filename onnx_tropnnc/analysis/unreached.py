@@ -1,4 +1,4 @@
-"""Layers whose channels are in no group, each with the reason: `--inspect` and the report list them.
+"""Find the layers whose channels are in no group, each with the reason; `--inspect` and the report list them.
 
 A group begins at a layer with constant weights. Quantized layers, recurrent ones and layers whose weights are computed
 at run time begin none.

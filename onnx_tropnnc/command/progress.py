@@ -1,4 +1,4 @@
-"""Tell a person what the command is doing right now."""
+"""Show what the command is doing right now."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""How many channels each unit keeps: the same share everywhere, or so many that a budget is met.
+"""Decide how many channels each unit keeps: the same share everywhere, or as many as a budget allows.
 
 A budget is met along a *path*: in each step one unit loses channels, and the path is followed until the model is small
 enough. The method determines the order of the steps:

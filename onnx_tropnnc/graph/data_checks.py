@@ -1,4 +1,4 @@
-"""What must hold of a node's operands beside the data that it reads, as far as the data's shape is known.
+"""Check a node's operands against the data that it reads, as far as the data's shape is known.
 
     ranks    a Conv's weight has the rank of its data; scales, sizes and repeats have one entry per axis
     axes     those that an operand names exist, and are named once

@@ -1,4 +1,4 @@
-"""Whether constants hold only finite numbers, and how large; each tensor is read once, however often that is asked."""
+"""Find out whether constants hold only finite numbers, and how large these are; each tensor is read only once."""
 
 from collections.abc import Iterator
 from typing import Literal

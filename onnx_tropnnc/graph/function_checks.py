@@ -1,4 +1,4 @@
-"""What must hold of a model's local functions before their calls are replaced by their bodies.
+"""Check a model's local functions before their calls are replaced by their bodies.
 
 calls     no more inputs and outputs than the function has
 depth     no function calls itself, directly or through others

@@ -1,4 +1,4 @@
-"""Tell how much memory the tensors of one run take, and how much may be taken where nobody says.
+"""Compute how much memory the tensors of one run take, and state how much may be taken by default.
 
 onnxruntime frees a tensor after its last reader, so a run takes what its widest place takes. The shapes are inferred,
 not measured: a run that is too large must not even be tried.

@@ -1,4 +1,4 @@
-"""What must hold of the constants that a node reads, so that every rule may rely on their ranks and lengths.
+"""Check the constants that a node reads, so that every rule may rely on their ranks and lengths.
 
     ranks      a Conv's weight has three axes or more, what a Reshape makes is stated by a list, ...
     lengths    a BatchNormalization's four parameters have one length, a Pad's list is even, a Clip's bounds are numbers

@@ -1,1 +1,1 @@
-"""The inputs that a model is run on: the user's samples, or made-up ones that it can take."""
+"""Provide the inputs that a model is run on: the user's samples, or made-up ones."""

@@ -1,4 +1,4 @@
-"""What the weights of a model's first layer tell about the pictures that it was trained on.
+"""Find what the weights of a model's first layer say about the pictures that it was trained on.
 
 A convolution followed by BatchNormalization tells their channels' mean m and standard deviation s. The normalization
 keeps the mean mu_k and the variance v_k of y_k = <W_k, x> + b_k. With the covariance P of patches of pictures whose

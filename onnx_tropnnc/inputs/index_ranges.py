@@ -1,4 +1,4 @@
-"""Which whole numbers an input may hold, so that every table that they index has such a row.
+"""Find which whole numbers an input may hold, so that every table that they index has such a row.
 
     ids ------------------------------> Gather(words, 20,000 rows)
     ids - Slice - Div 100 - Cast -----> Gather(groups, 50 rows)        0 <= ids < 5,000

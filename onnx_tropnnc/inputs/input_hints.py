@@ -1,4 +1,4 @@
-"""What the graph itself tells about the values that each of its inputs takes.
+"""Find what the graph itself says about the values that each of its inputs takes.
 
     range        the graph normalises the input first, as in (x - 0.1307) / 0.3081: x is then what pixels are, here in
                  [0, 1]; [0, 255] also if the first convolution's weights are tiny beside its biases (first_layers.py)

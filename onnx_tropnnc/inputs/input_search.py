@@ -1,4 +1,4 @@
-"""Samples that a model really runs on: made-up ones are tried, and made otherwise where the model refuses them.
+"""Find samples that a model runs on: try made-up ones, and make others where the model refuses them.
 
     1. the sizes that are guessed for open dimensions, with the values that the graph suggests
     2. the same sizes, with whole numbers 0 and 1 only, then with zeros: an index may be out of a bound that the graph

@@ -1,4 +1,4 @@
-"""Look-ups in the graph of a ModelProto: its constants, and who reads each tensor."""
+"""Look up constants, and the nodes that read each tensor, in the graph of a ModelProto."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""More pictures out of few: mirrored ones, then ones shifted by up to an eighth of their sides.
+"""Make more pictures out of few: mirrored ones, then ones shifted by up to an eighth of their sides.
 
 If a layer reads more channels than the samples have positions, least squares fits the samples instead of the layer. The
 original's outputs on a mirrored photograph are as good to fit as those on the photograph: 512 pictures of CIFAR-10

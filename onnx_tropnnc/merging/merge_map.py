@@ -1,4 +1,4 @@
-"""What a merge is, as data: it can be printed, stored, replayed and applied, and knows no graph.
+"""Represent a merge as data, which can be printed, stored, replayed and applied without a graph.
 
 A group of n channels becomes K. Channel i goes to cluster labels[i], or is dropped if that is -1. Let a_i be its
 incoming weights and bias (row i of A), C_:,i its outgoing weights (a column of C), p_i its parameters in carriers, and

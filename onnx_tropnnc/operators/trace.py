@@ -74,7 +74,7 @@ class Use:
 
     @property
     def value(self) -> ir.Value:
-        """The constant itself."""
+        """Return the constant itself."""
         value = self.node.inputs[self.slot]
         assert value is not None
         return value

@@ -1,1 +1,1 @@
-"""What people look at: the report as a page, its pictures, and the schema of its JSON."""
+"""Show the report: as a page with pictures, and as JSON with its schema."""

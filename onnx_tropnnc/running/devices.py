@@ -1,4 +1,4 @@
-"""Where models run: onnxruntime's execution providers, for every session that is made inside a block.
+"""Choose where models run: onnxruntime's execution providers, for every session that is made inside a block.
 
 with running_on("cuda"):
     providers(available)        ("CUDAExecutionProvider", "CPUExecutionProvider") where onnxruntime has both

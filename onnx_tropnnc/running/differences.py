@@ -1,4 +1,4 @@
-"""How far an output z of the result is from the original's y, counted batch by batch in float64.
+"""Measure how far an output z of the result is from the original's y, batch by batch in float64.
 
     relative L2    |y - z| / |y|           0 where both are 0
     cosine         <y, z> / (|y| |z|)      1 where both are 0

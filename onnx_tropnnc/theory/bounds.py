@@ -1,4 +1,4 @@
-"""How far a merged layer can be from the original one, from its weights alone.
+"""Bound how far a merged layer can be from the original one, from its weights alone.
 
 For v = C phi(A (x, 1)) and its merged form v~, with x in a ball of radius r (a window, for convolutions) and
 rho = sqrt(r^2 + 1), |v - v~|_1 cannot exceed a bound's `value` while it `holds`. The rows of several producers of one
