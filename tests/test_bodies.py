@@ -92,9 +92,9 @@ def test_groups_name_their_body_and_outputs_stay() -> None:
     groups = groups_of(branches())
     assert [(g.name, g.body, g.pinned and g.pinned.text) for g in groups.values()] == [
         ("MatMul of h", "If_1", None),
-        ("MatMul of o", "If_1", "its output o leaves the body of If_1"),
+        ("MatMul of o", "If_1", "o leaves the body of If_1"),
         ("MatMul of g", "If_1", None),
-        ("MatMul of p", "If_1", "its output p leaves the body of If_1"),
+        ("MatMul of p", "If_1", "p leaves the body of If_1"),
     ]
 
 

@@ -65,7 +65,7 @@ def test_what_nobody_reads_or_makes_is_pinned() -> None:
     )
     body = "a = Conv(x, w) y = GlobalMaxPool(a)"
     reason = pinned(graph(body, random_weights(w=(3, 2, 1, 1)), **IMAGE), "Conv_0")
-    assert reason.startswith("its output y is a model output")
+    assert reason.startswith("y is a model output")
 
 
 def test_reasons_name_every_cause() -> None:
@@ -157,7 +157,7 @@ def test_some_channels_of_a_group_may_be_pinned() -> None:
     group = groups_of(model)["Conv_0"]
     assert group.blocks.tolist() == [-1, -1, 0, 0, 0, 0]
     assert group.pinned is None
-    assert group.reasons == (Reason("model_output", "its output z is a model output"),)
+    assert group.reasons == (Reason("model_output", "z is a model output"),)
     result = merged(model, 0.5)
     assert_sound(result)
     assert_same_outputs(model, result)

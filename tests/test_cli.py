@@ -179,7 +179,7 @@ def test_inspect_explains_and_writes_nothing(command: Command, source: Path) -> 
     assert result.code == 0
     assert "Gemm_0: 8 channels, free" in result.out
     assert "Gemm_2: 3 channels, pinned" in result.out
-    assert "why: its output y is a model output" in result.out
+    assert "why: y is a model output" in result.out
     assert "in groups that may change: 100.0 % of the layers' 56 weights, 100.0 % of their" in result.out
     assert [p.name for p in source.parent.iterdir()] == ["in.onnx"]
 

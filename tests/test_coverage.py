@@ -38,7 +38,7 @@ def test_what_stays_has_its_reason() -> None:
     assert (found.share, found.macs_share) == (0.0, 0.0)
     assert found.reasons == {
         "Softmax_1 normalises over the channels": 24,
-        "its output y is a model output": 18,
+        "y is a model output": 18,
     }
 
 
@@ -56,7 +56,7 @@ def test_options_keep_groups_too() -> None:
     assert coverage(model, "merge").share == 1.0
     kept = coverage(model, "keep")
     assert kept.share == 0.0
-    assert next(iter(kept.reasons)) == "Add_2 ties it to another activation (--ties keep)"
+    assert next(iter(kept.reasons)) == "Add_2 combines the channels with those of another activation (--ties keep)"
 
 
 def test_a_shared_weight_counts_once_its_work_twice() -> None:
@@ -80,7 +80,7 @@ def test_layers_in_a_body_are_counted() -> None:
     model.opset_import[0].version = 17
     found = coverage(model)
     assert (found.parameters, found.share, found.macs_share) == (24, 0.0, None)
-    assert found.reasons == {"its output z leaves the body of If of y": 24}
+    assert found.reasons == {"z leaves the body of If of y": 24}
 
 
 def test_a_model_without_layers() -> None:

@@ -75,9 +75,9 @@ def test_what_is_said_of_what_stays() -> None:
         == {
             "fc1": "nothing to merge at this size",
             "fc2": "nothing to merge at this size",
-            "fc3": "its output y is a model output; no layer with weights reads these channels",
+            "fc3": "y is a model output; no layer with weights reads these channels",
         }
-        or reasons(changes)["fc3"] == "its output y is a model output"
+        or reasons(changes)["fc3"] == "y is a model output"
     )
     assert [c.pinned for c in changes if isinstance(c, Kept)] == [False, False, True]
 
@@ -98,16 +98,16 @@ def test_ratios_for_some_nodes_the_last_pattern_counts() -> None:
 def test_included_and_excluded_nodes() -> None:
     _, changes = run(mlp(), ratio=0.5, group_filter=GroupFilter(include=("*1",)))
     assert sizes(changes) == {"fc1": (8, 4)}
-    assert reasons(changes)["fc2"] == "not included (--include)"
+    assert reasons(changes)["fc2"] == "no layer of the group matches --include"
     _, changes = run(mlp(), ratio=0.5, group_filter=GroupFilter(exclude=("fc1", "nothing")))
     assert sizes(changes) == {"fc2": (6, 3)}
-    assert reasons(changes)["fc1"] == "excluded (--exclude)"
+    assert reasons(changes)["fc1"] == "a layer of the group matches --exclude"
 
 
 def test_ties_are_kept_or_merged() -> None:
     _, changes = run(residual(), ratio=0.5)
     assert sizes(changes) == {"Conv_1": (6, 3)}
-    assert reasons(changes)["Conv_0"] == "Add_4 ties it to another activation (--ties keep)"
+    assert reasons(changes)["Conv_0"] == "Add_4 combines the channels with those of another activation (--ties keep)"
     result, changes = run(residual(), ratio=0.5, group_filter=GroupFilter(ties="merge"))
     assert sizes(changes) == {"Conv_0": (4, 2), "Conv_1": (6, 3)}
     assert_sound(result)

@@ -82,7 +82,7 @@ def test_the_page_says_what_was_done(report: Report) -> None:
     shown = Page.read(report.to_html())
     titles = ["Before and after", "How close the result is", "Channel groups", "How to repeat this run"]
     assert [text for level, text in shown.headings if level == "h2"][:4] == titles
-    assert {"Parameters", "64", "32", "50.0 %", "8 → 4", "its output y is a model output"} <= set(shown.cells)
+    assert {"Parameters", "64", "32", "50.0 %", "8 → 4", "y is a model output"} <= set(shown.cells)
     bound = report.to_dict()["groups"][0]["bound"]
     assert f"{bound['value']:.4g} (Lipschitz, radius 2)" in shown.cells
     predicted = report.to_dict()["groups"][0]["predicted"]

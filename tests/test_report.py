@@ -15,7 +15,7 @@ from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.verification import Verification
 
 MERGED = Merged("conv1", ("conv1",), ("conv2",), 8, 4, 100, 1000, MergeMap.identity(8))
-KEPT = Kept("conv2", ("conv2",), 6, Reason("model_output", "its output y is a model output"))
+KEPT = Kept("conv2", ("conv2",), 6, Reason("model_output", "y is a model output"))
 
 
 def report(*changes: object) -> Report:

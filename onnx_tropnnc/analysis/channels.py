@@ -158,7 +158,7 @@ def _walk(model: Model, shapes: Shapes) -> Trace:
             axes = trace.tracked(value)
             if value.is_graph_output():
                 whose = f"leaves the body of {label(leaving[value])}" if value in leaving else "is a model output"
-                trace.pin(axes, Reason("model_output", f"its output {name_of(value)} {whose}"))
+                trace.pin(axes, Reason("model_output", f"{name_of(value)} {whose}"))
             # A body may run never or many times, and is not walked with the channels of the graph around it.
             captors = {label(use.node) for use in value.uses() if use.node.graph is not node.graph}
             if captors:

@@ -35,11 +35,13 @@ class GroupFilter:
         residual = [tie for tie in group.ties if tie not in group.gates]
         if residual and self.ties == "keep":
             more = f" and {len(residual) - 1} more" if len(residual) > 1 else ""
-            return Reason("residual_tie", f"{residual[0]}{more} ties it to another activation (--ties keep)")
+            what = "combines" if len(residual) == 1 else "combine"
+            text = f"{residual[0]}{more} {what} the channels with those of another activation (--ties keep)"
+            return Reason("residual_tie", text)
         if self.include and not matches(group, self.include):
-            return Reason("not_included", "not included (--include)")
+            return Reason("not_included", "no layer of the group matches --include")
         if self.exclude and matches(group, self.exclude):
-            return Reason("excluded", "excluded (--exclude)")
+            return Reason("excluded", "a layer of the group matches --exclude")
         return None
 
 

@@ -86,8 +86,8 @@ class Reason:
 def joined(reasons: Iterable[Reason]) -> Reason | None:
     """Return several reasons as one, of the first one's kind; None where there is none.
 
-    >>> str(joined((Reason("model_output", "y is a model output"), Reason("excluded", "excluded (--exclude)"))))
-    'y is a model output; excluded (--exclude)'
+    >>> str(joined((Reason("model_output", "y is a model output"), Reason("recurrent", "LSTM_1 is recurrent"))))
+    'y is a model output; LSTM_1 is recurrent'
     """
     listed = tuple(reasons)
     return Reason(listed[0].kind, "; ".join(reason.text for reason in listed)) if listed else None
