@@ -211,6 +211,19 @@ def test_memory_takes_fewer_samples_and_says_so() -> None:
     assert notes == [Note("reconstructed on 76 of 300 samples: more would not fit in memory")]
 
 
+def test_samples_too_few_to_hold_one_out_hold_rows_out() -> None:
+    """Of 300 samples memory has room for one: every fifth of its positions tells whether solving helps."""
+    data = samples(300, x=(2, 12, 12))
+    shapes = {"inputs": "float[N, 2, 12, 12] x", "outputs": "float[N, 3, 8, 8] y"}
+    model = graph(
+        "a = Conv(x, w1)  b = Relu(a)  y = Conv(b, w2)", random_weights(w1=(8, 2, 3, 3), w2=(3, 8, 3, 3)), **shapes
+    )
+    _, _, changes = reconstructed(model, {"Conv_0": kept(8, 0, 1, 2, 3, 4, 5)}, data, memory=1)
+    (change,) = (change for change in changes if isinstance(change, Reconstructed))
+    assert change.reason is None
+    assert change.error_after < change.error_before
+
+
 def refitted(changes: tuple[object, ...]) -> list[str | None]:
     return [change.refitted for change in changes if isinstance(change, Reconstructed)]
 

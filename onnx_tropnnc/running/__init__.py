@@ -1,1 +1,1 @@
-"""Models in ONNX Runtime: sessions, lock-step activations, comparison of original and result."""
+"""Run models in ONNX Runtime: sessions, tensors inside a model, comparison of the original and the result, latency."""

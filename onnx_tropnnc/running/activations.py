@@ -1,4 +1,4 @@
-"""Lock-step execution: models that share their tensors' names run side by side, stop by stop, on the same samples.
+"""Run models whose tensors have the same names side by side, stop by stop, on the same samples (in lock-step).
 
     stops = [Stop("conv_2", {"reference": ("conv_2_out",), "compressed": ("relu_1_out",)}), ...]
     for visit in LockStep({"reference": original, "compressed": smaller}, samples, stops):
@@ -6,10 +6,10 @@
             batch["reference"]["conv_2_out"], batch["compressed"]["relu_1_out"]
         ... change the weights of conv_2 in `smaller` ...
 
-Every node of every model that a stop depends on is executed once a batch, between the last stop that does not need
-it and the first that does; so a node changed at a stop runs with its new weights, as long as no stop before asked for
-what it makes. Between stops onnxruntime runs the nodes as a model of their own (segments.py), fed from cached
-tensors; a tensor is freed after its last reader. What is held at once, for all samples, is the frontier: `memory`
+Each node that a stop depends on is executed once a batch: after the last stop that does not need it and before the
+first one that does. So a node that is changed at a stop runs with its new weights, as long as no earlier stop asked for
+what it makes. Between stops onnxruntime runs the nodes as a model of their own (segments.py), fed with tensors that are
+kept; a tensor is freed after its last reader. What is kept at once, for all samples, is called the frontier: `memory`
 bounds it by taking fewer samples.
 """
 
@@ -38,7 +38,7 @@ __all__ = ["LockStep", "Stop", "Visit"]
 
 Tensors = dict[str, NDArray[Any]]
 Batch = Mapping[str, Mapping[str, NDArray[Any]]]
-"""Per model (its key) the tensors that the stop asked for, by name."""
+"""The tensors that the stop asked for, by the model's key and by name."""
 
 # The part of the memory that the tensors of one run may take, except where one sample's are larger.
 # The frontier needs the most: all samples' tensors are held at once, those of a run only while it lasts.
@@ -47,7 +47,7 @@ RUN_SHARE = 4
 
 @dataclass(frozen=True)
 class Stop:
-    """A moment at which tensors are looked at; `wanted` names them for each model."""
+    """A point of the run at which tensors are looked at; `wanted` names them for each model."""
 
     name: str
     wanted: Mapping[str, tuple[str, ...]]
@@ -55,25 +55,25 @@ class Stop:
 
 @dataclass
 class Visit:
-    """One stop: iterate, once, to get its tensors batch by batch."""
+    """One stop under way: iterate over it, once, for its tensors batch by batch."""
 
     stop: Stop
     streams: Mapping[str, "_Stream"]
     step: int
     runs: int
     join: int = 1
-    """Runs that make one batch; more than 1 where a run takes one sample only."""
+    """How many runs make one batch; more than 1 where a run takes one sample only."""
     arena: bool = True
     """Whether sessions for this stop should keep the memory of their largest run."""
     _seen: int = 0
 
     @property
     def batches(self) -> int:
-        """Return how many there are, or more where runs cannot be joined."""
+        """Return how many batches there are; there are more of them where runs cannot be joined."""
         return -(-self.runs // self.join)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches in order; what the next steps need is computed on the way."""
+        """Yield the batches in order; what later stops need is computed on the way."""
         for _, tensors in joined_runs(self._tensors(), self.join):
             yield {key: {name: array for (own, name), array in tensors.items() if own == key} for key in self.streams}
 
@@ -88,7 +88,7 @@ class Visit:
             }
 
     def update(self, key: str, name: str, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
-        """Replace a tensor that later steps read, in every batch."""
+        """Replace a tensor that later stops read, in every batch."""
         for held in self.streams[key].held:
             if name in held:
                 held[name] = change(held[name])
@@ -99,8 +99,8 @@ class LockStep:
     """Runs models side by side; iterate for the visits of the stops, in order.
 
     Attributes:
-        models: by key; a model may be changed between visits where nothing has run yet.
-        samples: what they read.
+        models: by key; between visits, nodes of a model that have not run yet may be changed.
+        samples: what the models read.
         stops: in an order in which they can be reached.
         batch: samples a run, where the models leave that free.
         memory: bytes that the frontier and the runs of all models may take together.
@@ -176,16 +176,16 @@ class LockStep:
 
 @dataclass(frozen=True)
 class _Step:
-    """What one model does up to a stop."""
+    """What one model does between the stop before and this one."""
 
     nodes: tuple[ir.Node, ...]
     reads: tuple[str, ...]
-    """Tensors from before that the nodes read."""
+    """The tensors from before that the nodes read."""
     makes: tuple[str, ...]
-    """What the nodes must hand out: for this stop or a later step."""
+    """What the nodes must hand out, for this stop or for a later one."""
     wanted: tuple[str, ...]
     held: frozenset[str]
-    """What is kept when the step is over."""
+    """The tensors that are kept when the step is over."""
 
 
 def _plan(model: Model, wanted: Sequence[Sequence[str]], fed: set[str]) -> tuple[_Step, ...]:
@@ -204,7 +204,7 @@ def _plan(model: Model, wanted: Sequence[Sequence[str]], fed: set[str]) -> tuple
 
 
 def _ancestors(ends: Sequence[ir.Node], fed: set[str], done: set[ir.Node]) -> set[ir.Node]:
-    """Return the nodes that must run for `ends`, those already done left out."""
+    """Return the nodes that must run before `ends`, and these, without those already done."""
     found: set[ir.Node] = set()
     waiting = list(ends)
     while waiting:
@@ -222,7 +222,7 @@ def _ancestors(ends: Sequence[ir.Node], fed: set[str], done: set[ir.Node]) -> se
 def _with_frontiers(
     nodes: Sequence[tuple[ir.Node, ...]], wanted: Sequence[Sequence[str]], fed: set[str]
 ) -> tuple[_Step, ...]:
-    """Return the steps with the tensors that later steps need, found from the last step to the first."""
+    """Return the steps; going from the last one to the first shows what is needed later, and so is kept."""
     steps: list[_Step] = []
     later: set[str] = set()
     for names, asked in zip(reversed(nodes), reversed(wanted), strict=True):
@@ -235,7 +235,7 @@ def _with_frontiers(
 
 
 class _Stream:
-    """One model's half of the run: what it holds of every batch, and the session of the step under way."""
+    """One model's part of the run: what it keeps of every batch, and the session of the step under way."""
 
     def __init__(self, model: Model, wanted: Sequence[Sequence[str]], feeds: Sequence[Tensors], *, arena: bool) -> None:
         self.model, self.arena = model, arena
@@ -244,7 +244,7 @@ class _Stream:
         self.runner: Runner | None = None
 
     def advance(self, number: int, batch: int) -> Tensors:
-        """Run the step on one batch; returns what its stop wants, and keeps what later steps read."""
+        """Run the step on one batch, keep what later steps read, and return what the stop asks for."""
         step, held = self.steps[number], self.held[batch]
         fresh = self._run(step, {name: held[name] for name in step.reads}) if step.makes else {}
         asked = {name: fresh[name] if name in fresh else held[name] for name in step.wanted}
@@ -259,5 +259,5 @@ class _Stream:
         return dict(zip(self.runner.outputs, self.runner.run(feed), strict=True))
 
     def close(self) -> None:
-        """Release the step's session."""
+        """End the step: its session goes."""
         self.runner = None

@@ -6,9 +6,9 @@
     agreement      percent of rows with the same argmax, where an output is a row of scores: floating, [N, C] or
                    [N, C, 1, 1], C >= 2; with labels (all in 0 .. C - 1) also the percent of rows right before and after
 
-NaN or infinity in the same place, and of the same kind, is no difference; anywhere else the relative L2 error and the
-largest difference are infinite and the cosine is 0. Rows in which the original is not finite do not count for
-agreement; rows in which only the result is not finite do not agree.
+NaN or infinity of the same kind in the same place of both is no difference. Where y and z differ in that, the relative
+L2 error and the largest difference are infinite and the cosine is 0. Rows in which the original is not finite do not
+count for agreement; rows in which only the result is not finite do not agree.
 """
 
 import math
@@ -27,7 +27,7 @@ COUNTED_AT_ONCE = 2**22
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """How far one output of the result is from the original's."""
+    """How far one output of the result is from the same output of the original."""
 
     name: str
     relative_l2: float
@@ -47,7 +47,7 @@ class OutputDifference:
 
 @dataclass
 class Tally:
-    """Running sums over the batches of one output."""
+    """The running sums over the batches of one output."""
 
     square_before: float = 0.0
     square_after: float = 0.0
@@ -107,7 +107,7 @@ class Tally:
             self.right[1] += int((whole & (guess_after == labels)).sum())
 
     def difference(self, name: str) -> OutputDifference:
-        """Return the sums as the figures that they stand for."""
+        """Return the figures that follow from the sums."""
         relative = _ratio(math.sqrt(self.square_difference), math.sqrt(self.square_before))
         norms = math.sqrt(self.square_before) * math.sqrt(self.square_after)
         cosine = max(-1.0, min(1.0, self.product / norms)) if norms else float(self.square_before == self.square_after)
@@ -134,7 +134,7 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _rows_of_scores(values: NDArray[Any]) -> NDArray[Any] | None:
-    """Return the output as scores, shape (N, C), where it is a row of scores for each sample; else None."""
+    """Return the values as (N, C) where they are a row of scores for each sample, else None."""
     tail_is_flat = values.ndim == 2 or (values.ndim == 4 and values.shape[2:] == (1, 1))
     if not tail_is_flat or values.shape[1] < 2 or values.dtype.kind in "iub":
         return None

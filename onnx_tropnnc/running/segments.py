@@ -1,10 +1,10 @@
-"""A piece of a graph as a model of its own: some nodes, fed with the tensors that come from outside them.
+"""Run a piece of a graph as a model of its own: some nodes, fed with the tensors that come from outside them.
 
     Conv_1, Relu_2  of  x -> Conv_1 -> Relu_2 -> Add_3 -> y       inputs: x      outputs: what is asked of relu_2
                         x ---------------------> Add_3
 
-Constants travel with the nodes that read them; a node with subgraphs (If, Loop) is one node, and reads what they
-capture. Inputs are declared as the arrays at hand are: their element type and rank.
+Constants travel with the nodes that read them. A node with subgraphs (If, Loop) is one node, and also reads what its
+subgraphs capture. Inputs are declared with the element type and the rank of the arrays at hand.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,1 +1,1 @@
-"""Least squares for consumers: which rows a layer reads, what it should give, the weights that do it."""
+"""Solve layers by least squares: which rows a layer reads, what it should make of them, the weights that do it."""

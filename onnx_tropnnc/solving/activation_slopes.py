@@ -1,7 +1,7 @@
-"""Activations as functions with slopes: what stands between a producer and its consumer, where a refit goes through it.
+"""Activation functions with their derivatives, for refits of layers that such a function stands between.
 
-Arrays of any namespace. `value(x)` is what the operator makes of x; `slope(x)` its derivative there, where it has none
-that of one side.
+Arrays may be of any namespace. `value(x)` is what the operator makes of x, and `slope(x)` is the derivative there, at a
+kink that of one side.
 """
 
 import math
@@ -26,13 +26,13 @@ class Activation:
 
 
 def activation_of(node: ir.Node) -> Activation | None:
-    """What the node does to each element; None where that is not known here."""
+    """Return what the node does to each element, or None where no derivative is known here."""
     maker = _MAKERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     return None if maker is None else maker(node)
 
 
 def _leaky(low: float) -> Activation:
-    """x above 0, low * x below."""
+    """Return the function that is x above 0 and low * x below."""
 
     def value(x: Array) -> Array:
         return _xp(x).where(x > 0, x, low * x)
@@ -59,7 +59,7 @@ def _clip(node: ir.Node) -> Activation | None:
 
 
 def _bound(node: ir.Node, slot: int, name: str, default: float) -> float | None:
-    """A bound of Clip: a constant input, or before opset 11 an attribute; None where it is computed."""
+    """Return a bound of Clip: a constant input, before opset 11 an attribute; None where it is computed at run time."""
     given = node.inputs[slot] if len(node.inputs) > slot else None
     if given is None:
         return node.attributes.get_float(name, default)
@@ -68,6 +68,7 @@ def _bound(node: ir.Node, slot: int, name: str, default: float) -> float | None:
 
 
 def _sigmoid(x: Array) -> Array:
+    # 1 / (1 + exp(-x)), written so that exp never overflows
     xp = _xp(x)
     return 0.5 + 0.5 * xp.tanh(0.5 * x)
 

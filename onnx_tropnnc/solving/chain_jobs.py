@@ -1,16 +1,23 @@
-"""Refit whole chains of linear layers, once each of their layers has been solved for itself.
+"""Refit layers as wholes, once the consumers among them have been solved: a pair, or a whole chain of linear layers.
 
-    producer -> activations -> consumer -> activations -> consumer ...     every link is a pair (pairs.py)
+    producer -> activations -> consumer                              a pair (pairs.py)
+    producer -> activations -> consumer -> activations -> consumer   a chain: every link is a pair
 
-Layer by layer, each makes up for what is wrong before it, but what it cannot make up for adds up: nine layers of 60
-channels each lose little, all of them together a lot. Here the last one's error moves all of them.
+Rows are gathered while the samples stream by, then refitting.py searches, and what was found is written.
 
-Not for convolutions: a position of the last one reads a patch that grows with every layer. Not where models run
-adjusted to statistics: each layer then has two sets of weights.
+A pair is refitted when its consumer is solved. Layer by layer, each makes up for what is wrong before it, but what it
+cannot make up for adds up: nine layers of 60 channels each lose little, all of them together a lot. So chains are
+refitted once more at the end, where the last layer's error moves all of them. Not chains of convolutions: a position of
+the last one reads a patch that grows with every layer.
+
+On made-up samples the model that runs is adjusted to statistics, which makes channel k of a pair's producer g_k times
+as long in it as in the result. The result's producer takes the step over g_k, and the same step of the bias, which is
+what the activation sees. Each layer of a chain would have two sets of weights then, so chains are not refitted there.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,96 +28,230 @@ from onnx_tropnnc.backend import Namespace, to_numpy
 from onnx_tropnnc.changes import Note
 from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.graph.linear_layers import LinearLayer
-from onnx_tropnnc.running.activations import Stop, Visit
-from onnx_tropnnc.solving.chain_rows import GatheredRows, rows_kept
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.running.activations import Batch, Stop, Visit
+from onnx_tropnnc.running.segments import load_segment
+from onnx_tropnnc.solving.chain_rows import GatheredRows, draw_tiles, rows_kept
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions
-from onnx_tropnnc.solving.pairs import Pair
-from onnx_tropnnc.solving.refitting import ChainWeights, Gaps, affordable_batch, refit
+from onnx_tropnnc.solving.pairs import Pair, pair_of
+from onnx_tropnnc.solving.reconstruction import Solution
+from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, Refitted, affordable_batch, refit
 
-__all__ = ["ChainJob", "chains_of"]
+__all__ = ["ChainJob", "Held", "PairJob", "chains_of"]
+
+Array = NDArray[Any]
 
 Held = Callable[[Positions, int], NDArray[np.bool_]]
-"""Which of these positions are held out, of a batch that begins at this sample."""
+"""Return which of these positions are held out, of a batch that begins with this sample."""
+
+# Relative to a target's energy this is nothing: it only keeps a target that does not vary from dividing by zero.
+LEAST_ENERGY = 1e-30
+
+
+class _Rows:
+    """The rows of one chain: those to fit, and those held out to judge by."""
+
+    def __init__(self, first: LinearLayer, jobs: Sequence[LayerJob]) -> None:
+        """`first` is the layer that begins the chain, `jobs` are those of its consumers in order."""
+        self.reads, self.last = jobs[0].consumer.reads, jobs[-1]
+        self.fitted, self.judged = (GatheredRows(first, self.last.consumer.layer) for _ in range(2))
+
+    def add(self, batch: Batch, hidden: Sequence[int], positions: Positions, held: NDArray[np.bool_]) -> None:
+        """Take in these positions of the last layer's output; `hidden` is the shape of what the first layer makes."""
+        shape = batch[REFERENCE][self.last.consumer.target].shape
+        for rows, chosen in ((self.fitted, ~held), (self.judged, held)):
+            if chosen.any():
+                own = tuple(index[chosen] for index in positions)
+                rows.add(batch[COMPRESSED][self.reads], hidden, shape, own, self.last.targets(batch, own)[0])
+
+    def gathered(self, xp: Namespace) -> tuple[ChainRows, ChainRows] | None:
+        """Return all rows to fit and all rows to judge by; None where one of them is empty."""
+        fit, judge = self.fitted.gathered(xp), self.judged.gathered(xp)
+        return None if fit is None or judge is None else (fit, judge)
+
+
+def _weights(xp: Namespace, parts: Iterable[Array]) -> ChainWeights:
+    return ChainWeights(tuple(xp.asarray(part.astype(np.float32)) for part in parts))
+
+
+def _parts(layer: LinearLayer) -> tuple[Array, Array]:
+    """Return the layer's matrix, and its bias or zeros."""
+    matrix, bias = layer.matrix()[0], layer.whole_bias()
+    return matrix, np.zeros(matrix.shape[1]) if bias is None else bias
+
+
+def _steps(start: ChainWeights, found: ChainWeights) -> list[NDArray[np.float64]]:
+    """Return by how much each part moved."""
+    return [to_numpy(new - old).astype(np.float64) for new, old in zip(found.parts, start.parts, strict=True)]
+
+
+# -- pairs ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class PairJob:
+    """A consumer to solve whose producer may move too.
+
+    Attributes:
+        job: the consumer's.
+        model: the model that runs.
+        pair: the consumer's pair in that model.
+    """
+
+    job: LayerJob
+    model: Model
+    pair: Pair = field(init=False)
+    rows: _Rows = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pair = _known(pair_of(self.job.consumer.layer))
+        self.rows = _Rows(self.pair.producer, (self.job,))
+
+    def completed(self, visit: Visit) -> Iterator[Batch]:
+        """Yield the visit's batches, and in them what the consumer reads in the model that runs."""
+        source, reads, runner = self.job.consumer.source, self.job.consumer.reads, None
+        for batch in visit:
+            feed = {reads: batch[COMPRESSED][reads]}
+            runner = runner or load_segment(self.model, self.pair.nodes, feed, [source], arena=visit.arena)
+            yield {**batch, COMPRESSED: {**batch[COMPRESSED], source: runner.run(feed)[0]}}
+
+    @property
+    def outputs(self) -> int:
+        """Return how many outputs of the consumer to keep for the search; 0 where the pair is too wide for one."""
+        return rows_kept(self.pair.producer) if self._batch else 0
+
+    def add(self, batch: Batch, count: int, generator: np.random.Generator, held: Held, start: int) -> None:
+        """Draw about `count` outputs from a batch that begins with sample number `start`, and take them in."""
+        consumer = self.job.consumer
+        tiles = draw_tiles(consumer.layer, batch[REFERENCE][consumer.target].shape, count, generator)
+        self.rows.add(batch, batch[COMPRESSED][consumer.source].shape, tiles, held(tiles, start))
+
+    def refit(self, solution: Solution, xp: Namespace, seed: int) -> Refitted | None:
+        """Search, and write what was found into all models; return None where nothing better was found.
+
+        The search starts from the consumer's solution as it was before it saw the rows that are held out.
+        """
+        rows = self.rows.gathered(xp)
+        if rows is None:
+            return None
+        units = self._units(rows[0])
+        start = self._start(xp, (to_numpy(part) for part in solution.unseen), units)
+        fit, judge = (ChainRows(r.inputs, r.reads, r.targets / xp.asarray(units)) for r in rows)
+        fixed = () if self._biased else (1,)
+        found = refit(fit, judge, start, (self.pair.activations,), batch=self._batch, seed=seed, fixed=fixed)
+        if found is not None:
+            self._write_producers(*_steps(start, found.weights)[:2])
+            consumer, bias = (to_numpy(part).astype(np.float64) * units for part in found.weights.parts[2:])
+            self.job.write(consumer[None], (bias - to_numpy(solution.bias))[None])
+        return found
+
+    @cached_property
+    def _batch(self) -> int:
+        """Return how many outputs a step looks at."""
+        return affordable_batch(self._start(np, (part[0] for part in self.job.weights())))
+
+    @property
+    def _producers(self) -> tuple[LinearLayer, ...]:
+        """Return the producer in the model that runs and, where that is adjusted, in the result too."""
+        return tuple(_known(pair_of(layer)).producer for layer in self.job.layers)
+
+    @cached_property
+    def _biased(self) -> bool:
+        """Return whether every producer has a bias: none gets one, for it may cost a node."""
+        return all(producer.whole_bias() is not None for producer in self._producers)
+
+    def _units(self, rows: ChainRows) -> Array:
+        """Return for each column the root of the energy of its model's targets, so that both models count alike."""
+        models = len(self.job.layers)
+        targets = to_numpy(rows.targets).reshape(len(rows.targets), models, -1)
+        energies = np.square(targets - targets.mean(axis=0)).sum(axis=(0, 2))
+        return np.repeat(np.sqrt(np.maximum(energies, LEAST_ENERGY)), targets.shape[2]).astype(np.float32)
+
+    def _start(self, xp: Namespace, consumer: Iterable[Array], units: Array | float = 1.0) -> ChainWeights:
+        """Return the producer's weights as they are, and the given ones of the consumer, all models side by side."""
+        return _weights(xp, (*_parts(self.pair.producer), *(part / units for part in consumer)))
+
+    def _write_producers(self, matrix: Array, bias: Array) -> None:
+        """Take these steps in every model."""
+        running = self.pair.producer.matrix()[0]
+        for producer in self._producers:
+            factor = _factors(running, producer.matrix()[0])
+            producer.write(producer.matrix() + (matrix / factor)[None], bias if self._biased else None)
+
+
+def _factors(adjusted: Array, plain: Array) -> Array:
+    """Return by how much each of the adjusted producer's channels is longer; 1 for those that read nothing."""
+    both, own = np.sum(adjusted * plain, axis=0), np.sum(plain * plain, axis=0)
+    return np.asarray(np.divide(both, own, out=np.ones_like(both), where=both > 0.0))
+
+
+def _known(pair: Pair | None) -> Pair:
+    assert pair is not None, "a pair in the model that runs is one in the result"
+    return pair
+
+
+# -- chains -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class ChainJob:
-    """The consumers of a chain, first one first; two at least."""
+    """The consumers of a chain of linear layers, first one first; at least two."""
 
     jobs: tuple[LayerJob, ...]
 
     @property
     def links(self) -> tuple[Pair, ...]:
-        """Each consumer's pair."""
-        return tuple(job.consumer.pair for job in self.jobs if job.consumer.pair is not None)
+        """Return each consumer's pair."""
+        return tuple(_known(job.consumer.pair) for job in self.jobs)
 
     @property
     def layers(self) -> tuple[LinearLayer, ...]:
-        """All of them, the first producer's too."""
+        """Return all layers of the chain, the first producer included."""
         return (self.links[0].producer, *(job.consumer.layer for job in self.jobs))
 
     @property
     def stop(self) -> Stop:
-        """What must be at hand: what the first layer reads, and all that says what the last one should make."""
+        """Return which tensors a refit needs: what the first layer reads, and what gives the last layer's targets."""
         last = self.jobs[-1].consumer
         others = last.stop.wanted[COMPRESSED][1:]
         return Stop(last.name, {**last.stop.wanted, COMPRESSED: (self.jobs[0].consumer.reads, *others)})
 
     def solve(self, visit: Visit, held: Held, xp: Namespace, generator: np.random.Generator) -> Iterator[Note]:
-        """Search, and write what was found into all layers."""
-        start = self._weights(xp)
+        """Search, write what was found into all layers, and say so."""
+        start = _weights(xp, (part for layer in self.layers for part in _parts(layer)))
         batch = affordable_batch(start)
-        fitted, judged = self._gathered(visit, held, generator) if batch else (None, None)
-        fit, judge = (None if rows is None else rows.gathered(xp) for rows in (fitted, judged))
-        if fit is None or judge is None:
+        rows = self._gathered(visit, held, xp, generator) if batch else None
+        if rows is None:
             return
         fixed = [2 * i + 1 for i, layer in enumerate(self.layers) if layer.whole_bias() is None]
-        found = refit(fit, judge, start, self._gaps, batch=batch, seed=int(generator.integers(2**31)), fixed=fixed)
+        gaps = [link.activations for link in self.links]
+        found = refit(*rows, start, gaps, batch=batch, seed=int(generator.integers(2**31)), fixed=fixed)
         if found is None:
             return
-        self._write(start, found.weights)
-        errors = f"error {100 * found.error_before:.2g} % -> {100 * found.error_after:.2g} %"
-        yield Note(f"refit jointly: {', '.join(label(layer.node) for layer in self.layers)}: {errors}")
-
-    @property
-    def _gaps(self) -> Gaps:
-        return [link.activations for link in self.links]
-
-    def _weights(self, xp: Namespace) -> ChainWeights:
-        parts = list[NDArray[Any]]()
-        for layer in self.layers:
-            matrix, bias = layer.matrix()[0], layer.whole_bias()
-            parts += matrix, np.zeros(matrix.shape[1]) if bias is None else bias
-        return ChainWeights(tuple(xp.asarray(part.astype(np.float32)) for part in parts))
-
-    def _gathered(self, visit: Visit, held: Held, generator: np.random.Generator) -> tuple[GatheredRows, GatheredRows]:
-        """The rows to fit, and those to judge by."""
-        first, last, job = self.layers[0], self.layers[-1], self.jobs[-1]
-        fitted, judged = (GatheredRows(first, last) for _ in range(2))
-        count, start = -(-rows_kept(first) // visit.batches), 0
-        for batch in visit:
-            shape = batch[REFERENCE][job.consumer.target].shape
-            positions = draw_positions(last, shape, count, generator)
-            out = held(positions, start)
-            for rows, chosen in ((fitted, ~out), (judged, out)):
-                own = tuple(index[chosen] for index in positions)
-                if chosen.any():
-                    rows.add(
-                        batch[COMPRESSED][self.jobs[0].consumer.reads], shape, shape, own, job.targets(batch, own)[0]
-                    )
-            start += shape[0]
-        return fitted, judged
-
-    def _write(self, start: ChainWeights, found: ChainWeights) -> None:
-        steps = [to_numpy(new - old).astype(np.float64) for new, old in zip(found.parts, start.parts, strict=True)]
+        steps = _steps(start, found.weights)
         for layer, matrix, bias in zip(self.layers, steps[::2], steps[1::2], strict=True):
             layer.write(layer.matrix() + matrix[None], None if layer.whole_bias() is None else bias)
+        names = ", ".join(label(layer.node) for layer in self.layers)
+        yield Note(f"refit jointly: {names}: error {100 * found.error_before:.2g} % -> {100 * found.error_after:.2g} %")
+
+    def _gathered(
+        self, visit: Visit, held: Held, xp: Namespace, generator: np.random.Generator
+    ) -> tuple[ChainRows, ChainRows] | None:
+        """Return the rows to fit and those to judge by."""
+        rows, last = _Rows(self.layers[0], self.jobs), self.jobs[-1].consumer
+        count, start = -(-rows_kept(self.layers[0]) // visit.batches), 0
+        for batch in visit:
+            shape = batch[REFERENCE][last.target].shape
+            positions = draw_positions(last.layer, shape, count, generator)
+            rows.add(batch, shape, positions, held(positions, start))
+            start += shape[0]
+        return rows.gathered(xp)
 
 
 def chains_of(jobs: Sequence[LayerJob]) -> Iterator[ChainJob]:
-    """The chains of three layers and more, each as long as it can be, in the order of their last layers."""
+    """Yield the chains of three layers and more, each as long as it can be, in the order of their last layers."""
     links = {pair.producer.node: job for job in jobs if (pair := _link(job)) is not None}
     inner = {job.consumer.layer.node for job in links.values()}
     for producer in links:
@@ -121,13 +262,13 @@ def chains_of(jobs: Sequence[LayerJob]) -> Iterator[ChainJob]:
 
 
 def _followed(producer: ir.Node, links: Mapping[ir.Node, LayerJob]) -> Iterator[LayerJob]:
-    """The consumer that reads the producer, the one that reads that, and so on."""
+    """Yield the consumer that reads the producer, the one that reads that consumer, and so on."""
     while (job := links.get(producer)) is not None:
         yield job
         producer = job.consumer.layer.node
 
 
 def _link(job: LayerJob) -> Pair | None:
-    """The pair that the job may bring to a chain."""
+    """Return the pair that the job may bring to a chain."""
     linear = not job.consumer.layer.is_convolution and len(job.layers) == 1
     return job.consumer.pair if linear else None

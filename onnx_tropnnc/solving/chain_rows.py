@@ -1,6 +1,6 @@
-"""The rows of a chain of layers (refitting.py), gathered batch by batch: U, which of its rows each output reads, and T.
+"""Gather the rows of a chain of layers batch by batch: U, which of its rows each output reads, and T (refitting.py).
 
-A convolution's outputs come in tiles, 64 of them side by side: what neighbours read overlaps, so a tile needs little
+A convolution's outputs are drawn in tiles of about 64 neighbours: what neighbours read overlaps, so a tile needs little
 more of the producer's output than it has outputs itself.
 """
 
@@ -21,19 +21,22 @@ __all__ = ["GatheredRows", "draw_tiles", "rows_kept"]
 
 Array = NDArray[Any]
 
+# Outputs of one tile. With a kernel of 3 x 3, 8 x 8 outputs read 10 x 10 positions: 1.6 for each output, where single
+# outputs read 9.
 TILE = 64
-"""Outputs."""
+
+# The most outputs that are kept for all steps of a search, and the most numbers that their first layer reads: 300 steps
+# of 2048 outputs look at each of 131,072 outputs about five times, and 2**25 numbers of float32 are 128 MB.
 GATHERED, CACHED = 131_072, 2**25
-"""Outputs that are kept for all steps of a search, and numbers in the first layer's input rows for them."""
 
 
 def rows_kept(producer: LinearLayer) -> int:
-    """How many outputs of a chain that begins with this layer are worth keeping."""
+    """Return how many outputs to keep of a chain that begins with this layer."""
     return int(min(GATHERED, CACHED // producer.matrix().shape[1]))
 
 
 def draw_tiles(layer: LinearLayer, shape: Sequence[int], count: int, generator: np.random.Generator) -> Positions:
-    """About `count` positions of an output of this shape, whole tiles of them; single ones for linear layers."""
+    """Return about `count` positions of an output of this shape: whole tiles, or single ones for linear layers."""
     if not layer.is_convolution:
         return draw_positions(layer, shape, count, generator)
     grid = shape[2:]
@@ -51,7 +54,7 @@ def draw_tiles(layer: LinearLayer, shape: Sequence[int], count: int, generator: 
 
 @dataclass(eq=False)
 class GatheredRows:
-    """Rows of one chain, as many as were added; `producer` is its first layer, `consumer` its last one."""
+    """The rows of one chain that were added so far; `producer` is its first layer, `consumer` its last one."""
 
     producer: LinearLayer
     consumer: LinearLayer
@@ -64,9 +67,9 @@ class GatheredRows:
         """Take in `targets` (p, m) at these positions of the consumer's output.
 
         Args:
-            x: what the producer reads.
-            hidden: the shape of what the producer makes.
-            output: the shape of what the consumer makes.
+            x: the tensor that the producer reads.
+            hidden: the shape of the tensor that the producer makes.
+            output: the shape of the tensor that the consumer makes.
             positions: p of them.
             targets: what the consumer should make there.
         """
@@ -77,7 +80,7 @@ class GatheredRows:
         self.rows += len(places[0])
 
     def gathered(self, xp: Namespace) -> ChainRows | None:
-        """All rows, as arrays of the namespace; None where there are none."""
+        """Return all rows as arrays of the namespace, or None where there are none."""
         if not self.rows:
             return None
         reads = np.concatenate(self.reads)
@@ -85,7 +88,7 @@ class GatheredRows:
         return ChainRows(xp.asarray(np.concatenate(self.inputs)), reads, xp.asarray(np.concatenate(self.targets)))
 
     def _places(self, hidden: Sequence[int], output: Sequence[int], positions: Positions) -> tuple[Positions, Array]:
-        """Where in the producer's output the consumer looks, each place once; and per output which of them, or -1."""
+        """Return the places of the producer's output that are read, and which of them each output reads, or -1."""
         if not self.consumer.is_convolution:
             return positions, np.arange(len(positions[0]))[:, None]
         grid = (hidden[0], *hidden[2:])

@@ -1,13 +1,13 @@
-"""Which layers of a merged model are to be solved, in which order, and what for. Decides only, changes nothing.
+"""Decide which layers of a merged model are solved, in which order, and for which targets; nothing is changed here.
 
 A merged model (`compressed`) has the nodes of its original (`reference`), under the same names of values. Every layer
 that reads a merged group is solved so that it makes again what it made in the original:
 
-    target = M (y + shares of residual errors)         y: the original layer's output, bias included
+    target = M (y + errors of the other branches)      y: the original layer's output, bias included
 
-M is the row map where the layer's own channels are merged too (row_maps.py). The error of what is later added to y
-goes to the last layer that can still take it back: where the other branch depends on no layer that is yet to be
-solved.
+M is the row map where the layer's own channels are merged too (row_maps.py). Where a tensor of another branch is added
+to y later, the last layer that can still do so makes up for that tensor's error: a layer whose other branch depends on
+no layer that is still to be solved.
 """
 
 from collections.abc import Collection, Mapping
@@ -35,7 +35,7 @@ REFERENCE, COMPRESSED = "reference", "compressed"
 
 @dataclass(frozen=True)
 class Passed:
-    """A consumer that stays as it was merged, and why."""
+    """A consumer that keeps its merged weights, and the reason."""
 
     node: str
     reason: str
@@ -47,10 +47,10 @@ class Consumer:
 
     Attributes:
         original: the layer in the reference.
-        layer: the same one in the compressed model.
+        layer: the same layer in the compressed model.
         row_map: M; None where the layer's own channels stay as they are.
-        partners: what is added to its output later, if its error is this layer's to take back.
-        pair: the layer in the compressed model with the one that makes what it reads; None where they are no pair.
+        partners: the tensors added to its output later whose errors this layer makes up for.
+        pair: the layer of the compressed model together with the one that makes its input; None where they are no pair.
     """
 
     original: LinearLayer
@@ -61,27 +61,27 @@ class Consumer:
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Return the layer's name in messages."""
         return label(self.original.node)
 
     @property
     def target(self) -> str:
-        """The tensor that it makes."""
+        """Return the name of the tensor that the layer makes."""
         return name_of(self.original.output)
 
     @property
     def source(self) -> str:
-        """The tensor that it reads."""
+        """Return the name of the tensor that the layer reads."""
         return name_of(self.layer.data)
 
     @property
     def reads(self) -> str:
-        """The tensor that must be at hand for that: what the producer of a pair reads, else the source itself."""
+        """Return which tensor to run the model for: what a pair's producer reads, else what the layer itself reads."""
         return self.source if self.pair is None else name_of(self.pair.producer.data)
 
     @property
     def stop(self) -> Stop:
-        """What must be at hand to solve it."""
+        """Return the stop at which all tensors are at hand that solving the layer needs."""
         others = tuple(name_of(partner.value) for partner in self.partners)
         return Stop(self.name, {REFERENCE: (self.target, *others), COMPRESSED: (self.reads, *others)})
 
@@ -95,15 +95,15 @@ def find_consumers(
     *,
     pairs: bool = False,
 ) -> tuple[Consumer | Passed, ...]:
-    """Every layer that reads a merged group, in topological order.
+    """Return every layer that reads a merged group, in topological order.
 
     Args:
         reference: the model before the merge.
         compressed: the model after it.
-        groups: those of the reference.
-        merges: what was merged, by the groups' names.
+        groups: the channel groups of the reference.
+        merges: the merge maps, by the groups' names.
         shapes: of the reference's tensors.
-        pairs: whether to look for the layers that make what they read.
+        pairs: whether to look for each consumer's pair.
     """
     readers = {p.use.node for group in groups if group.name in merges for p in group.of_kind("consumer")}
     twins = {name_of(value): node for node in compressed.graph for value in node.outputs}
@@ -133,7 +133,7 @@ def _refusal(node: ir.Node, maps: Mapping[ir.Node, csr_array], graph: ir.Graph) 
 
 
 def _partners_known(node: ir.Node, unsolved: Collection[ir.Node], shapes: Shapes) -> tuple[Partner, ...]:
-    """The partners that can be computed before the node is solved, up to the first one that cannot."""
+    """Return the partners that can be computed before the node is solved, up to the first one that cannot."""
     own = shapes.get(name_of(node.outputs[0]))
     found: list[Partner] = []
     for partner in partners(node.outputs[0]):
@@ -144,7 +144,7 @@ def _partners_known(node: ir.Node, unsolved: Collection[ir.Node], shapes: Shapes
 
 
 def _depends_on(value: ir.Value, nodes: Collection[ir.Node]) -> bool:
-    """Whether any of the nodes is needed to compute the value."""
+    """Return whether any of the nodes is needed to compute the value."""
     waiting, seen = [value.producer()], set()
     while waiting:
         maker = waiting.pop()

@@ -1,4 +1,4 @@
-"""One layer to solve, in one model or two at once: its weights, what it should make, and what becomes of a solution."""
+"""Solve one layer in one model or in two at once: its weights, its targets, and how a solution is written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class LayerJob:
-    """A layer to solve in one or two models at once: the same inputs, each model its own weights and targets.
+    """A layer to solve in one or two models at once: they share the inputs, and each has its own weights and targets.
 
     Attributes:
-        consumer: what is to be solved, and for what.
-        layers: it in the model that runs, and where that is adjusted to statistics in the result too.
-        affine: what adjusts its output in the model that runs.
+        consumer: the layer, and what its targets are made of.
+        layers: the layer in the model that runs and, where that model is adjusted to statistics, in the result too.
+        affine: the map by which the layer's output is adjusted in the model that runs.
     """
 
     consumer: Consumer
@@ -37,13 +37,13 @@ class LayerJob:
     affine: Affine | None
 
     def weights(self) -> tuple[Array, Array]:
-        """(groups, d, columns), (groups, columns) the merged weights and biases, models side by side."""
+        """Return (groups, d, columns) and (groups, columns): the merged weights and biases, models side by side."""
         matrices = [layer.matrix() for layer in self.layers]
         biases = [layer.bias().reshape(len(m), -1) for layer, m in zip(self.layers, matrices, strict=True)]
         return np.concatenate(matrices, axis=2), np.concatenate(biases, axis=1)
 
     def targets(self, batch: Batch, positions: Positions) -> Array:
-        """(groups, s, columns) what the layer should make."""
+        """Return (groups, s, columns): what the layer should make, models side by side."""
         made = output_rows(self.consumer.original, batch[REFERENCE][self.consumer.target], positions)
         owed = self._errors_to_take_back(batch, positions)
         wanted = [self._mapped(made) + owed]
@@ -54,7 +54,7 @@ class LayerJob:
         return np.concatenate(split, axis=2)
 
     def finish(self, found: Sequence[Solution | Unsolved]) -> Reconstructed:
-        """Write the solutions, all groups' or none's."""
+        """Write the solutions of all groups, or of none where one of them is unsolved, and return what changed."""
         name, before = self.consumer.name, max(f.error_before for f in found)
         refused = [f.reason for f in found if isinstance(f, Unsolved)]
         solved = [f for f in found if isinstance(f, Solution)]
@@ -65,7 +65,7 @@ class LayerJob:
         return Reconstructed(name, before, max(s.error_after for s in solved), solved[0].ridge)
 
     def write(self, matrices: Array, added: Array) -> None:
-        """New weights, and what is added to the biases; shaped and ordered as `weights` gives them."""
+        """Write new weights, and add to the biases; both are shaped and ordered as `weights` returns them."""
         width = matrices.shape[2] // len(self.layers)
         for i, layer in enumerate(self.layers):
             own = slice(i * width, (i + 1) * width)
@@ -76,14 +76,14 @@ class LayerJob:
         return rows if row_map is None else np.asarray(rows @ row_map.T.astype(rows.dtype))
 
     def _unadjusted(self, made: Array) -> Array:
-        """The original's rows without the scale and shift that match statistics; a MatMul's shift is not in them."""
+        """Return the original's rows without the scale and shift that match statistics; a MatMul makes no shift."""
         if self.affine is None:
             return made
         shift = 0.0 if self.consumer.original.node.op_type == "MatMul" else self.affine.shift
         return ((made - shift) / self.affine.gain).astype(made.dtype)
 
     def _errors_to_take_back(self, batch: Batch, positions: Positions) -> Array:
-        """(s, m) the errors of what is added later."""
+        """Return (s, m): the errors of the tensors that are added to the layer's output later."""
         layer, total = self.consumer.original, np.zeros(())
         shape = batch[REFERENCE][self.consumer.target].shape
         for partner in self.consumer.partners:

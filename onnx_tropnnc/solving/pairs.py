@@ -1,9 +1,8 @@
-"""A layer and the one that makes what it reads, with nothing but elementwise functions between them.
+"""Find pairs: a layer and the one that makes its input, with nothing but elementwise functions between them.
 
-    producer -> activations -> consumer          each read by the next one only
+    producer -> activations -> consumer          each is read by the next one only
 
-Such a pair can be refitted as a whole (refitting.py): whatever the producer makes, nobody else sees it, and nobody else
-uses its weights.
+Such a pair can be refitted as a whole (refitting.py): no other node reads what the producer makes, or its weights.
 """
 
 from collections.abc import Sequence
@@ -24,11 +23,11 @@ class Pair:
     producer: LinearLayer
     activations: tuple[Activation, ...]
     nodes: tuple[ir.Node, ...]
-    """All that stands before the consumer, in order."""
+    """All nodes from the producer up to the consumer, which is not among them, in order."""
 
 
 def pair_of(consumer: LinearLayer) -> Pair | None:
-    """The pair that the consumer belongs to, or None where what it reads is made in another way."""
+    """Return the pair that the consumer belongs to, or None where its input is made in another way."""
     value, found = consumer.data, list[tuple[ir.Node, Activation]]()
     while (maker := value.producer()) is not None and _private(value):
         activation = activation_of(maker)
@@ -43,18 +42,18 @@ def pair_of(consumer: LinearLayer) -> Pair | None:
 
 
 def _pair(producer: LinearLayer, maker: ir.Node, behind: Sequence[tuple[ir.Node, Activation]]) -> Pair:
-    """`maker` is the producer, or the Add that holds its bias."""
+    """Return the pair of this producer; `maker` is its node, or the Add that holds its bias."""
     layer = dict.fromkeys((producer.node, maker))
     return Pair(producer, tuple(activation for _, activation in behind), (*layer, *(node for node, _ in behind)))
 
 
 def _private(value: ir.Value) -> bool:
-    """Whether one node reads it, and nobody outside."""
+    """Return whether a single node reads the value, and it is no output of the model."""
     return len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def _producer(value: ir.Value, maker: ir.Node) -> LinearLayer | None:
-    """The layer that makes the value, its bias included."""
+    """Return the layer that makes the value, its bias included, if nothing else reads the layer's weight."""
     makers = (maker, *(side.producer() for side in maker.inputs if side is not None and maker.op_type == "Add"))
     for node in makers:
         if node is not None and solving_refusal(node) is None:
@@ -66,7 +65,7 @@ def _producer(value: ir.Value, maker: ir.Node) -> LinearLayer | None:
 
 
 def _alike(producer: LinearLayer, consumer: LinearLayer) -> bool:
-    """Whether the producer's output channels are the consumer's input channels, one matrix each."""
+    """Return whether the producer's output channels are the consumer's input channels, and each has one matrix."""
     ungrouped = producer.groups == consumer.groups == 1
     same_kind = producer.is_convolution == consumer.is_convolution
     return ungrouped and same_kind and producer.channel_axis == consumer.channel_axis

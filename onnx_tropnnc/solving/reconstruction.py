@@ -1,4 +1,4 @@
-"""Least squares for a layer that reads something else than it was trained on. Arrays only.
+"""Solve a layer that reads something else than it was trained on by least squares; arrays only, no graphs.
 
 With U (s x d) what the layer reads now, T (s x m) what it should return, W0 and b0 its weights now, and the residual
 R = T - U W0 - b0:
@@ -6,9 +6,9 @@ R = T - U W0 - b0:
     W = W0 + (V'V/s + lambda tr(U'U/s)/d I)^-1 V'R/s        V = U minus its mean row
     b = b0 + mean(R) - mean(U) (W - W0)
 
-Rows come in blocks; only their moments are kept: U'U, U'R, the sums of U and R, and |R|^2. A share of the rows is held
-out: it chooses lambda, and whether there is any gain at all. Products run in the rows' own precision, sums and the
-solve in float64.
+Rows come in blocks, of which only the moments are kept: U'U, U'R, the sums of U and R, and |R|^2. A share of the rows
+is held out: it chooses lambda, and whether there is any gain at all. Products run in the rows' own precision, sums and
+the solution in float64.
 """
 
 import math
@@ -24,19 +24,22 @@ from onnx_tropnnc.backend import Array, Namespace
 
 __all__ = ["Moments", "NormalEquations", "Solution", "Unsolved", "solve"]
 
+# A relative error no larger than this is rounding alone, and nothing is left to solve: each rounding to float32 is
+# 6e-8, and a hundred layers of sums stay below this.
 EXACT = 1e-5
-"""Relative error that rounding alone makes."""
 
+# A variance no larger than this counts as none: float64 ends at 2e-308, and has no digits left there to divide by.
 NOTHING = 1e-300
-"""A variance no larger is none."""
 
+# A system counts as singular where Cholesky's smallest pivot is no larger than this part of the largest one. The square
+# of that ratio is about the inverse of the condition number: float64 has 16 digits, so that below 1e-14 less than two
+# of the solution's would be right.
 SMALLEST_PIVOT = 1e-7
-"""Of Cholesky's largest pivot: its square is about what float64 can still tell from zero."""
 
 
 @dataclass
 class Moments:
-    """Sums over rows of inputs u and residuals r."""
+    """The sums over rows of inputs u and of residuals r."""
 
     gram: Array
     """(d, d) sum of u u'."""
@@ -52,12 +55,12 @@ class Moments:
 
     @staticmethod
     def zeros(inputs: int, outputs: int, xp: Namespace) -> "Moments":
-        """The sums over no rows."""
+        """Return the sums over no rows."""
         shapes = (inputs, inputs), (inputs, outputs), (inputs,), (outputs,), (outputs,)
         return Moments(*(xp.zeros(shape, dtype=xp.float64) for shape in shapes))
 
     def add(self, u: Array, r: Array) -> None:
-        """More rows."""
+        """Add more rows."""
         xp = array_api_compat.array_namespace(u)
         self.gram += xp.astype(xp.matmul(u.T, u), xp.float64)
         self.cross += xp.astype(xp.matmul(u.T, r), xp.float64)
@@ -67,7 +70,7 @@ class Moments:
         self.count += u.shape[0]
 
     def plus(self, other: "Moments") -> "Moments":
-        """The sums over the rows of both."""
+        """Return the sums over the rows of both."""
         return Moments(
             self.gram + other.gram,
             self.cross + other.cross,
@@ -78,7 +81,7 @@ class Moments:
         )
 
     def error(self, weights: Array, bias: Array) -> float:
-        """The sum of |r - u W - b|^2 over the rows."""
+        """Return the sum of |r - u W - b|^2 over the rows."""
         xp = array_api_compat.array_namespace(self.gram)
         fit = 2.0 * (xp.sum(weights * self.cross) + xp.sum(bias * self.residuals))
         own = xp.sum(weights * xp.matmul(self.gram, weights)) + self.count * xp.sum(bias * bias)
@@ -87,7 +90,7 @@ class Moments:
 
 
 class NormalEquations:
-    """Collects the moments of one layer, a held-out share of the rows apart."""
+    """The moments of one layer, those of the held-out rows apart."""
 
     def __init__(self, weights: Array, bias: Array) -> None:
         self.xp = array_api_compat.array_namespace(weights)
@@ -99,7 +102,7 @@ class NormalEquations:
         self.target_squares = self.xp.zeros(outputs, dtype=self.xp.float64)
 
     def add(self, inputs: Array, targets: Array, held: NDArray[np.bool_]) -> None:
-        """Rows of what the layer reads and should return; `held` marks those held out."""
+        """Take in rows of what the layer reads and of what it should make; `held` marks those held out."""
         xp = self.xp
         residuals = targets - xp.matmul(inputs, xp.astype(self.weights, inputs.dtype))
         residuals = residuals - xp.astype(self.bias, inputs.dtype)
@@ -112,7 +115,7 @@ class NormalEquations:
 
     @property
     def energy(self) -> float:
-        """The sum of squares of all targets about their mean: what errors are relative to."""
+        """Return the sum of squares of all targets about their mean, which errors are relative to."""
         count = self.fitted.count + self.held.count
         return float(self.xp.sum(self.target_squares - self.targets * self.targets / max(1, count)))
 
@@ -141,7 +144,7 @@ class Unsolved:
 
 
 def solve(equations: NormalEquations, ridges: Sequence[float]) -> Solution | Unsolved:
-    """The ridge solution with the lambda that the held-out rows like best, refitted to all rows."""
+    """Return the ridge solution for the lambda with the smallest error on held-out rows, fitted to all rows then."""
     fitted, held = equations.fitted, equations.held
     scale = max(equations.energy * held.count / max(1, held.count + fitted.count), NOTHING)
     before = float(equations.xp.sum(held.squares))
@@ -166,14 +169,14 @@ def solve(equations: NormalEquations, ridges: Sequence[float]) -> Solution | Uns
 
 
 def _relative(error: float, scale: float) -> float:
-    """Infinite where the targets do not vary, or their variance is lost in rounding."""
+    """Return the relative L2 error; infinite where the targets do not vary, or their variance is lost in rounding."""
     if error > 0.0 and scale <= NOTHING:
         return math.inf
     return math.sqrt(max(error, 0.0) / scale)
 
 
 def _unsolvable(fitted: Moments, held: Moments) -> str | None:
-    """Why there is no system to solve, or None."""
+    """Return why there is no system to solve, or None."""
     if fitted.count == 0 or held.count == 0:
         return "there are too few samples"
     xp = array_api_compat.array_namespace(fitted.gram)
@@ -189,7 +192,7 @@ def _trace(moments: Moments) -> float:
 
 
 def _ridge(moments: Moments, ridge: float) -> tuple[Array, Array] | None:
-    """The change of the weights and of the bias; None where the system cannot be solved in float64."""
+    """Return the changes of the weights and of the bias; None where the system cannot be solved in float64."""
     xp = array_api_compat.array_namespace(moments.gram)
     count, size = moments.count, moments.gram.shape[0]
     mean, shift = moments.inputs / count, moments.residuals / count
@@ -201,7 +204,7 @@ def _ridge(moments: Moments, ridge: float) -> tuple[Array, Array] | None:
 
 
 def _solved(system: Array, cross: Array) -> Array | None:
-    """The solution of a positive definite system by Cholesky's method; None where it is too close to singular."""
+    """Return the solution of a positive definite system by Cholesky's method; None where it is nearly singular."""
     xp = array_api_compat.array_namespace(system)
     try:
         factor = xp.linalg.cholesky(system)

@@ -1,17 +1,18 @@
-"""Layers solved at once: least squares for a consumer and those before it, through the activations between them.
+"""Solve several layers at once: least squares for a consumer and the layers before it, through their activations.
 
     E(A, a, C, c) = |phi(U A + a)[reads] C + c - T|^2 / |T - mean T|^2
 
-U (r x d) is what the producer reads for r positions of its output, `reads` (p x k) says which of those each of the
-consumer's p outputs sees (r stands for padding's zero), and T (p x m) is what it should make. Solving the consumer
-alone (reconstruction.py) finds the best C for the channels that were kept; here the channels move too. Of a longer
-chain the others stand before the producer, each reading what the one before makes.
+U (r x d) is what the producer reads for r positions of its output, `reads` (p x k) says which of these positions each
+of the consumer's p outputs reads (r stands for a zero of the padding), and T (p x m) is what the consumer should make.
+Solving the consumer alone (reconstruction.py) finds the best C for the channels that were kept; here the channels
+change too. In a longer chain more layers stand before the producer, and each reads what the one before makes.
 
-Adam (Kingma, Ba; 2015) from the solution at hand, a few thousand outputs a step, gradients by hand, steps in units of
-each matrix' own size. On the layers of ResNet56 it gets as far as L-BFGS on a fixed set in about half of its time.
-Rounding grows over many steps: channels in another order give a result as good as this one, but not the same.
-Held-out rows tell when to stop; what they like best is taken, and nothing where they like nothing better.
-(Reconstruction block by block is known from quantization: Li et al., BRECQ, ICLR 2021.)
+The search is Adam (Kingma, Ba; 2015) from the solution at hand, with a few thousand outputs a step, gradients by hand,
+and steps in units of each matrix' own size. On the layers of ResNet56 it gets as far as L-BFGS on a fixed set of
+outputs in about two thirds of the processor time. Rounding grows over many steps, so that channels in another order
+give a result as good as this one, but not the same bits. Held-out rows decide when to stop: the weights with the
+smallest error on them are taken, and none where the error never falls. (Reconstruction block by block is known from
+quantization: Li et al., BRECQ, ICLR 2021.)
 """
 
 import math
@@ -28,28 +29,44 @@ from onnx_tropnnc.solving.activation_slopes import Activation
 __all__ = ["STEPS", "ChainRows", "ChainWeights", "Gaps", "Refitted", "affordable_batch", "refit"]
 
 Gaps = Sequence[Sequence[Activation]]
-"""What stands between the layers: a sequence for each gap."""
+"""The activations between each layer and the next one, first gap first."""
 
+# The most multiply-accumulates of one search: about five seconds on one core, so that refits take as long as solving.
 EFFORT = 200_000_000_000
-"""Multiply-accumulates that one search may take."""
+
+# The most steps of a search. The rate falls to 0 over them, so their number is part of the search, not only its end.
 STEPS = 300
+
+# The most outputs that a step looks at, and the fewest: where not even these can be afforded, nothing is refitted.
+# Beyond 2048 outputs more steps help more than more outputs; fewer than 256 say little of a gradient.
 MOST, FEWEST = 2048, 256
-"""Outputs that a step looks at."""
+
+# The length of the first step, in units of a matrix' mean size; that of the last step is 0. With Adam's steps of about
+# one unit, 300 of them can move a weight by three times its own size.
 RATE = 0.02
-"""The first step's length, in units of a matrix' mean size; the last one's is 0."""
+
+# Steps between two looks at the held-out rows: a look at 26,000 of them costs as much as four steps.
 JUDGED = 25
-"""Steps between two looks at the held-out rows."""
+
+# Looks without a gain that end the search: 4 of them are 100 of 300 steps. The rate falls, so that the error may fall
+# again after a rise.
 PATIENCE = 4
-"""Such looks without a gain before the search ends."""
+
+# A coordinate whose gradients are smaller than this part of the others' moves less: Adam divides each gradient by its
+# own typical size, so that one which is nothing but rounding would become a whole step.
 FAINT = 1e-2
-"""Gradients that are this small beside the typical one are damped."""
+
+# Neighbouring outputs that are drawn together, where a kernel reads several positions: as many as a tile of
+# chain_rows.py has, whose outputs share what they read.
 RUN = 64
-"""Outputs that are drawn together, where neighbours read the same."""
+
+# Instead of dividing by nothing, targets that do not vary have this energy, and matrices of zeros move in this unit.
+LEAST_ENERGY, LEAST_UNIT = 1e-30, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class ChainRows:
-    """What the chain reads and should make; see the module's docstring. float32."""
+    """What a chain reads and what it should make, in float32; see this module's docstring."""
 
     inputs: Array
     reads: NDArray[np.int64]
@@ -57,13 +74,13 @@ class ChainRows:
 
     @property
     def energy(self) -> float:
-        """The targets' sum of squares about their mean."""
+        """Return the targets' sum of squares about their mean."""
         xp = array_api_compat.array_namespace(self.targets)
         centred = self.targets - xp.mean(self.targets, axis=0)
-        return max(float(xp.sum(centred * centred)), 1e-30)
+        return max(float(xp.sum(centred * centred)), LEAST_ENERGY)
 
     def some(self, count: int, generator: np.random.Generator) -> "ChainRows":
-        """About `count` of the outputs, in runs, and the inputs that they need."""
+        """Return about `count` of the outputs, drawn in runs of neighbours, and the inputs that they need."""
         total = self.reads.shape[0]
         run = RUN if self.reads.shape[1] > 1 else 1
         starts = np.sort(generator.choice(-(-total // run), min(-(-total // run), -(-count // run)), replace=False))
@@ -84,13 +101,13 @@ class ChainRows:
 
 @dataclass(frozen=True, eq=False)
 class ChainWeights:
-    """Matrix and bias of each layer, one after the other: A (d, K), a (K,), ... C (offsets * K, m), c (m,)."""
+    """The matrix and bias of each layer, one after the other: A (d, K), a (K,), ... C (offsets * K, m), c (m,)."""
 
     parts: tuple[Array, ...]
 
     @property
     def layers(self) -> tuple[tuple[Array, Array], ...]:
-        """(matrix, bias), the last one the consumer's."""
+        """Return (matrix, bias) of each layer; the consumer's are last."""
         return tuple(zip(self.parts[::2], self.parts[1::2], strict=True))
 
 
@@ -104,7 +121,7 @@ class Refitted:
 
 
 def affordable_batch(weights: ChainWeights) -> int:
-    """Outputs that a step of this chain's search may look at; 0 where it is so wide that they would be too few."""
+    """Return how many outputs a step of this chain's search may look at; 0 where the chain is too wide for a search."""
     (first, _), *others = weights.layers
     macs = 2 * math.prod(first.shape) + 3 * sum(math.prod(matrix.shape) for matrix, _ in others)
     batch = min(MOST, EFFORT // (STEPS * macs))
@@ -122,17 +139,17 @@ def refit(
     seed: int = 0,
     fixed: Collection[int] = (),
 ) -> Refitted | None:
-    """Weights that serve the held-out rows better, or None where none were found.
+    """Return weights with a smaller error on the held-out rows, or None where none were found.
 
     Args:
         fitted: the rows to fit.
         held: the rows to judge by.
         weights: where to start.
-        gaps: what stands between the layers.
-        batch: outputs that a step looks at.
-        steps: at most so many.
-        seed: of their choice.
-        fixed: numbers of the parts that stay as they are, such as biases that a layer does not have.
+        gaps: the activations between the layers.
+        batch: how many outputs a step looks at.
+        steps: the most steps to take.
+        seed: of the outputs that each step looks at.
+        fixed: the numbers of the parts that stay as they are, such as biases that a layer does not have.
     """
     search, generator = _Search(fitted, held, weights, gaps, fixed), np.random.default_rng(seed)
     before = best_error = search.error(held, np.zeros(search.size))
@@ -153,13 +170,13 @@ def refit(
 
 
 class _Adam:
-    """Running means of the gradient and of its squares."""
+    """The running means of the gradient and of its squares; 0.9 and 0.99 forget after about 10 and 100 steps."""
 
     def __init__(self, size: int) -> None:
         self.mean, self.square, self.steps = np.zeros(size), np.zeros(size), 0
 
     def direction(self, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where to go, with about 1 in each coordinate."""
+        """Return the direction to go, about 1 in each coordinate."""
         self.steps += 1
         self.mean = 0.9 * self.mean + 0.1 * gradient
         self.square = 0.99 * self.square + 0.01 * gradient**2
@@ -169,7 +186,7 @@ class _Adam:
 
 
 class _Search:
-    """The error as a function of one vector of steps, in units of the matrices' sizes."""
+    """The error as a function of one vector: by how much each weight moved, in units of its matrix' size."""
 
     def __init__(
         self,
@@ -181,7 +198,7 @@ class _Search:
     ) -> None:
         self.weights, self.gaps = weights, gaps
         self.xp = array_api_compat.array_namespace(weights.parts[0])
-        sizes = [max(float(self.xp.mean(self.xp.abs(part))), 1e-3) for part in weights.parts]
+        sizes = [max(float(self.xp.mean(self.xp.abs(part))), LEAST_UNIT) for part in weights.parts]
         self.units = [0.0 if i in fixed else size for i, size in enumerate(sizes)]
         self.splits = np.cumsum([int(np.prod(part.shape)) for part in weights.parts])
         self.size = int(self.splits[-1])
@@ -189,21 +206,21 @@ class _Search:
         self.energy = (fitted.energy + held.energy) / count
 
     def at(self, steps: NDArray[np.float64]) -> ChainWeights:
-        """The weights after these steps."""
+        """Return the weights after these steps."""
         xp, pieces = self.xp, np.split(steps, self.splits[:-1])
         moves = (unit * xp.asarray(piece, dtype=xp.float32) for unit, piece in zip(self.units, pieces, strict=True))
         parts = zip(self.weights.parts, moves, strict=True)
         return ChainWeights(tuple(part + xp.reshape(move, part.shape) for part, move in parts))
 
     def error(self, rows: ChainRows, steps: NDArray[np.float64]) -> float:
-        """E on these rows."""
+        """Return E on these rows."""
         weights = self.at(steps)
         *_, seen = self._forward(rows, weights)[1]
         gap = self._gap(rows, weights, seen)
         return float(self.xp.sum(gap * gap)) / float(self.energy * rows.reads.shape[0])
 
     def error_and_gradient(self, rows: ChainRows, steps: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """E on these rows, and its gradient."""
+        """Return E on these rows, and its gradient."""
         weights, xp = self.at(steps), self.xp
         before, read = self._forward(rows, weights)
         gap = back = self._gap(rows, weights, read[-1])
@@ -221,7 +238,7 @@ class _Search:
         return float(xp.sum(gap * gap)) / scale, np.concatenate(flat).astype(np.float64)
 
     def _forward(self, rows: ChainRows, weights: ChainWeights) -> tuple[list[list[Array]], list[Array]]:
-        """What each activation reads, gap by gap; and what each layer reads."""
+        """Return what each activation reads, gap by gap, and what each layer reads."""
         before, read = list[list[Array]](), [rows.inputs]
         for (matrix, bias), activations in zip(weights.layers, self.gaps, strict=False):
             x = read[-1] @ matrix + bias
@@ -234,19 +251,19 @@ class _Search:
         return before, read
 
     def _gap(self, rows: ChainRows, weights: ChainWeights, seen: Array) -> Array:
-        """(p, m) what the consumer makes too much."""
+        """Return (p, m): by how much the consumer's outputs exceed the targets."""
         consumer, bias = weights.layers[-1]
         return seen @ consumer + bias - rows.targets
 
     def _seen(self, hidden: Array, rows: ChainRows) -> Array:
-        """(p, offsets * K) the hidden rows that each output reads."""
+        """Return (p, offsets * K): the hidden rows that each output reads."""
         xp = self.xp
         padded = xp.concat([hidden, xp.zeros((1, hidden.shape[1]), dtype=hidden.dtype)])
         taken = xp.take(padded, xp.asarray(rows.reads.reshape(-1)), axis=0)
         return xp.reshape(taken, (rows.reads.shape[0], -1))
 
     def _gathered(self, back: Array, rows: ChainRows) -> Array:
-        """(r, K) what comes back to the hidden rows: the transpose of `_seen`."""
+        """Return (r, K): the gradient at the hidden rows; the transpose of `_seen`."""
         count, offsets = rows.inputs.shape[0], rows.reads.shape[1]
         places = np.where(rows.reads < count, rows.reads, -1).reshape(-1)
         return segment_sum(self.xp.reshape(back, (rows.reads.shape[0] * offsets, -1)), places, count)

@@ -1,10 +1,10 @@
-"""What is added to a layer's output later on: the other sides of residual Adds.
+"""Find the tensors that are added to a layer's output later on: the other sides of residual Adds.
 
     y = layer(h);  z = Identity(y);  out = z + x        partner: x, coefficient 1
     out = x - y                                         partner: x, coefficient -1
 
-Followed through nodes that pass every value on unchanged, as long as nobody else reads it. Where a compressed model
-has x~ instead of x, the layer can take the error back: coefficient * (x - x~) is added to what it should make.
+The output is followed through nodes that pass every value on unchanged, as long as nothing else reads it. Where a
+compressed model has x~ instead of x, the layer can make up for that: coefficient * (x - x~) is added to its targets.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ __all__ = ["Partner", "partners"]
 
 @dataclass(frozen=True, eq=False)
 class Partner:
-    """`value` is added to the layer's output, or taken from it, which makes `total`."""
+    """A tensor that is added to the layer's output or subtracted from it (or the other way round), making `total`."""
 
     value: ir.Value
     coefficient: float
@@ -27,7 +27,7 @@ class Partner:
 
 
 def partners(value: ir.Value) -> Iterator[Partner]:
-    """The partners of a layer's output, nearest first."""
+    """Yield the partners of a layer's output, nearest first."""
     sign = 1.0
     while len(uses := tuple(value.uses())) == 1 and not value.is_graph_output():
         node, slot = uses[0].node, uses[0].idx
@@ -45,5 +45,5 @@ def partners(value: ir.Value) -> Iterator[Partner]:
 
 
 def _is_inert_dropout(node: ir.Node) -> bool:
-    """Whether the node is a Dropout that does nothing, as in inference."""
+    """Return whether the node is a Dropout that does nothing, as in inference."""
     return node.op_type == "Dropout" and (len(node.inputs) < 3 or node.inputs[2] is None)

@@ -1,9 +1,9 @@
-"""What merges do to one axis of a tensor, as a sparse matrix.
+"""Write what merges do to one axis of a tensor as a sparse matrix, to apply the same merge to a layer's targets.
 
     positions 0..3 are channels 0..3, clusters {0, 2} and {1, 3}, alpha = 1/2:    [[.5, 0, .5, 0], [0, .5, 0, .5]]
 
-A position stays where its channel leads its cluster; it then stands for the cluster, the n-th position of a channel
-taking in the n-th of every member.
+A position stays where its channel leads its cluster, and then stands for the cluster: the n-th position of the leading
+channel takes in the n-th position of every member.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ __all__ = ["output_maps", "row_map"]
 
 
 def output_maps(groups: Iterable[ChannelGroup], merges: Mapping[str, MergeMap]) -> dict[ir.Node, csr_array]:
-    """Per node that makes merged channels, what the merges do to its output's channel axis."""
+    """Return for each node that makes merged channels what the merges do to its output's channel axis."""
     found: dict[ir.Node, list[tuple[NDArray[np.int64], MergeMap]]] = {}
     for group in groups:
         if group.name in merges:
@@ -31,7 +31,10 @@ def output_maps(groups: Iterable[ChannelGroup], merges: Mapping[str, MergeMap]) 
 
 
 def row_map(parts: Iterable[tuple[NDArray[np.int64], MergeMap]]) -> csr_array:
-    """(positions after, positions before); every part says which of its group's channels stands at each position."""
+    """Return the matrix (positions after, positions before).
+
+    A part gives the channel of its group that stands at each position, -1 for channels of other groups, and its merge.
+    """
     listed = list(parts)
     size = len(listed[0][0])
     stays = np.ones(size, bool)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from onnx_tropnnc.solving.im2col import patches, reads, reads_transposed
+from onnx_tropnnc.solving.layer_rows import patches, reads, reads_transposed
 
 
 def test_a_padded_convolution_reads() -> None:
