@@ -1,7 +1,7 @@
 """Size, multiply-accumulates and measured speed-up of every model in a folder, those that did not get faster too.
 
     python benchmarks/latency.py FOLDER [--ratio 0.3 0.5] [--target-macs 0.7] [--round-to auto] [--threads 1]
-                                        [--seconds 6] [--only NAME ..]
+                                        [--seconds 6] [--cpu-time] [--only NAME ..]
 
 Models are compressed without reconstruction (weights do not change how long a model takes) and timed through ONNX
 Runtime in turn with their originals, one sample a run unless the model says otherwise; medians, and quartiles' spread.
@@ -10,7 +10,10 @@ the multiply-accumulates takes 70 % of the time. Prints one Markdown table, a ro
 """
 
 import argparse
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from onnx_tropnnc.engine import Compression
@@ -24,7 +27,7 @@ from onnx_tropnnc.running.latency import Latency, measure_latency
 COLUMNS = ("model", "amount", "weights MB", "after", "MACs M", "after", "ms", "after", "speed-up", "share")
 
 
-def row(path: Path, options: Options, threads: int, seconds: float) -> tuple[str, ...]:
+def row(path: Path, options: Options, timed: Callable[..., Latency]) -> tuple[str, ...]:
     """Return one line of the table."""
     amount = f"ratio {options.ratio:g}" if options.ratio is not None else f"MACs {options.target_macs:g}"
     model = load(path)
@@ -37,7 +40,7 @@ def row(path: Path, options: Options, threads: int, seconds: float) -> tuple[str
     macs = ["" if size.macs is None else f"{size.macs / 1e6:.1f}" for size in (before, after)]
     try:
         samples = samples_for(load(path), count=2)
-        found = measure_latency(path, to_proto(model), samples, threads=threads, timing_seconds=seconds)
+        found = timed(path, to_proto(model), samples)
     except NotRunnable as error:
         return (path.stem, amount, *sizes, *macs, "", "", "", f"not run: {error}")
     speed_up = f"{found.before_ms / found.after_ms:.2f}"
@@ -66,8 +69,13 @@ def main() -> None:
     parser.add_argument("--round-to", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of the one thread, for a busy machine")
     parser.add_argument("--only", nargs="*", default=[])
     given = parser.parse_args()
+    if given.cpu_time and given.threads != 1:
+        parser.error("--cpu-time counts one thread; leave out --threads")
+    clock = time.thread_time if given.cpu_time else time.perf_counter
+    timed = partial(measure_latency, threads=given.threads, timing_seconds=given.seconds, clock=clock)
     print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS), flush=True)
     for path in sorted(given.folder.glob("*.onnx")):
         if given.only and path.stem not in given.only:
@@ -77,7 +85,7 @@ def main() -> None:
         amounts = [replace(quick, ratio=ratio) for ratio in given.ratio]
         amounts += [replace(quick, ratio=None, target_macs=share) for share in given.target_macs]
         for options in amounts:
-            cells = row(path, options, given.threads, given.seconds)
+            cells = row(path, options, timed)
             print("| " + " | ".join(cells) + " |", flush=True)
 
 

@@ -1,7 +1,7 @@
 """Measure how long one run of a compressed model and of its original takes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,18 +57,23 @@ def measure_latency(
     threads: int | None = None,
     timing_seconds: float = 2.0,
     arena: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
     """Return the median times of one run of each model, measured in turn for about `timing_seconds`.
+
+    `clock` gives seconds: `time.thread_time` counts only what one thread itself computes, on a machine that is shared.
 
     Raises:
         NotRunnable: the original cannot be loaded or run.
     """
     before = Runner.load(original, threads, spinning=True, arena=arena)
     after = load_result(result, before, threads, spinning=True, arena=arena)
-    return _measure(before, after, samples, threads or usable_cores(), timing_seconds)
+    return _measure(before, after, samples, threads or usable_cores(), timing_seconds, clock)
 
 
-def _measure(before: Runner, after: Runner, samples: Samples, threads: int, seconds: float) -> Latency:
+def _measure(
+    before: Runner, after: Runner, samples: Samples, threads: int, seconds: float, clock: Callable[[], float]
+) -> Latency:
     """Measure one run of each in turn, now one first and now the other: other work then slows both alike."""
     feed = samples.first_feed(1)
     times: tuple[list[float], list[float]] = ([], [])
@@ -77,9 +82,9 @@ def _measure(before: Runner, after: Runner, samples: Samples, threads: int, seco
     while _unfinished(len(times[0]), (time.perf_counter() - begin) / seconds):
         pairs.reverse()
         for runner, log in pairs:
-            start = time.perf_counter()
+            start = clock()
             runner.run(feed)
-            log.append(1000 * (time.perf_counter() - start))
+            log.append(1000 * (clock() - start))
     (first, first_spread), (second, second_spread) = (_median_and_spread(log[WARM_UP:]) for log in times)
     batch = run_size(samples.inputs) or 1
     return Latency(first, second, first_spread, second_spread, len(times[0]) - WARM_UP, batch, threads)
