@@ -4,8 +4,8 @@
 
 The graph reads a batch, the weights and the targets, and returns the loss and the gradients of all weights. Weights are
 inputs, so one session serves all steps; Adam's state is in numpy. Adam moves every weight by about its rate, whatever
-the gradient is; the rate is in units of the root mean square of each tensor, because folded weights of a model that
-reads bytes are a hundred times smaller than those of one that reads numbers around 0.
+the gradient is; the rate is in units of the typical size of each tensor, because folded weights of a model that reads
+bytes are a hundred times smaller than those of one that reads numbers around 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ class Training:
 
     Attributes:
         steps: how many batches they learn from.
-        rate: of Adam, at its highest; in units of each weight tensor's root mean square.
+        rate: of Adam, at its highest; in units of each weight tensor's typical size.
         judged: how many times they are judged on held-out samples, evenly spaced; the last time at the end.
     """
 
@@ -114,6 +114,8 @@ class Student:
     def learn(self, targets: Targets, training: Training, held: Targets, seed: int) -> tuple[float, float]:
         """Follow the gradient, and end with the weights that were best on held-out samples.
 
+        Where the first judgement is worse than the start, the rate is too high for this network: learning ends there.
+
         Returns:
             The error on the held-out samples before and after, as `error` returns it.
         """
@@ -121,7 +123,7 @@ class Student:
         before = best = self.error(held)
         kept = {name: array.copy() for name, array in self.weights.items()}
         adam = Adam(self.weights)
-        sizes = {name: max(_root_mean_square(array), SMALLEST) for name, array in self.weights.items()}
+        sizes = {name: max(_typical_size(array), SMALLEST) for name, array in self.weights.items()}
         every = -(-training.steps // training.judged)
         for step in range(training.steps):
             if len(order) < self._batch:
@@ -132,6 +134,8 @@ class Student:
             adam.step(gradients, {name: rate * sizes[name] for name in gradients})
             if (step + 1) % every == 0 or step + 1 == training.steps:
                 error = self.error(held)
+                if best == before and error > before and step + 1 < training.steps:
+                    break
                 if error < best:
                     best, kept = error, {name: array.copy() for name, array in self.weights.items()}
         for name, array in kept.items():
@@ -172,8 +176,14 @@ SMALLEST = 1e-4
 """Weights that are all 0, such as a bias that was just added, would not learn at a rate in units of their own size."""
 
 
-def _root_mean_square(array: NDArray[np.float32]) -> float:
-    return float(np.sqrt(np.mean(np.square(array, dtype=np.float64))))
+def _typical_size(array: NDArray[np.float32]) -> float:
+    """Return the standard deviation that normal numbers of the same median size would have; zeros do not count.
+
+    Biases of dead channels are a hundred times larger than others in quantized MobileNets, and would set the rate of
+    all if the root mean square was taken.
+    """
+    sizes = np.abs(array[array != 0.0])
+    return 1.4826 * float(np.median(sizes)) if sizes.size else 0.0
 
 
 def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
