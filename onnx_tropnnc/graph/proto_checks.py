@@ -207,11 +207,14 @@ def _about_inputs(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> str | Non
 
 
 def _about_types(node: onnx.NodeProto, schema: onnx.defs.OpSchema, types: Mapping[str, str]) -> str | None:
+    # Not `formal.types`, which some versions of onnx cannot hand to Python.
+    allowed = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
     for place, given in enumerate(node.input):
         formal = schema.inputs[min(place, len(schema.inputs) - 1)]
+        taken = allowed.get(formal.type_str, [formal.type_str])
         # Some runtimes take narrower floating-point numbers than the operator set of the model names.
-        narrow = "float" in types.get(given, "") and "tensor(float)" in formal.types
-        if given in types and types[given] not in formal.types and not narrow:
+        narrow = "float" in types.get(given, "") and "tensor(float)" in taken
+        if given in types and types[given] not in taken and not narrow:
             return f"reads the constant {given}, which is a {types[given]}, as its {formal.name}"
     return None
 
