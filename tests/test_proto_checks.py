@@ -141,3 +141,10 @@ def test_dimensions_that_cannot_be(size: int, part: str) -> None:
     value = getattr(model.graph, part)[0]
     value.type.tensor_type.shape.dim[1].dim_value = size
     assert refusal(model) == f"{value.name} is declared with a dimension of {size}"
+
+
+@pytest.mark.parametrize("part", ["input", "output"])
+def test_inputs_and_outputs_without_a_name(part: str) -> None:
+    model = network()
+    getattr(model.graph, part)[0].name = ""
+    assert refusal(model) == "an input or output has no name"

@@ -98,6 +98,8 @@ def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 def _about_names(graph: onnx.GraphProto) -> str | None:
     stored = [tensor.name for tensor in graph.initializer]
     made = [output for node in graph.node for output in node.output if output]
+    if not all(value.name for value in (*graph.input, *graph.output)):
+        return "an input or output has no name"
     if "" in stored:
         return "an initializer has no name"
     if len(set(stored)) < len(stored):
