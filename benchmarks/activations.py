@@ -52,7 +52,7 @@ def lines(rows: Sequence[Row], methods: Sequence[str], data: LabelledImages) -> 
 
 def _compressed(path: Path, method: str, ratio: float) -> Model:
     if method == "default":
-        return load(compress(path, ratio=ratio, verify=False)[0])
+        return load(compress(path, ratio=ratio, round_to=1, verify=False)[0])
     return Subject.load(path).merged(CURVE_METHODS[method], ratio=ratio)
 
 

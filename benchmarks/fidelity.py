@@ -71,7 +71,7 @@ def latency(path: Path, result: onnx.ModelProto) -> float:
 
 def ours(path: Path, **options: object) -> Make:
     """Return the maker of a model that the default method compresses to a share of the parameters."""
-    return lambda keep: onnx_tropnnc.compress(path, target_params=keep, verify=False, **options)[0]
+    return lambda keep: onnx_tropnnc.compress(path, target_params=keep, round_to=1, verify=False, **options)[0]
 
 
 def onnxsim_pruned(path: Path, apply: Callable[..., onnx.ModelProto], **options: object) -> Make:

@@ -121,7 +121,7 @@ class Curves:
             return top_1(self.subject.folded, self.data)
         if method == "thinet":
             assert self._decider is not None
-            options = Options(ratio=ratio, method=method, include=self.layers, reconstruct="off")
+            options = Options(ratio=ratio, method=method, include=self.layers, round_to=1, reconstruct="off")
             return top_1(self.subject.decided(self._decider, options), self.data)
         chosen = CURVE_METHODS[method]
         drawn = range(self.seeds if isinstance(chosen, Random) else 1)

@@ -18,7 +18,7 @@ import onnx_tropnnc
 def row(path: Path, keep: float, ties: str, test: LabelledImages) -> str:
     """Return a row of the table."""
     try:
-        result, report = onnx_tropnnc.compress(path, target_params=keep, ties=ties)
+        result, report = onnx_tropnnc.compress(path, target_params=keep, ties=ties, round_to=1)
     except onnx_tropnnc.TropnncError as error:
         return f"{ties} | | | {error} | | "
     found, after = report.verification, size(result)
