@@ -14,9 +14,11 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 from onnx_tropnnc.changes import Change, Folded, Kept, Merged, Note, NotFolded, Reconstructed, Unreached, Verified
 from onnx_tropnnc.graph.sizes import Size
+from onnx_tropnnc.running.cores import available_cores
 from onnx_tropnnc.running.verification import Verification
 
 __all__ = ["SCHEMA_VERSION", "Digest", "Report", "Reproduction", "Timing"]
@@ -114,6 +116,7 @@ class Report:
             "seed": self.seed,
             "reproduction": _plain(self.reproduction),
             "versions": _versions(),
+            "machine": _machine(),
         }
 
     def to_json(self) -> str:
@@ -173,6 +176,17 @@ def _versions() -> dict[str, str | None]:
     # both onnxruntime distributions, because a machine has one or the other
     names = ("onnx-tropnnc", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "numpy", "scipy", "scikit-learn")
     return {"python": platform.python_version(), **{name: _version(name) for name in names}}
+
+
+def _machine() -> dict[str, str | int]:
+    """Return what else bytes depend on, the BLAS kernels that the processor chooses, and the number of cores."""
+    # numpy and scipy may each bring a BLAS
+    kernels = {
+        f"{library['internal_api']} {library.get('version')} {library.get('architecture') or ''}".rstrip()
+        for library in threadpool_info()
+        if library["user_api"] == "blas"
+    }
+    return {"architecture": platform.machine(), "blas": ", ".join(sorted(kernels)), "cores": available_cores()}
 
 
 def _version(name: str) -> str | None:

@@ -87,3 +87,11 @@ def test_versions_are_those_installed(name: str) -> None:
     from importlib.metadata import version
 
     assert report().to_dict()["versions"][name] == version(name)
+
+
+def test_the_machine_is_named_by_what_bytes_depend_on() -> None:
+    from onnx_tropnnc.running.cores import available_cores
+
+    found = report().to_dict()["machine"]
+    assert "openblas" in found["blas"]
+    assert found["cores"] == available_cores()
