@@ -152,7 +152,7 @@ def test_query_heads_that_share_keys_go_together() -> None:
 
 
 def test_unknown_words_are_refused() -> None:
-    with pytest.raises(OptionError, match="--heads some: unknown; choose keep or merge"):
+    with pytest.raises(OptionError, match="heads='some' is unknown; choose keep or merge"):
         onnx_tropnnc.Options(ratio=0.1, heads="some")
 
 
