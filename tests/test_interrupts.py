@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -59,7 +60,10 @@ def paths(tmp_path: Path) -> tuple[Path, Path]:
 def run(paths: tuple[Path, Path], number: int, when: str) -> subprocess.CompletedProcess[str]:
     arguments = [*map(str, paths), "--ratio", "0.5", "--quiet", "--no-verify"]
     program = PROGRAM.format(number=int(number), arguments=arguments, when=when)
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    # whoever runs the tests in the background may have SIGINT ignored, and a program leaves an ignored signal alone
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=heeded)
 
 
 @pytest.mark.parametrize("module", ["click", "numpy.linalg", "onnx_ir", "onnxruntime", "scipy.linalg"])

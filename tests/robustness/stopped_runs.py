@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,9 @@ def stopped(seed: int, seconds: float) -> Outcome:
         source, target = Path(folder, "in.onnx"), Path(folder, "out.onnx")
         onnx.save(large_model(), source)
         command = [sys.executable, "-c", STARTED, str(source), str(target), "--ratio", "0.05", *OPTIONS, *external]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # whoever runs the tests in the background may have SIGINT ignored, and a program leaves an ignored signal alone
+        heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heeded)
         assert process.stdout is not None
         process.stdout.read(1)
         time.sleep(float(rng.uniform(0, 1.1)) * seconds)
