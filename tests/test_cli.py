@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
+import click
 import numpy as np
 import onnx
 import pytest
@@ -18,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_tropnnc.command.cli import command as click_command
 from onnx_tropnnc.command.cli import run as run_command
+from onnx_tropnnc.command.declared import GROUPS
 from onnx_tropnnc.options import Options
 
 IO = {"inputs": "float[N, 4] x", "outputs": "float[N, 3] y"}
@@ -117,6 +119,16 @@ def test_help_shows_choices_and_defaults() -> None:
     shown = " ".join(CliRunner().invoke(click_command, ["--help"]).output.split())
     for text in ("--ties [auto|keep|merge]", "--variant [raw|1|2]", "--memory GB", "[default: 1.5]", "[default: 0]"):
         assert text in shown
+
+
+def test_help_is_grouped_and_fits_a_terminal() -> None:
+    lines = CliRunner().invoke(click_command, ["--help"]).output.splitlines()
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert headings == [f"{title}:" for title in (*GROUPS, "Help")]
+    assert max(map(len, lines)) <= 80
+    shown = [name for group in GROUPS.values() for entry in group for name in entry.opts]
+    given = [name for entry in click_command.params if isinstance(entry, click.Option) for name in entry.opts]
+    assert {*shown, "--version"} == {*given}
 
 
 def test_quiet_says_nothing(command: Command, source: Path, target: Path) -> None:

@@ -1,37 +1,38 @@
 """Declare options of the command line from the fields of `Options`: type, choices and default are written there alone.
 
-@option("--ratio", help="Fraction of channels to remove.")
-def command(**arguments): ...                             arguments["ratio"] is what the field `ratio` takes
+option("--ratio", help="Fraction of channels to remove.")     the click.Option of the field `ratio`
 
-spelled(command, Setting("ratio", 1.5))                   --ratio 1.5
+spelled(command, Setting("ratio", 1.5))                       --ratio 1.5
 
 A message names options by the fields of `Options`; `spelled` finds the option that was declared from the field.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 
 from onnx_tropnnc.errors import OptionError, Setting, shortened
 from onnx_tropnnc.options import Options
 
 __all__ = ["option", "options_of", "spelled"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+Completes = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Options)}
 
 
-def option(*names: str, help: str, metavar: str | None = None) -> Callable[[F], F]:
-    """Return the decorator that adds the option of a field of `Options`.
+def option(*names: str, help: str, metavar: str | None = None, completes: Completes | None = None) -> click.Option:
+    """Return the option of a field of `Options`.
 
     Args:
-        *names: as `click.option` takes them; the last one names the field, as in `--target-params`, or
+        *names: as `click.Option` takes them; the last one names the field, as in `--target-params`, or
             `--refit/--no-refit`, or `--apply-plan` and `plan`.
         help: what the option does, in one sentence.
         metavar: what stands for the value in the help.
+        completes: how a shell completes the value; None: click's way.
     """
     *_, last = names
     name = last.split("/")[0].removeprefix("--").replace("-", "_")
@@ -40,7 +41,15 @@ def option(*names: str, help: str, metavar: str | None = None) -> Callable[[F], 
     default = field.default if field.default_factory is dataclasses.MISSING else ()
     shown = default is not None and default != () and not isinstance(default, bool)
     more: dict[str, Any] = {"is_flag": True} if field.type is bool else {"type": _kind(field.type), "metavar": metavar}
-    return click.option(*names, default=default, show_default=shown, multiple=default == (), help=help, **more)
+    return click.Option(
+        names,
+        default=default,
+        show_default=shown,
+        multiple=default == (),
+        help=help,
+        shell_complete=completes,
+        **more,
+    )
 
 
 def spelled(command: click.Command, setting: Setting) -> str:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_tropnnc.choices import MethodName, RoundingPreset
-from onnx_tropnnc.command.arguments import option, options_of, spelled
+from onnx_tropnnc.command.arguments import options_of, spelled
+from onnx_tropnnc.command.declared import Grouped, parameters
 from onnx_tropnnc.command.interrupts import Interruption
 from onnx_tropnnc.command.logs import configure_logs
 from onnx_tropnnc.command.progress import ProgressLine
@@ -35,85 +35,17 @@ Examples:
   onnx-tropnnc in.onnx out.onnx --ratio 0.3
   onnx-tropnnc in.onnx --inspect
   onnx-tropnnc in.onnx --sweep 0.1:0.7:0.1 --report curve.png
-  onnx-tropnnc in.onnx out.onnx --ratio 0.5 --data samples.npz --min-agreement 98
+  onnx-tropnnc in.onnx out.onnx --target-macs 0.5 --data samples.npz
+  onnx-tropnnc in.onnx out.onnx --max-drop 1 --report report.html
 """
 
 
-@click.command(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.argument("source", metavar="IN.onnx")
-@click.argument("target", metavar="[OUT.onnx]", required=False)
-@option("--ratio", metavar="R", help="Remove this fraction of the channels of each group, in [0, 1).")
-@option("--target-params", metavar="F", help="Keep this fraction of the parameters.")
-@option("--target-macs", metavar="F", help="Keep this fraction of the multiply-accumulates.")
-@option("--target-latency", metavar="F", help="Keep this fraction of the latency, measured on this machine.")
-@option("--lossless", help="Remove only what changes no output: equal, proportional, constant and unread channels.")
-@option("--max-drop", metavar="P", help="Remove as much as loses at most P points of top-1 agreement.")
-@option("--apply-plan", "plan", metavar="PLAN.json", help="Merge as in a plan that --save-plan wrote.")
-@option("--threshold", metavar="T", help="Merge channels closer than this distance; for methods that cluster.")
-@option("--variant", help="Scale of --threshold: none, vector dimension or mean norm.  [default: raw; 2 with budgets]")
-@click.option(
-    "--sweep",
-    metavar="A:B:STEP",
-    help="Compress at several ratios (or target-params=A:B:STEP, ...) and print the curve; takes several --method and "
-    "no OUT.onnx.",
+@click.command(
+    cls=Grouped,
+    params=parameters(),
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Number of sweep points to compress in parallel.",
-)
-@click.option(
-    "--method",
-    multiple=True,
-    metavar="NAME",
-    help=f"How channels are merged: {', '.join(get_args(MethodName))}, or an installed plugin.  [default: auto]",
-)
-@option("--clustering", help="How methods cluster channels.  [default: ward for auto, else kmeans]")
-@option("--features", help="The vectors that a clustering compares.  [default: weights; cup for cup]")
-@option("--representative", help="How tropnnc combines the incoming weights of a cluster.")
-@option("--linkage", help="Distance between clusters for --threshold.")
-@option("--iterations", metavar="N", help="Number of iterations of tropnnc-iterative.")
-@option("--sign-fixed", help="Use the variant of tropnnc-iterative in the paper's Appendix A.6.")
-@option("--ratio-for", metavar="PATTERN=R", help="Use another ratio for layers whose names match the pattern.")
-@option("--include", metavar="PATTERN", help="Change only layers whose names match the pattern.")
-@option("--exclude", metavar="PATTERN", help="Do not change layers whose names match the pattern.")
-@option("--ties", help="Keep or merge channels that residual connections tie; auto: try both with a budget.")
-@option("--heads", help="Keep the number of attention heads, or remove whole heads.")
-@option(
-    "--round-to",
-    metavar="N|NAME",
-    help="Round channel counts up to a multiple of N, or to what a runtime is fast at: auto (this machine), "
-    f"{', '.join(get_args(RoundingPreset)[1:])}; 1: do not round.",
-)
-@option("--reconstruct", help="Samples on which to fit the layers that read merged channels; off: do not fit them.")
-@option("--refit/--no-refit", help="Fit the layers before a fitted layer jointly with it.  [default: refit]")
-@option("--effort", help="How long all weights learn together from the original after the layers were fitted.")
-@option("--data", metavar="PATH", help="Samples: X.npz (an array per input, and `labels`) or a folder of .npy files.")
-@option("--input-shape", metavar="NAME:1,3,224,224", help="Shape of a dynamic input.")
-@option("--input-range", metavar="NAME:LOW,HIGH", help="Range of an input's values, for samples that are made up.")
-@option("--min-agreement", metavar="PERCENT", help="Undo merges until top-1 agreement reaches this percentage.")
-@option("--min-cosine", metavar="C", help="Undo merges until the cosine of every output reaches this.")
-@option("--max-latency", metavar="F", help="Fail where the result takes more than this fraction of the latency.")
-@option("--verify/--no-verify", help="Compare the result with the original.  [default: verify]")
-@option("--device", help="Where to compute; auto: on CUDA where it can be used.")
-@option("--memory", metavar="GB", help="Memory that samples and activations may take.")
-@option("--seed", metavar="N", help="Seed of everything random; the same seed gives the same bytes.")
-@click.option("--external-data", is_flag=True, help="Write weights beside the model (always done over 1.8 GB).")
-@click.option("--save-plan", metavar="PLAN.json", help="Write the merge maps, for --apply-plan.")
-@click.option(
-    "--report",
-    multiple=True,
-    metavar="FILE",
-    help="Write what was done, as .json or as an .html page; with --sweep as .csv, .png or .svg.",
-)
-@option("--bound-radius", metavar="R", help="Print error bounds that hold for inputs of up to this length.")
-@click.option("--inspect", is_flag=True, help="Print the channel groups and why some cannot change; write nothing.")
-@click.option("--keep", is_flag=True, help="Write the result even where verification is below what was asked.")
-@click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
-@click.option("--verbose", is_flag=True, help="Print on standard error what each step does.")
 @click.version_option(importlib.metadata.version("onnx-tropnnc"), prog_name="onnx-tropnnc")
 @click.pass_obj
 def command(interruption: Interruption | None, /, **arguments: Any) -> int:

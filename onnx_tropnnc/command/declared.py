@@ -1,0 +1,166 @@
+"""Declare every option of the command, in the groups and the order in which `--help` shows them.
+
+GROUPS["How"][0].opts             ["--method"]
+Grouped(..., params=parameters())                a command whose --help has a heading for each group
+
+Only click is imported here: `--help` must not wait for numpy or onnx.
+"""
+
+from collections.abc import Mapping
+from typing import get_args
+
+import click
+from click.shell_completion import CompletionItem
+
+from onnx_tropnnc.choices import MethodName, RoundingPreset
+from onnx_tropnnc.command.arguments import option
+
+__all__ = ["GROUPS", "Grouped", "parameters"]
+
+
+def _files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete names of files, which click does not do for plain text."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+GROUPS: Mapping[str, tuple[click.Option, ...]] = {
+    "How much to remove (give exactly one)": (
+        option("--ratio", metavar="R", help="Remove this fraction of the channels of each group, in [0, 1)."),
+        option("--target-params", metavar="F", help="Keep this fraction of the parameters, in (0, 1]."),
+        option("--target-macs", metavar="F", help="Keep this fraction of the multiply-accumulates, in (0, 1]."),
+        option(
+            "--target-latency", metavar="F", help="Keep this fraction of the milliseconds, measured on this machine."
+        ),
+        option("--max-drop", metavar="P", help="Remove as much as loses at most P points of top-1 agreement."),
+        option(
+            "--lossless", help="Remove only what changes no output: equal, proportional, constant, unread channels."
+        ),
+        option("--threshold", metavar="T", help="Merge channels closer than this distance; for methods that cluster."),
+        option("--apply-plan", "plan", metavar="PLAN.json", help="Merge as in a plan that --save-plan wrote."),
+        click.Option(
+            ("--sweep",),
+            metavar="A:B:STEP",
+            help="Try several ratios (or target-params=A:B:STEP, ...) and print the curve; takes several --method and "
+            "no OUT.onnx.",
+        ),
+    ),
+    "How": (
+        click.Option(
+            ("--method",),
+            multiple=True,
+            metavar="NAME",
+            help=f"How channels are chosen or merged: {', '.join(get_args(MethodName))}, or an installed plugin.  "
+            "[default: auto]",
+        ),
+        option("--reconstruct", help="Samples on which to fit the layers that read merged channels; off: fit none."),
+        option("--refit/--no-refit", help="Fit the layers before a fitted layer jointly with it.  [default: refit]"),
+        option(
+            "--effort",
+            help="How long all weights learn from the original after the layers were fitted: not at all, about one "
+            "minute, or ten.",
+        ),
+        option(
+            "--round-to",
+            metavar="N|NAME",
+            help="Round channel counts up to a multiple of N, or to what a runtime is fast at: auto (this machine), "
+            f"{', '.join(get_args(RoundingPreset)[1:])}; 1: do not round.",
+        ),
+    ),
+    "Which layers": (
+        option("--exclude", metavar="PATTERN", help="Keep all channels of layers whose names match; may be repeated."),
+        option("--include", metavar="PATTERN", help="Change only layers whose names match; may be repeated."),
+        option("--ratio-for", metavar="PATTERN=R", help="Use another ratio for layers whose names match."),
+        option("--ties", help="Keep or merge channels that residual connections tie; auto: try both with a budget."),
+        option("--heads", help="Keep the number of attention heads, or remove whole heads."),
+    ),
+    "Samples": (
+        option(
+            "--data",
+            metavar="PATH",
+            help="Your samples: X.npz (an array per input, and `labels`) or a folder of .npy files.  [default: made up "
+            "from the model]",
+            completes=_files,
+        ),
+        option("--input-shape", metavar="NAME:1,3,224,224", help="Shape of a dynamic input."),
+        option("--input-range", metavar="NAME:LOW,HIGH", help="Range of an input's values, for samples made up."),
+    ),
+    "Checks": (
+        option("--min-agreement", metavar="PERCENT", help="Undo merges until top-1 agreement is this high, else fail."),
+        option(
+            "--min-cosine", metavar="C", help="Undo merges until the cosine of every output is this high, else fail."
+        ),
+        option("--max-latency", metavar="F", help="Fail where the result takes more than this fraction of the time."),
+        option("--verify/--no-verify", help="Compare the result with the original.  [default: verify]"),
+        click.Option(("--keep",), is_flag=True, help="Write the result even where one of these checks fails."),
+    ),
+    "Output": (
+        click.Option(
+            ("--inspect",), is_flag=True, help="Print what may change and what may not, and why; write no model."
+        ),
+        click.Option(
+            ("--report",),
+            multiple=True,
+            metavar="FILE",
+            shell_complete=_files,
+            help="Write what was done (or found by --inspect) as .json or .html; with --sweep .csv, .html, .png or "
+            ".svg.",
+        ),
+        click.Option(
+            ("--save-plan",),
+            metavar="PLAN.json",
+            shell_complete=_files,
+            help="Write which channels were merged, for --apply-plan.",
+        ),
+        click.Option(
+            ("--external-data",), is_flag=True, help="Write weights beside the model (always done over 1.8 GB)."
+        ),
+        click.Option(("--quiet",), is_flag=True, help="Print warnings and errors only."),
+        click.Option(("--verbose",), is_flag=True, help="Print on standard error what each step does."),
+    ),
+    "Advanced": (
+        option("--memory", metavar="GB", help="Gigabytes that samples and activations may take."),
+        option("--device", help="Where to compute; auto: on CUDA where it can be used."),
+        option("--seed", metavar="N", help="Seed of everything random; the same seed gives the same bytes."),
+        click.Option(
+            ("--jobs",),
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            metavar="N",
+            help="Number of points of a --sweep to compress in parallel.",
+        ),
+        option("--bound-radius", metavar="R", help="Print error bounds that hold for inputs of up to this length."),
+        option("--clustering", help="How methods cluster channels.  [default: ward for auto, else kmeans]"),
+        option("--features", help="The vectors that a clustering compares.  [default: weights; cup for cup]"),
+        option("--representative", help="How tropnnc combines the incoming weights of a cluster."),
+        option("--linkage", help="Distance between clusters for --threshold."),
+        option(
+            "--variant",
+            help="Scale of --threshold: none, vector dimension or mean norm.  [default: raw; 2 with budgets]",
+        ),
+        option("--iterations", metavar="N", help="Number of iterations of tropnnc-iterative."),
+        option("--sign-fixed", help="Use the variant of tropnnc-iterative in the paper's Appendix A.6."),
+    ),
+}
+"""The options by group: what most people need stands first, what only papers compare stands last."""
+
+
+def parameters() -> list[click.Parameter]:
+    """Return the two file names and all options, as a command takes them."""
+    source = click.Argument(("source",), metavar="IN.onnx", shell_complete=_files)
+    target = click.Argument(("target",), metavar="[OUT.onnx]", required=False, shell_complete=_files)
+    return [source, target, *(entry for options in GROUPS.values() for entry in options)]
+
+
+class Grouped(click.Command):
+    """A command whose `--help` lists options under the headings of GROUPS."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each group, then one for options that are in no group: --version and --help."""
+        grouped = {entry for options in GROUPS.values() for entry in options}
+        others = tuple(
+            entry for entry in self.get_params(ctx) if isinstance(entry, click.Option) and entry not in grouped
+        )
+        for title, entries in (*GROUPS.items(), ("Help", others)):
+            with formatter.section(title):
+                formatter.write_dl([row for entry in entries if (row := entry.get_help_record(ctx)) is not None])
