@@ -113,7 +113,12 @@ def plot_zonotopes(zonotopes: Mapping[str, ArrayLike], axes: "Axes | None" = Non
 
     The edges and the interior of each have one colour, and its generators are arrows from the origin. Needs matplotlib.
     """
-    axes = _new_axes() if axes is None else axes
+    if axes is None:
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise OptionError("drawing zonotopes needs matplotlib: pip install 'onnx-tropnnc[report]'") from error
+        axes = Figure(figsize=(4, 4), layout="constrained").subplots()
     for position, (name, generators) in enumerate(zonotopes.items()):
         colour = f"C{position}"
         corners = vertices(generators)
@@ -125,11 +130,3 @@ def plot_zonotopes(zonotopes: Mapping[str, ArrayLike], axes: "Axes | None" = Non
     axes.set_aspect("equal")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(zonotopes), frameon=False, fontsize="small")
     return axes
-
-
-def _new_axes() -> "Axes":
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise OptionError("drawing zonotopes needs matplotlib: pip install 'onnx-tropnnc[report]'") from error
-    return Figure(figsize=(4, 4), layout="constrained").subplots()

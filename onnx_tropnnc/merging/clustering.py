@@ -172,22 +172,15 @@ def kmeans(gram: Array, count: int, *, seed: int, starts: int = 3, max_iteration
         raise OptionError(f"cannot form {count} clusters of {size} channels")
     if count == size:
         return np.arange(size)
-    # seeding draws places in this order, not channels, so that a permutation of the channels changes no draw
-    order = _canonical_order(gram)
+    xp = array_api_compat.array_namespace(gram)
+    # Seeding draws places in this order, not channels: by G_ii, then by the row sums of squares, so that a permutation
+    # of the channels changes no draw. The plain row sums of a centred matrix are all zero.
+    order = np.lexsort((to_numpy(xp.vecdot(gram, gram)), to_numpy(xp.linalg.diagonal(gram))))
     distances = _pairwise(gram)
     # greedy k-means++ tries 2 + log(K) candidates for each centre, as scikit-learn does
     uniforms = np.random.default_rng(seed).random((starts, count, 2 + int(np.log(count))))
     runs = (_lloyd(distances, _seeds(distances, order, draws), max_iterations) for draws in uniforms)
     return numbered_by_first(min(runs, key=lambda run: run.inertia).labels)
-
-
-def _canonical_order(gram: Array) -> NDArray[np.int64]:
-    """Return the channels by G_ii, then by the row sums of squares: an order that no permutation of them changes."""
-    xp = array_api_compat.array_namespace(gram)
-    # the plain row sums of a centred matrix are all zero
-    sums = to_numpy(xp.vecdot(gram, gram))
-    order: NDArray[np.int64] = np.lexsort((sums, to_numpy(xp.linalg.diagonal(gram))))
-    return order
 
 
 def _pairwise(gram: Array) -> Array:
@@ -251,18 +244,13 @@ def _nearest(to_centres: Array) -> tuple[Labels, NDArray[np.float64]]:
     labels = np.empty(to_centres.shape[1], dtype=np.int64)
     labels[columns[::-1]] = rows[::-1]
     gaps = np.maximum(to_numpy(least), 0.0)
-    return _without_empty(labels, gaps, to_centres.shape[0]), gaps
-
-
-def _without_empty(labels: Labels, gaps: NDArray[np.float64], count: int) -> Labels:
-    """Move into every empty cluster the vector that is farthest from its centre, out of a cluster that has others."""
-    sizes = np.bincount(labels, minlength=count)
+    sizes = np.bincount(labels, minlength=to_centres.shape[0])
     for empty in np.flatnonzero(sizes == 0):
-        # a cluster of one vector is passed over, or it would be empty itself
+        # the vector farthest from its centre moves there; a cluster of one is passed over, or it would be empty itself
         farthest = int(np.argmax(np.where(sizes[labels] > 1, gaps, -1.0)))
         sizes[labels[farthest]] -= 1
         labels[farthest], gaps[farthest], sizes[empty] = empty, 0.0, 1
-    return labels
+    return labels, gaps
 
 
 # -- thresholds --------------------------------------------------------------------------------------------------------

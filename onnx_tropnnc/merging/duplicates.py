@@ -41,7 +41,12 @@ SAME_SCALE = 1e-5
 
 def contract_exactly(vectors: ChannelVectors) -> MergeMap:
     """Return the map that removes equal, proportional and unread channels; at least one channel stays."""
-    read = _read(vectors)
+    read = np.zeros(vectors.count, bool)
+    for block in vectors.columns:
+        read |= block.any(axis=1)
+    if not read.any():
+        # at least one channel must stay, so a group that nobody reads keeps all of its channels
+        read[:] = True
     scales = row_norms(vectors.rows) if vectors.homogeneous and vectors.rows else np.ones(vectors.count)
     labels = np.where(read, _labels(vectors, scales), -1)
     kept = labels >= 0
@@ -69,14 +74,6 @@ def _labels(vectors: ChannelVectors, scales: NDArray[np.float64]) -> Labels:
     carriers = ((carrier,) for carrier in vectors.carriers if carrier.shape[1])
     families = [_family(vectors.rows, scales), *(_family(blocks, np.ones_like(scales)) for blocks in carriers)]
     return _equal_labels(families)
-
-
-def _read(vectors: ChannelVectors) -> NDArray[np.bool_]:
-    """Return which channels some consumer has a weight for; all channels if that is none."""
-    read = np.zeros(vectors.count, bool)
-    for block in vectors.columns:
-        read |= block.any(axis=1)
-    return read if read.any() else np.ones_like(read)
 
 
 def contract(vectors: ChannelVectors, duplicates: MergeMap) -> ChannelVectors:
@@ -120,15 +117,12 @@ def _family(blocks: tuple[NDArray[Any], ...], scales: NDArray[np.float64]) -> _F
         weight += float(np.abs(direction).sum())
         largest = np.maximum(largest, np.maximum(chunk.max(axis=1), -chunk.min(axis=1)))
         samples.append(chunk[:, :: max(1, chunk.shape[1] // SAMPLED_COLUMNS)].astype(np.float64))
-    limits = ROUNDINGS * _epsilon(blocks) * largest / scales
+    double = all(block.dtype == np.float64 for block in blocks)
+    epsilon = float(np.finfo(np.float64 if double else np.float32).eps)
+    limits = ROUNDINGS * epsilon * largest / scales
     # twice the bound, for the projections themselves are rounded
     spreads = 2.0 * weight * limits
     return _Family(blocks, scales, limits, projections / scales, spreads, np.hstack(samples) / scales[:, None])
-
-
-def _epsilon(blocks: Sequence[NDArray[Any]]) -> float:
-    double = all(block.dtype == np.float64 for block in blocks)
-    return float(np.finfo(np.float64 if double else np.float32).eps)
 
 
 def _equal_labels(families: Sequence[_Family]) -> Labels:

@@ -18,7 +18,7 @@ is.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import array_api_compat
@@ -104,31 +104,21 @@ def gram_matrix(blocks: Sequence[NDArray[Any]], xp: Namespace, *, chunk_bytes: i
 
 def column_chunks(blocks: Sequence[NDArray[Any]], chunk_bytes: int = CHUNK_BYTES) -> Iterator[NDArray[Any]]:
     """Yield the columns of X in order, in freshly written arrays of about equal widths."""
-    dtype = _product_dtype(blocks)
+    # float32 if no block is float64 and no sum of squares can pass float32's largest number
+    single = fits_float32(blocks) and all(block.dtype != np.float64 for block in blocks)
+    dtype = np.dtype(np.float32 if single else np.float64)
+    starts = accumulate((block.shape[1] for block in blocks), initial=0)
+    placed = list(zip(starts, blocks, strict=False))
     count, total = blocks[0].shape[0], sum(block.shape[1] for block in blocks)
     chunks = max(1, -(-total * count * dtype.itemsize // chunk_bytes))
     edges = [total * index // chunks for index in range(chunks + 1)]
     for low, high in pairwise(edges):
         chunk = np.empty((count, high - low), dtype)
-        for start, block in _placed(blocks):
+        for start, block in placed:
             first, last = max(low, start), min(high, start + block.shape[1])
             if first < last:
                 copy_matrix(chunk[:, first - low : last - low], block[:, first - start : last - start])
         yield chunk
-
-
-def _placed(blocks: Sequence[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield each block with the place of its first column in X."""
-    start = 0
-    for block in blocks:
-        yield start, block
-        start += block.shape[1]
-
-
-def _product_dtype(blocks: Sequence[NDArray[Any]]) -> np.dtype[Any]:
-    """Return float32 if no block is float64 and no sum of squares can pass float32's largest number."""
-    single = fits_float32(blocks) and all(block.dtype != np.float64 for block in blocks)
-    return np.dtype(np.float32 if single else np.float64)
 
 
 def fits_float32(blocks: Sequence[NDArray[Any]]) -> bool:

@@ -60,7 +60,11 @@ def linear_loss(vectors: ChannelVectors, merge_map: MergeMap, *, seed: int = 0) 
     """Return the loss that `merge_map` causes; a sign-fixed map counts as one that is not."""
     # the same probes serve both terms, so that their ratio varies less than either
     before = _probed(vectors.rows, vectors.count, seed)
-    change = before - _merged(before, merge_map)
+    (representatives,) = apply_rows([before], merge_map)
+    kept = merge_map.labels >= 0
+    merged = np.zeros_like(before)
+    merged[kept] = merge_map.gamma[kept, None] * representatives[merge_map.labels[kept]]
+    change = before - merged
     # weights near float32's largest number overflow here; `relative` is None then
     with np.errstate(over="ignore", invalid="ignore"):
         squares = sum(_squares(block, np.hstack([change, before])) for block in _plain(vectors.columns))
@@ -88,15 +92,6 @@ def _probed(blocks: Sequence[NDArray[Any]], count: int, seed: int) -> NDArray[np
             total += block @ probes[start : start + block.shape[1]].astype(block.dtype)
             start += block.shape[1]
     return total
-
-
-def _merged(rows: NDArray[np.float64], merge_map: MergeMap) -> NDArray[np.float64]:
-    """Return M A z."""
-    (representatives,) = apply_rows([rows], merge_map)
-    kept = merge_map.labels >= 0
-    merged = np.zeros_like(rows)
-    merged[kept] = merge_map.gamma[kept, None] * representatives[merge_map.labels[kept]]
-    return merged
 
 
 def _plain(blocks: Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:

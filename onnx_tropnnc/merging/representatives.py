@@ -35,7 +35,7 @@ from onnx_tropnnc.merging.clustering import (
 from onnx_tropnnc.merging.duplicates import contract, contract_duplicates
 from onnx_tropnnc.merging.features import feature_blocks
 from onnx_tropnnc.merging.generators import generator_heights, merge_generators
-from onnx_tropnnc.merging.gram import Gram, check_finite, gram_matrix, row_norms
+from onnx_tropnnc.merging.gram import check_finite, gram_matrix, row_norms
 from onnx_tropnnc.merging.iterative import alternate, alternate_sign_fixed, summing_to_one
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 
@@ -108,7 +108,12 @@ class Iterative:
 
     def __call__(self, vectors: ChannelVectors, extent: Extent, *, seed: int, xp: Namespace) -> MergeMap:
         incoming, outgoing = gram_matrix(vectors.rows, xp), gram_matrix(vectors.columns, xp)
-        gram = _clustering_gram(vectors, incoming, outgoing, xp) if self.features == "weights" else None
+        gram = None
+        if self.features == "weights":
+            # of the vectors to cluster; only pre-fusion kernels cost a product of their own
+            rows = incoming if vectors.cluster_rows is None else gram_matrix(vectors.cluster_rows, xp)
+            gram = rows + (outgoing if vectors.cluster_columns is None else gram_matrix(vectors.cluster_columns, xp))
+            gram = gram + gram_matrix(vectors.carriers, xp) if vectors.carriers else gram
         blocks = feature_blocks(vectors, self.features)
         labels = cluster(blocks, extent, seed=seed, xp=xp, starts=self.starts, clustering=self.clustering, gram=gram)
         if self.sign_fixed:
@@ -118,14 +123,6 @@ class Iterative:
         if not vectors.homogeneous:
             found = summing_to_one(found, labels)
         return MergeMap(labels, found.alpha, found.gamma, self.sign_fixed)
-
-
-def _clustering_gram(vectors: ChannelVectors, incoming: Gram, outgoing: Gram, xp: Namespace) -> Gram:
-    """Return the Gram matrix of the vectors to cluster; only pre-fusion kernels cost a product of their own."""
-    rows = incoming if vectors.cluster_rows is None else gram_matrix(vectors.cluster_rows, xp)
-    columns = outgoing if vectors.cluster_columns is None else gram_matrix(vectors.cluster_columns, xp)
-    both = rows + columns
-    return both + gram_matrix(vectors.carriers, xp) if vectors.carriers else both
 
 
 @dataclass(frozen=True)

@@ -101,17 +101,12 @@ def distance_triangle(blocks: Blocks, xp: Namespace, *, rows: int = ROWS, chunk_
         panel += squares[part, None]
         panel += squares[None, part.start :]
         np.maximum(panel, 0.0, out=panel)
-    return Triangle(entries, _starts(parts, size))
-
-
-def _starts(parts: Sequence[slice], size: int) -> NDArray[np.int64]:
-    """Return where column 0 of each row would stand: panels follow each other, without the columns before them."""
-    found, offset = [], 0
-    for part in parts:
-        width = size - part.start
-        found.append(offset - part.start + width * np.arange(part.stop - part.start))
-        offset += width * (part.stop - part.start)
-    return np.concatenate(found)
+    # where column 0 of each row would stand: panels follow each other, without the columns before them
+    starts = [
+        end - panel.size - part.start + panel.shape[1] * np.arange(len(panel))
+        for end, panel, part in zip(ends, panels, parts, strict=True)
+    ]
+    return Triangle(entries, np.concatenate(starts))
 
 
 def ward_merges(triangle: Triangle) -> Iterator[Merge]:

@@ -94,7 +94,11 @@ def _fold(node: ir.Node, shapes: Shapes) -> Change:
     for what, array in (("weight", weight), ("bias", bias), ("bias", inner)):
         if array is not None and _overflows(array, found.weighted.inputs[1]):
             return NotFolded(name, f"the folded {what} of {label(found.weighted)} would overflow its type")
-    _write_weight(found, weight, scale)
+    kernels = own_input(found.weighted, 1, 1)
+    set_array(kernels, weight)
+    earlier = row_scale(kernels)  # of a BatchNormalization that was folded before, or of matched statistics
+    if len(scale) == weight.shape[found.axis]:  # not so where a ConvTranspose has groups
+        set_row_scale(kernels, RowScale(found.axis, scale if earlier is None else scale * earlier.factors))
     if inner is not None:
         set_array(own_input(found.weighted, 2, 1), inner)
     _write_bias(found, bias, node)
@@ -226,15 +230,6 @@ def _folded_weight(layer: _Layer, scale: Vector) -> NDArray[np.float64]:
     return weight * scale.reshape(shape)
 
 
-def _write_weight(layer: _Layer, folded: NDArray[np.float64], scale: Vector) -> None:
-    value = own_input(layer.weighted, 1, 1)
-    set_array(value, folded)
-    earlier = row_scale(value)  # of a BatchNormalization that was folded before, or of matched statistics
-    factors = scale if earlier is None else scale * earlier.factors
-    if len(scale) == folded.shape[layer.axis]:  # not so where a ConvTranspose has groups
-        set_row_scale(value, RowScale(layer.axis, factors))
-
-
 def _folded_bias(layer: _Layer, scale: Vector, shift: Vector) -> Vector:
     """Return b' = s b + shift as it is stored, divided by Gemm's beta; a beta of 0 will be replaced by 1."""
     bias, beta = _bias_value(layer), factor(layer.last, "beta")
@@ -263,23 +258,18 @@ def _write_bias(layer: _Layer, new: Vector, batch_norm: ir.Node) -> None:
         return
     value = add_initializer(last, f"{label(last)}_bias", new.astype(_dtype(layer.weighted.inputs[1])))
     if last.op_type == "MatMul":
-        _add_behind(last, value, batch_norm)
+        # a MatMul has no bias of its own: an Add with the BatchNormalization's name takes its place
+        add, graph = ir.node("Add", [last.outputs[0], value], name=batch_norm.name), last.graph
+        assert graph is not None
+        graph.insert_after(last, add)
+        batch_norm.replace_input_with(0, add.outputs[0])
+        add.outputs[0].name = f"{name_of(last.outputs[0])}_biased"
         return
     if factor(last, "beta") == 0.0:
         last.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
     last.resize_inputs(3)
     last.replace_input_with(2, value)
     remove_unread(bias)
-
-
-def _add_behind(node: ir.Node, bias: ir.Value, batch_norm: ir.Node) -> None:
-    """Insert an Add behind a MatMul, which has no bias of its own; it takes the BatchNormalization's name and place."""
-    add = ir.node("Add", [node.outputs[0], bias], name=batch_norm.name)
-    graph = node.graph
-    assert graph is not None
-    graph.insert_after(node, add)
-    batch_norm.replace_input_with(0, add.outputs[0])
-    add.outputs[0].name = f"{name_of(node.outputs[0])}_biased"
 
 
 def _bypass(node: ir.Node) -> ir.Value:

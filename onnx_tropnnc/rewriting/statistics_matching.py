@@ -158,7 +158,11 @@ def _in_one_walk(model: Model, samples: Samples, most: int) -> dict[str, Affine]
     made = [tensor for value, promised in statistics.items() for tensor in _normalise(probe, value, promised)]
     runner = watching(probe, [name_of(tensor) for tensor in made])
     totals, count = [np.zeros(()) for _ in made], 0
-    for window, feed in samples.feeds(min(most, _run_samples(samples))):
+    # few enough samples for a run's tensors to stay small, and about as many in every run
+    elements = max(1, sum(array[0].size for array in samples.arrays.values()))
+    size = int(np.clip(RUN_ELEMENTS // elements, FEW, MOST_SAMPLES))
+    together = -(-samples.count // max(1, samples.count // size))
+    for window, feed in samples.feeds(min(most, together)):
         size = window.stop - window.start
         tensors = runner.run(feed)
         totals = [total + size * np.ravel(t).astype(np.float64) for total, t in zip(totals, tensors, strict=True)]
@@ -170,13 +174,6 @@ def _in_one_walk(model: Model, samples: Samples, most: int) -> dict[str, Affine]
         for (value, promised), mean, variance in zip(statistics.items(), moments[0::2], moments[1::2], strict=True)
         if (affine := _affine(promised, mean, np.sqrt(np.maximum(variance, 0.0)), value)) is not None
     }
-
-
-def _run_samples(samples: Samples) -> int:
-    """Return how many samples a run takes: few enough for its tensors to stay small, and about as many in every run."""
-    elements = max(1, sum(array[0].size for array in samples.arrays.values()))
-    size = int(np.clip(RUN_ELEMENTS // elements, FEW, MOST_SAMPLES))
-    return -(-samples.count // max(1, samples.count // size))
 
 
 def _normalise(probe: Model, value: ir.Value, promised: ChannelStatistics) -> tuple[ir.Value, ir.Value]:

@@ -91,7 +91,10 @@ class Workspace:
                 self._rewrite(place, value, merge_map, keep)
         # only after every weight is rewritten: places that share a constant look at the same positions
         for place in group.places:
-            self._drop_positions(place, keep)
+            key = (place.use.node, place.use.slot, place.use.axis)
+            alive = self.alive.get(key, np.arange(len(place.members)))
+            members = place.members[alive]
+            self.alive[key] = alive[(members < 0) | keep[members]]
         for counted in group.counts:
             _recount(counted, before & ~keep)
         self.left[group] = keep
@@ -140,12 +143,6 @@ class Workspace:
         if stored is not None:
             set_weight_quantization(value, stored.cut(axis, stays))
 
-    def _drop_positions(self, place: Place, keep: NDArray[np.bool_]) -> None:
-        key = (place.use.node, place.use.slot, place.use.axis)
-        alive = self.alive.get(key, np.arange(len(place.members)))
-        members = place.members[alive]
-        self.alive[key] = alive[(members < 0) | keep[members]]
-
 
 @dataclass(frozen=True)
 class _Block:
@@ -172,7 +169,10 @@ _APPLY = {"producer": apply_rows, "bias": apply_rows, "consumer": apply_columns,
 def _merged(whole: Array, members: ChannelIndices, stays: NDArray[np.bool_], merge_map: MergeMap, kind: Kind) -> Array:
     """Return the merged array; `members` says which channel stands at each position of its first axis."""
     rest: Array = whole[stays]
-    for channels in _by_occurrence(members):
+    counts = np.bincount(members[members >= 0])
+    # channels that stand on the axis equally often make one block
+    for times in np.unique(counts[counts > 0]):
+        channels = np.flatnonzero(counts == times)
         block = _as_block(whole, 0, _positions(members, channels), len(channels))
         part = merge_map.over(channels)
         targets = _positions(members[stays], channels[part.leaders])
@@ -200,13 +200,6 @@ def _positions(members: ChannelIndices, channels: ChannelIndices) -> ChannelIndi
     ranks = rank[members]  # members of -1 read the last entry, which is -1
     found = np.flatnonzero(ranks >= 0)
     return found[np.argsort(ranks[found], kind="stable")]
-
-
-def _by_occurrence(members: ChannelIndices) -> Iterator[ChannelIndices]:
-    """Yield the channels that stand on an axis, in sets that stand there equally often: each set is one block."""
-    counts = np.bincount(members[members >= 0])
-    for times in np.unique(counts[counts > 0]):
-        yield np.flatnonzero(counts == times)
 
 
 def _as_block(array: Array, axis: int, positions: ChannelIndices, count: int) -> Array:
@@ -264,7 +257,13 @@ def _recount(counted: CountPlace, gone: NDArray[np.bool_]) -> None:
     if not dropped:
         return
     if isinstance(count.where, str):
-        _recount_attribute(count.node, count.where, count.index, dropped)
+        name, attributes = count.where, count.node.attributes
+        if count.index is None:
+            attributes[name] = ir.AttrInt64(name, attributes.get_int(name, 1) - dropped)
+            return
+        numbers = list(attributes.get_ints(name, ()))
+        numbers[count.index] = _shrunk(numbers[count.index], dropped)
+        attributes[name] = ir.AttrInt64s(name, numbers)
         return
     value = own_input(count.node, count.where, 1)
     array = array_of(value)
@@ -277,15 +276,6 @@ def _recount(counted: CountPlace, gone: NDArray[np.bool_]) -> None:
 def _shrunk(entry: int, dropped: int) -> int:
     """Return the integer without the dropped channels; a negative one counts from the end, as a Slice's bounds may."""
     return entry - dropped if entry >= 0 else entry + dropped
-
-
-def _recount_attribute(node: ir.Node, name: str, index: int | None, dropped: int) -> None:
-    if index is None:
-        node.attributes[name] = ir.AttrInt64(name, node.attributes.get_int(name, 1) - dropped)
-        return
-    entries = list(node.attributes.get_ints(name, ()))
-    entries[index] = _shrunk(entries[index], dropped)
-    node.attributes[name] = ir.AttrInt64s(name, entries)
 
 
 def canonical_batch_norms(group: ChannelGroup) -> None:

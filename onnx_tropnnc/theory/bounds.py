@@ -82,43 +82,20 @@ def bound_for(
         relu_layer: whether the only carrier is a Relu behind one producer. Theorem 11 is then reported if its zonotopes
             are small enough to be computed, unless the other bound is lower.
     """
-    other = _from_norms(
-        vectors,
-        merge_map,
-        radius=radius,
-        method=method,
-        lipschitz=lipschitz,
-        fixes_zero=fixes_zero,
-        producers=producers,
-    )
+    paper = {"tropnnc-single": proposition_12, "zonotope": zonotope_k_means}.get(method)
+    if merge_map.sign_fixed:
+        paper = proposition_14
+    other = paper and paper(vectors, merge_map, radius=radius, lipschitz=lipschitz, producers=producers)
+    if other is None or not other.holds:
+        own = lipschitz_bound(
+            vectors, merge_map, radius=radius, lipschitz=lipschitz, fixes_zero=fixes_zero, producers=producers
+        )
+        other = replace(own, why=f"{own.why}; {other.name} does not apply: {other.why}") if other else own
     if not (relu_layer and producers == 1 and has_small_zonotopes(vectors)):
         return other
     # Theorem 11 is exact for zonotopes, but sums over outputs; a bound from norms may still be lower
     exact = theorem_11(vectors, merge_map, radius=radius)
     return exact if exact.holds and not (other.holds and other.value < exact.value) else other
-
-
-def _from_norms(
-    vectors: ChannelVectors,
-    merge_map: MergeMap,
-    *,
-    radius: float,
-    method: str,
-    lipschitz: bool,
-    fixes_zero: bool,
-    producers: int,
-) -> Bound:
-    """Return the bound of the method's own proposition if it holds, else ours."""
-    paper = {"tropnnc-single": proposition_12, "zonotope": zonotope_k_means}.get(method)
-    if merge_map.sign_fixed:
-        paper = proposition_14
-    first = paper and paper(vectors, merge_map, radius=radius, lipschitz=lipschitz, producers=producers)
-    if first and first.holds:
-        return first
-    own = lipschitz_bound(
-        vectors, merge_map, radius=radius, lipschitz=lipschitz, fixes_zero=fixes_zero, producers=producers
-    )
-    return replace(own, why=f"{own.why}; {first.name} does not apply: {first.why}") if first else own
 
 
 def lipschitz_bound(
