@@ -25,9 +25,9 @@ from onnx_tropnnc.graph.constants import (
     remove_unread,
     replace_by_constant,
 )
+from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
 from onnx_tropnnc.graph.layers import is_layer
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.shapes import EVALUATION_FAILURES, evaluate
 
 __all__ = ["PlainConstants"]
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.changes import Change
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of, remove_unread, replace_by_constant
+from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.shapes import EVALUATION_FAILURES, SHAPE_LOGIC, Shapes, evaluate, infer_shapes
+from onnx_tropnnc.graph.shapes import SHAPE_LOGIC, Shapes, infer_shapes
 
 __all__ = ["PlainShapes"]
 

@@ -7,12 +7,11 @@ import pytest
 from graphs import graph, random_weights
 
 from onnx_tropnnc.errors import InputModelError, SampleError
+from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import (
     BATCH,
-    EVALUATION_FAILURES,
     checked_shapes,
-    evaluate,
     infer_shapes,
     inferred_model,
     input_specs_of,

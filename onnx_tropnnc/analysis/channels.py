@@ -194,8 +194,11 @@ class _Resolution:
         self.members: dict[int, ChannelIndices] = {}
         # Within a group, channels are numbered in the order in which they are made: weights keep their order, too.
         order = np.lexsort((self.first, self.group))
-        for number, channels in _runs(self.group[order], order):
-            self.members[number] = channels
+        ordered = self.group[order]
+        bounds = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1, append=ordered[-1] + 1))
+        for start, stop in itertools.pairwise(bounds.tolist()):
+            channels = order[start:stop]
+            self.members[int(ordered[start])] = channels
             self.local[channels] = np.arange(len(channels))
 
     def groups(self) -> Iterator[ChannelGroup]:
@@ -206,7 +209,7 @@ class _Resolution:
         pins = self._split((pin.channels, pin) for pin in self.trace.pins)
         trace = self.trace
         computed = self._split((channels, None) for channels in trace.computed)
-        marked = {mark: self._touched(channels) for mark, channels in trace.marks.items()}
+        marked = {mark: set(self._split((c, None) for c in channels)) for mark, channels in trace.marks.items()}
         for number in sorted(places, key=lambda g: int(self.first[self.members[g][0]])):
             found = tuple(Place(use, members) for members, use in places[number])
             if any(place.use.kind == "producer" for place in found):
@@ -220,10 +223,6 @@ class _Resolution:
                 )
                 through = [members for members, _ in computed.get(number, ())]
                 yield self._group(number, found, counted, reasons, tied, passage, through)
-
-    def _touched(self, labelled: Iterable[ChannelIndices]) -> set[int]:
-        """Return the numbers of the groups that any of the channels belong to."""
-        return set(self._split((channels, None) for channels in labelled))
 
     def _split(self, labelled: Iterable[tuple[ChannelIndices, T]]) -> dict[int, list[tuple[ChannelIndices, T]]]:
         """Return per group the things with channels in it, and these as numbers within the group (-1: of another)."""
@@ -259,21 +258,15 @@ class _Resolution:
                 found[reason] = None
         blocks = _blocks(_occurrences([*(place.members for place in places), *through], size), pinned)
         first = next(place.use.node for place in places if place.use.kind == "producer")
-        names, gates = (tuple(dict.fromkeys(map(label, nodes))) for nodes in (ties, filter(_multiplies, ties)))
+        factors = [node for node in ties if node.op_type in ("MatMul", "Mul")]
+        names, gates = (tuple(dict.fromkeys(map(label, nodes))) for nodes in (ties, factors))
         body = next((owner for place in places if (owner := self.trace.body_of(place.use.node))), None)
-        return ChannelGroup(self._name(first), size, places, counts, names, passage, blocks, tuple(found), gates, body)
-
-    def _name(self, first: ir.Node) -> str:
-        """Return the label of the node that makes the group first, with its output where two groups share the label."""
         name = label(first)
         if name in self.names:
+            # two groups begin at one node, or at nodes of one label: the output tells them apart
             name = f"{name} ({name_of(first.outputs[0])})"
         self.names.add(name)
-        return name
-
-
-def _multiplies(node: ir.Node) -> bool:
-    return node.op_type in ("MatMul", "Mul")
+        return ChannelGroup(name, size, places, counts, names, passage, blocks, tuple(found), gates, body)
 
 
 def _components(count: int, pairs: Iterable[tuple[ChannelIndices, ChannelIndices]]) -> ChannelIndices:
@@ -283,13 +276,6 @@ def _components(count: int, pairs: Iterable[tuple[ChannelIndices, ChannelIndices
     right = np.concatenate([pair[1] for pair in listed]) if listed else np.zeros(0, np.int64)
     graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
-
-
-def _runs(numbers: ChannelIndices, things: ChannelIndices) -> Iterator[tuple[int, ChannelIndices]]:
-    """Yield each number with its things, where equal numbers follow each other."""
-    bounds = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1, append=numbers[-1] + 1))
-    for start, stop in itertools.pairwise(bounds.tolist()):
-        yield int(numbers[start]), things[start:stop]
 
 
 def _occurrences(standing: Iterable[ChannelIndices], size: int) -> NDArray[np.int64]:

@@ -93,8 +93,9 @@ class Costs:
         self.full = tuple(unit.size for unit in units)
         size = size_of(model, shapes)
         if measure == "macs" and size.macs is None:
-            message = "multiply-accumulates cannot be counted: {}; give {}"
-            raise OptionError(message, _unknown(model, shapes), Setting("input_shape"))
+            node = next(node for node in model.graph if node_macs(node, shapes) is None)
+            message = "multiply-accumulates cannot be counted: the shape of {} ({}) is not known; give {}"
+            raise OptionError(message, name_of(node.outputs[0]), label(node), Setting("input_shape"))
         whole = size.parameters if measure == "parameters" else size.macs or 0
         # copies that a merge will make cost parameters then, but are no part of the model's size now
         there = [weight for weight in self._weights if measure == "macs" or not weight.is_copy]
@@ -176,9 +177,3 @@ def _weight(
     readers = {use.node: None for use in value.uses()} if reader is None else {reader: None}
     macs = sum(node_macs(node, shapes) or 0 for node in readers if weight_of(node) is value and node.graph is graph)
     return _Weight(others, axes, macs // max(1, tensor.size), is_copy)
-
-
-def _unknown(model: Model, shapes: Shapes) -> str:
-    """Return which shape is missing for counting multiply-accumulates."""
-    node = next(node for node in model.graph if node_macs(node, shapes) is None)
-    return f"the shape of {name_of(node.outputs[0])} ({label(node)}) is not known"

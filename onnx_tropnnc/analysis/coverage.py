@@ -109,8 +109,10 @@ def _layers(model: Model, shapes: Shapes, standing: _Standing) -> Iterator[Layer
     seen: set[ir.Value] = set()
     for graph in model.ir.graphs():
         for node in graph:
-            value = _weight(node)
-            if value is None:
+            value = weight_of(node)
+            tensor = constant_tensor(value)
+            # what is left is a floating-point constant with rows and columns
+            if value is None or tensor is None or not is_floating(tensor) or len(shape_of(tensor)) < 2:
                 continue
             inside = graph is not model.graph
             size, reached, reasons = _reached(value, standing.get(value, ()))
@@ -126,13 +128,6 @@ def _layers(model: Model, shapes: Shapes, standing: _Standing) -> Iterator[Layer
                 macs_reached=(macs or 0) * reached / max(1, size),
                 reason=why if reached < size else None,
             )
-
-
-def _weight(node: ir.Node) -> ir.Value | None:
-    """Return the layer's weight where it is a floating-point constant with rows and columns, else None."""
-    value = weight_of(node)
-    tensor = constant_tensor(value)
-    return value if tensor is not None and is_floating(tensor) and len(shape_of(tensor)) > 1 else None
 
 
 def _reached(value: ir.Value, standing: Iterable[_Stand]) -> tuple[int, int, tuple[str, ...]]:

@@ -65,19 +65,16 @@ class Rounding:
         # every group of a grouped convolution must be whole blocks, or all of it is computed by slow kernels
         if not self.narrows or (grouped and channels % multiple == 0):
             return multiple
-        return 1 if channels < _UNBLOCKED else _narrowed(multiple, channels)
+        if channels < _UNBLOCKED:
+            return 1
+        while multiple > _ALIGNMENT and multiple * _SHARE > channels:
+            multiple //= 2
+        return multiple
 
     @staticmethod
     def up(count: int, most: int, multiple: int, beside: int = 0) -> int:
         """Return the next count that, with the `beside` channels that always stay, is a multiple; at most `most`."""
         return min(most, -(-(count + beside) // multiple) * multiple - beside)
-
-
-def _narrowed(multiple: int, channels: int) -> int:
-    """Return the multiple, halved until it is a quarter of the channels or 4."""
-    while multiple > _ALIGNMENT and multiple * _SHARE > channels:
-        multiple //= 2
-    return multiple
 
 
 EXACTLY = Rounding()

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.gradients.step import Gradients, Refused, Step
-from onnx_tropnnc.graph.shapes import EVALUATION_FAILURES, evaluate
+from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
 
 __all__ = ["RULES"]
 

@@ -175,7 +175,9 @@ def stacked_inputs(specs: Sequence[InputSpec]) -> frozenset[str]:
     """
     shaped = [spec for spec in specs if spec.shape]
     later = {d for spec in shaped for d in spec.shape[1:] if isinstance(d, str)}
-    free = {spec.name for spec in shaped if _counts_samples(spec.shape[0], later)}
+    firsts = {spec.shape[0] for spec in shaped} - later
+    counting = {d for d in firsts if d is None or (isinstance(d, str) and not _LENGTH_SYMBOL.search(d))}
+    free = {spec.name for spec in shaped if spec.shape[0] in counting}
     single = {spec.name for spec in shaped if spec.shape[0] == 1 and len(spec.shape) > 1}
     alike = len({spec.shape[0] for spec in shaped}) == 1 and isinstance(shaped[0].shape[0], int)
     everything = {spec.name for spec in shaped if alike and len(spec.shape) > 1}
@@ -193,12 +195,6 @@ def _samples_per_run(specs: Sequence[InputSpec], given: GivenShapes, stacked: fr
     if fixed:
         return fixed.pop()
     return None if len(stacked) == len(specs) else 1
-
-
-def _counts_samples(first: Dimension, later: set[str]) -> bool:
-    if isinstance(first, str):
-        return first not in later and not _LENGTH_SYMBOL.search(first)
-    return first is None
 
 
 def counts_samples(spec: InputSpec, axis: int, specs: Sequence[InputSpec]) -> bool:
@@ -298,11 +294,6 @@ def _spec(value: onnx.ValueInfoProto) -> InputSpec:
         text = ", ".join(map(str, sizes))
         raise InputModelError(f"input {value.name}: its dimensions {text} are those of no tensor; the file is damaged")
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    return InputSpec(value.name, dtype, tuple(_dimension(d) for d in tensor.shape.dim))
-
-
-def _dimension(dim: onnx.TensorShapeProto.Dimension) -> Dimension:
     # Some exporters write a dynamic dimension as 0 or -1.
-    if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0:
-        return int(dim.dim_value)
-    return str(dim.dim_param) or None
+    dims = tuple(int(d.dim_value) if d.dim_value > 0 else str(d.dim_param) or None for d in tensor.shape.dim)
+    return InputSpec(value.name, dtype, dims)

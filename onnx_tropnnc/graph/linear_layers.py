@@ -157,7 +157,11 @@ class LinearLayer:
         if added is None:
             return
         if self.node.op_type == "MatMul":
-            self._write_behind(added)
+            found = self._bias_behind
+            assert found is not None
+            value = own_input(*found, 1)
+            old = np.asarray(array_of(value), np.float64)
+            set_array(value, old + added.reshape(old.shape))
         else:
             self._write_bias(added)
 
@@ -208,13 +212,6 @@ class LinearLayer:
         rank = len(kernel)
         inner = (rank + 1, rank + 2) if self.node.op_type == "ConvTranspose" else (rank + 2, rank + 1)
         return np.asarray(np.transpose(blocks, (0, *inner, *range(1, rank + 1))).reshape(self.weight_dims))
-
-    def _write_behind(self, added: NDArray[np.float64]) -> None:
-        found = self._bias_behind
-        assert found is not None
-        value = own_input(*found, 1)
-        old = np.asarray(array_of(value), np.float64)
-        set_array(value, old + added.reshape(old.shape))
 
     def _write_bias(self, added: NDArray[np.float64]) -> None:
         """Write into the node's bias, or a new one; what is stored is divided by Gemm's beta."""

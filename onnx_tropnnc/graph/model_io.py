@@ -164,19 +164,16 @@ def save(model: Model, target: str | os.PathLike[str], *, external_data: bool = 
 
 def to_proto(model: Model) -> onnx.ModelProto:
     """Return the model as a ModelProto that contains every tensor."""
-    # the clone shares its tensors with the model, whose external ones stay on disk
-    if any(isinstance(t, ir.ExternalTensor) for t in _tensors(model.ir)):
-        inner = model.ir.clone()
-        for graph in inner.graphs():
+    whole = model.ir
+    if any(isinstance(t, ir.ExternalTensor) for t in _tensors(whole)):
+        # the clone shares its tensors with the model, whose external ones stay on disk
+        whole = whole.clone()
+        for graph in whole.graphs():
             for value in graph.initializers.values():
                 if isinstance(value.const_value, ir.ExternalTensor):
                     value.const_value = _in_memory(value.const_value)
-        return _without_stored_shapes(ir.to_proto(inner))
-    return _without_stored_shapes(ir.to_proto(model.ir))
-
-
-def _without_stored_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove initializers from value_info, where onnx-ir lists them: their own dimensions say all."""
+    proto = ir.to_proto(whole)
+    # onnx-ir lists initializers in value_info too, where their own dimensions say all
     stored = {tensor.name for tensor in proto.graph.initializer}
     kept = [info for info in proto.graph.value_info if info.name not in stored]
     if len(kept) < len(proto.graph.value_info):

@@ -14,7 +14,6 @@ therefore goes through a second name:
 The result has the same names and the same bytes whether something stood there before or not.
 """
 
-import itertools
 import os
 import shutil
 from collections.abc import Collection
@@ -45,10 +44,16 @@ def place_with_data(draft: Path, path: Path, never_removed: Collection[Path]) ->
         os.replace(new, data)
         os.replace(draft, path)
         return
-    seconds = [path.with_name(f"{data.name}.new{number}") for number in range(1, 2 + _left_behind(data))]
+    # second names in a row that killed runs left, and the first one after them
+    seconds = [path.with_name(f"{data.name}.new1")]
+    while seconds[-1].exists():
+        seconds.append(path.with_name(f"{data.name}.new{len(seconds) + 1}"))
     # Everything that may fail for want of room happens before the first file is moved.
     twin, renamed = draft.with_name("twin"), draft.with_name("renamed")
-    _duplicate(new, twin)
+    try:
+        os.link(new, twin)
+    except OSError:  # the file system knows no hard links
+        shutil.copy2(new, twin)
     renamed.write_bytes(_reading(draft, data.name, seconds[-1].name).SerializeToString())
     shutil.copymode(draft, renamed)
     for source, target in ((new, seconds[-1]), (renamed, path), (twin, data), (draft, path)):
@@ -56,11 +61,6 @@ def place_with_data(draft: Path, path: Path, never_removed: Collection[Path]) ->
     for second in seconds:
         if not any(second.samefile(file) for file in never_removed if file.exists()):
             second.unlink()
-
-
-def _left_behind(data: Path) -> int:
-    """Return how many second names in a row are taken already."""
-    return next(n for n in itertools.count() if not data.with_name(f"{data.name}.new{n + 1}").exists())
 
 
 def _reading(draft: Path, before: str, now: str) -> onnx.ModelProto:
@@ -71,11 +71,3 @@ def _reading(draft: Path, before: str, now: str) -> onnx.ModelProto:
         if entry.key == "location" and entry.value == before:
             entry.value = now
     return model
-
-
-def _duplicate(source: Path, target: Path) -> None:
-    """Give the file a second name, or make a copy where the file system knows no hard links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

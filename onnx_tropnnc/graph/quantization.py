@@ -79,7 +79,10 @@ class Quantization:
         low, high = _RANGES[self.dtype]
         zeros = self._spread(self.zeros).astype(np.float64)
         exact = np.asarray(weights, np.float64) / self._spread(self.steps).astype(np.float64)
-        factors = self._largest(np.maximum(_share(exact, high - zeros), _share(-exact, zeros - low)))
+        shares = np.maximum(_share(exact, high - zeros), _share(-exact, zeros - low))
+        others = tuple(a for a in range(shares.ndim) if a != self.axis)
+        # the largest share of its range that each step needs, and 1 at least: steps never shrink
+        factors = np.atleast_1d(np.maximum(shares.max(axis=others, initial=1.0), 1.0))
         rounded = np.rint(exact / self._spread(factors)) + zeros
         return np.clip(rounded, low, high).astype(self.integers.dtype), factors
 
@@ -95,11 +98,6 @@ class Quantization:
         if self.axis is not None:
             shape[self.axis] = -1
         return entries.reshape(shape)
-
-    def _largest(self, shares: Doubles) -> Doubles:
-        """Return for each step the largest share of its range that is needed, 1 at least: steps never shrink."""
-        others = tuple(a for a in range(shares.ndim) if a != self.axis)
-        return np.atleast_1d(np.maximum(shares.max(axis=others, initial=1.0), 1.0))
 
 
 def _share(values: Doubles, room: Doubles) -> Doubles:

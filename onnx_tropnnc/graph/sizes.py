@@ -30,7 +30,10 @@ class Size:
 
 def size_of(model: Model, shapes: Shapes) -> Size:
     """Return the model's size; `shapes` are those of its tensors now."""
-    tensors = [tensor for graph in model.ir.graphs() for tensor in _tensors(graph)]
+    stored = [value.const_value for graph in model.ir.graphs() for value in graph.initializers.values()]
+    nodes = [node for graph in model.ir.graphs() for node in graph if node.op_type == "Constant"]
+    made = [constant_tensor(node.outputs[0]) for node in nodes]
+    tensors = [tensor for tensor in (*stored, *made) if tensor is not None]
     macs = [node_macs(node, shapes) for node in model.graph]
     known = None if None in macs else sum(m or 0 for m in macs)
     floating = sum(tensor.size for tensor in tensors if is_floating(tensor))
@@ -38,13 +41,6 @@ def size_of(model: Model, shapes: Shapes) -> Size:
     quantized = {node.inputs[0] for node in model.graph.all_nodes() if is_quantized_weight(node)}
     integers = sum(math.prod(dims_of(value) or ()) for value in quantized if value is not None)
     return Size(floating + integers, known, sum(tensor.nbytes for tensor in tensors))
-
-
-def _tensors(graph: ir.Graph) -> list[ir.TensorProtocol]:
-    """Return the constants of one graph, bodies left out: initializers and what Constant nodes hold."""
-    stored = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
-    made = [constant_tensor(node.outputs[0]) for node in graph if node.op_type == "Constant"]
-    return stored + [t for t in made if t is not None]
 
 
 def node_macs(node: ir.Node, shapes: Shapes) -> int | None:

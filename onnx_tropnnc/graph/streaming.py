@@ -60,15 +60,14 @@ def _graph_parts(graph: onnx.GraphProto, large: Mapping[str, ir.TensorProtocol])
     yield before
     for tensor in graph.initializer:
         data = large.get(tensor.name)
-        yield from _delimited(_INITIALIZER, [_serialized(tensor)] if data is None else _tensor_parts(tensor, data))
+        parts: list[Part] = [_serialized(tensor)]
+        if data is not None:
+            del tensor.dims[:]
+            tensor.dims.extend(shape_of(data))
+            head, tail = _parts(tensor, _RAW_DATA)
+            parts = [head, *_delimited(_RAW_DATA, [data]), tail]
+        yield from _delimited(_INITIALIZER, parts)
     yield after
-
-
-def _tensor_parts(tensor: onnx.TensorProto, data: ir.TensorProtocol) -> list[Part]:
-    del tensor.dims[:]
-    tensor.dims.extend(shape_of(data))
-    before, after = _parts(tensor, _RAW_DATA)
-    return [before, *_delimited(_RAW_DATA, [data]), after]
 
 
 def _delimited(number: int, parts: list[Part]) -> Iterator[Part]:
