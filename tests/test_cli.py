@@ -186,16 +186,6 @@ def test_the_same_seed_gives_the_same_bytes(command: Command, source: Path, targ
     assert target.read_bytes() == other.read_bytes()
 
 
-def test_inspect_explains_and_writes_nothing(command: Command, source: Path) -> None:
-    result = command(source, "--inspect")
-    assert result.code == 0
-    assert "Gemm_0: 8 channels, free" in result.out
-    assert "Gemm_2: 3 channels, pinned" in result.out
-    assert "why: y is a model output" in result.out
-    assert "in groups that may change: 100.0 % of the layers' 56 weights, 100.0 % of their" in result.out
-    assert [p.name for p in source.parent.iterdir()] == ["in.onnx"]
-
-
 def test_the_report_is_json(command: Command, source: Path, target: Path) -> None:
     path = target.with_name("report.json")
     assert command(source, target, "--ratio", 0.5, "--reconstruct", "off", "--report", path).code == 0

@@ -73,7 +73,8 @@ def test_wheel_holds_every_module_once(wheel: Path) -> None:
     rooms = {f"onnx_tropnnc/{d.name}": d for d in package.iterdir() if (d / "__init__.py").is_file()}
     rooms["onnx_tropnnc"] = package
     sources = [f"{room}/{file.name}" for room, folder in rooms.items() for file in folder.glob("*.py")]
-    data = [f"onnx_tropnnc/{name}" for name in PROJECT["tool"]["setuptools"]["package-data"]["onnx_tropnnc"]]
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["onnx_tropnnc"]
+    data = [str(file.relative_to(ROOT)) for pattern in patterns for file in package.glob(pattern)]
     with zipfile.ZipFile(wheel) as archive:
         held = [name for name in archive.namelist() if ".dist-info/" not in name]
     assert sorted(held) == sorted([*sources, *data])

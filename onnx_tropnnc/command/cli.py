@@ -59,7 +59,7 @@ def command(interruption: Interruption | None, /, **arguments: Any) -> int:
     try:
         if arguments["sweep"] is not None:
             return _sweep(arguments, interruption)
-        return _inspect(arguments) if arguments["inspect"] else _compress(arguments, interruption)
+        return _inspect(arguments, interruption) if arguments["inspect"] else _compress(arguments, interruption)
     except TropnncError as error:
         raise click.ClickException(error.spelled(partial(spelled, command))) from error
     except MemoryError as error:
@@ -157,7 +157,10 @@ def _sweep(arguments: dict[str, Any], interruption: Interruption) -> int:
     return 0
 
 
-def _inspect(arguments: dict[str, Any]) -> int:
+def _inspect(arguments: dict[str, Any], interruption: Interruption) -> int:
+    from onnx_tropnnc.command.groups_table import print_table
+    from onnx_tropnnc.command.inspection import inspection_facts
+    from onnx_tropnnc.command.outputs import checked, no_file_twice, write_inspection
     from onnx_tropnnc.command.terminal import print_coverage, print_groups
     from onnx_tropnnc.engine import Compression
     from onnx_tropnnc.graph.model_io import load
@@ -165,10 +168,18 @@ def _inspect(arguments: dict[str, Any]) -> int:
     # Without an amount nothing is removed, and only the groups are of interest.
     ratio = arguments["ratio"] if amounts_given(arguments) else 0.0
     options = options_of(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None, "max_latency": None})
+    reports = checked("report", arguments["report"], (".json",), arguments["source"])
+    no_file_twice(reports)
+    interruption.expect(*reports)
     model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)
     found = Compression(model, options).inspect()
-    print_groups(found.groups, found.refusals, found.unreached, _console())
-    print_coverage(found.coverage, _console())
+    facts = inspection_facts(arguments["source"], found)
+    write_inspection(facts, reports)
+    if arguments["verbose"]:
+        print_groups(found.groups, found.refusals, found.unreached, _console())
+        print_coverage(found.coverage, _console())
+    elif not arguments["quiet"]:
+        print_table(facts, _console())
     if options.ratio != 0.0:
         report = Compression(model, replace(options, verify=False)).run()
         _tell(report, None, model, arguments | {"quiet": False})

@@ -115,7 +115,11 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
             ("--external-data",), is_flag=True, help="Write weights beside the model (always done over 1.8 GB)."
         ),
         click.Option(("--quiet",), is_flag=True, help="Print warnings and errors only."),
-        click.Option(("--verbose",), is_flag=True, help="Print on standard error what each step does."),
+        click.Option(
+            ("--verbose",),
+            is_flag=True,
+            help="Print each step on standard error; with --inspect, print every layer of each group.",
+        ),
     ),
     "Advanced": (
         option("--memory", metavar="GB", help="Gigabytes that samples and activations may take."),

@@ -7,13 +7,14 @@ Like the model, each of these files appears whole or not at all.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnx_tropnnc.errors import OptionError, OutputPathError, Setting
 from onnx_tropnnc.graph.model_io import check_output
@@ -25,7 +26,7 @@ from onnx_tropnnc.reporting.requirements import require
 if TYPE_CHECKING:
     from onnx_tropnnc.curves import Curve
 
-__all__ = ["checked", "digests", "no_file_twice", "write_curve", "write_plan", "write_reports"]
+__all__ = ["checked", "digests", "no_file_twice", "write_curve", "write_inspection", "write_plan", "write_reports"]
 
 NEEDS = {".html": ("jinja2", "matplotlib"), ".png": ("matplotlib",), ".svg": ("matplotlib",)}
 """The modules that write a file of this suffix."""
@@ -66,6 +67,13 @@ def write_reports(report: Report, paths: Iterable[Path]) -> None:
     for path in paths:
         with written_whole(path) as draft:
             draft.write_text(report.to_html() if path.suffix == ".html" else report.to_json(), encoding="utf-8")
+
+
+def write_inspection(facts: Mapping[str, Any], paths: Iterable[Path]) -> None:
+    """Write what --inspect found as JSON."""
+    for path in paths:
+        with written_whole(path) as draft:
+            draft.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_curve(curve: "Curve", paths: Iterable[Path]) -> None:

@@ -1,0 +1,123 @@
+"""What --inspect shows: a table that fits 80 columns, every layer with --verbose, and the same facts as JSON."""
+
+import json
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import get_args
+
+import jsonschema
+import onnx
+import pytest
+from graphs import graph, random_weights
+
+from onnx_tropnnc.command.cli import run
+from onnx_tropnnc.command.groups_table import MEANINGS
+from onnx_tropnnc.graph.reasons import ReasonKind
+
+SCHEMA = json.loads(resources.files("onnx_tropnnc.reporting").joinpath("inspection.schema.json").read_text("utf-8"))
+
+
+def inspected(
+    model: onnx.ModelProto,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *more: str,
+) -> list[str]:
+    """Return the lines that --inspect prints; make sure that no model is written."""
+    onnx.save(model, folder / "in.onnx")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["onnx-tropnnc", "in.onnx", "--inspect", *more])
+    capsys.readouterr()
+    assert run() == 0
+    assert [path.name for path in folder.glob("*.onnx")] == ["in.onnx"]
+    return capsys.readouterr().out.splitlines()
+
+
+def mlp() -> onnx.ModelProto:
+    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", random_weights(w=(4, 8), k=(8,), u=(8, 3)))
+
+
+def chain(count: int) -> onnx.ModelProto:
+    """Return layers in a row, each a channel narrower than the one before, with long names and a recurrent one."""
+    shapes = {f"w{i}": (2 * count - i, 2 * count - i - 1) for i in range(count)}
+    body = "".join(f"c{i} = MatMul({f'r{i - 1}' if i else 'x'}, w{i}) r{i} = Relu(c{i}) " for i in range(count))
+    body += f"y = MatMul(r{count - 1}, v)"
+    model = graph(body, random_weights(**shapes, v=(count, 3)), inputs=f"float[N, {2 * count}] x")
+    for node in model.graph.node:
+        node.name = f"/a/long/path/to/a/block/of/the/network/{node.output[0]}/{node.op_type}"
+    return model
+
+
+def test_the_table_says_what_may_change_and_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = inspected(mlp(), tmp_path, monkeypatch, capsys)
+    assert [" ".join(line.split()) for line in lines] == [
+        "in.onnx",
+        "group channels weights MACs may change",
+        "Gemm_0 8 57.1 % 57.1 % yes",
+        "Gemm_2 3 42.9 % 42.9 % no: model output",
+        "model output: they leave the model, or the body of an If, Loop or Scan",
+        "in groups that may change: 100.0 % of 56 weights, 100.0 % of their MACs",
+        "weights, MACs: of the layers that make the channels; --verbose names all layers",
+    ]
+
+
+def test_deep_networks_fit_a_screen_and_the_smallest_groups_are_summed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = inspected(chain(60), tmp_path, monkeypatch, capsys)
+    assert len(lines) <= 70
+    assert max(map(len, lines)) <= 80
+    (last,) = [line for line in lines if line.startswith("... and")]
+    assert last.split()[:5] == ["...", "and", "21", "smaller", "groups"]
+    assert last.endswith("20 of them")
+    shares = [float(line.split("%")[0].split()[-1]) for line in lines if "%" in line and "in groups" not in line]
+    assert shares[:-1] == sorted(shares[:-1], reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares))
+
+
+def test_verbose_names_every_layer_and_the_whole_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = inspected(mlp(), tmp_path, monkeypatch, capsys, "--verbose")
+    assert "Gemm_0: 8 channels, free" in lines
+    assert "Gemm_2: 3 channels, pinned" in lines
+    assert "    why: y is a model output" in lines
+    assert lines[-1].startswith("in groups that may change: 100.0 % of the layers' 56 weights, 100.0 % of their")
+
+
+def test_programs_read_the_same_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tied = graph(
+        "c = MatMul(x, w) r = Relu(c) d = MatMul(r, v) s = Add(d, c) y = MatMul(s, u)",
+        random_weights(w=(4, 8), v=(8, 8), u=(8, 3)),
+    )
+    assert inspected(tied, tmp_path, monkeypatch, capsys, "--quiet", "--report", "found.json") == []
+    facts = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    jsonschema.validate(facts, SCHEMA)
+    kinds = {entry["group"]: (entry["state"], entry["kind"]) for entry in facts["groups"]}
+    assert kinds == {"MatMul_0": ("kept", "residual_tie"), "MatMul_4": ("pinned", "model_output")}
+    assert sum(entry["parameters"] for entry in facts["groups"]) == facts["parameters"] == 32 + 64 + 24
+    assert facts["share"] == 0
+
+
+def test_layers_in_no_group_have_rows_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recurrent = graph(
+        "c = MatMul(x, w) l, h = LSTM <hidden_size = 2> (c, p, q) y = Identity(l)",
+        random_weights(w=(4, 5), p=(1, 8, 5), q=(1, 8, 2)),
+        inputs="float[3, N, 4] x",
+        outputs="float[3, 1, N, 2] y",
+    )
+    lines = inspected(recurrent, tmp_path, monkeypatch, capsys)
+    assert any(line.startswith("LSTM_1 (layer)") and line.endswith("no: recurrent") for line in lines)
+
+
+def test_every_kind_of_reason_has_a_meaning_that_fits_a_line() -> None:
+    assert set(MEANINGS) == set(get_args(ReasonKind))
+    assert max(len(f"  {kind}: {text}") for kind, text in MEANINGS.items()) <= 80
