@@ -58,8 +58,8 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 
+# Before opset 7, broadcasting and BatchNormalization mean something else than the rules here say.
 OLDEST_OPSET = 7
-"""Before opset 7, broadcasting and BatchNormalization mean something else than the rules here say."""
 
 
 def named_options(given: Mapping[str, Any]) -> Options:

@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 
+# Multiply-accumulates of tuning. One core does about 20,000,000,000 of them a second, in this kind of graph.
 BUDGETS: Mapping[Effort, int] = {"quick": 0, "standard": 1_500_000_000_000, "thorough": 15_000_000_000_000}
-"""Multiply-accumulates of tuning. One core does about 20,000,000,000 of them a second, in this kind of graph."""
 
 
 def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool) -> list[Pass]:

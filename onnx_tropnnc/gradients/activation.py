@@ -27,7 +27,7 @@ def _relu(step: Step) -> ir.Value:
 
 
 def _clip(step: Step) -> ir.Value:
-    """What is not clipped comes out as it went in."""
+    """Return 1 where x came out as it went in, which is where it was not clipped, and 0 elsewhere."""
     return step.tape.mask(step.tape.op("Equal", step.output, step.input(0)))
 
 
@@ -45,19 +45,19 @@ def _leaky_relu(step: Step) -> ir.Value:
 
 
 def _elu(step: Step) -> ir.Value:
-    """Below 0: f'(x) = alpha exp(x) = y + alpha."""
+    """Return f'(x), which is alpha exp(x) = y + alpha below 0."""
     return _two_slopes(step, step.tape.op("Add", step.output, step.tape.number(_alpha(step, 1.0))))
 
 
 def _celu(step: Step) -> ir.Value:
-    """Below 0: f'(x) = exp(x / alpha) = y / alpha + 1."""
+    """Return f'(x), which is exp(x / alpha) = y / alpha + 1 below 0."""
     return _two_slopes(
         step, step.tape.op("Add", step.tape.scaled(step.output, 1 / _alpha(step, 1.0)), step.tape.number(1.0))
     )
 
 
 def _selu(step: Step) -> ir.Value:
-    """Below 0: f'(x) = gamma alpha exp(x) = y + gamma alpha; gamma above."""
+    """Return f'(x), which is gamma alpha exp(x) = y + gamma alpha below 0, and gamma above."""
     alpha, gamma = _alpha(step, 1.67326319217681884765625), step.node.attributes.get_float("gamma", 1.0507009873554805)
     above = step.tape.op("Greater", step.input(0), step.tape.number(0.0))
     below = step.tape.op("Add", step.output, step.tape.number(gamma * alpha))
@@ -86,7 +86,7 @@ def _hard_sigmoid(step: Step) -> ir.Value:
 
 
 def _hard_swish(step: Step) -> ir.Value:
-    """0 below -3, 1 above 3, x / 3 + 1 / 2 between them."""
+    """Return f'(x): 0 below -3, 1 above 3, x / 3 + 1 / 2 between them."""
     tape, x = step.tape, step.input(0)
     line = tape.op("Add", tape.scaled(x, 1 / 3), tape.number(0.5))
     above = tape.mask(tape.op("Greater", x, tape.number(3.0)))
@@ -100,13 +100,13 @@ def _softplus(step: Step) -> ir.Value:
 
 
 def _softsign(step: Step) -> ir.Value:
-    """f'(x) = (1 - |y|)^2."""
+    """Return f'(x) = (1 - |y|)^2."""
     rest = step.tape.op("Sub", _one(step), step.tape.op("Abs", step.output))
     return step.tape.op("Mul", rest, rest)
 
 
 def _swish(step: Step) -> ir.Value:
-    """With s the sigmoid of alpha x: f'(x) = s + alpha x s (1 - s)."""
+    """Return f'(x) = s + alpha x s (1 - s), with s the sigmoid of alpha x."""
     tape, alpha = step.tape, _alpha(step, 1.702 if step.node.op_type == "QuickGelu" else 1.0)
     scaled = tape.scaled(step.input(0), alpha)
     s = tape.op("Sigmoid", scaled)
@@ -115,7 +115,7 @@ def _swish(step: Step) -> ir.Value:
 
 
 def _mish(step: Step) -> ir.Value:
-    """With t = tanh(softplus(x)): f'(x) = t + x (1 - t^2) sigmoid(x)."""
+    """Return f'(x) = t + x (1 - t^2) sigmoid(x), with t = tanh(softplus(x))."""
     tape, x = step.tape, step.input(0)
     t = tape.op("Tanh", tape.op("Softplus", x))
     slope = tape.op("Mul", tape.op("Sub", _one(step), tape.op("Mul", t, t)), tape.op("Sigmoid", x))
@@ -129,7 +129,7 @@ def _gelu(step: Step) -> ir.Value:
 
 
 def _gelu_exact(step: Step) -> ir.Value:
-    """f'(x) = Phi(x) + x phi(x), with Phi and phi the normal distribution's function and density."""
+    """Return f'(x) = Phi(x) + x phi(x), with Phi and phi the normal distribution's function and density."""
     tape, x = step.tape, step.input(0)
     above = tape.op("Add", tape.scaled(tape.op("Erf", tape.scaled(x, math.sqrt(0.5))), 0.5), tape.number(0.5))
     density = tape.scaled(tape.op("Exp", tape.scaled(tape.op("Mul", x, x), -0.5)), 1 / math.sqrt(2 * math.pi))
@@ -137,7 +137,7 @@ def _gelu_exact(step: Step) -> ir.Value:
 
 
 def _gelu_by_tanh(step: Step) -> ir.Value:
-    """With u = c (x + k x^3) and t = tanh(u): f'(x) = (1 + t) / 2 + x (1 - t^2) c (1 + 3 k x^2) / 2."""
+    """Return f'(x) = (1 + t) / 2 + x (1 - t^2) c (1 + 3 k x^2) / 2, with u = c (x + k x^3) and t = tanh(u)."""
     tape, x, c, k = step.tape, step.input(0), math.sqrt(2 / math.pi), 0.044715
     square = tape.op("Mul", x, x)
     u = tape.scaled(tape.op("Mul", x, tape.op("Add", _one(step), tape.scaled(square, k))), c)
@@ -173,7 +173,7 @@ def _logarithm(step: Step) -> Gradients:
 
 
 def _prelu(step: Step) -> Gradients:
-    """y = x above 0, slope * x below; the slope broadcasts."""
+    """Write the gradients of y = x above 0 and slope * x below it, for x and for the slope, which is broadcast."""
     tape, x, gradient, found = step.tape, step.input(0), step.gradient, {}
     if 0 in step.wanted:
         found[0] = tape.op("Mul", gradient, _two_slopes(step, step.input(1)))
@@ -185,7 +185,7 @@ def _prelu(step: Step) -> Gradients:
 
 
 def _dropout(step: Step) -> Gradients | Refused:
-    """At inference a Dropout hands on what it reads."""
+    """Write the gradient of a Dropout at inference, which returns what it reads."""
     training = step.constant(2)
     if step.has(2) and (training is None or bool(training.any())):
         return Refused("it drops at random: its training_mode is on, or computed")

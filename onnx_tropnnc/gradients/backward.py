@@ -27,8 +27,8 @@ from onnx_tropnnc.graph.shapes import infer_shapes
 
 __all__ = ["OPSET", "Ended", "GradientGraph", "gradient_graph", "raised_opset"]
 
+# The oldest operator set in which rules write: since it, axes of ReduceSum are an input.
 OPSET = 13
-"""The oldest operator set in which rules write: since it, axes of ReduceSum are an input."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def gradient_graph(
         # what the file says of shapes holds for another batch
         known = shapes.get(name_of(value)) if value.type is not None else None
         value.shape = None if known is None else ir.Shape(known)
-    values = _named(copy.graph)
+    made = (value for node in copy.graph for value in node.outputs)
+    values = {name_of(value): value for value in (*copy.graph.initializers.values(), *copy.graph.inputs, *made)}
     for name in wrt:
         values[name] = _as_input(copy.graph, values[name])
     walk = _Walk(Tape(copy.graph, dtype, copy.opset), shapes, {values[name] for name in wrt})
@@ -133,11 +134,6 @@ def _known_shapes(model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> 
     }
 
 
-def _named(graph: ir.Graph) -> dict[str, ir.Value]:
-    made = (value for node in graph for value in node.outputs)
-    return {name_of(value): value for value in (*graph.initializers.values(), *graph.inputs, *made)}
-
-
 def _as_input(graph: ir.Graph, value: ir.Value) -> ir.Value:
     """Make a constant an input of its name; everything else is left as it is."""
     tensor = constant_tensor(value)
@@ -162,25 +158,29 @@ class _Walk:
 
     def back(self, outputs: Sequence[ir.Value]) -> dict[ir.Value, ir.Value]:
         """Return the gradients of what is wanted."""
-        active = self._depending()
+        # what depends on a tensor whose gradient is wanted: nothing goes back through other nodes
+        active = set(self._wanted)
+        for node in self._nodes:
+            if any(value in active for value in node.inputs):
+                active.update(node.outputs)
         for value in outputs:
             seed = self._tape.expand(self._tape.number(1.0), self._shapes[name_of(value)])
             self._parts.setdefault(value, []).append(seed)
         for node in reversed(self._nodes):
             gradients = tuple(self._gradient(output) for output in node.outputs)
             slots = frozenset(slot for slot, value in enumerate(node.inputs) if value in active)
-            if slots and any(gradient is not None for gradient in gradients):
-                self._through(node, gradients, slots)
+            if not slots or all(gradient is None for gradient in gradients):
+                continue
+            written = self._written(node, gradients, slots)
+            if isinstance(written, Refused):
+                self.ended.append(Ended(label(node), written.reason))
+                continue
+            for slot, gradient in written.items():
+                read = node.inputs[slot]
+                assert read is not None
+                self._parts.setdefault(read, []).append(gradient)
         found = {value: self._gradient(value) for value in self._wanted}
         return {value: gradient for value, gradient in found.items() if gradient is not None}
-
-    def _depending(self) -> set[ir.Value]:
-        """What depends on a tensor whose gradient is wanted."""
-        active = set(self._wanted)
-        for node in self._nodes:
-            if any(value in active for value in node.inputs):
-                active.update(node.outputs)
-        return active
 
     def _gradient(self, value: ir.Value) -> ir.Value | None:
         parts = self._parts.get(value)
@@ -189,19 +189,10 @@ class _Walk:
         self._parts[value] = [self._tape.total(parts)]
         return self._parts[value][0]
 
-    def _through(self, node: ir.Node, gradients: tuple[ir.Value | None, ...], slots: frozenset[int]) -> None:
-        found = self._written(node, gradients, slots)
-        if isinstance(found, Refused):
-            self.ended.append(Ended(label(node), found.reason))
-            return
-        for slot, gradient in found.items():
-            value = node.inputs[slot]
-            assert value is not None
-            self._parts.setdefault(value, []).append(gradient)
-
     def _written(
         self, node: ir.Node, gradients: tuple[ir.Value | None, ...], slots: frozenset[int]
     ) -> Gradients | Refused:
+        """Return the gradients of the inputs at `slots`, or why there are none."""
         rule = rule_for(node)
         if rule is None:
             return Refused(f"there is no gradient for {node.op_type}")

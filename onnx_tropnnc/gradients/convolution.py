@@ -27,10 +27,11 @@ from onnx_tropnnc.gradients.windows import Windows, windows_of
 
 __all__ = ["RULES"]
 
+# Below it the products of single kernel positions are too small to be worth their overhead.
 FEW_CHANNELS = 8
-"""Below it the products of single kernel positions are too small to be worth their overhead."""
+
+# Kernel positions from which on a depthwise gradient is one convolution: position by position it reads X as often.
 LARGE_KERNEL = 16
-"""Kernel positions from which on a depthwise gradient is one convolution: position by position it reads X as often."""
 
 
 def _conv(step: Step) -> Gradients | Refused:
@@ -93,13 +94,24 @@ class _Sides:
             return self._swapped() if self.positions >= LARGE_KERNEL else self._one_by_one()
         if self.group > 1 or self.channels < FEW_CHANNELS:
             return self._all_positions()
-        return self._position_by_position()
+        tape = self.tape
+        # The product of one sample writes outputs * channels numbers and reads places * (outputs + channels). Where it
+        # writes more than a quarter of what it reads, adding up the samples' products costs more than one over all.
+        if self.outputs * self.channels > self.places * (self.outputs + self.channels) / 4:
+            return self._over_all_samples()
+        shape = (self.samples, self.channels, self.places)
+        placed = tape.reshape(self.placed, (self.samples, self.outputs, self.places))
+        products = [
+            tape.op("MatMul", placed, tape.transpose(tape.reshape(part, shape), [0, 2, 1])) for part in self._shifted()
+        ]
+        return self._joined([tape.sum(product, [0]) for product in products])
 
     def _shifted(self) -> list[ir.Value]:
-        """N x C x places, for each kernel position."""
+        """Return what all windows read, N x C x places, for each kernel position."""
         return self.windows.shifted(self.tape, self.windows.padded(self.tape, self.read, (2, 0)), 2)
 
     def _one_by_one(self) -> ir.Value:
+        """Return a depthwise weight's gradient as one sum of products for each kernel position."""
         tape = self.tape
         shape = (self.samples, self.channels, self.places)
         placed = tape.reshape(self.placed, shape)
@@ -111,7 +123,7 @@ class _Sides:
         return self._joined([tape.reshape(found, (self.channels, 1)) for found in sums])
 
     def _swapped(self) -> ir.Value:
-        """A depthwise convolution in which samples are channels, and dY is the kernel."""
+        """Return a depthwise weight's gradient as a convolution in which samples are channels, and dY is the kernel."""
         tape, windows = self.tape, self.windows
         rank = windows.rank
         swap = [1, 0, *range(2, 2 + rank)]
@@ -128,7 +140,7 @@ class _Sides:
         return tape.reshape(cut, (self.channels, 1, *windows.kernel))
 
     def _all_positions(self) -> ir.Value:
-        """One product per sample and group: M/group x places times places x (positions C/group)."""
+        """Return one product per sample and group: M/group x places times places x (positions C/group)."""
         tape, group, inner = self.tape, self.group, self.channels // self.group
         placed = tape.reshape(self.placed, (self.samples, group, self.outputs // group, self.places))
         parts = [tape.reshape(part, (self.samples, group, inner, self.places)) for part in self._shifted()]
@@ -137,19 +149,8 @@ class _Sides:
         total = tape.reshape(tape.sum(product, [0]), (self.outputs, self.positions, inner))
         return tape.reshape(tape.transpose(total, [0, 2, 1]), (self.outputs, inner, *self.windows.kernel))
 
-    def _position_by_position(self) -> ir.Value:
-        tape = self.tape
-        if self.outputs * self.channels > self.places * (self.outputs + self.channels) / 4:
-            return self._over_all_samples()
-        shape = (self.samples, self.channels, self.places)
-        placed = tape.reshape(self.placed, (self.samples, self.outputs, self.places))
-        products = [
-            tape.op("MatMul", placed, tape.transpose(tape.reshape(part, shape), [0, 2, 1])) for part in self._shifted()
-        ]
-        return self._joined([tape.sum(product, [0]) for product in products])
-
     def _over_all_samples(self) -> ir.Value:
-        """Samples side by side, M x (N places) times (N places) x C: where a product per sample is large itself."""
+        """Return products over all samples side by side: M x (N places) times (N places) x C."""
         tape, windows = self.tape, self.windows
         swap = [1, 0, *range(2, 2 + windows.rank)]
         placed = tape.reshape(tape.transpose(self.placed, swap), (self.outputs, self.samples * self.places))
@@ -159,7 +160,7 @@ class _Sides:
         return self._joined([tape.op("Gemm", placed, part, attributes={"transB": 1}) for part in parts])
 
     def _joined(self, parts: list[ir.Value]) -> ir.Value:
-        """M x C for every position -> M x C x kernel."""
+        """Return M x C x kernel from M x C for every kernel position."""
         inner = self.channels // self.group
         stacked = [self.tape.reshape(part, (self.outputs, inner, 1)) for part in parts]
         joined = stacked[0] if len(stacked) == 1 else self.tape.op("Concat", *stacked, attributes={"axis": 2})

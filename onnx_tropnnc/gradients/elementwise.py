@@ -49,14 +49,14 @@ def _mul(step: Step) -> Gradients:
 
 
 def _div(step: Step) -> Gradients:
-    """With y = a / b: da = dy / b and db = - dy y / b."""
+    """Write da = dy / b and db = - dy y / b of y = a / b."""
     tape = step.tape
     quotient = tape.op("Div", step.gradient, step.input(1))
     return _gradients(step, {0: lambda s: quotient, 1: lambda s: tape.op("Neg", tape.op("Mul", quotient, s.output))})
 
 
 def _pow(step: Step) -> Gradients | Refused:
-    """dx = dy e x^(e - 1); the exponent's gradient is only real where x is positive, and is not written."""
+    """Write dx = dy e x^(e - 1); the exponent's gradient is real only where x is positive, and is refused."""
     if 1 in step.wanted:
         return Refused("the gradient of an exponent is not defined for negative bases")
 
@@ -72,7 +72,7 @@ def _pow(step: Step) -> Gradients | Refused:
 
 
 def _extreme(step: Step) -> Gradients:
-    """Max and Min: the gradient goes to the inputs that are the extreme, in equal shares where several are."""
+    """Share the gradient of a Max or Min equally among the inputs that are the extreme."""
     tape, inputs = step.tape, range(len(step.node.inputs))
     masks = [tape.mask(tape.op("Equal", step.input(slot), step.output)) for slot in inputs]
     share = tape.op("Div", step.gradient, tape.total(masks))

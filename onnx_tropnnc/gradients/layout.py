@@ -12,8 +12,8 @@ from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
 
 __all__ = ["RULES"]
 
+# Elements of a constant matrix that stands for moving values along one axis: 16 MB of float32.
 LARGEST_MATRIX = 2**22
-"""Elements of a constant matrix that stands for moving values along one axis: 16 MB of float32."""
 
 
 def _reshape(step: Step) -> Gradients:
@@ -55,10 +55,11 @@ def _slice(step: Step) -> Gradients | Refused:
         return Refused("what it cuts out is computed at run time")
     starts, ends = ([int(bound) for bound in part.ravel()] for part in bounds if part is not None)
     strides = [1] * len(axes) if steps is None else [int(stride) for stride in steps.ravel()]
-    ranges = {
-        axis: range(shape[axis])[slice(start, _end(end, stride), stride)]
-        for axis, start, end, stride in zip(axes, starts, ends, strides, strict=False)
-    }
+    ranges = {}
+    for axis, start, end, stride in zip(axes, starts, ends, strides, strict=False):
+        # Python would count such a bound from the end; onnx means "to the first element" by it
+        to_first = stride < 0 and end < -(2**31) + 1
+        ranges[axis] = range(shape[axis])[slice(start, None if to_first else end, stride)]
     gradient, current = step.gradient, list(step.shape(step.output))
     before = [0] * len(shape)
     for axis, places in ranges.items():
@@ -84,13 +85,8 @@ def _dilated(step: Step, value: ir.Value, shape: Sequence[int], axis: int, by: i
     return tape.reshape(tape.pad(split, none, behind), joined)
 
 
-def _end(end: int, stride: int) -> int | None:
-    """Slice's bound as Python's: going backwards, anything before the first element means "to the start"."""
-    return None if stride < 0 and end < -(2**31) + 1 else end
-
-
 def _selection(places: Sequence[int], size: int) -> NDArray[np.float64]:
-    """len(places) x size: each row has a 1 where its value came from."""
+    """Return a matrix, len(places) x size, in which each row has a 1 where its value came from."""
     matrix = np.zeros((len(places), size))
     matrix[np.arange(len(places)), list(places)] = 1.0
     return matrix
@@ -164,7 +160,7 @@ def _space_to_depth(step: Step) -> Gradients:
 
 
 def _resize(step: Step) -> Gradients | Refused:
-    """Axis by axis: whole-number repetition is summed back, everything else is a matrix along the axis."""
+    """Go back axis by axis: repetition by a whole number is summed, everything else is a matrix along the axis."""
     shape, resized = step.shape(step.input(0)), step.shape(step.output)
     gradient, current = step.gradient, list(resized)
     for axis, (size, new) in enumerate(zip(shape, resized, strict=True)):

@@ -6,6 +6,7 @@ MatMul   Y = A B                      dA = dY B^T            dB = A^T dY        
 
 import math
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_tropnnc.gradients.step import Gradients, Step
@@ -33,14 +34,14 @@ def _gemm(step: Step) -> Gradients:
 
 
 def _matmul(step: Step) -> Gradients:
-    """A vector is a matrix of one row (on the left) or of one column (on the right)."""
+    """Write dA and dB; a vector counts as a matrix of one row (on the left) or of one column (on the right)."""
     tape, a, b = step.tape, step.input(0), step.input(1)
     shape_a, shape_b = step.shape(a), step.shape(b)
     full_a = (1, *shape_a) if len(shape_a) == 1 else shape_a
     full_b = (*shape_b, 1) if len(shape_b) == 1 else shape_b
     a = a if full_a == shape_a else tape.reshape(a, full_a)
     b = b if full_b == shape_b else tape.reshape(b, full_b)
-    stack = _broadcast(full_a[:-2], full_b[:-2])
+    stack = np.broadcast_shapes(full_a[:-2], full_b[:-2])
     rows, inner, columns = full_a[-2], full_a[-1], full_b[-1]
     dy = step.gradient
     if (*stack, rows, columns) != step.shape(step.output):
@@ -56,12 +57,6 @@ def _matmul(step: Step) -> Gradients:
     elif 1 in step.wanted:
         found[1] = _fitted(step, tape.op("MatMul", _turned(step, a, len(full_a)), dy), (*stack, inner, columns), 1)
     return found
-
-
-def _broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
-    rank = max(len(left), len(right))
-    sides = ((1,) * (rank - len(side)) + side for side in (left, right))
-    return tuple(r if le == 1 else le for le, r in zip(*sides, strict=True))
 
 
 def _turned(step: Step, value: ir.Value, rank: int) -> ir.Value:

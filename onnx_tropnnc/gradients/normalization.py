@@ -56,7 +56,7 @@ def _instance_normalization(step: Step) -> Gradients:
 
 
 def _group_normalization(step: Step) -> Gradients | Refused:
-    """Channels in groups, each normalised with its space: one axis more."""
+    """Write the gradients with one axis more: channels in groups, each normalised over its channels and space."""
     shape, groups = step.shape(step.input(0)), step.node.attributes.get_int("num_groups", 1)
     if step.shape(step.input(1)) != shape[1:2]:
         return Refused("its scale has an entry per group, as before opset 21")

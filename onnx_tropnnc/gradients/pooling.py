@@ -5,7 +5,6 @@ MaxPool       dY goes to where the maximum was, in equal shares where several va
 """
 
 import math
-from itertools import product
 
 import numpy as np
 import onnx_ir as ir
@@ -35,7 +34,7 @@ def _average_pool(step: Step) -> Gradients | Refused:
 
 
 def _counts(step: Step, windows: Windows) -> NDArray[np.float64]:
-    """How many values each window averages: those inside, or those inside and on the border."""
+    """Return how many values each window averages: those inside, or those inside and on the border."""
     bordered = bool(step.node.attributes.get_int("count_include_pad", 0))
     pads = step.node.attributes.get_ints("pads") or ()
     counts = np.ones(())
@@ -57,7 +56,7 @@ def _max_pool(step: Step) -> Gradients | Refused:
 
 
 def _by_tiles(step: Step, windows: Windows) -> ir.Value:
-    """Windows side by side: every value is read once, so it is compared with its window's maximum in place."""
+    """Return dX for windows side by side: every value is compared in place with its only window's maximum."""
     tape, (samples, channels) = step.tape, step.shape(step.output)[:2]
     space = list(range(2, 2 + windows.rank))
     covered = [n * k for n, k in zip(windows.places, windows.kernel, strict=True)]
@@ -76,7 +75,7 @@ def _by_tiles(step: Step, windows: Windows) -> ir.Value:
 
 
 def _by_windows(step: Step, windows: Windows) -> ir.Value:
-    """Windows that overlap: position by position, and a ConvTranspose puts each position's share in its place."""
+    """Return dX for windows that overlap: a ConvTranspose adds up what each position of every window gets."""
     tape, (samples, channels) = step.tape, step.shape(step.output)[:2]
     lowest = float(np.finfo(tape.dtype).min)
     parts = windows.shifted(tape, windows.padded(tape, step.input(0), (2, 0), lowest), 2)
@@ -88,21 +87,9 @@ def _by_windows(step: Step, windows: Windows) -> ir.Value:
     joined = tape.reshape(
         tape.op("Concat", *shares, attributes={"axis": 2}), (samples, channels * count, *windows.places)
     )
-    return tape.op(
-        "ConvTranspose",
-        joined,
-        tape.array(_one_position_each(windows, channels)),
-        attributes=windows.transposed(channels),
-    )
-
-
-def _one_position_each(windows: Windows, channels: int) -> NDArray[np.float64]:
-    """Kernels of which each writes to one position."""
-    positions = list(product(*(range(k) for k in windows.kernel)))
-    kernels = np.zeros((len(positions), 1, *windows.kernel))
-    for number, position in enumerate(positions):
-        kernels[(number, 0, *position)] = 1.0
-    return np.tile(kernels, (channels, *[1] * (1 + windows.rank)))
+    # kernels of which each writes to one position
+    kernels = np.tile(np.eye(count).reshape(count, 1, *windows.kernel), (channels, *[1] * (1 + windows.rank)))
+    return tape.op("ConvTranspose", joined, tape.array(kernels), attributes=windows.transposed(channels))
 
 
 def _global_average(step: Step) -> Gradients:

@@ -7,8 +7,6 @@ Softmax     dx = y (dy - sum(dy y))                LogSoftmax        dx = dy - e
 
 import math
 
-import onnx_ir as ir
-
 from onnx_tropnnc.gradients.step import Gradients, Refused, Step
 
 __all__ = ["RULES"]
@@ -32,21 +30,16 @@ def _reduce(step: Step) -> Gradients | Refused:
         mask = tape.mask(tape.op("Equal", x, output))
         share = tape.op("Div", gradient, tape.sum(mask, axes, keepdims=True))
         return {0: tape.op("Mul", mask, share)}
-    return {0: _curved(step, gradient, output)}
-
-
-def _curved(step: Step, gradient: ir.Value, output: ir.Value) -> ir.Value:
-    """The reductions whose slope depends on x; `gradient` and `output` have the reduced axes as 1."""
-    tape, x = step.tape, step.input(0)
-    match step.node.op_type:
+    match kind:
         case "ReduceSumSquare":
-            return tape.op("Mul", x, tape.scaled(gradient, 2.0))
+            found = tape.op("Mul", x, tape.scaled(gradient, 2.0))
         case "ReduceL1":
-            return tape.op("Mul", tape.op("Sign", x), gradient)
+            found = tape.op("Mul", tape.op("Sign", x), gradient)
         case "ReduceL2":
-            return tape.op("Mul", x, tape.op("Div", gradient, output))
+            found = tape.op("Mul", x, tape.op("Div", gradient, output))
         case _:  # ReduceLogSumExp
-            return tape.op("Mul", tape.op("Exp", tape.op("Sub", x, output)), gradient)
+            found = tape.op("Mul", tape.op("Exp", tape.op("Sub", x, output)), gradient)
+    return {0: found}
 
 
 def _softmax(step: Step) -> Gradients:

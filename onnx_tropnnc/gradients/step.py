@@ -44,14 +44,14 @@ class Step:
 
     @property
     def gradient(self) -> ir.Value:
-        """The gradient of the first output."""
+        """Return the gradient of the first output."""
         found = self.gradients[0]
         assert found is not None
         return found
 
     @property
     def output(self) -> ir.Value:
-        """The first output."""
+        """Return the first output."""
         return self.node.outputs[0]
 
     def input(self, slot: int) -> ir.Value:

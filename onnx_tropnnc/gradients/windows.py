@@ -31,18 +31,18 @@ class Windows:
 
     @property
     def rank(self) -> int:
-        """The number of spatial axes."""
+        """Return the number of spatial axes."""
         return len(self.kernel)
 
     @property
     def spare(self) -> tuple[int, ...]:
-        """Per axis how far the last window ends from the end of what is read: negative where it ends inside."""
+        """Return per axis how far the last window ends behind what is read: negative where it ends inside."""
         axes = zip(self.kernel, self.strides, self.dilations, self.begin, self.read, self.places, strict=True)
         return tuple((n - 1) * s + (k - 1) * d + 1 - begin - read for k, s, d, begin, read, n in axes)
 
     @property
     def tiles(self) -> bool:
-        """Whether windows lie side by side: no overlap, no gap, no padding."""
+        """Return whether windows lie side by side: no overlap, no gap, no padding."""
         return (
             self.kernel == self.strides and not any(self.begin) and all(extra <= 0 for extra in self.spare)
         ) and set(self.dilations) <= {1}
@@ -50,7 +50,13 @@ class Windows:
     def attributes(self, group: int = 1) -> Attributes:
         """Return the attributes of a convolution over these windows that reads all that they read."""
         end = [max(0, extra) for extra in self.spare]
-        return {**self._shared(group), "pads": [*self.begin, *end]}
+        return {
+            "kernel_shape": self.kernel,
+            "strides": self.strides,
+            "dilations": self.dilations,
+            "group": group,
+            "pads": [*self.begin, *end],
+        }
 
     def transposed(self, group: int = 1) -> Attributes:
         """Return the attributes of a ConvTranspose that writes where these windows read."""
@@ -73,14 +79,6 @@ class Windows:
             ends = [start + length for start, length in zip(starts, reach, strict=True)]
             parts.append(tape.slice(padded, starts, ends, axes, self.strides))
         return parts
-
-    def _shared(self, group: int) -> Attributes:
-        return {
-            "kernel_shape": self.kernel,
-            "strides": self.strides,
-            "dilations": self.dilations,
-            "group": group,
-        }
 
 
 def windows_of(

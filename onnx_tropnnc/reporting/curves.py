@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_curve"]
 
+# One for each line, so that lines can be told apart without colour.
 MARKERS = "osD^vPX*"
-"""One for each line, so that lines can be told apart without colour."""
 
 
 def draw_curve(curve: Curve, path: Path) -> None:

@@ -18,8 +18,8 @@ __all__ = ["groups_picture", "shares", "sizes_picture", "svg"]
 
 Facts = Mapping[str, Any]
 
+# Colours of an outline, a dark bar and a light one, which differ without colour too.
 BEFORE, AFTER, STILL = "#8a8a8a", "#1b6ca8", "#d0d0d0"
-"""Colours of an outline, a dark bar and a light one, which differ without colour too."""
 
 # The text column of the page is 60 rem wide, 10 inches on most screens; on paper the picture shrinks a little.
 _INCHES = 9.0

@@ -21,9 +21,9 @@ NOISE_FACTOR = 10.0
 # Folding moves float32 outputs of deep networks by up to 1e-5; real defects move them by more than 1e-3.
 TOLERANCE = 1e-4
 
-# 16 roundings: a network of a hundred layers, each of which rounds independently, sums up about ten of them.
+# The same for types with fewer digits. 16 roundings: a network of a hundred layers, each of which rounds independently,
+# sums up about ten of them.
 COARSE_TOLERANCES = {ir.DataType.FLOAT16: 16 * 2.0**-11, ir.DataType.BFLOAT16: 16 * 2.0**-8}
-"""The same for types with fewer digits."""
 
 
 def exact_tolerance(model: Model) -> float:

@@ -22,10 +22,11 @@ from onnx_tropnnc.searching.trials import Trials
 
 __all__ = ["SAFE_AGREEMENT", "SAFE_COSINE", "advice", "concern", "fidelity", "slowdown"]
 
+# Percent of top-1 agreement below which a result deserves a warning: one answer in ten changed.
 SAFE_AGREEMENT = 90.0
-"""Percent of top-1 agreement below which a result deserves a warning: one answer in ten changed."""
+
+# The same for an output that is no row of scores: a cosine of 0.9 is a relative error of about 0.45.
 SAFE_COSINE = 0.9
-"""The same for an output that is no row of scores: a cosine of 0.9 is a relative error of about 0.45."""
 
 # Ratios that are tried are multiples of this: nearer ones are not told apart by a few hundred samples.
 _STEP = 0.05

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 __all__ = ["Adam", "rate_at"]
 
+# How much of the running means stays at a step. Hundreds of steps are few: 0.999 would remember the first ones.
 FIRST, SECOND = 0.9, 0.99
-"""How much of the running means stays at a step. Hundreds of steps are few: 0.999 would remember the first ones."""
+
+# Keeps the first division defined where a gradient is 0.
 SMALLEST = 1e-12
-"""Keeps the first division defined where a gradient is 0."""
 
 
 def rate_at(step: int, steps: int, peak: float, warm_up: int) -> float:

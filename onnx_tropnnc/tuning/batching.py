@@ -17,8 +17,8 @@ from onnx_tropnnc.running.sessions import Runner
 
 __all__ = ["Unbatched", "batch_shapes", "batched"]
 
+# Relative difference up to which a batch gives what its samples give one by one: float32 in another order.
 CLOSE = 1e-3
-"""Relative difference up to which a batch gives what its samples give one by one: float32 in another order."""
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,11 @@ class Student:
                 order = generator.permutation(targets.samples.count)
             chosen, order = np.sort(order[: self._batch]), order[self._batch :]
             rate = rate_at(step, training.steps, training.rate, max(1, training.steps // WARM_UP))
-            gradients = self._gradients(targets, chosen)
+            wanted = dict(zip(targets.names, targets.at(chosen), strict=True))
+            feed = self._feed(targets.samples, chosen)
+            feed |= {_TARGET.format(name): wanted[name] for name in self._names}
+            outputs = self._training.run(feed)
+            gradients = {name: outputs[slot] for name, slot in self._order.items()}
             adam.step(gradients, {name: rate * sizes[name] for name in gradients})
             if (step + 1) % every == 0 or step + 1 == training.steps:
                 error = self.error(held)
@@ -156,24 +160,17 @@ class Student:
                 spread[number] += np.sum((wanted[slot] - wanted[slot].mean(axis=0)) ** 2, dtype=np.float64)
         return float(np.mean(squares / np.maximum(spread, NOTHING)))
 
-    def _gradients(self, targets: Targets, positions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        wanted = dict(zip(targets.names, targets.at(positions), strict=True))
-        feed = self._feed(targets.samples, positions)
-        feed |= {_TARGET.format(name): wanted[name] for name in self._names}
-        outputs = self._training.run(feed)
-        return {name: outputs[slot] for name, slot in self._order.items()}
-
     def _feed(self, samples: Samples, positions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         batch = {name: array[positions] for name, array in samples.arrays.items()}
         return {**batch, **self.weights, **self._fixed}
 
 
+# The share of the steps over which the rate rises, as its inverse: 20 of 400.
 WARM_UP = 20
-"""The share of the steps over which the rate rises, as its inverse: 20 of 400."""
 
 
+# Weights that are all 0, such as a bias that was just added, would not learn at a rate in units of their own size.
 SMALLEST = 1e-4
-"""Weights that are all 0, such as a bias that was just added, would not learn at a rate in units of their own size."""
 
 
 def _typical_size(array: NDArray[np.float32]) -> float:

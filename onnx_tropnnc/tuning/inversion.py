@@ -30,12 +30,15 @@ from onnx_tropnnc.tuning.batching import Unbatched, batch_shapes, batched
 
 __all__ = ["Inversion", "invert"]
 
+# Weight of the cross-entropy; other weights were not tried. ResNet20 then is nearly certain of each picture.
 CLASS = 0.05
-"""Weight of the cross-entropy; other weights were not tried. ResNet20 then is nearly certain of each picture."""
+
+# Weight of differences between neighbouring pixels, in units of the inputs' variance; others were not tried.
 SMOOTH = 0.01
-"""Weight of differences between neighbouring pixels, in units of the inputs' variance; others were not tried."""
+
+# The least deviation that a channel is held to, as a share of its tensor's typical one: a channel that hardly varied in
+# training must not outweigh all others.
 LEAST_DEVIATION = 0.05
-"""Of a tensor's typical deviation: a channel that hardly varied in training must not outweigh all others."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,9 @@ def invert(model: Model, samples: Samples, how: Inversion, seed: int = 0) -> Sam
         part = {name: array[start : start + how.batch]}
         feed: dict[str, NDArray[np.generic]] = dict(part)
         if classes is not None:
-            feed[_CLASSES] = _class_targets(how.batch, classes, generator)
+            # every class about as often as any other, in another order for each batch
+            chosen = generator.permutation(np.arange(how.batch) + generator.integers(classes)) % classes
+            feed[_CLASSES] = np.eye(classes, dtype=np.float32)[chosen]
         adam = Adam(part)
         for step in range(how.steps):
             outputs = runner.run(feed)
@@ -97,13 +102,6 @@ def invert(model: Model, samples: Samples, how: Inversion, seed: int = 0) -> Sam
 
 WARM_UP = 5
 _CLASSES = "class_targets"
-
-
-def _class_targets(count: int, classes: int, generator: np.random.Generator) -> NDArray[np.float32]:
-    """One-hot rows, every class as often as any other."""
-    chosen = generator.permutation(np.arange(count) + generator.integers(classes)) % classes
-    rows: NDArray[np.float32] = np.eye(classes, dtype=np.float32)[chosen]
-    return rows
 
 
 def _objective(model: Model, samples: Samples, batch: int) -> tuple[GradientGraph, str, int | None] | None:
@@ -126,18 +124,18 @@ def _objective(model: Model, samples: Samples, batch: int) -> tuple[GradientGrap
         deviation = np.maximum(known.deviation, max(least, 1e-6))
         parts += _moment_losses(tape, value, shape, known.mean, deviation, len(promised))
     output = copy.graph.outputs[0]
-    classes = _class_count(shapes.get(name_of(output), ()))
+    scores = shapes.get(name_of(output), ())
+    wide = [int(size) for size in scores[1:] if size is not None and size > 1]
+    # anything but a row of two scores or more tells no classes apart
+    classes = wide[0] if len(wide) == 1 and None not in scores else None
+    inputs = dict(batch_shapes(samples, batch))
     if classes is not None:
+        inputs[_CLASSES] = (batch, classes)
         parts.append(_class_loss(tape, copy, output, (batch, classes)))
     parts += _roughness(tape, copy.graph.inputs[0], samples)
     loss = tape.total(parts)
-    graph = gradient_graph(copy, [name_of(loss)], [samples.inputs[0].name], _all_shapes(samples, batch, classes))
+    graph = gradient_graph(copy, [name_of(loss)], [samples.inputs[0].name], inputs)
     return graph, name_of(loss), classes
-
-
-def _all_shapes(samples: Samples, batch: int, classes: int | None) -> dict[str, tuple[int, ...]]:
-    shapes = dict(batch_shapes(samples, batch))
-    return shapes if classes is None else {**shapes, _CLASSES: (batch, classes)}
 
 
 def _moment_losses(
@@ -148,7 +146,7 @@ def _moment_losses(
     deviation: NDArray[np.float64],
     tensors: int,
 ) -> list[ir.Value]:
-    """How far the channels' mean and deviation are from those promised, as two numbers."""
+    """Write how far the channels' mean and deviation are from those promised, as two numbers."""
     axes = [0, *range(2, len(shape))]
     count = float(np.prod([shape[axis] for axis in axes]))
     column = (1, shape[1], *[1] * (len(shape) - 2))
@@ -165,12 +163,6 @@ def _moment_losses(
     return losses
 
 
-def _class_count(shape: Sequence[int | None]) -> int | None:
-    """How many classes the output tells apart: None where it is no row of two scores or more."""
-    wide = [int(size) for size in shape[1:] if size is not None and size > 1]
-    return wide[0] if len(wide) == 1 and None not in shape else None
-
-
 def _class_loss(tape: Tape, model: Model, output: ir.Value, shape: tuple[int, int]) -> ir.Value:
     targets = ir.Value(name=_CLASSES, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
     model.graph.inputs.append(targets)
@@ -185,7 +177,7 @@ def _class_loss(tape: Tape, model: Model, output: ir.Value, shape: tuple[int, in
 
 
 def _roughness(tape: Tape, value: ir.Value, samples: Samples) -> list[ir.Value]:
-    """The mean squared difference of neighbours along height and width, over the inputs' variance."""
+    """Write the mean squared difference of neighbours along height and width, over the inputs' variance."""
     entry = samples.inputs[0]
     layout = picture_layout(entry.shape)
     if layout is None or len(entry.shape) != 3:

@@ -23,8 +23,9 @@ from onnx_tropnnc.running.sessions import Runner
 __all__ = ["Targets", "filled", "shared_tensors"]
 
 _POOLS = ("AveragePool", "GlobalAveragePool", "MaxPool", "ReduceMean")
+
+# A tensor whose values vary less than this is constant: there is nothing to learn from it.
 NOTHING = 1e-12
-"""A tensor whose values vary less than this is constant: there is nothing to learn from it."""
 
 
 def shared_tensors(student: Model, teacher: Model, student_shapes: Shapes, teacher_shapes: Shapes) -> tuple[str, ...]:
@@ -34,7 +35,11 @@ def shared_tensors(student: Model, teacher: Model, student_shapes: Shapes, teach
     a layer or a pool reads.
     """
     there = {name_of(value) for node in teacher.graph for value in node.outputs}
-    depending = _behind_weights(student)
+    # tensors in front of all weights are the same in both models, and nothing can be learnt from them
+    depending: set[ir.Value] = set()
+    for node in student.graph:
+        if is_layer(node) or any(value in depending for value in node.inputs):
+            depending.update(node.outputs)
     found = []
     for node in student.graph:
         for value in node.outputs:
@@ -47,15 +52,6 @@ def shared_tensors(student: Model, teacher: Model, student_shapes: Shapes, teach
             if read and None not in shape and shape == teacher_shapes.get(name) and len(shape) > 1:
                 found.append(name)
     return tuple(found)
-
-
-def _behind_weights(model: Model) -> set[ir.Value]:
-    """The tensors that depend on a layer's weights."""
-    found: set[ir.Value] = set()
-    for node in model.graph:
-        if is_layer(node) or any(value in found for value in node.inputs):
-            found.update(node.outputs)
-    return found
 
 
 def filled(positions: NDArray[np.int64], batch: int) -> NDArray[np.int64]:
