@@ -132,24 +132,20 @@ def print_groups(
         reason = group.pinned or refusal
         state = "pinned" if group.pinned is not None else "kept" if refusal else "free"
         _say(console, f"{group.name}: {group.channels} channels, {state}")
-        for kind, nodes in _nodes(group):
+        for words, nodes in (
+            ("made by", group.nodes("producer")),
+            ("passed by", group.nodes("carrier")),
+            ("tied by", group.ties),
+            ("read by", group.nodes("consumer")),
+        ):
             if nodes:
-                _say(console, f"    {kind}: {', '.join(nodes)}")
+                _say(console, f"    {words}: {', '.join(nodes)}")
         for text in filter(None, (reason, *(group.reasons if group.pinned is None else ()))):
             _say(console, f"    why: {text}")
 
     for layer in others:
         _say(console, f"{layer.node}: in no group")
         _say(console, f"    why: {layer.reason}")
-
-
-def _nodes(group: ChannelGroup) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    return (
-        ("made by", group.nodes("producer")),
-        ("passed by", group.nodes("carrier")),
-        ("tied by", group.ties),
-        ("read by", group.nodes("consumer")),
-    )
 
 
 def print_coverage(found: Coverage, console: Console) -> None:

@@ -35,7 +35,6 @@ from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.operators.trace import ChannelIndices
 from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine
 from onnx_tropnnc.running.activations import LockStep, Stop
 from onnx_tropnnc.solving.layer_rows import draw_positions, input_rows
@@ -91,7 +90,9 @@ def output_energies(
             with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is left out of P
                 weight, brought = reader.drawn(batch[_MODEL], weights, -(-reader.wanted // visit.batches), rng)
                 for name, places in reader.places.items():
-                    energies[name].add(_by_channel(brought, places) * math.sqrt(weight))
+                    # columns of `brought` are ordered by kernel offset, then by position on the channels' axis
+                    positions = brought.reshape(len(brought), -1, places.shape[0]).sum(axis=1, dtype=np.float64)
+                    energies[name].add(np.asarray((places.T @ positions.T).T) * math.sqrt(weight))
     return {name: energy.total() for name, energy in energies.items() if energy.tells}
 
 
@@ -202,23 +203,14 @@ class _Energy:
         return self.sum
 
 
-def _by_channel(brought: NDArray[Any], places: csr_array) -> Matrix:
-    """Return (s, n) each channel's contribution; columns of `brought` are ordered by kernel offset, then position."""
-    positions = brought.reshape(len(brought), -1, places.shape[0]).sum(axis=1, dtype=np.float64)
-    return np.asarray((places.T @ positions.T).T)
-
-
 def _readers(model: Model, groups: Sequence[ChannelGroup]) -> list[_Reader]:
     """Return the groups' consumers in topological order, once each."""
     places: dict[ir.Node, dict[str, csr_array]] = defaultdict(dict)
     for group in groups:
         for place in group.of_kind("consumer"):
             if solving_refusal(place.use.node) is None:
-                places[place.use.node][group.name] = _standing(place.members, group.channels)
+                # (positions, channels) with a 1 where the channel stands at the position
+                known = np.flatnonzero(place.members >= 0)
+                ones = np.ones(len(known)), (known, place.members[known])
+                places[place.use.node][group.name] = csr_array(ones, shape=(len(place.members), group.channels))
     return [_Reader(LinearLayer(node), places[node]) for node in model.graph if node in places]
-
-
-def _standing(members: ChannelIndices, count: int) -> csr_array:
-    """Return (positions, count) with a 1 where the channel is at the position."""
-    known = np.flatnonzero(members >= 0)
-    return csr_array((np.ones(len(known)), (known, members[known])), shape=(len(members), count))

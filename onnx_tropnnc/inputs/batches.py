@@ -90,11 +90,11 @@ class Samples:
         stop = self.count if run is None else self.count - self.count % run
         for start in range(0, stop, step):
             window = slice(start, min(start + step, stop))
-            yield window, {i.name: self._feed(i, window) for i in self.inputs}
-
-    def _feed(self, entry: ResolvedInput, window: slice) -> NDArray[Any]:
-        array = self.arrays[entry.name]
-        return np.ascontiguousarray(array[window]) if entry.stacked else np.asarray(array[window.start])
+            feed = {}
+            for entry in self.inputs:
+                array = self.arrays[entry.name]
+                feed[entry.name] = np.ascontiguousarray(array[window]) if entry.stacked else np.asarray(array[start])
+            yield window, feed
 
 
 def joined(pieces: Sequence[Samples]) -> Samples:

@@ -50,7 +50,10 @@ class ProtoGraph:
     def constant(self, name: str) -> NDArray[Any] | None:
         """Return the values of a stored tensor, or None where the tensor is computed or its values are not at hand."""
         tensor = self.tensors.get(name)
-        if tensor is None or not _holds_data(tensor):
+        if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
+            return None
+        # a copy of a model's structure has tensors without values
+        if not any(field.name == "raw_data" or field.name.endswith("_data") for field, _ in tensor.ListFields()):
             return None
         return np.asarray(onnx.numpy_helper.to_array(tensor))
 
@@ -76,10 +79,3 @@ class ProtoGraph:
                 yield node, tensor
                 if node.op_type in VALUE_KEEPING and node.input[0] == tensor:
                     waiting.append(node.output[0])
-
-
-def _holds_data(tensor: onnx.TensorProto) -> bool:
-    """Return whether the values are in the proto, not in another file nor left out of a copy of the structure."""
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        return False
-    return any(field.name == "raw_data" or field.name.endswith("_data") for field, _ in tensor.ListFields())

@@ -45,12 +45,11 @@ def read_all(reader: DataReader, specs: Sequence[InputSpec]) -> Arrays:
     if not feeds:
         raise SampleError("the data reader gives no samples; if it was read before, give a new one or rewind it")
     stacked = stacked_inputs(specs)
-    names = [spec.name for spec in specs if all(spec.name in feed for feed in feeds)]
-    return {name: _together([np.asarray(feed[name]) for feed in feeds], name, name in stacked) for name in names}
-
-
-def _together(parts: Sequence[NDArray[Any]], name: str, stacked: bool) -> NDArray[Any]:
-    try:
-        return np.concatenate(parts) if stacked else np.stack(parts)
-    except ValueError as error:
-        raise SampleError(f"the data reader's feeds of {name} do not fit together: {error}") from None
+    found = {}
+    for name in (spec.name for spec in specs if all(spec.name in feed for feed in feeds)):
+        parts = [np.asarray(feed[name]) for feed in feeds]
+        try:
+            found[name] = np.concatenate(parts) if name in stacked else np.stack(parts)
+        except ValueError as error:
+            raise SampleError(f"the data reader's feeds of {name} do not fit together: {error}") from None
+    return found

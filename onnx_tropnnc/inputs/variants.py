@@ -68,13 +68,9 @@ def _shifted(pictures: NDArray[Any], axes: tuple[int, int], generator: np.random
     moved = np.empty_like(pictures)
     for i, picture in enumerate(pictures):
         for axis, most in zip(axes, reach, strict=True):
-            picture = _moved(picture, axis - 1, int(generator.integers(-most, most, endpoint=True)))
+            steps, size = int(generator.integers(-most, most, endpoint=True)), picture.shape[axis - 1]
+            places = np.abs(np.arange(size) - steps)
+            places = np.where(places >= size, 2 * (size - 1) - places, places)
+            picture = np.take(picture, places, axis=axis - 1)
         moved[i] = picture
     return moved
-
-
-def _moved(picture: NDArray[Any], axis: int, steps: int) -> NDArray[Any]:
-    size = picture.shape[axis]
-    places = np.abs(np.arange(size) - steps)
-    places = np.where(places >= size, 2 * (size - 1) - places, places)
-    return np.take(picture, places, axis=axis)

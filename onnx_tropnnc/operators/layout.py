@@ -15,7 +15,7 @@ from onnx_tropnnc.graph.constants import array_of
 from onnx_tropnnc.graph.shapes import BATCH
 from onnx_tropnnc.operators.splitting import joined_along, split_axis, whole_heads
 from onnx_tropnnc.operators.trace import MOST_POSITIONS, Axes, ChannelIndices, Trace, shifted
-from onnx_tropnnc.operators.written_shapes import written_number
+from onnx_tropnnc.operators.written_shapes import named_axes, written_number
 
 __all__ = ["RULES", "regroup"]
 
@@ -90,14 +90,11 @@ def _split(
         if mixed or groups in (1, len(channels)) or len(channels) % groups:
             return None
         return start, joined_along(channels.reshape(groups, -1), 0, trace)
-    heads = whole_heads(channels, after[start:stop], trace) if _of_heads(axis, before, trace) else None
+    # attention heads that go or stay whole are an option, and lie along the last axis
+    of_heads = trace.model.whole_heads and axis == len(before) - 1
+    heads = whole_heads(channels, after[start:stop], trace) if of_heads else None
     found = heads or split_axis(channels, after[start:stop], trace)
     return None if found is None else (start + found[0], found[1])
-
-
-def _of_heads(axis: int, before: Dims, trace: Trace) -> bool:
-    """Return whether the axis is split into attention heads that go or stay whole: an option for the last axis."""
-    return trace.model.whole_heads and axis == len(before) - 1
 
 
 def regroup(channels: ChannelIndices, axis: int, before: Dims, after: Dims) -> tuple[int, ChannelIndices] | None:
@@ -172,7 +169,7 @@ def squeeze(node: ir.Node, trace: Trace) -> None:
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes:
         return
-    named = _named_axes(node, trace)
+    named = named_axes(node, trace)
     if rank is None or named is None:
         trace.pin_by(node, axes, "unknown_shape", "has axes that are computed at run time")
         return
@@ -190,14 +187,6 @@ def squeeze(node: ir.Node, trace: Trace) -> None:
         node, [channels for a, channels in axes.items() if a in gone], "other_axis", "removes the axis of the channels"
     )
     trace.carry(node.outputs[0], shifted(axes, [a for a in range(rank) if a not in gone]))
-
-
-def _named_axes(node: ir.Node, trace: Trace) -> tuple[int, ...] | None:
-    if "axes" in node.attributes:
-        return tuple(node.attributes.get_ints("axes", ()))
-    if len(node.inputs) > 1 and node.inputs[1] is not None:
-        return trace.integers(node.inputs[1])
-    return ()
 
 
 def resize(node: ir.Node, trace: Trace) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_tropnnc.operators.trace import Trace, shifted
-from onnx_tropnnc.operators.written_shapes import written_number
+from onnx_tropnnc.operators.written_shapes import named_axes, written_number
 
 __all__ = ["RULES"]
 
@@ -61,7 +61,7 @@ def reduce(node: ir.Node, trace: Trace) -> None:
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes:
         return
-    reduced = _axes(node, trace)
+    reduced = named_axes(node, trace)
     if rank is None or reduced is None:
         trace.pin_by(node, axes, "unknown_shape", "reduces axes that are not known")
         return
@@ -81,15 +81,6 @@ def reduce(node: ir.Node, trace: Trace) -> None:
     if node.attributes.get_int("keepdims", 1) != 1:  # onnx keeps them for 1 only
         kept = shifted(kept, [a for a in range(rank) if a not in gone])
     trace.carry(node.outputs[0], kept)
-
-
-def _axes(node: ir.Node, trace: Trace) -> tuple[int, ...] | None:
-    """Return the axes that an attribute names, or the second input (since opset 13 or 18); () where none are named."""
-    if "axes" in node.attributes:
-        return tuple(node.attributes.get_ints("axes", ()))
-    if len(node.inputs) > 1 and node.inputs[1] is not None:
-        return trace.integers(node.inputs[1])
-    return ()
 
 
 _HOMOGENEOUS = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")

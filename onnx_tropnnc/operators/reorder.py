@@ -163,7 +163,8 @@ def pad(node: ir.Node, trace: Trace) -> None:
         return
     order = list(range(rank)) if named is None else [a % rank for a in named]
     constant = node.attributes.get_string("mode", "constant") == "constant"
-    zero = constant and _pads_with_zero(node, trace)
+    filling = node.inputs[2] if len(node.inputs) > 2 else None
+    zero = constant and trace.is_zero(filling) and node.attributes.get_float("value", 0.0) == 0.0
     padded = {axis for place, axis in enumerate(order) if amounts[place] or amounts[place + len(order)]}
     kept: dict[int, ChannelIndices] = {}
     for axis, channels in axes.items():
@@ -193,11 +194,6 @@ def _amounts(node: ir.Node, trace: Trace) -> tuple[tuple[int, ...] | None, int |
         if name in node.attributes:
             return tuple(node.attributes.get_ints(name, ())), name
     return (trace.integers(node.inputs[1]), 1) if len(node.inputs) > 1 else (None, 1)
-
-
-def _pads_with_zero(node: ir.Node, trace: Trace) -> bool:
-    value = node.inputs[2] if len(node.inputs) > 2 else None
-    return trace.is_zero(value) and node.attributes.get_float("value", 0.0) == 0.0
 
 
 RULES = {"Concat": concat, "Pad": pad, "Slice": slice_, "Split": split}

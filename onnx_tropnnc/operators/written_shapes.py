@@ -14,10 +14,19 @@ import onnx_ir as ir
 
 from onnx_tropnnc.operators.trace import ChannelIndices, Reading, Trace
 
-__all__ = ["WrittenNumber", "written_number"]
+__all__ = ["WrittenNumber", "named_axes", "written_number"]
 
 _COPIES = ("Cast", "Identity", "Squeeze", "Unsqueeze")
 """Operators that hand on a vector's entries in their order."""
+
+
+def named_axes(node: ir.Node, trace: Trace) -> tuple[int, ...] | None:
+    """Return the axes that an attribute names, or the second input (since opset 13 or 18); () where none are named."""
+    if "axes" in node.attributes:
+        return tuple(node.attributes.get_ints("axes", ()))
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        return trace.integers(node.inputs[1])
+    return ()
 
 
 @dataclass(frozen=True)

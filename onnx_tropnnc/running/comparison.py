@@ -103,7 +103,11 @@ def compare(before: Runner, after: Runner, samples: Samples, size: int) -> tuple
     tallies = [Tally() for _ in before.outputs]
     runs: list[_Run] = []
     for window, feed in samples.feeds(size):
-        expected, found = before.run(feed), _run_result(after, feed)
+        expected = before.run(feed)
+        try:
+            found = after.run(feed)
+        except NotRunnable as error:
+            raise BrokenPromiseError(f"onnxruntime runs the original but not the result: {error}") from error
         for name, y, z in zip(before.outputs, expected, found, strict=True):
             if y.shape != z.shape and not before.depends_on_values(name, y.shape, z.shape):
                 raise BrokenPromiseError(
@@ -128,11 +132,3 @@ def _count(tallies: Sequence[Tally], runs: Sequence[_Run], labels: NDArray[np.in
             y, z = (np.concatenate([np.atleast_1d(run[side]) for run in group]) for side in (0, 1))
             positions = np.concatenate([run[2] for run in group])
             tally.add(y, z, None if labels is None else labels[positions])
-
-
-def _run_result(after: Runner, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    """Return the outputs of the result, which must run wherever the original does."""
-    try:
-        return after.run(feed)
-    except NotRunnable as error:
-        raise BrokenPromiseError(f"onnxruntime runs the original but not the result: {error}") from error

@@ -108,7 +108,8 @@ class Tally:
 
     def difference(self, name: str) -> OutputDifference:
         """Return the figures that follow from the sums."""
-        relative = _ratio(math.sqrt(self.square_difference), math.sqrt(self.square_before))
+        part, whole = math.sqrt(self.square_difference), math.sqrt(self.square_before)
+        relative = part / whole if whole else (math.inf if part else 0.0)
         norms = math.sqrt(self.square_before) * math.sqrt(self.square_after)
         cosine = max(-1.0, min(1.0, self.product / norms)) if norms else float(self.square_before == self.square_after)
         broken = math.isinf(self.largest) or (self.resized > 0 and not self.compared)
@@ -127,10 +128,6 @@ class Tally:
             self.nonfinite_new,
             self.resized,
         )
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else (math.inf if part else 0.0)
 
 
 def _rows_of_scores(values: NDArray[Any]) -> NDArray[Any] | None:

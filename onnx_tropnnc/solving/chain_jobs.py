@@ -15,13 +15,12 @@ as long in it as in the result. The result's producer takes the step over g_k, a
 what the activation sees. Each layer of a chain would have two sets of weights then, so chains are not refitted there.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Namespace, to_numpy
@@ -177,14 +176,11 @@ class PairJob:
         """Take these steps in every model."""
         running = self.pair.producer.matrix()[0]
         for producer in self._producers:
-            factor = _factors(running, producer.matrix()[0])
+            # by how much each channel of the producer that runs is longer; 1 for those that read nothing
+            plain = producer.matrix()[0]
+            both, own = np.sum(running * plain, axis=0), np.sum(plain * plain, axis=0)
+            factor = np.divide(both, own, out=np.ones_like(both), where=both > 0.0)
             producer.write(producer.matrix() + (matrix / factor)[None], bias if self._biased else None)
-
-
-def _factors(adjusted: Array, plain: Array) -> Array:
-    """Return by how much each of the adjusted producer's channels is longer; 1 for those that read nothing."""
-    both, own = np.sum(adjusted * plain, axis=0), np.sum(plain * plain, axis=0)
-    return np.asarray(np.divide(both, own, out=np.ones_like(both), where=both > 0.0))
 
 
 def _known(pair: Pair | None) -> Pair:
@@ -252,23 +248,14 @@ class ChainJob:
 
 def chains_of(jobs: Sequence[LayerJob]) -> Iterator[ChainJob]:
     """Yield the chains of three layers and more, each as long as it can be, in the order of their last layers."""
-    links = {pair.producer.node: job for job in jobs if (pair := _link(job)) is not None}
+    linear = [job for job in jobs if not job.consumer.layer.is_convolution and len(job.layers) == 1]
+    links = {job.consumer.pair.producer.node: job for job in linear if job.consumer.pair is not None}
     inner = {job.consumer.layer.node for job in links.values()}
     for producer in links:
         if producer not in inner:
-            found = tuple(_followed(producer, links))
+            found, node = list[LayerJob](), producer
+            while (follower := links.get(node)) is not None:
+                found.append(follower)
+                node = follower.consumer.layer.node
             if len(found) > 1:
-                yield ChainJob(found)
-
-
-def _followed(producer: ir.Node, links: Mapping[ir.Node, LayerJob]) -> Iterator[LayerJob]:
-    """Yield the consumer that reads the producer, the one that reads that consumer, and so on."""
-    while (job := links.get(producer)) is not None:
-        yield job
-        producer = job.consumer.layer.node
-
-
-def _link(job: LayerJob) -> Pair | None:
-    """Return the pair that the job may bring to a chain."""
-    linear = not job.consumer.layer.is_convolution and len(job.layers) == 1
-    return job.consumer.pair if linear else None
+                yield ChainJob(tuple(found))

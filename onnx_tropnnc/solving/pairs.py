@@ -5,7 +5,6 @@
 Such a pair can be refitted as a whole (refitting.py): no other node reads what the producer makes, or its weights.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -29,27 +28,20 @@ class Pair:
 def pair_of(consumer: LinearLayer) -> Pair | None:
     """Return the pair that the consumer belongs to, or None where its input is made in another way."""
     value, found = consumer.data, list[tuple[ir.Node, Activation]]()
-    while (maker := value.producer()) is not None and _private(value):
+    while (maker := value.producer()) is not None and len(value.uses()) == 1 and not value.is_graph_output():
         activation = activation_of(maker)
         if activation is None:
             producer = _producer(value, maker)
-            return None if producer is None or not _alike(producer, consumer) else _pair(producer, maker, found[::-1])
+            if producer is None or not _alike(producer, consumer):
+                return None
+            nodes, between = zip(*found[::-1], strict=True) if found else ((), ())
+            # the producer's node, and the Add that holds its bias where it has one there
+            return Pair(producer, between, (*dict.fromkeys((producer.node, maker)), *nodes))
         found.append((maker, activation))
         source = maker.inputs[0]
         assert source is not None
         value = source
     return None
-
-
-def _pair(producer: LinearLayer, maker: ir.Node, behind: Sequence[tuple[ir.Node, Activation]]) -> Pair:
-    """Return the pair of this producer; `maker` is its node, or the Add that holds its bias."""
-    layer = dict.fromkeys((producer.node, maker))
-    return Pair(producer, tuple(activation for _, activation in behind), (*layer, *(node for node, _ in behind)))
-
-
-def _private(value: ir.Value) -> bool:
-    """Return whether a single node reads the value, and it is no output of the model."""
-    return len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def _producer(value: ir.Value, maker: ir.Node) -> LinearLayer | None:

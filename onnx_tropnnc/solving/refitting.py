@@ -85,14 +85,13 @@ class ChainRows:
         run = RUN if self.reads.shape[1] > 1 else 1
         starts = np.sort(generator.choice(-(-total // run), min(-(-total // run), -(-count // run)), replace=False))
         outputs = (starts[:, None] * run + np.arange(run)).reshape(-1)
-        return self._of(outputs[outputs < total])
-
-    def _of(self, outputs: NDArray[np.int64]) -> "ChainRows":
+        outputs = outputs[outputs < total]
         xp, outside = array_api_compat.array_namespace(self.inputs), self.inputs.shape[0]
         reads = self.reads[outputs]
         seen = np.zeros(outside + 1, bool)
         seen[reads] = True
         inside = np.flatnonzero(seen[:outside])
+        # inputs that none of the outputs read are left out, and the others numbered anew; padding comes after them
         numbers = np.full(outside + 1, len(inside))
         numbers[inside] = np.arange(len(inside))
         inputs = xp.take(self.inputs, xp.asarray(inside), axis=0)

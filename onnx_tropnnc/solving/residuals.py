@@ -33,17 +33,14 @@ def partners(value: ir.Value) -> Iterator[Partner]:
         node, slot = uses[0].node, uses[0].idx
         if node.graph is not value.graph or node.domain not in ("", "ai.onnx"):
             return
+        # a Dropout without a training mode does nothing
+        inert = node.op_type == "Dropout" and (len(node.inputs) < 3 or node.inputs[2] is None)
         if node.op_type in ("Add", "Sub"):
             minus_other, minus_value = node.op_type == "Sub" and slot == 0, node.op_type == "Sub" and slot == 1
             sign = -sign if minus_value else sign
             other = node.inputs[1 - slot]
             if other is not None and constant_tensor(other) is None:
                 yield Partner(other, -sign if minus_other else sign, node.outputs[0])
-        elif node.op_type != "Identity" and not _is_inert_dropout(node):
+        elif node.op_type != "Identity" and not inert:
             return
         value = node.outputs[0]
-
-
-def _is_inert_dropout(node: ir.Node) -> bool:
-    """Return whether the node is a Dropout that does nothing, as in inference."""
-    return node.op_type == "Dropout" and (len(node.inputs) < 3 or node.inputs[2] is None)
