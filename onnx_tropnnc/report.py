@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_info
 
 from onnx_tropnnc.changes import Change, Folded, Kept, Merged, Note, NotFolded, Reconstructed, Unreached, Verified
 from onnx_tropnnc.graph.sizes import Size
+from onnx_tropnnc.reporting.verdict import Verdict, judged
 from onnx_tropnnc.running.cores import available_cores
 from onnx_tropnnc.running.verification import Verification
 
@@ -91,11 +92,17 @@ class Report:
         """Return whether the result reaches every demand; where nothing was compared it does."""
         return self.verification is None or self.verification.passed
 
+    @property
+    def verdict(self) -> Verdict:
+        """Return in words whether the result is a good one, and what to try next."""
+        return judged(self.before, self.after, self.verification)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values: dicts, lists, strings, numbers, None."""
         return {
             "schema": SCHEMA_VERSION,
             "model": self.model,
+            "verdict": _plain(self.verdict),
             "totals": {
                 "parameters_before": self.before.parameters,
                 "parameters_after": self.after.parameters,

@@ -213,3 +213,4 @@ def _tell(report: "Report", target: str | None, model: "Model", arguments: dict[
     if target is not None:
         written = report.passed or arguments["keep"]
         click.echo(f"wrote {target}" if written else f"nothing written to {target}; --keep writes it all the same")
+        click.echo(report.verdict.line)

@@ -1,0 +1,126 @@
+"""Say in words whether a result is a good one, and what to try next.
+
+    judged(before, after, verification).line
+    Good result: half the size, 1.9 times faster, scores differ by about 2 %. Next: ...
+
+Labels decide where they were given, then how often the largest score stayed the same, then the relative L2 error.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from onnx_tropnnc.graph.sizes import Size
+from onnx_tropnnc.running.latency import Latency
+from onnx_tropnnc.running.verification import Verification
+
+__all__ = ["Grade", "Verdict", "judged"]
+
+Grade = Literal["good", "fair", "poor", "refused", "unchanged", "unknown"]
+"""How good a result is.
+
+good        few users would notice a difference
+fair        worth a look at real inputs before it is used
+poor        too much was removed
+refused     it misses what was demanded
+unchanged   nothing was removed
+unknown     it was not compared with the original
+"""
+
+# Points of accuracy or agreement that may be lost. One in a hundred is about what training again with another seed
+# changes; one in ten is where the package warns, too.
+_GOOD_LOSS, _FAIR_LOSS = 2.0, 10.0
+
+# Relative L2 errors of outputs that are no scores: 5 % cannot be seen in an image or heard in speech, 20 % can.
+_GOOD_ERROR, _FAIR_ERROR = 0.05, 0.2
+
+_WORDS = {"good": "Good result", "fair": "Fair result", "poor": "Poor result", "refused": "Not good enough"}
+
+_ADVICE = {
+    "good": "--sweep 0.1:0.7:0.1 shows how much more could go.",
+    "fair": "try it on your own inputs; --effort standard or samples (--data) often bring it closer.",
+    "poor": "remove less, or give samples (--data) or --effort standard.",
+    "refused": "ask for less, or give samples (--data) or --effort standard.",
+    "unchanged": "--inspect says what may change, and why the rest may not.",
+    "unknown": "leave out --no-verify, or run both models on your own inputs.",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How good a result is: for programs, in words, and what to try next."""
+
+    grade: Grade
+    text: str
+    advice: str
+
+    @property
+    def line(self) -> str:
+        """Return the verdict as one line for a terminal."""
+        return f"{self.text} Next: {self.advice}"
+
+
+def judged(before: Size, after: Size, found: Verification | None) -> Verdict:
+    """Return the verdict on a result, from its sizes and its comparison with the original."""
+    grade = _grade(before, after, found)
+    if grade == "unchanged":
+        return Verdict(grade, "Nothing was removed.", _ADVICE[grade])
+    facts = [_size(before, after)]
+    if found is not None and found.latency is not None:
+        facts.append(_speed(found.latency))
+    facts.append(_difference(found))
+    said = ", ".join(fact for fact in facts if fact)
+    return Verdict(grade, f"{_WORDS[grade]}: {said}." if grade in _WORDS else f"{said.capitalize()}.", _ADVICE[grade])
+
+
+def _grade(before: Size, after: Size, found: Verification | None) -> Grade:
+    if found is not None and not found.passed:
+        return "refused"
+    if after == before:
+        return "unchanged"
+    if found is None or not found.outputs:
+        return "unknown"
+    lost, error = _lost(found), found.relative_l2
+    if lost is not None:
+        return "good" if lost <= _GOOD_LOSS else "fair" if lost <= _FAIR_LOSS else "poor"
+    assert error is not None
+    return "good" if error <= _GOOD_ERROR else "fair" if error <= _FAIR_ERROR else "poor"
+
+
+def _lost(found: Verification) -> float | None:
+    """Return the points of accuracy that were lost where labels are known, else those of agreement; else None."""
+    drops = [
+        o.top1_before - o.top1_after for o in found.outputs if o.top1_before is not None and o.top1_after is not None
+    ]
+    if drops:
+        return max(drops)
+    return None if found.agreement is None else 100.0 - found.agreement
+
+
+def _size(before: Size, after: Size) -> str:
+    """Return `half the size`, `12 % smaller`, or `the same size`."""
+    share = after.parameters / max(1, before.parameters)
+    named = {0.5: "half the size", 0.25: "a quarter of the size", 1 / 3: "a third of the size"}
+    for value, words in named.items():
+        # Within a twentieth nobody says another number.
+        if abs(share - value) < value / 20:
+            return words
+    return "the same size" if share > 0.995 else f"{100 * (1 - share):.0f} % smaller"
+
+
+def _speed(latency: Latency) -> str:
+    return "as fast as before" if latency.change == "the same" else latency.change.replace(" x ", " times ")
+
+
+def _difference(found: Verification | None) -> str:
+    """Return how far the outputs are from the original's, in the words of what is known."""
+    if found is None or not found.outputs:
+        return "not compared with the original"
+    labelled = [o for o in found.outputs if o.top1_before is not None]
+    if labelled:
+        return f"accuracy {labelled[0].top1_before:.1f} % before and {labelled[0].top1_after:.1f} % after"
+    what = "scores" if found.agreement is not None else "outputs"
+    error = 100 * (found.relative_l2 or 0.0)
+    if not math.isfinite(error):
+        return f"{what} are NaN or infinite where the original's are not"
+    return f"{what} differ by about {error:.1g} %" if 0 < error < 1 else f"{what} differ by about {error:.0f} %"
