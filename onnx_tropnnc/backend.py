@@ -48,7 +48,7 @@ def array_module(device: str) -> Namespace:
 def missing_cuda() -> str | None:
     """Return why CUDA cannot be used, or None if it can."""
     if find_spec("cupy") is None:
-        return "CuPy is not installed; install onnx-tropnnc[gpu]"
+        return "CuPy is not installed; pip install 'cupy-cuda13x[ctk]'"
     try:
         runtime = import_module("cupy").cuda.runtime
     except ImportError as error:

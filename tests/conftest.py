@@ -42,7 +42,7 @@ def test_images() -> Callable[[str], tuple[NDArray[np.float32], NDArray[np.int64
 def cuda_missing() -> str | None:
     """Why tests marked `gpu` cannot run here; None where they can."""
     if find_spec("cupy") is None:
-        return "CuPy is not installed: pip install 'onnx-tropnnc[gpu]'"
+        return "CuPy is not installed: pip install cupy-cuda13x"
     import cupy
 
     try:

@@ -30,7 +30,7 @@ def test_unknown_device_is_refused() -> None:
 @pytest.mark.skipif(find_spec("cupy") is not None, reason="CuPy is installed")
 def test_cuda_without_cupy_is_refused_and_auto_falls_to_the_cpu() -> None:
     assert array_module("auto") is array_api_compat.numpy
-    with pytest.raises(OptionError, match=r"device cuda: CuPy is not installed; install onnx-tropnnc\[gpu\]"):
+    with pytest.raises(OptionError, match=r"device cuda: CuPy is not installed; pip install 'cupy-cuda13x"):
         array_module("cuda")
 
 

@@ -208,7 +208,7 @@ def test_without_onnxruntime_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch)
     for name in [name for name in sys.modules if name.split(".")[0] == "onnxruntime"]:
         monkeypatch.delitem(sys.modules, name)
     model = graph("a = MatMul(x, w)  h = Relu(a)  y = MatMul(h, u)", random_weights(w=(4, 6), u=(6, 3)))
-    with pytest.raises(OptionError, match=r"method='thinet' .* pip install onnx-tropnnc\[cpu\]"):
+    with pytest.raises(OptionError, match=r"method='thinet' .* pip install onnxruntime"):
         compress(model, ratio=0.5, method="thinet")
 
 

@@ -191,7 +191,7 @@ def test_a_missing_onnxruntime_says_how_to_get_it(weight, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "onnxruntime"]:
         monkeypatch.delitem(sys.modules, name)
     found = verify(model, model, given)
-    assert found.not_verified == "onnxruntime is not installed; pip install onnx-tropnnc[cpu]"
+    assert found.not_verified == "onnxruntime is not installed; pip install onnxruntime"
 
 
 def test_exact_steps_are_held_to_their_tolerance(weight):

@@ -15,4 +15,4 @@ def require(what: str | Setting, *modules: str) -> None:
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise OptionError("{} needs {}; pip install 'onnx-tropnnc[report]'", what, " and ".join(missing))
+        raise OptionError("{} needs {}; pip install {}", what, " and ".join(missing), " ".join(missing))

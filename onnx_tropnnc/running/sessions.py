@@ -35,7 +35,7 @@ def runtime_missing() -> str | None:
     """Return how to install onnxruntime, or None where it is installed."""
     if importlib.util.find_spec("onnxruntime") is not None:
         return None
-    return "onnxruntime is not installed; pip install onnx-tropnnc[cpu]"
+    return "onnxruntime is not installed; pip install onnxruntime"
 
 
 def runtime_conflict(installed: Iterable[importlib.metadata.Distribution] | None = None) -> str | None:
@@ -46,7 +46,7 @@ def runtime_conflict(installed: Iterable[importlib.metadata.Distribution] | None
         return None
     return (
         "both onnxruntime and onnxruntime-gpu are installed and overwrite each other's files; "
-        "pip uninstall both, then install onnx-tropnnc[cpu] or onnx-tropnnc[gpu]"
+        "pip uninstall both, then install one of them"
     )
 
 
