@@ -1,10 +1,13 @@
 """Pictures made from nothing."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnx_tropnnc.inputs.synthetic_images import FLIPS, FRESH, coloured_noise, drawing, synthetic_images
+from onnx_tropnnc.inputs import synthetic_images as synthetic_images_module
+from onnx_tropnnc.inputs.synthetic_images import FLIPS, FRESH, coloured_noise, dead_leaves, drawing, synthetic_images
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (4, 16, 24), (1, 49, 10), (3, 130, 8)])
@@ -84,3 +87,36 @@ def test_a_drawing_depends_on_its_generator_only() -> None:
     one, same = (drawing(np.random.default_rng(3), 16, 24) for _ in range(2))
     assert one.shape == (16, 24)
     assert_array_equal(one, same)
+
+
+def test_pictures_beyond_the_bound_are_smaller_ones_with_each_pixel_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = synthetic_images(3, (3, 16, 23), 5)
+    monkeypatch.setattr(synthetic_images_module, "MOST_PIXELS", 16 * 24)
+    large = synthetic_images(3, (3, 31, 45), 5)
+    assert large.shape == (3, 3, 31, 45)
+    assert_array_equal(large[:, :, ::2, ::2], small)
+    assert_array_equal(large[:, :, 1::2, 1::2], small[:, :, :15, :22])
+
+
+def test_strips_take_a_bounded_number_of_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    thrown = []
+    monkeypatch.setattr(synthetic_images_module, "MOST_LEAVES", 10)
+    monkeypatch.setattr(synthetic_images_module, "_throw_leaf", lambda *arguments: thrown.append(arguments))
+    assert dead_leaves(np.random.default_rng(0), 8, 4000).shape == (3, 8, 4000)
+    assert len(thrown) == 10
+
+
+@pytest.mark.parametrize(("channels", "drawn"), [(1, True), (3, False)])
+def test_making_a_large_picture_takes_a_few_times_its_memory(channels: int, drawn: bool) -> None:
+    synthetic_images(1, (3, 8, 8), 0)  # what is imported on the way is not counted
+    tracemalloc.start()
+    pictures = synthetic_images(3, (channels, 700, 700), 0, drawn=drawn)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < pictures.nbytes + 12 * 3 * 4 * 700**2
+
+
+def test_noise_is_the_same_however_many_fields_are_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = coloured_noise(np.random.default_rng(1), (6, 5, 20, 30), 1.0)
+    monkeypatch.setattr(synthetic_images_module, "NUMBERS_AT_ONCE", 4 * 600)
+    assert_array_equal(coloured_noise(np.random.default_rng(1), (6, 5, 20, 30), 1.0), together)

@@ -35,6 +35,18 @@ NOISE_EXPONENT = 1.5
 # so. The others are those turned over along these axes.
 FRESH, FLIPS = 2560, ((), (3,), (2,), (2, 3))
 
+# Larger pictures are made at a fraction of their size, and each pixel is repeated: while a picture is made it takes about
+# eight times its own memory, 130 MB for so many pixels.
+MOST_PIXELS = 2**22
+
+# Discs and rectangles of one picture: a square has at most 500 and a spectrogram of 80 x 3000 has 6,500, but a strip of
+# 8 x 1,000,000 would have two million, which take minutes.
+MOST_LEAVES = 20_000
+
+# Noise is transformed in float64 for so many numbers at a time, or for one field: with its spectrum and its copies these
+# take 130 MB.
+NUMBERS_AT_ONCE = 2**22
+
 # Radii of leaves: at least 3 pixels, for smaller ones are noise, and from 2 % to 50 % of a picture's shorter side, so
 # that there are edges at all scales.
 SMALLEST_LEAF, SMALLEST_SHARE, LARGEST_SHARE = 3, 0.02, 0.5
@@ -59,6 +71,11 @@ def synthetic_images(count: int, shape: tuple[int, int, int], seed: int, *, draw
     quarters are others turned over, which a network sees as new ones and which take no time to make.
     """
     channels, height, width = shape
+    coarse = max(1, math.ceil(math.sqrt(height * width / MOST_PIXELS)))
+    if coarse > 1:
+        small = (channels, -(-height // coarse), -(-width // coarse))
+        pixels = synthetic_images(count, small, seed, drawn=drawn)
+        return pixels.repeat(coarse, axis=2)[:, :, :height].repeat(coarse, axis=3)[..., :width]
     photographs = () if drawn else _photographs()
 
     def draw(rng: np.random.Generator) -> Floats:
@@ -127,16 +144,20 @@ def coloured_noise(rng: np.random.Generator, shape: Sequence[int], exponent: flo
 
     Each field over these axes has mean 0 and standard deviation 1.
     """
-    over = tuple(range(len(shape) - axes, len(shape)))
-    sizes = [shape[axis] for axis in over]
+    sizes = tuple(shape[len(shape) - axes :])
+    over = tuple(range(-axes, 0))
     grids = np.meshgrid(*(np.fft.fftfreq(n) for n in sizes[:-1]), np.fft.rfftfreq(sizes[-1]), indexing="ij")
     frequency = np.sqrt(sum(grid**2 for grid in grids))
     frequency.flat[0] = np.inf  # takes out the mean, and avoids 0 to a negative power
-    spectrum = np.fft.rfftn(rng.standard_normal(shape), axes=over) * frequency**-exponent
-    fields = np.fft.irfftn(spectrum, s=sizes, axes=over)
-    spread = fields.std(axis=over, keepdims=True)
-    scaled: Floats = (fields / np.where(spread > 0, spread, 1)).astype(np.float32)
-    return scaled
+    noise = np.empty((math.prod(shape[: len(shape) - axes]), *sizes), np.float32)
+    step = max(1, NUMBERS_AT_ONCE // max(1, math.prod(sizes)))
+    for start in range(0, len(noise), step):
+        part = noise[start : start + step]
+        spectrum = np.fft.rfftn(rng.standard_normal(part.shape), axes=over) * frequency**-exponent
+        fields = np.fft.irfftn(spectrum, s=sizes, axes=over)
+        spread = fields.std(axis=over, keepdims=True)
+        part[:] = fields / np.where(spread > 0, spread, 1)
+    return noise.reshape(shape)
 
 
 def dead_leaves(rng: np.random.Generator, height: int, width: int) -> Floats:
@@ -146,7 +167,7 @@ def dead_leaves(rng: np.random.Generator, height: int, width: int) -> Floats:
     side = min(tall, wide)
     smallest, largest = min(max(SMALLEST_LEAF * fine, SMALLEST_SHARE * side), side / 4), LARGEST_SHARE * side
     mean_square = 2 * math.log(largest / smallest) / (smallest**-2 - largest**-2)
-    leaves = math.ceil(4 * tall * wide / (math.pi * mean_square))
+    leaves = min(math.ceil(4 * tall * wide / (math.pi * mean_square)), MOST_LEAVES)
     uniform = rng.random(leaves)
     radii = (smallest**-2 - uniform * (smallest**-2 - largest**-2)) ** -0.5
     palette = _palette(rng, leaves + 1)
@@ -201,8 +222,8 @@ def drawing(rng: np.random.Generator, height: int, width: int) -> Floats:
     for _ in range(int(rng.integers(1, 4))):
         points = _BEZIER @ (rng.uniform(MARGIN, 1 - MARGIN, (4, 2)) * (height, width))
         rows, columns = points.astype(np.float32).T
-        away = (y - rows[:, None, None]) ** 2 + (x - columns[:, None, None]) ** 2
-        squared = np.minimum(squared, away.min(axis=0))
+        for row, column in zip(rows, columns, strict=True):  # all points at once would take 40 times the memory
+            np.minimum(squared, (y - row) ** 2 + (x - column) ** 2, out=squared)
     reach = np.float32(rng.uniform(*WIDTHS) * min(height, width))
     inked: Floats = np.clip(reach + np.float32(0.5) - np.sqrt(squared), 0.0, 1.0)
     return inked
