@@ -117,7 +117,7 @@ def plot_zonotopes(zonotopes: Mapping[str, ArrayLike], axes: "Axes | None" = Non
         try:
             from matplotlib.figure import Figure
         except ImportError as error:
-            raise OptionError("drawing zonotopes needs matplotlib: pip install 'onnx-tropnnc[report]'") from error
+            raise OptionError("drawing zonotopes needs matplotlib: pip install matplotlib") from error
         axes = Figure(figsize=(4, 4), layout="constrained").subplots()
     for position, (name, generators) in enumerate(zonotopes.items()):
         colour = f"C{position}"

@@ -35,16 +35,16 @@ NOISE_EXPONENT = 1.5
 # so. The others are those turned over along these axes.
 FRESH, FLIPS = 2560, ((), (3,), (2,), (2, 3))
 
-# Larger pictures are made at a fraction of their size, and each pixel is repeated: while a picture is made it takes about
-# eight times its own memory, 130 MB for so many pixels.
+# Larger pictures are made at a fraction of their size, and each pixel is repeated: a picture of so many pixels takes
+# 0.25 GB while it is made.
 MOST_PIXELS = 2**22
 
 # Discs and rectangles of one picture: a square has at most 500 and a spectrogram of 80 x 3000 has 6,500, but a strip of
 # 8 x 1,000,000 would have two million, which take minutes.
 MOST_LEAVES = 20_000
 
-# Noise is transformed in float64 for so many numbers at a time, or for one field: with its spectrum and its copies these
-# take 130 MB.
+# Noise is transformed in float64 for so many numbers at a time, or for one field: with their spectrum and copies these
+# numbers take 130 MB.
 NUMBERS_AT_ONCE = 2**22
 
 # Radii of leaves: at least 3 pixels, for smaller ones are noise, and from 2 % to 50 % of a picture's shorter side, so
