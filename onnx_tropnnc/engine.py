@@ -24,6 +24,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import Size, size_of
+from onnx_tropnnc.option_checks import refuse_searches
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_lists import (
     checking_passes,
@@ -89,14 +90,7 @@ def default_passes(options: Options, samples: SampleSets | None = None, original
             "passes.TuneWeights",
             Setting("effort", options.effort),
         )
-    if options.target_latency is not None or options.max_drop is not None:
-        name = "target_latency" if options.max_drop is None else "max_drop"
-        raise OptionError(
-            "{} is met by compressing several times, which passes alone cannot do; call compress(), or give {} or {}",
-            Setting(name),
-            Setting("target_macs"),
-            Setting("target_params"),
-        )
+    refuse_searches(options)
     samples = samples or SampleSets()
     exact = exact_passes(options, samples, dequantizes=removes_channels(options))
     step = compressing_pass(options, samples, original)

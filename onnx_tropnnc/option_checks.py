@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from onnx_tropnnc.errors import OptionError, Setting
 
-__all__ = ["Limits", "check_fields", "listed", "option"]
+__all__ = ["Limits", "check_fields", "listed", "option", "refuse_searches"]
 
 T = TypeVar("T")
 
@@ -153,3 +153,12 @@ def _check_number(setting: Setting, number: Any, limits: Limits | None) -> None:
         finite = False
     if not finite:
         raise OptionError("{} is not a finite number", setting)
+
+
+def refuse_searches(options: Any) -> None:
+    """Raise OptionError where only several compressions can meet the options, which passes in a row do not make."""
+    for name in ("max_drop", "target_latency"):
+        if getattr(options, name) is not None:
+            remedies = Setting("target_macs"), Setting("target_params")
+            message = "{} is met by compressing several times, which passes alone cannot do"
+            raise OptionError(f"{message}; call compress(), or give {{}} or {{}}", Setting(name), *remedies)

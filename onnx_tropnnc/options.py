@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, get_args
 
+from onnx_tropnnc import option_limits as limits
 from onnx_tropnnc.choices import (
     Clustering,
     Device,
@@ -24,7 +25,7 @@ from onnx_tropnnc.choices import (
     Variant,
 )
 from onnx_tropnnc.errors import OptionError, Setting
-from onnx_tropnnc.option_checks import Limits, check_fields, listed, option
+from onnx_tropnnc.option_checks import check_fields, listed, option
 
 if TYPE_CHECKING:
     from onnx_tropnnc.analysis.channels import ChannelGroup
@@ -42,25 +43,6 @@ AMOUNTS = ("ratio", "threshold", "target_params", "target_macs", "target_latency
 
 SELECTING = ("select", "thinet")
 """The methods that choose channels by what they do on samples; all others look at weights alone."""
-
-_REMOVED = Limits(0.0, 1.0, "it is the fraction of channels to remove", excludes_high=True)
-_LEFT = Limits(0.0, 1.0, "it is the fraction to keep", excludes_low=True)
-_DISTANCE = Limits(0.0, float("inf"), "it is a distance", excludes_high=True)
-_AGREEMENT = Limits(0.0, 100.0, "it is a percentage of top-1 agreement")
-_COSINE = Limits(0.0, 1.0, "it is a cosine")
-# A thousand times the original's latency is no limit to anything.
-_SLOWEST = Limits(0.0, 1000.0, "it is the fraction of the latency that the result may take", excludes_low=True)
-# Algorithm 3 settles within tens of iterations; more than a thousand would only keep a machine busy.
-_ITERATIONS = Limits(0, 1000, "it is how often Algorithm 3 alternates")
-# A bound multiplies the radius with products of norms; up to here these stay finite in double precision.
-_RADIUS = Limits(0.0, 1e30, "it is the length of the longest input")
-# More than any machine has; much more would overflow where it is counted in bytes.
-_GIGABYTES = Limits(0.0, 1e6, "it is a number of gigabytes", excludes_low=True)
-# The range of seeds that every generator of random numbers here takes.
-_SEED = Limits(0, 2**32 - 1, "it is the seed of a random generator")
-# What ONNX Runtime and numpy index with 32 bits in places.
-_MULTIPLE = Limits(1, 2**31 - 1, "it is what channel counts are multiples of")
-_DIMENSION = Limits(1, 2**31 - 1, "it is a dimension of an input")
 
 
 @dataclass(frozen=True)
@@ -117,12 +99,12 @@ class Options:
         OptionError: an option is out of range, unknown, or excluded by another one.
     """
 
-    ratio: float | None = option(None, _REMOVED)
-    threshold: float | None = option(None, _DISTANCE)
-    target_params: float | None = option(None, _LEFT)
-    target_macs: float | None = option(None, _LEFT)
-    target_latency: float | None = option(None, _LEFT)
-    max_drop: float | None = option(None, _AGREEMENT, needs="verify")
+    ratio: float | None = option(None, limits.REMOVED)
+    threshold: float | None = option(None, limits.DISTANCE)
+    target_params: float | None = option(None, limits.LEFT)
+    target_macs: float | None = option(None, limits.LEFT)
+    target_latency: float | None = option(None, limits.LEFT)
+    max_drop: float | None = option(None, limits.AGREEMENT, needs="verify")
     lossless: bool = False
     plan: "Mapping[str, MergeMap] | None" = None
     variant: Variant | None = None
@@ -131,9 +113,9 @@ class Options:
     features: Features | None = None
     representative: RepresentativeInput = "mean"
     linkage: Linkage = "ward"
-    iterations: int = option(3, _ITERATIONS)
+    iterations: int = option(3, limits.ITERATIONS)
     sign_fixed: bool = False
-    ratio_for: tuple[tuple[str, float], ...] = option((), _REMOVED)
+    ratio_for: tuple[tuple[str, float], ...] = option((), limits.REMOVED)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     ties: Ties = "auto"
@@ -143,17 +125,17 @@ class Options:
     refit: bool = True
     effort: Effort = "quick"
     data: "Data | None" = None
-    input_shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict, metadata={"limits": _DIMENSION})
+    input_shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict, metadata={"limits": limits.DIMENSION})
     input_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    min_agreement: float | None = option(None, _AGREEMENT, needs="verify")
-    min_cosine: float | None = option(None, _COSINE, needs="verify")
-    max_latency: float | None = option(None, _SLOWEST, needs="verify")
+    min_agreement: float | None = option(None, limits.AGREEMENT, needs="verify")
+    min_cosine: float | None = option(None, limits.COSINE, needs="verify")
+    max_latency: float | None = option(None, limits.SLOWEST, needs="verify")
     verify: bool = True
-    bound_radius: float | None = option(None, _RADIUS)
+    bound_radius: float | None = option(None, limits.RADIUS)
     # 1.5 GB leaves room for the model and the libraries on a machine of 4 GB.
-    memory: float = option(1.5, _GIGABYTES)
+    memory: float = option(1.5, limits.GIGABYTES)
     device: Device = "auto"
-    seed: int = option(0, _SEED)
+    seed: int = option(0, limits.SEED)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -162,10 +144,8 @@ class Options:
         self._check_rounding()
         # 1 % of agreement is what chance gives; whoever writes 0.98 means a fraction.
         if self.min_agreement is not None and 0.0 < self.min_agreement <= 1.0:
-            meant = f"{100.0 * self.min_agreement:g}"
-            raise OptionError(
-                "{} is a percentage; did you mean {}?", Setting("min_agreement", self.min_agreement), meant
-            )
+            given, meant = Setting("min_agreement", self.min_agreement), f"{100.0 * self.min_agreement:g}"
+            raise OptionError("{} is a percentage; did you mean {}?", given, meant)
         for name, (low, high) in self.input_range.items():
             if not low < high:
                 raise OptionError("{}: LOW must be below HIGH", Setting("input_range", {name: (low, high)}))
@@ -179,17 +159,14 @@ class Options:
             places = ", ".join("{}" for _ in AMOUNTS)
             raise OptionError(f"exactly one of {places} must say how much to remove; {said}", *map(Setting, AMOUNTS))
         if self.plan is not None and not isinstance(self.plan, Mapping):
-            raise OptionError(
-                "{} must hold merge maps by group; onnx_tropnnc.load_plan reads them from a file",
-                Setting("plan", self.plan),
-            )
+            message = "{} must hold merge maps by group; onnx_tropnnc.load_plan reads them from a file"
+            raise OptionError(message, Setting("plan", self.plan))
 
     def _check_rounding(self) -> None:
         given, presets = self.round_to, get_args(RoundingPreset)
-        known = given in presets if isinstance(given, str) else not isinstance(given, int) or _MULTIPLE.hold(given)
-        if given is None or not known:
-            message = "{} must be a whole number of 1 or more, {}"
-            raise OptionError(message, Setting("round_to", given), listed(presets))
+        counts = given is not None and (not isinstance(given, int) or limits.MULTIPLE.hold(given))
+        if not (given in presets if isinstance(given, str) else counts):
+            raise OptionError("{} must be a whole number of 1 or more, {}", Setting("round_to", given), listed(presets))
 
     def _check_method(self) -> None:
         if self.representative != "mean" and self.method != "tropnnc":
@@ -292,9 +269,18 @@ class Options:
             OptionError: there is no method of this name, or it compares no vectors that `features` could choose.
         """
         from onnx_tropnnc.merging.baselines import Cup, NeuralPath
+        from onnx_tropnnc.merging.plugins import method_named
         from onnx_tropnnc.merging.representatives import Iterative, TropNNC
 
-        method = self._named_method
+        method = self.method
+        if method in ("auto", *SELECTING):
+            method = TropNNC(clustering=self.clustering or "ward")
+        elif method == "tropnnc":
+            method = TropNNC(self.representative, clustering=self.clustering or "kmeans")
+        elif method == "tropnnc-iterative":
+            method = Iterative(self.iterations, self.sign_fixed, clustering=self.clustering or "kmeans")
+        elif isinstance(method, str):
+            method = method_named(method)
         if self.features is None:
             return method
         if self.method in SELECTING or not isinstance(method, TropNNC | Iterative | NeuralPath | Cup):
@@ -304,25 +290,6 @@ class Options:
                 Setting("method", self.method_name),
             )
         return replace(method, features=self.features)
-
-    @property
-    def _named_method(self) -> "Method":
-        from onnx_tropnnc.merging.plugins import plugin_methods
-        from onnx_tropnnc.merging.representatives import METHODS, Iterative, TropNNC
-
-        if not isinstance(self.method, str):
-            return self.method
-        if self.method in ("auto", *SELECTING):
-            return TropNNC(clustering=self.clustering or "ward")
-        if self.method == "tropnnc":
-            return TropNNC(self.representative, clustering=self.clustering or "kmeans")
-        if self.method == "tropnnc-iterative":
-            return Iterative(self.iterations, self.sign_fixed, clustering=self.clustering or "kmeans")
-        methods = METHODS if self.method in METHODS else {**METHODS, **plugin_methods()}
-        if self.method not in methods:
-            known = dict.fromkeys((*get_args(MethodName), *methods))
-            raise OptionError("{} is unknown; choose {}", Setting("method", self.method), listed(known))
-        return methods[self.method]()
 
 
 def amounts_given(values: Mapping[str, object]) -> list[str]:

@@ -29,7 +29,7 @@ LAYERS = (
     ("analysis", "operators", "running", "theory"),
     ("gradients", "inputs", "merging", "zonotopes"),
     ("graph",),
-    ("backend", "bisection", "option_checks"),
+    ("backend", "bisection", "option_checks", "option_limits"),
     ("choices", "errors"),
 )
 """The parts from top to bottom. A part imports what is below it, or beside it in the same line."""

@@ -40,6 +40,7 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.baselines import L1, Random
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 from onnx_tropnnc.merging.representatives import threshold_heights
+from onnx_tropnnc.option_checks import refuse_searches
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.rewriting.contraction import duplicates_of, keep_distinct
 from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, affines_for
@@ -84,6 +85,10 @@ class Decision:
 class Decider:
     """Decide for one model, as often as asked; what was measured is kept for the next time.
 
+    What is measured of a group depends on the model, the samples, the seed and the memory, and on no other group or
+    option. So the decider may fill its tables in place: whatever was asked before, a question has the same answer. All
+    options that one decider is asked about must have the same seed and memory.
+
     Attributes:
         model: the model with its BatchNormalizations folded and nothing merged; it is not changed.
         samples: what `select` and `thinet` run on.
@@ -120,14 +125,7 @@ class Decider:
         Raises:
             OptionError: the options ask for what must be searched for, or for samples where there are none.
         """
-        if options.target_latency is not None or options.max_drop is not None:
-            name = "target_latency" if options.max_drop is None else "max_drop"
-            raise OptionError(
-                "{} is met by compressing several times, which one pass cannot do; call compress(), or give {} or {}",
-                Setting(name),
-                Setting("target_macs"),
-                Setting("target_params"),
-            )
+        refuse_searches(options)
         if options.target_params is not None:
             return self._at_budget(options, "parameters", options.target_params * self.original.parameters)
         if options.target_macs is not None:

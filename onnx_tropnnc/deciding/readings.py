@@ -30,6 +30,7 @@ from onnx_tropnnc.analysis.channels import ChannelGroup, Place
 from onnx_tropnnc.deciding.moments import Covariances, Turn, Variances, drawn
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
 from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.layers import convolution_groups
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
@@ -209,7 +210,7 @@ def _gram(count: int, places: Sequence[Place], streams: Mapping[ir.Node, float])
 def _groups(place: Place) -> int:
     """Return how many convolution groups share the positions of the weight's axis."""
     shared = place.use.node.op_type == "Conv" and place.use.axis == 1
-    return place.use.node.attributes.get_int("group", 1) if shared else 1
+    return convolution_groups(place.use.node) if shared else 1
 
 
 def _members(place: Place) -> ChannelIndices:
