@@ -7,6 +7,7 @@ so that `onnx-tropnnc --help` need not wait for numpy or onnx.
 from typing import Literal, TypeAlias
 
 __all__ = [
+    "Amount",
     "Clustering",
     "Device",
     "Effort",
@@ -20,6 +21,9 @@ __all__ = [
     "Ties",
     "Variant",
 ]
+
+Amount: TypeAlias = Literal["ratio", "threshold", "target_params", "target_macs"]
+"""The options that a sweep may go over: those that are numbers and need no search of their own."""
 
 Clustering: TypeAlias = Literal["kmeans", "ward"]
 """How channels are clustered to a given count: the paper's k-means, or Ward's tree."""

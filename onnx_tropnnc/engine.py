@@ -5,11 +5,9 @@
 `compress()`, the command line, `--inspect` and `sweep()` all go through one class, `Compression`.
 """
 
-import inspect
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.coverage import Coverage, coverage_of
@@ -53,7 +51,6 @@ __all__ = [
     "Compression",
     "Inspection",
     "default_passes",
-    "named_options",
     "on_a_device",
 ]
 
@@ -61,18 +58,6 @@ _LOG = logging.getLogger(__name__)
 
 # Before opset 7, broadcasting and BatchNormalization mean something else than the rules here say.
 OLDEST_OPSET = 7
-
-
-def named_options(given: Mapping[str, Any]) -> Options:
-    """Return the options of these names.
-
-    Raises:
-        OptionError: one of the names is unknown, or a value is refused.
-    """
-    unknown = set(given) - set(inspect.signature(Options).parameters)
-    if unknown:
-        raise OptionError(f"unknown option {', '.join(sorted(unknown))}; see help(onnx_tropnnc.Options)")
-    return Options(**given)
 
 
 def default_passes(options: Options, samples: SampleSets | None = None, original: Size | None = None) -> list[Pass]:

@@ -5,20 +5,36 @@ a cluster by `joblib.parallel_config(backend="dask")`; workers read a model give
 measured afterwards, one after the other, where the sweep was called: side by side they would disturb each other.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from types import MappingProxyType
+from typing import Any, get_args
 
+from onnx_tropnnc.analysis.rounding import Rounding
 from onnx_tropnnc.bisection import Refused
+from onnx_tropnnc.choices import (
+    Amount,
+    Clustering,
+    Device,
+    Effort,
+    Features,
+    Heads,
+    Linkage,
+    MethodName,
+    Reconstruct,
+    RepresentativeInput,
+    RoundingPreset,
+    Ties,
+    Variant,
+)
 from onnx_tropnnc.curves import Curve, Point
-from onnx_tropnnc.engine import Compression, named_options
-from onnx_tropnnc.errors import NotRunnable, OptionError, Setting
+from onnx_tropnnc.engine import Compression
+from onnx_tropnnc.errors import NotRunnable, OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import EXTERNAL_BYTES, Source, load, to_proto, weight_bytes
 from onnx_tropnnc.graph.shapes import input_specs_of
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.inputs.readers import DataReader, read_all
+from onnx_tropnnc.inputs.readers import Data, DataReader, read_all
 from onnx_tropnnc.merging.representatives import Method
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Progress, silent
@@ -26,20 +42,16 @@ from onnx_tropnnc.running.cores import sharing_cores
 from onnx_tropnnc.running.latency import measure_latency
 from onnx_tropnnc.sample_sets import SampleSets, draw_samples
 
-__all__ = ["Amount", "parse_sweep", "sweep"]
-
-Amount = Literal["ratio", "threshold", "target_params", "target_macs"]
-"""The options that a sweep may go over: those that are numbers and need no search of their own."""
+__all__ = ["sweep"]
 
 # The most bytes of samples that are drawn once for all points; where they are more, each point draws its own.
 # Every worker gets a copy of them, through a pipe or a network: drawing a large set again is cheaper than sending it.
 TRAVELLING = 64 * 2**20
 
-# More points than this are a slip in the step: at some seconds a point they would take hours.
-_MOST = 1000
-
 # A quarter of what one compression is timed: a sweep times many points, and an outlier shows in the curve.
 _TIMING_SECONDS = 0.5
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def sweep(
@@ -47,9 +59,32 @@ def sweep(
     amount: Amount,
     values: Sequence[float],
     *,
-    methods: Sequence[str | Method] = ("auto",),
+    methods: Sequence[MethodName | str | Method] = ("auto",),
     progress: Progress = silent,
-    **options: Any,
+    variant: Variant | None = None,
+    clustering: Clustering | None = None,
+    features: Features | None = None,
+    representative: RepresentativeInput = "mean",
+    linkage: Linkage = "ward",
+    iterations: int = 3,
+    sign_fixed: bool = False,
+    ratio_for: tuple[tuple[str, float], ...] = (),
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    ties: Ties = "auto",
+    heads: Heads = "keep",
+    round_to: int | RoundingPreset | Rounding = "auto",
+    reconstruct: Reconstruct = "auto",
+    refit: bool = True,
+    effort: Effort = "quick",
+    data: Data | None = None,
+    input_shape: Mapping[str, tuple[int, ...]] = _NOTHING,
+    input_range: Mapping[str, tuple[float, float]] = _NOTHING,
+    verify: bool = True,
+    bound_radius: float | None = None,
+    memory: float = 1.5,
+    device: Device = "auto",
+    seed: int = 0,
 ) -> Curve:
     """Return what several methods give at several amounts; the model is never changed, and nothing is written.
 
@@ -59,11 +94,16 @@ def sweep(
         values: the amounts.
         methods: the methods, each of which gives a curve.
         progress: called with what is being done.
-        **options: other fields of `Options`, the same for every point.
+        variant: what thresholds are scaled by; this and all other keywords are those of `compress`, for every point.
+            Without are the amounts, `method` and what a result must reach: a sweep shows what every amount gives.
 
     Raises:
         TropnncError: the model or an option is refused.
     """
+    # tests/test_options.py holds these keywords equal to the fields of Options
+    given, own = locals(), ("model", "amount", "values", "methods", "progress")
+    # a mapping proxy cannot be sent to another process; Options has an empty mapping of its own
+    options = {name: value for name, value in given.items() if name not in own and value is not _NOTHING}
     jobs = _jobs(amount, values, methods, options)
     loaded = load(model, input_shapes=jobs[0].input_shape)
     if isinstance(jobs[0].data, DataReader):
@@ -88,15 +128,8 @@ def _jobs(
     """Return the options of every point: every method at every amount."""
     if amount not in get_args(Amount):
         raise OptionError(f"a sweep goes over {', '.join(get_args(Amount))}, not {amount}")
-    if own := sorted({amount, "method"} & set(options)):
-        names = " and ".join("{}" for _ in own)
-        settings = (Setting(name) for name in (*own, "values", "methods"))
-        raise OptionError(f"a sweep sets {names} itself; leave it out, and give {{}} and {{}}", *settings)
     given: list[dict[str, Any]] = [{amount: value, "method": method} for method in methods for value in values]
-    jobs = [named_options({**options, **entry}) for entry in given]
-    if any(job.demanding or job.max_latency is not None for job in jobs):
-        demands = Setting("min_agreement"), Setting("min_cosine"), Setting("max_latency")
-        raise OptionError("a sweep shows what every amount gives; leave out {}, {} and {}", *demands)
+    jobs = [Options(**options, **entry) for entry in given]
     if not jobs:
         raise OptionError("a sweep needs at least one amount and one method")
     return jobs
@@ -123,31 +156,6 @@ def _in_parallel(
         joblib.delayed(_point)(model, amount, job, given[_runs(job)], at_once) for job in jobs
     )
     return found
-
-
-def parse_sweep(text: str) -> tuple[Amount, tuple[float, ...]]:
-    """Return the amount and the values of a sweep as the command line writes it.
-
-    `0.1:0.7:0.1` goes over ratios; `target-params=0.9:0.3:0.1` names another amount. Values may fall.
-
-    >>> parse_sweep("target-macs=0.9:0.7:0.1")
-    ('target_macs', (0.9, 0.8, 0.7))
-    """
-    name, _, numbers = text.rpartition("=")
-    amount = next((a for a in get_args(Amount) if a == (name or "ratio").replace("-", "_")), None)
-    try:
-        first, last, step = (float(part) for part in numbers.split(":"))
-    except ValueError:
-        first = last = step = 0.0
-    if amount is None or step == 0 or not all(map(math.isfinite, (first, last, step))):
-        names = ", ".join(f"{a.replace('_', '-')}=" for a in get_args(Amount)[1:])
-        raise OptionError(f"--sweep {text}: write A:B:STEP for ratios, as in 0.1:0.7:0.1, or put {names} before it")
-    count = abs(last - first) / abs(step)
-    if count > _MOST:
-        raise OptionError(f"--sweep {text}: these are more than {_MOST} points")
-    # rounding keeps 0.1 + 2 * 0.1 from being 0.30000000000000004, and the small number a last point from being missed
-    towards = abs(step) if last >= first else -abs(step)
-    return amount, tuple(round(first + i * towards, 10) for i in range(int(count + 1e-9) + 1))
 
 
 def _point(

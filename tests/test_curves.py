@@ -22,7 +22,7 @@ from onnx_tropnnc.command.terminal import print_curve
 from onnx_tropnnc.curves import Curve, Point
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.reporting.curves import draw_curve
-from onnx_tropnnc.sweeps import parse_sweep, sweep
+from onnx_tropnnc.sweeps import sweep
 
 
 def network() -> onnx.ModelProto:
@@ -32,26 +32,6 @@ def network() -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def curve() -> Curve:
     return sweep(network(), "ratio", (0.25, 0.5, 0.75), methods=("tropnnc", "random"), reconstruct="off")
-
-
-@pytest.mark.parametrize(
-    ("text", "amount", "values"),
-    [
-        ("0.1:0.3:0.1", "ratio", (0.1, 0.2, 0.3)),
-        ("ratio=0.1:0.25:0.1", "ratio", (0.1, 0.2)),
-        ("target-params=0.9:0.7:0.1", "target_params", (0.9, 0.8, 0.7)),
-        ("target-macs=0.9:0.7:-0.1", "target_macs", (0.9, 0.8, 0.7)),
-        ("threshold=1:1:1", "threshold", (1.0,)),
-    ],
-)
-def test_values_of_a_sweep(text: str, amount: str, values: tuple[float, ...]) -> None:
-    assert parse_sweep(text) == (amount, values)
-
-
-@pytest.mark.parametrize("text", ["0.1", "0.1:0.3", "0.1:0.3:0", "a:b:c", "max-drop=1:2:1", "0:0.9:0.0001", "0:1:nan"])
-def test_sweeps_that_make_no_sense_are_refused(text: str) -> None:
-    with pytest.raises(OptionError, match=r"^--sweep "):
-        parse_sweep(text)
 
 
 def test_points_are_what_compress_gives(curve: Curve) -> None:
@@ -154,16 +134,19 @@ def test_the_knee_is_named_on_the_terminal(capsys: pytest.CaptureFixture[str]) -
     ("amount", "options", "message"),
     [
         ("max_drop", {}, "a sweep goes over ratio, threshold"),
-        ("ratio", {"min_cosine": 0.9}, "leave out"),
         ("ratio", {"methods": ()}, "at least one amount"),
         ("ratio", {"methods": ("magic",)}, "method='magic' is unknown"),
-        ("ratio", {"ration": 0.5}, "unknown option ration"),
-        ("ratio", {"method": "l1"}, "a sweep sets method= itself"),
     ],
 )
 def test_what_a_sweep_cannot_do_is_refused(amount: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         sweep(network(), amount, (0.5,), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["ration", "ratio", "method", "min_cosine"])
+def test_a_sweep_has_no_keywords_for_amounts_methods_and_demands(name: str) -> None:
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        sweep(network(), "ratio", (0.5,), **{name: 0.5})  # type: ignore[arg-type]
 
 
 def without_times(curve: Curve) -> list[tuple[object, ...]]:

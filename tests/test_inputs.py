@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_tropnnc.errors import OptionError, SampleError
+from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.input_shapes import InputSpec, ResolvedInput, input_specs, resolve_shapes, resolve_to, run_size
-from onnx_tropnnc.inputs.batches import Samples, parse_input_range, parse_input_shape
+from onnx_tropnnc.inputs.batches import Samples
 
 FLOAT = np.dtype(np.float32)
 LONG = np.dtype(np.int64)
@@ -171,23 +171,3 @@ def test_no_half_is_empty_and_no_sample_is_in_both(count, every, batch):
         assert solving.count >= run
         assert held.count >= run
         assert sorted([*solving.labels, *held.labels]) == list(range(count * run))
-
-
-def test_input_shape_is_parsed_with_colons_in_names():
-    assert parse_input_shape("input:0:1,224,224,3") == ("input:0", (1, 224, 224, 3))
-
-
-@pytest.mark.parametrize("text", ["x", "x:", ":1,2", "x:1,,2", "x:0,3", "x:1,-3", "x:a", "x:1.5", "x:²"])
-def test_bad_input_shapes_are_refused(text):
-    with pytest.raises(OptionError, match="write NAME:1,3,224,224"):
-        parse_input_shape(text)
-
-
-def test_input_range_is_parsed():
-    assert parse_input_range("a:b:-1,2.5") == ("a:b", (-1.0, 2.5))
-
-
-@pytest.mark.parametrize("text", ["x", "x:1", "x:1,2,3", "x:2,1", "x:1,1", "x:nan,1", "x:0,inf", ":0,1", "x:a,b"])
-def test_bad_input_ranges_are_refused(text):
-    with pytest.raises(OptionError, match="write NAME:LOW,HIGH"):
-        parse_input_range(text)

@@ -11,7 +11,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 
-from onnx_tropnnc import compress
+from onnx_tropnnc import compress, sweep
 from onnx_tropnnc.analysis.rounding import Rounding
 from onnx_tropnnc.choices import MethodName
 from onnx_tropnnc.errors import OptionError
@@ -161,3 +161,12 @@ def test_the_keywords_of_compress_are_the_options() -> None:
     for name in defaults:
         assert re.search(f"^        {name}: ", compress.__doc__, re.M), name
         assert re.search(f"^        {name}: ", Options.__doc__, re.M), name
+
+
+def test_the_keywords_of_sweep_are_the_options_of_every_point() -> None:
+    there = inspect.signature(sweep).parameters
+    wanted = inspect.signature(compress).parameters
+    left_out = {"model", *AMOUNTS, "method", "min_agreement", "min_cosine", "max_latency"}
+    names = [name for name in wanted if name not in left_out]
+    assert list(there) == ["model", "amount", "values", "methods", "progress", *names]
+    assert [there[name] for name in names] == [wanted[name] for name in names]

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from click.shell_completion import CompletionItem
 
+from onnx_tropnnc.command.parsing import parse_input_range, parse_input_shape, parse_ratio_for
 from onnx_tropnnc.errors import OptionError, Setting, shortened
 from onnx_tropnnc.options import Options
 
@@ -71,7 +72,6 @@ def options_of(arguments: Mapping[str, Any]) -> Options:
         OptionError: a text is not as it must be, or `Options` refuses a value.
     """
     from onnx_tropnnc.deciding.plans import load_plan
-    from onnx_tropnnc.inputs.batches import parse_input_range, parse_input_shape
 
     rounding, methods = arguments["round_to"], arguments["method"] or ("auto",)
     if len(methods) > 1:
@@ -81,22 +81,12 @@ def options_of(arguments: Mapping[str, Any]) -> Options:
     understood = {
         "round_to": int(rounding) if whole else rounding,
         "method": methods[0],
-        "ratio_for": tuple(map(_ratio_for, arguments["ratio_for"])),
+        "ratio_for": tuple(map(parse_ratio_for, arguments["ratio_for"])),
         "plan": None if arguments["plan"] is None else load_plan(arguments["plan"]),
         "input_shape": dict(map(parse_input_shape, arguments["input_shape"])),
         "input_range": dict(map(parse_input_range, arguments["input_range"])),
     }
     return Options(**({name: arguments[name] for name in _FIELDS} | understood))
-
-
-def _ratio_for(text: str) -> tuple[str, float]:
-    pattern, _, ratio = text.rpartition("=")
-    try:
-        return pattern, float(ratio)
-    except ValueError:
-        raise OptionError(
-            "{}: write PATTERN=R, as in --ratio-for '/layer1/*=0.2'", Setting("ratio_for", text)
-        ) from None
 
 
 def _kind(annotation: Any) -> Any:

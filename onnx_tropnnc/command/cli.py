@@ -4,6 +4,7 @@ Only click is imported before the arguments are understood: `--help` must not wa
 """
 
 import importlib.metadata
+import inspect
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from onnx_tropnnc.command.declared import Grouped, parameters
 from onnx_tropnnc.command.interrupts import Interruption
 from onnx_tropnnc.command.logs import configure_logs
 from onnx_tropnnc.command.progress import ProgressLine
-from onnx_tropnnc.errors import OptionError, OutputPathError, TropnncError
+from onnx_tropnnc.errors import OptionError, OutputPathError, Setting, TropnncError
 from onnx_tropnnc.options import amounts_given
 
 if TYPE_CHECKING:
@@ -129,8 +130,9 @@ def _sweep(arguments: dict[str, Any], interruption: Interruption) -> int:
     import joblib
 
     from onnx_tropnnc.command.outputs import checked, write_curve
+    from onnx_tropnnc.command.parsing import parse_sweep
     from onnx_tropnnc.command.terminal import print_curve
-    from onnx_tropnnc.sweeps import parse_sweep, sweep
+    from onnx_tropnnc.sweeps import sweep
 
     amount, values = parse_sweep(arguments["sweep"])
     if amounts_given(arguments) or arguments["target"] is not None:
@@ -141,9 +143,11 @@ def _sweep(arguments: dict[str, Any], interruption: Interruption) -> int:
     interruption.expect(*paths)
     methods = arguments["method"] or ("auto",)
     options = options_of(arguments | {amount: values[0], "method": methods[:1]})
-    others = {field.name: getattr(options, field.name) for field in fields(options)}
-    for name in (amount, "method"):
-        del others[name]
+    if options.demanding or options.max_latency is not None:
+        demands = Setting("min_agreement"), Setting("min_cosine"), Setting("max_latency")
+        raise OptionError("a sweep shows what every amount gives; leave out {}, {} and {}", *demands)
+    names = {field.name for field in fields(options)} & set(inspect.signature(sweep).parameters)
+    others = {name: getattr(options, name) for name in names}
     # joblib starts as many processes as it is told to, even where there are fewer points
     jobs = min(arguments["jobs"], len(values) * len(methods))
     with (

@@ -4,7 +4,6 @@ Axis 0 of every array counts samples, whatever the model does with them. `feeds`
 array[i : i + b] of an input that is stacked, and array[i] of one that is not (graph/input_shapes.py).
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.errors import OptionError, SampleError
+from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.input_shapes import ResolvedInput, run_size
 
-__all__ = ["Samples", "joined", "parse_input_range", "parse_input_shape"]
+__all__ = ["Samples", "joined"]
 
 
 @dataclass(frozen=True)
@@ -102,24 +101,3 @@ def joined(pieces: Sequence[Samples]) -> Samples:
     first, labels = pieces[0], [piece.labels for piece in pieces if piece.labels is not None]
     arrays = {name: np.concatenate([piece.arrays[name] for piece in pieces]) for name in first.arrays}
     return replace(first, arrays=arrays, labels=np.concatenate(labels) if len(labels) == len(pieces) else None)
-
-
-def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Return `NAME:1,3,224,224` as ("NAME", (1, 3, 224, 224)); a name may hold colons."""
-    name, _, sizes = text.rpartition(":")
-    parts = [part.strip() for part in sizes.split(",")]
-    if not name or not all(part.isdecimal() and len(part) <= 10 and int(part) > 0 for part in parts):
-        raise OptionError(f"--input-shape {text}: write NAME:1,3,224,224, whole numbers above 0")
-    return name, tuple(int(part) for part in parts)
-
-
-def parse_input_range(text: str) -> tuple[str, tuple[float, float]]:
-    """Return `NAME:LOW,HIGH` as ("NAME", (low, high)); a name may hold colons."""
-    name, _, bounds = text.rpartition(":")
-    try:
-        low, high = (float(part) for part in bounds.split(","))
-    except ValueError:
-        low = high = math.nan
-    if not (name and math.isfinite(low) and math.isfinite(high) and low < high):
-        raise OptionError(f"--input-range {text}: write NAME:LOW,HIGH, two numbers, LOW below HIGH")
-    return name, (low, high)
