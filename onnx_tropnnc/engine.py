@@ -6,7 +6,7 @@
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
@@ -244,26 +244,19 @@ def _settled(options: Options, samples: SampleSets, groups: Sequence[ChannelGrou
     if samples.solving is not None and not options.verify:
         # verification would tell how the samples were made
         notes.extend(Note(text) for text in samples.solving.notes)
-    return options, (*notes, *_rounded(options, groups), *_unmatched(options, groups))
-
-
-def _rounded(options: Options, groups: Sequence[ChannelGroup]) -> Iterable[Note]:
-    """Say what channel counts are rounded up to, where something may change that is rounded."""
     decides = removes_channels(options) and options.plan is None
     free = (group for group in groups if group.pinned is None and options.group_filter.refusal(group) is None)
     if decides and any(options.rounding.multiple(group) > 1 for group in free):
         name = f" (--round-to {options.round_to})" if isinstance(options.round_to, str) else ""
-        yield Note(f"channel counts are rounded up to {options.rounding}{name}")
-
-
-def _unmatched(options: Options, groups: Sequence[ChannelGroup]) -> Iterable[Note]:
-    """Warn of patterns that match no layer: they are most often misspelled, and would have no effect silently."""
+        notes.append(Note(f"channel counts are rounded up to {options.rounding}{name}"))
+    # patterns that match no layer are most often misspelled, and would have no effect silently
     ratios = tuple(pattern for pattern, _ in options.ratio_for)
     for name, patterns in (("include", options.include), ("exclude", options.exclude), ("ratio-for", ratios)):
         for pattern in patterns:
             if not any(matches(group, (pattern,)) for group in groups):
                 text = f"--{name} {pattern}: matches no layer that makes channels; --inspect lists their names"
-                yield Note(text, "warning")
+                notes.append(Note(text, "warning"))
+    return options, tuple(notes)
 
 
 def on_a_device(options: Options) -> tuple[Options, tuple[Note, ...]]:

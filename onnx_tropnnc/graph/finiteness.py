@@ -24,7 +24,14 @@ def not_finite(tensor: ir.TensorProtocol) -> Literal["NaN", "Inf"] | None:
     if not tensor.dtype.is_floating_point():
         return None
     if _FOUND not in tensor.meta:
-        tensor.meta[_FOUND] = next(filter(None, map(_in_chunk, _chunks(tensor))), None)
+        tensor.meta[_FOUND] = None
+        for chunk in _chunks(tensor):
+            with np.errstate(over="ignore", invalid="ignore"):
+                # a finite sum has finite terms: one pass without a temporary, for all but hopeless weights
+                finite = np.isfinite(chunk.sum(dtype=np.float64)) or np.isfinite(chunk).all()
+            if not finite:
+                tensor.meta[_FOUND] = "NaN" if np.isnan(chunk).any() else "Inf"
+                break
     found: Literal["NaN", "Inf"] | None = tensor.meta[_FOUND]
     return found
 
@@ -35,14 +42,6 @@ def largest(tensor: ir.TensorProtocol) -> float:
         chunks = (chunk for chunk in _chunks(tensor) if chunk.size)
         tensor.meta[_LARGEST] = max((max(float(c.max()), -float(c.min())) for c in chunks), default=0.0)
     return float(tensor.meta[_LARGEST])
-
-
-def _in_chunk(chunk: NDArray[np.floating]) -> Literal["NaN", "Inf"] | None:
-    with np.errstate(over="ignore", invalid="ignore"):
-        # a finite sum has finite terms: one pass without a temporary, for all but hopeless weights
-        if np.isfinite(chunk.sum(dtype=np.float64)) or np.isfinite(chunk).all():
-            return None
-    return "NaN" if np.isnan(chunk).any() else "Inf"
 
 
 def _chunks(tensor: ir.TensorProtocol) -> Iterator[NDArray[np.floating]]:

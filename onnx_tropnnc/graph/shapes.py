@@ -224,22 +224,22 @@ def _evaluated(
         return np.asarray(shape[start:end], np.int64)
     if node.op_type not in SHAPE_LOGIC:
         return None
-    inputs: list[NDArray[np.generic] | None] = [_small(value, known) for value in node.inputs]
-    if any(array is None and value is not None for array, value in zip(inputs, node.inputs, strict=True)):
-        return None
-    feeds = {name_of(v): a for v, a in zip(node.inputs, inputs, strict=True) if v is not None and a is not None}
+    feeds: dict[str, NDArray[np.generic]] = {}
+    for value in node.inputs:
+        tensor = constant_tensor(value)
+        small = tensor is not None and tensor.size <= _LARGE
+        array = (
+            tensor.numpy() if tensor is not None and small else known.get(name_of(value)) if value is not None else None
+        )
+        if value is not None and array is None:
+            return None
+        if value is not None and array is not None:
+            feeds[name_of(value)] = array
     try:
         result = evaluate(node, feeds, opsets)
     except EVALUATION_FAILURES:
         return None  # it may never run, or run on other sizes: unknown is all that follows
     return result if result.size <= _LARGE else None
-
-
-def _small(value: ir.Value | None, known: Mapping[str, NDArray[np.generic]]) -> NDArray[np.generic] | None:
-    if value is None:
-        return None
-    tensor = constant_tensor(value)
-    return known.get(name_of(value)) if tensor is None or tensor.size > _LARGE else tensor.numpy()
 
 
 def _skeleton(model: ir.Model, most: int = _LARGE) -> ir.Model:

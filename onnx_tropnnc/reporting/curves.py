@@ -36,7 +36,8 @@ def draw_curve(curve: Curve, path: Path) -> None:
         points = [point for point in curve.points if point.method == method]
         marker = MARKERS[number % len(MARKERS)]
         _line(above, [(p, p.fidelity) for p in points], method, marker)
-        _line(below, [(p, _left(p)) for p in points], method, marker)
+        shares = [100 * p.after_ms / p.before_ms if p.before_ms and p.after_ms is not None else None for p in points]
+        _line(below, list(zip(points, shares, strict=True)), method, marker)
         knee = curve.knees.get(method)
         if knee is not None and knee.parameters is not None and knee.fidelity is not None:
             above.plot(knee.parameters, knee.fidelity, "o", markersize=16, fillstyle="none", color="black")
@@ -55,7 +56,3 @@ def draw_curve(curve: Curve, path: Path) -> None:
 def _line(axes: "Axes", found: Sequence[tuple[Point, float | None]], method: str, marker: str) -> None:
     known = [(p.parameters, value) for p, value in found if p.parameters is not None and value is not None]
     axes.plot([x for x, _ in known], [y for _, y in known], marker=marker, label=method)
-
-
-def _left(point: Point) -> float | None:
-    return None if not point.before_ms or point.after_ms is None else 100 * point.after_ms / point.before_ms

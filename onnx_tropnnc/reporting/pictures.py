@@ -33,7 +33,8 @@ def groups_picture(facts: Facts) -> str:
     """Return bars for the channel groups: those that became smaller, then in light grey those that did not."""
     bars = [(g["group"], g["before"], g["after"]) for g in facts["groups"]]
     still = [(g["group"], g["channels"], g["channels"]) for g in facts["kept"]]
-    names = [_shortened(name) for name, _, _ in (*bars, *still)]
+    full = [name for name, _, _ in (*bars, *still)]
+    names = [name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}" for name in full]
     figure, axes = _canvas(1.0 + _BAR * len(names))
     rows = range(len(names))
     before = [count for _, count, _ in (*bars, *still)]
@@ -91,10 +92,6 @@ def _label_rows(axes: "Axes", names: Sequence[str]) -> None:
         text.set_parse_math(False)
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}"
 
 
 def svg(figure: "Figure", salt: str) -> str:

@@ -51,7 +51,13 @@ def fold_constants(
         NotRunnable: onnxruntime cannot run the model.
     """
     # all groups are measured in one run of the model; folding one changes no tensor, so the values stay true
-    readers = {group: [_Reader(place) for place in group.of_kind("consumer")] for group in groups if _solvable(group)}
+    readers = {}
+    for group in groups:
+        consumers = group.of_kind("consumer")
+        nodes = [place.use.node for place in consumers]
+        # every consumer must be a dense layer whose bias can be written
+        if all(solving_refusal(node) is None and LinearLayer(node).groups == 1 for node in nodes):
+            readers[group] = [_Reader(place) for place in consumers]
     constants = _constants(model, [reader for found in readers.values() for reader in found], samples, memory)
     folded = {}
     for group, found in readers.items():
@@ -76,12 +82,6 @@ def _weighted(group: ChannelGroup, places: Sequence[Place]) -> NDArray[np.bool_]
         used = moved.reshape(len(moved), -1).any(axis=1)
         found[place.members[used & (place.members >= 0)]] = True
     return found
-
-
-def _solvable(group: ChannelGroup) -> bool:
-    """Return whether every consumer is a dense layer whose bias can be written."""
-    nodes = [place.use.node for place in group.of_kind("consumer")]
-    return all(solving_refusal(node) is None and LinearLayer(node).groups == 1 for node in nodes)
 
 
 @dataclass(frozen=True, eq=False)

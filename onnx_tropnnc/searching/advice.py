@@ -5,7 +5,7 @@ slowdown    the result takes longer to run than the original
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
@@ -15,7 +15,6 @@ from onnx_tropnnc.bisection import Refused, search
 from onnx_tropnnc.changes import Merged, Note
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.report import Report
-from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.verification import Verification
 from onnx_tropnnc.searching.giving_back import is_slower
 from onnx_tropnnc.searching.trials import Trials
@@ -69,15 +68,12 @@ def fidelity(report: Report, options: Options, trials: Trials) -> Note | None:
 
 def concern(found: Verification) -> str | None:
     """Return what is wrong with the output that is furthest off, or None where no output is far off."""
-    return next(filter(None, map(_concern, sorted(found.outputs, key=lambda output: output.cosine))), None)
-
-
-def _concern(output: OutputDifference) -> str | None:
-    if output.agreement is not None:
-        low = output.agreement < SAFE_AGREEMENT
-        return f"top-1 agreement is {output.agreement:.1f} %, below {SAFE_AGREEMENT:g} %" if low else None
-    if output.cosine < SAFE_COSINE:
-        return f"the cosine of output {output.name} is {output.cosine:.2f}, below {SAFE_COSINE:g}"
+    for output in sorted(found.outputs, key=lambda output: output.cosine):
+        if output.agreement is not None:
+            if output.agreement < SAFE_AGREEMENT:
+                return f"top-1 agreement is {output.agreement:.1f} %, below {SAFE_AGREEMENT:g} %"
+        elif output.cosine < SAFE_COSINE:
+            return f"the cosine of output {output.name} is {output.cosine:.2f}, below {SAFE_COSINE:g}"
     return None
 
 
@@ -91,7 +87,10 @@ def slowdown(report: Report, groups: Sequence[ChannelGroup], fast: Rounding) -> 
         return None
     slower = f"the result is {latency.after_ms / latency.before_ms:.1f} x slower than the original"
     merged = report.of(Merged)
-    odd = list(_uneven(merged, groups, fast))
+    multiples = {group.name: fast.multiple(group) for group in groups}
+    counts = [(multiples.get(change.group, 1), change) for change in merged]
+    # a count that was uneven already is no loss that merging brought
+    odd = [(multiple, c.after) for multiple, c in counts if c.after % multiple and c.before % multiple == 0]
     if not odd:
         why = "though onnxruntime is fast at its channel counts: the slow layers are not the merged ones"
         return Note(f"{slower}, {why}", "warning")
@@ -101,13 +100,3 @@ def slowdown(report: Report, groups: Sequence[ChannelGroup], fast: Rounding) -> 
         f"merged groups have other counts (such as {example}); leave out --round-to",
         "warning",
     )
-
-
-def _uneven(merged: Iterable[Merged], groups: Sequence[ChannelGroup], fast: Rounding) -> Iterable[tuple[int, int]]:
-    """Yield, for each group whose count is no fast one, the multiple that it should be of and the count."""
-    multiples = {group.name: fast.multiple(group) for group in groups}
-    for change in merged:
-        multiple = multiples.get(change.group, 1)
-        # a count that was uneven already is no loss that merging brought
-        if change.after % multiple and change.before % multiple == 0:
-            yield multiple, change.after

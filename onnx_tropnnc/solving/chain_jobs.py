@@ -141,7 +141,14 @@ class PairJob:
         fixed = () if self._biased else (1,)
         found = refit(fit, judge, start, (self.pair.activations,), batch=self._batch, seed=seed, fixed=fixed)
         if found is not None:
-            self._write_producers(*_steps(start, found.weights)[:2])
+            matrix, own_bias = _steps(start, found.weights)[:2]
+            running = self.pair.producer.matrix()[0]
+            for producer in self._producers:
+                # by how much each channel of the producer that runs is longer; 1 for those that read nothing
+                plain = producer.matrix()[0]
+                both, own = np.sum(running * plain, axis=0), np.sum(plain * plain, axis=0)
+                factor = np.divide(both, own, out=np.ones_like(both), where=both > 0.0)
+                producer.write(producer.matrix() + (matrix / factor)[None], own_bias if self._biased else None)
             consumer, bias = (to_numpy(part).astype(np.float64) * units for part in found.weights.parts[2:])
             self.job.write(consumer[None], (bias - to_numpy(solution.bias))[None])
         return found
@@ -171,16 +178,6 @@ class PairJob:
     def _start(self, xp: Namespace, consumer: Iterable[Array], units: Array | float = 1.0) -> ChainWeights:
         """Return the producer's weights as they are, and the given ones of the consumer, all models side by side."""
         return _weights(xp, (*_parts(self.pair.producer), *(part / units for part in consumer)))
-
-    def _write_producers(self, matrix: Array, bias: Array) -> None:
-        """Take these steps in every model."""
-        running = self.pair.producer.matrix()[0]
-        for producer in self._producers:
-            # by how much each channel of the producer that runs is longer; 1 for those that read nothing
-            plain = producer.matrix()[0]
-            both, own = np.sum(running * plain, axis=0), np.sum(plain * plain, axis=0)
-            factor = np.divide(both, own, out=np.ones_like(both), where=both > 0.0)
-            producer.write(producer.matrix() + (matrix / factor)[None], bias if self._biased else None)
 
 
 def _known(pair: Pair | None) -> Pair:
