@@ -81,6 +81,7 @@ def _tanh(step: Step) -> ir.Value:
 
 
 def _hard_sigmoid(step: Step) -> ir.Value:
+    # y (1 - y) is above 0 where y lies between its limits of 0 and 1: there the slope is alpha
     inside = step.tape.op("Greater", _sigmoid(step), step.tape.number(0.0))
     return step.tape.scaled(step.tape.mask(inside), _alpha(step, 0.2))
 

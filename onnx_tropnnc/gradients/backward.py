@@ -186,6 +186,7 @@ class _Walk:
         parts = self._parts.get(value)
         if not parts:
             return None
+        # kept as the only part, so that a second question writes no second sum
         self._parts[value] = [self._tape.total(parts)]
         return self._parts[value][0]
 
@@ -200,6 +201,7 @@ class _Walk:
         unknown = [name_of(value) for value in tensors if name_of(value) not in self._shapes]
         if unknown:
             return Refused(f"the shape of {unknown[0]} is not known")
+        # all rules but that of Split read the gradient of the first output
         if gradients[0] is None and node.op_type != "Split":
             return Refused("only its second output is used")
         return rule(Step(node, gradients, slots, self._shapes, self._tape))

@@ -64,6 +64,7 @@ def _slice(step: Step) -> Gradients | Refused:
     before = [0] * len(shape)
     for axis, places in ranges.items():
         if len(places) and places.step < 0:
+            # what was read backwards is turned round first, and treated as if it was read forwards
             gradient = step.tape.slice(gradient, [-1], [-(2**31)], [axis], [-1])
             places = places[::-1]
         if places.step > 1:
@@ -123,6 +124,7 @@ def _gather(step: Step) -> Gradients | Refused:
     if known is not None and known.size * shape[axis] <= LARGEST_MATRIX:
         matrix = _selection([int(place) % shape[axis] for place in known.ravel()], shape[axis])
         return {0: tape.mapped_along(gradient, flat, axis, matrix)}
+    # only since opset 16 can ScatterND add, as it must where one place is looked up several times
     if axis != 0 or tape.opset < 16:
         return Refused("it looks up values at places that are computed, along another axis than the first")
     places = tape.op("Unsqueeze", tape.reshape(step.input(1), (-1,)), tape.ints([1]))
@@ -184,6 +186,8 @@ def _axis_matrix(step: Step, axis: int, size: int, new: int) -> NDArray[np.float
     """Return what the node makes of each unit vector along an axis (new x size), None where that cannot be told."""
     node = step.node
     scales = step.constant(2 if node.op_type == "Resize" else 1)
+    # Every mode of resizing is linear, so that evaluating the operator itself on unit vectors gives its matrix without
+    # any formula here; they lie side by side along a second axis, which keeps its length.
     feeds: dict[str, NDArray[np.generic]] = {"unit": np.eye(size, dtype=np.float32)}
     if scales is not None and scales.size > axis:
         feeds["scales"] = np.asarray([scales.ravel()[axis], 1.0], np.float32)

@@ -70,6 +70,7 @@ def _by_tiles(step: Step, windows: Windows) -> ir.Value:
     inside = [3 + 2 * axis for axis in range(windows.rank)]
     share = tape.op("Div", tape.reshape(step.gradient, one_each), tape.sum(mask, inside, keepdims=True))
     spread = tape.reshape(tape.op("Mul", mask, share), (samples, channels, *covered))
+    # what lies behind the last whole window is read by none, and gets no gradient
     rest = [0, 0, *(size - used for size, used in zip(windows.read, covered, strict=True))]
     return tape.pad(spread, [0] * len(rest), rest)
 
@@ -77,6 +78,7 @@ def _by_tiles(step: Step, windows: Windows) -> ir.Value:
 def _by_windows(step: Step, windows: Windows) -> ir.Value:
     """Return dX for windows that overlap: a ConvTranspose adds up what each position of every window gets."""
     tape, (samples, channels) = step.tape, step.shape(step.output)[:2]
+    # a border of the lowest number is never the maximum
     lowest = float(np.finfo(tape.dtype).min)
     parts = windows.shifted(tape, windows.padded(tape, step.input(0), (2, 0), lowest), 2)
     masks = [tape.mask(tape.op("Equal", part, step.output)) for part in parts]

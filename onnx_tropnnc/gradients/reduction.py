@@ -18,6 +18,7 @@ def _reduce(step: Step) -> Gradients | Refused:
     axes = step.axes(1, everything)
     if axes is None:
         return Refused("its axes are computed at run time")
+    # an empty list of axes means all of them, unless the attribute says that it means none
     if not axes:
         axes = everything
     tape, kept = step.tape, [1 if axis in axes else size for axis, size in enumerate(shape)]

@@ -93,6 +93,7 @@ def windows_of(
     pads = node.attributes.get_ints("pads")
     automatic = node.attributes.get_string("auto_pad", "NOTSET")
     begin = (0,) * len(kernel) if pads is None else tuple(pads[: len(kernel)])
+    # both pad by what the windows lack; of an odd number SAME_UPPER puts the last one at the end, the others in front
     if automatic.startswith("SAME") or "output_shape" in node.attributes:
         unpadded = Windows(kernel, strides, dilations, (0,) * len(kernel), read, places)
         totals = [max(0, extra) for extra in unpadded.spare]

@@ -226,15 +226,13 @@ def _evaluated(
         return None
     feeds: dict[str, NDArray[np.generic]] = {}
     for value in node.inputs:
+        if value is None:
+            continue
         tensor = constant_tensor(value)
-        small = tensor is not None and tensor.size <= _LARGE
-        array = (
-            tensor.numpy() if tensor is not None and small else known.get(name_of(value)) if value is not None else None
-        )
-        if value is not None and array is None:
+        array = known.get(name_of(value)) if tensor is None or tensor.size > _LARGE else tensor.numpy()
+        if array is None:
             return None
-        if value is not None and array is not None:
-            feeds[name_of(value)] = array
+        feeds[name_of(value)] = array
     try:
         result = evaluate(node, feeds, opsets)
     except EVALUATION_FAILURES:

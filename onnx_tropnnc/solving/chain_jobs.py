@@ -138,6 +138,7 @@ class PairJob:
         units = self._units(rows[0])
         start = self._start(xp, (to_numpy(part) for part in solution.unseen), units)
         fit, judge = (ChainRows(r.inputs, r.reads, r.targets / xp.asarray(units)) for r in rows)
+        # part 1 is the producer's bias, which stays 0 where the producer has none
         fixed = () if self._biased else (1,)
         found = refit(fit, judge, start, (self.pair.activations,), batch=self._batch, seed=seed, fixed=fixed)
         if found is not None:
@@ -218,6 +219,7 @@ class ChainJob:
         rows = self._gathered(visit, held, xp, generator) if batch else None
         if rows is None:
             return
+        # the odd parts are biases
         fixed = [2 * i + 1 for i, layer in enumerate(self.layers) if layer.whole_bias() is None]
         gaps = [link.activations for link in self.links]
         found = refit(*rows, start, gaps, batch=batch, seed=int(generator.integers(2**31)), fixed=fixed)

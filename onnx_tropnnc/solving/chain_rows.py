@@ -47,6 +47,7 @@ def draw_tiles(layer: LinearLayer, shape: Sequence[int], count: int, generator: 
     chosen = np.unravel_index(np.sort(generator.choice(math.prod(tiles), wanted, replace=False)), tiles)
     within = [offsets.reshape(1, -1) for offsets in np.meshgrid(*(np.arange(own) for own in sides), indexing="ij")]
     samples = np.repeat(chosen[0], math.prod(sides))
+    # the last tile along an axis is moved back until it lies inside
     corners = [np.minimum(tile * own, size - own) for tile, own, size in zip(chosen[1:], sides, grid, strict=True)]
     places = [(corner[:, None] + offsets).reshape(-1) for corner, offsets in zip(corners, within, strict=True)]
     return (samples, *places)
@@ -75,6 +76,7 @@ class GatheredRows:
         """
         places, reads = self._places(hidden, output, positions)
         self.inputs.append(input_rows(self.producer, x, hidden, places)[0].astype(np.float32))
+        # rows are numbered through all batches; -1, for padding, waits until their number is known
         self.reads.append(np.where(reads < 0, reads, reads + self.rows))
         self.targets.append(targets.astype(np.float32))
         self.rows += len(places[0])

@@ -119,6 +119,7 @@ def find_consumers(
         mine = _partners_known(node, unsolved, shapes)
         twin = LinearLayer(twins[name_of(node.outputs[0])])
         found.append(Consumer(LinearLayer(node), twin, maps.get(node), mine, pair_of(twin) if pairs else None))
+        # layers are solved in this order: what depends only on earlier ones is computed as it will be in the result
         unsolved.discard(node)
     return tuple(found)
 

@@ -88,6 +88,7 @@ class LayerJob:
         shape = batch[REFERENCE][self.consumer.target].shape
         for partner in self.consumer.partners:
             name = name_of(partner.value)
+            # a partner may be smaller than the output that it is added to: Add broadcasts it
             there = self._mapped(output_rows(layer, np.broadcast_to(batch[REFERENCE][name], shape), positions))
             smaller = list(shape)
             smaller[layer.channel_axis] = there.shape[1]

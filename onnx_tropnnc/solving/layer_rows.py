@@ -94,6 +94,7 @@ def _pad(layer: LinearLayer, axis: int, inputs: int, outputs: int, reach: int, s
         derived = auto.startswith("SAME") or "output_shape" in attributes
         total = (inputs - 1) * stride + reach + (extra[axis] if extra else 0) - outputs
     if derived:
+        # padded so that the outputs have the declared length; of an odd number SAME_UPPER puts the last one at the end
         total = max(total, 0)
         return total // 2 if auto == "SAME_UPPER" else total - total // 2
     pads = attributes.get_ints("pads", ()) if auto == "NOTSET" else ()
@@ -122,6 +123,7 @@ def patches(x: NDArray[Any], tables: Sequence[Indices], positions: Sequence[Indi
         shape = [1] * spatial
         shape[axis] = -1
         index = table[where].reshape(len(where), *shape)
+        # what lies outside is read from the last position and set to 0 below, which needs no padded copy of x
         outside = outside | (index == x.shape[axis + 2])
         read.append(np.minimum(index, x.shape[axis + 2] - 1))
     last = np.moveaxis(x, 1, -1)

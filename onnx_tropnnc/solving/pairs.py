@@ -46,6 +46,7 @@ def pair_of(consumer: LinearLayer) -> Pair | None:
 
 def _producer(value: ir.Value, maker: ir.Node) -> LinearLayer | None:
     """Return the layer that makes the value, its bias included, if nothing else reads the layer's weight."""
+    # a MatMul's bias stands in the Add behind it, so that the maker is either of the two
     makers = (maker, *(side.producer() for side in maker.inputs if side is not None and maker.op_type == "Add"))
     for node in makers:
         if node is not None and solving_refusal(node) is None:

@@ -159,6 +159,7 @@ def solve(equations: NormalEquations, ridges: Sequence[float]) -> Solution | Uns
     if best is None:
         return Unsolved("its system is ill-conditioned", _relative(before, scale))
     after = held.error(*best)
+    # written so that an error that is NaN counts as no gain
     if not after < before:
         return Unsolved("solving is no better on what was held out", _relative(before, scale))
     ridge = min(tried)[1]
@@ -198,6 +199,7 @@ def _ridge(moments: Moments, ridge: float) -> tuple[Array, Array] | None:
     mean, shift = moments.inputs / count, moments.residuals / count
     gram = moments.gram / count - mean[:, None] * mean[None, :]
     cross = moments.cross / count - mean[:, None] * shift[None, :]
+    # in units of the inputs' mean square, so that a lambda means the same for every layer
     level = ridge * _trace(moments) / (count * size)
     weights = _solved(gram + level * xp.eye(size, dtype=xp.float64), cross)
     return None if weights is None else (weights, shift - xp.matmul(mean, weights))

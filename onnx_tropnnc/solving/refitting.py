@@ -122,6 +122,7 @@ class Refitted:
 def affordable_batch(weights: ChainWeights) -> int:
     """Return how many outputs a step of this chain's search may look at; 0 where the chain is too wide for a search."""
     (first, _), *others = weights.layers
+    # each layer is computed, and gives the gradients of its weights and of its input, which the first layer needs not
     macs = 2 * math.prod(first.shape) + 3 * sum(math.prod(matrix.shape) for matrix, _ in others)
     batch = min(MOST, EFFORT // (STEPS * macs))
     return batch if batch >= FEWEST else 0
@@ -198,6 +199,7 @@ class _Search:
         self.weights, self.gaps = weights, gaps
         self.xp = array_api_compat.array_namespace(weights.parts[0])
         sizes = [max(float(self.xp.mean(self.xp.abs(part))), LEAST_UNIT) for part in weights.parts]
+        # in a unit of 0 no step moves anything
         self.units = [0.0 if i in fixed else size for i, size in enumerate(sizes)]
         self.splits = np.cumsum([int(np.prod(part.shape)) for part in weights.parts])
         self.size = int(self.splits[-1])
@@ -228,6 +230,7 @@ class _Search:
             gradients[:0] = read[i].T @ back, xp.sum(back, axis=0)
             if i:
                 back = back @ matrix.T
+                # the consumer alone reads several rows for each output
                 back = self._gathered(back, rows) if matrix is weights.parts[-2] else back
                 for activation, x in zip(reversed(self.gaps[i - 1]), reversed(before[i - 1]), strict=True):
                     back = back * activation.slope(x)

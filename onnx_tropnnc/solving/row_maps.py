@@ -48,6 +48,7 @@ def row_map(parts: Iterable[tuple[NDArray[np.int64], MergeMap]]) -> csr_array:
         own = np.flatnonzero(members >= 0)
         channels = members[own]
         clusters = merge_map.labels[channels]
+        # a channel may stand at several positions: the n-th of each member goes into the n-th of the leading channel
         turns = occurrences(channels)
         leader = {(int(c), int(t)): int(p) for p, c, t in zip(own, clusters, turns, strict=True) if stays[p]}
         kept = clusters >= 0

@@ -51,7 +51,7 @@ def batched(model: Model, samples: Samples, size: int) -> Model | Unbatched:
         if name_of(value) in shapes:
             value.shape = ir.Shape(shapes[name_of(value)])
     for value in (v for node in copy.graph for v in node.outputs):
-        value.shape = None
+        value.shape = None  # the file's shapes are those of its own batch
     if fixed is not None and fixed != size:
         return copy if _same_one_by_one(model, copy, samples, size) else Unbatched("its batch is fixed in the graph")
     return copy

@@ -126,6 +126,7 @@ class Student:
         sizes = {name: max(_typical_size(array), SMALLEST) for name, array in self.weights.items()}
         every = -(-training.steps // training.judged)
         for step in range(training.steps):
+            # the rest of a permutation that fills no batch is dropped
             if len(order) < self._batch:
                 order = generator.permutation(targets.samples.count)
             chosen, order = np.sort(order[: self._batch]), order[self._batch :]

@@ -96,6 +96,7 @@ def invert(model: Model, samples: Samples, how: Inversion, seed: int = 0) -> Sam
         for step in range(how.steps):
             outputs = runner.run(feed)
             adam.step({name: outputs[order[1]]}, {name: rate_at(step, how.steps, rate, WARM_UP)})
+            # inputs stay in the range in which they were made up
             np.clip(part[name], low, high, out=part[name])
     return replace(samples, arrays={name: array}, labels=None, source=f"{samples.source}, inverted")
 
@@ -169,6 +170,7 @@ def _class_loss(tape: Tape, model: Model, output: ir.Value, shape: tuple[int, in
     scores = tape.reshape(output, shape)
     maker = output.producer()
     if maker is not None and maker.op_type == "Softmax":
+        # a probability may be rounded to 0, which has no logarithm
         likely = tape.op("Log", tape.op("Add", scores, tape.number(1e-6)))
     else:
         likely = tape.op("LogSoftmax", scores, attributes={"axis": 1})
