@@ -120,3 +120,11 @@ def test_noise_is_the_same_however_many_fields_are_made_at_once(monkeypatch: pyt
     together = coloured_noise(np.random.default_rng(1), (6, 5, 20, 30), 1.0)
     monkeypatch.setattr(synthetic_images_module, "NUMBERS_AT_ONCE", 4 * 600)
     assert_array_equal(coloured_noise(np.random.default_rng(1), (6, 5, 20, 30), 1.0), together)
+
+
+def test_the_photographs_are_those_that_scikit_learn_ships() -> None:
+    """They are read without importing scikit-learn; its own function says what they are."""
+    from sklearn.datasets import load_sample_images
+
+    for own, shipped in zip(synthetic_images_module._photographs(), load_sample_images().images, strict=True):
+        assert_array_equal(own, shipped)

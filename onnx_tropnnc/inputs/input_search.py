@@ -113,7 +113,9 @@ class _Search:
     def found(self, shapes: GivenShapes, narrowed: Ranges, notes: tuple[str, ...]) -> RunnableSamples:
         """Return all of the samples that are wanted."""
         ranges = {**narrowed, **self.ranges}
-        samples = samples_for(self.model, ranges=ranges, seed=self.seed, memory=self.memory, shapes=shapes)
+        samples = samples_for(
+            self.model, ranges=ranges, seed=self.seed, memory=self.memory, shapes=shapes, hints=self.hints
+        )
         return RunnableSamples(replace(samples, notes=(*notes, *samples.notes)), shapes)
 
     def others(self) -> Iterator[tuple[GivenShapes, Ranges]]:

@@ -17,7 +17,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import input_specs_of, shapes_of, structure
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.inputs.input_hints import input_hints
+from onnx_tropnnc.inputs.input_hints import InputHints, input_hints
 from onnx_tropnnc.inputs.readers import Data
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
 from onnx_tropnnc.inputs.user_samples import load_samples
@@ -57,6 +57,7 @@ def samples_for(
     seed: int = 0,
     memory: int = MEMORY,
     shapes: GivenShapes | None = None,
+    hints: Mapping[str, InputHints] | None = None,
 ) -> Samples:
     """Return samples that fit the model: those in `data`, or synthetic ones.
 
@@ -68,6 +69,7 @@ def samples_for(
         seed: of made-up values.
         memory: bytes that samples and activations may take; samples get a sixth of them.
         shapes: of the inputs, in place of those that the model carries.
+        hints: what the graph says of its inputs; None: it is found here.
 
     Raises:
         SampleError: `data` does not fit the model, a dynamic input's size cannot be guessed, or not even one run's
@@ -82,7 +84,8 @@ def samples_for(
     inputs = resolve_shapes(specs, given)
     wanted, affordable = (count, count) if count else _worthwhile(model, inputs)
     fitting = most_that_fit(inputs, memory)
-    made = synthetic_samples(inputs, min(affordable, fitting), seed, ranges, input_hints(structure(model)))
+    known = input_hints(structure(model)) if hints is None else hints
+    made = synthetic_samples(inputs, min(affordable, fitting), seed, ranges, known)
     if made.count >= wanted:
         return made
     reason = "take over a sixth of --memory" if fitting <= affordable else "take too long to run"

@@ -14,11 +14,16 @@ Picture i depends on the seed and on i only.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from onnx_tropnnc.errors import SampleError
 
 __all__ = ["FLIPS", "FRESH", "coloured_noise", "dead_leaves", "drawing", "photograph_crop", "synthetic_images"]
 
@@ -108,11 +113,14 @@ def _with_channels(picture: Floats, channels: int) -> Floats:
     return grey if channels == 1 else np.concatenate([picture, grey])
 
 
+@cache
 def _photographs() -> tuple[NDArray[np.uint8], ...]:
-    """Return the two photographs that scikit-learn ships."""
-    from sklearn.datasets import load_sample_images  # slow to import, and not needed for other inputs
-
-    return tuple(np.asarray(image, np.uint8) for image in load_sample_images().images)
+    """Return the two photographs that scikit-learn ships, read without importing it, which takes a second."""
+    spec = find_spec("sklearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise SampleError("scikit-learn is not installed, whose photographs pictures are made from; pip install it")
+    folder = Path(spec.submodule_search_locations[0]) / "datasets" / "images"
+    return tuple(np.asarray(Image.open(folder / name), np.uint8) for name in ("china.jpg", "flower.jpg"))
 
 
 def photograph_crop(

@@ -18,6 +18,7 @@ quantization: Li et al., BRECQ, ICLR 2021.)
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import array_api_compat
 import numpy as np
@@ -71,6 +72,12 @@ class ChainRows:
     inputs: Array
     reads: NDArray[np.int64]
     targets: Array
+
+    @cached_property
+    def own(self) -> bool:
+        """Return whether each output reads the hidden row of its own number and no other, as in linear layers."""
+        count = self.inputs.shape[0]
+        return self.reads.shape == (count, 1) and bool((self.reads[:, 0] == np.arange(count)).all())
 
     @property
     def energy(self) -> float:
@@ -157,7 +164,9 @@ def refit(
     adam, waited = _Adam(search.size), 0
     for step in range(1, steps + 1):
         _, gradient = search.error_and_gradient(fitted.some(batch, generator), point)
-        point = point - RATE * (1 - (step - 1) / steps) * adam.direction(gradient)
+        move = adam.direction(gradient)
+        move *= RATE * (1 - (step - 1) / steps)
+        point = point - move
         if step % JUDGED and step < steps:
             continue
         error = search.error(held, point)
@@ -173,16 +182,25 @@ class _Adam:
     """The running means of the gradient and of its squares; 0.9 and 0.99 forget after about 10 and 100 steps."""
 
     def __init__(self, size: int) -> None:
-        self.mean, self.square, self.steps = np.zeros(size), np.zeros(size), 0
+        self.mean, self.square, self.scratch, self.steps = np.zeros(size), np.zeros(size), np.zeros(size), 0
 
     def direction(self, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the direction to go, about 1 in each coordinate."""
+        """Return the direction to go, about 1 in each coordinate; the gradient is overwritten."""
+        # in place: arrays as long as all weights together would otherwise be allocated a dozen times a step
         self.steps += 1
-        self.mean = 0.9 * self.mean + 0.1 * gradient
-        self.square = 0.99 * self.square + 0.01 * gradient**2
-        mean, square = self.mean / (1 - 0.9**self.steps), self.square / (1 - 0.99**self.steps)
+        self.mean *= 0.9
+        self.mean += np.multiply(gradient, 0.1, out=self.scratch)
+        self.square *= 0.99
+        np.square(gradient, out=gradient)
+        gradient *= 0.01
+        self.square += gradient
+        square = np.divide(self.square, 1 - 0.99**self.steps, out=gradient)
+        faint = FAINT * np.sqrt(square.mean())
+        np.sqrt(square, out=square)
         # a coordinate whose gradient is no more than rounding beside the others' does not move
-        return np.asarray(mean / (np.sqrt(square) + FAINT * np.sqrt(square.mean()) + 1e-30))
+        square += faint + 1e-30
+        mean = np.divide(self.mean, 1 - 0.9**self.steps, out=self.scratch)
+        return np.divide(mean, square, out=mean)
 
 
 class _Search:
@@ -233,7 +251,7 @@ class _Search:
                 # the consumer alone reads several rows for each output
                 back = self._gathered(back, rows) if matrix is weights.parts[-2] else back
                 for activation, x in zip(reversed(self.gaps[i - 1]), reversed(before[i - 1]), strict=True):
-                    back = back * activation.slope(x)
+                    back *= activation.slope(x)
         scale = self.energy * rows.reads.shape[0]
         factors = (2.0 * unit / scale for unit in self.units)
         flat = [f * to_numpy(xp.reshape(g, (-1,))) for f, g in zip(factors, gradients, strict=True)]
@@ -243,7 +261,8 @@ class _Search:
         """Return what each activation reads, gap by gap, and what each layer reads."""
         before, read = list[list[Array]](), [rows.inputs]
         for (matrix, bias), activations in zip(weights.layers, self.gaps, strict=False):
-            x = read[-1] @ matrix + bias
+            x = read[-1] @ matrix
+            x += bias
             before.append([])
             for activation in activations:
                 before[-1].append(x)
@@ -255,17 +274,24 @@ class _Search:
     def _gap(self, rows: ChainRows, weights: ChainWeights, seen: Array) -> Array:
         """Return (p, m): by how much the consumer's outputs exceed the targets."""
         consumer, bias = weights.layers[-1]
-        return seen @ consumer + bias - rows.targets
+        gap = seen @ consumer
+        gap += bias
+        gap -= rows.targets
+        return gap
 
     def _seen(self, hidden: Array, rows: ChainRows) -> Array:
         """Return (p, offsets * K): the hidden rows that each output reads."""
         xp = self.xp
+        if rows.own:
+            return hidden
         padded = xp.concat([hidden, xp.zeros((1, hidden.shape[1]), dtype=hidden.dtype)])
         taken = xp.take(padded, xp.asarray(rows.reads.reshape(-1)), axis=0)
         return xp.reshape(taken, (rows.reads.shape[0], -1))
 
     def _gathered(self, back: Array, rows: ChainRows) -> Array:
         """Return (r, K): the gradient at the hidden rows; the transpose of `_seen`."""
+        if rows.own:
+            return back
         count, offsets = rows.inputs.shape[0], rows.reads.shape[1]
         places = np.where(rows.reads < count, rows.reads, -1).reshape(-1)
         return segment_sum(self.xp.reshape(back, (rows.reads.shape[0] * offsets, -1)), places, count)
