@@ -114,4 +114,4 @@ class Reconstructed(Change):
     reason: str | None = None
     """Why the layer keeps its merged weights; None where it was solved."""
     refitted: str | None = None
-    """The layer before this one, where both were solved together."""
+    """The layer before this one, where both were refitted jointly."""

@@ -265,7 +265,7 @@ def on_a_device(options: Options) -> tuple[Options, tuple[Note, ...]]:
     if options.device == "auto":
         return replace(options, device="cpu" if reason else "cuda"), ()
     if reason:
-        return replace(options, device="cpu"), (Note(f"--device cuda: {reason}; the CPU did the work", "warning"),)
+        return replace(options, device="cpu"), (Note(f"--device cuda: {reason}; the CPU was used instead", "warning"),)
     if options.device == "cuda" and cuda_provider_missing():
         line = "onnxruntime has no CUDAExecutionProvider here; models ran on the CPU"
         return options, (Note(f"--device cuda: {line}", "warning"),)

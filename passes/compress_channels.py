@@ -28,7 +28,7 @@ __all__ = ["CompressChannels"]
 
 _LOG = logging.getLogger(__name__)
 
-_REACHED = Reason("target_reached", "what was asked for is reached without it")
+_REACHED = Reason("target_reached", "the requested size is reached without merging this group")
 
 
 @dataclass(frozen=True)

@@ -82,4 +82,4 @@ def test_thinet_takes_no_options_of_clustering(options: dict[str, object]) -> No
 def test_groups_that_a_budget_leaves_alone_say_so(models_folder: Path) -> None:
     report = compressed(models_folder / "digits_resnet_bn.onnx", target_params=0.97)
     reasons = {change.reason.text for change in report.of(Kept) if not change.pinned}
-    assert reasons == {"what was asked for is reached without it"}
+    assert reasons == {"the requested size is reached without merging this group"}

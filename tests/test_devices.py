@@ -53,7 +53,7 @@ def test_sessions_run_on_what_onnxruntime_has() -> None:
 def test_without_a_gpu_there_is_a_line_where_one_was_asked_for() -> None:
     options, notes = on_a_device(Options(ratio=0.5, device="cuda"))
     assert options.device == "cpu"
-    assert [str(note) for note in notes] == [f"warning: --device cuda: {missing_cuda()}; the CPU did the work"]
+    assert [str(note) for note in notes] == [f"warning: --device cuda: {missing_cuda()}; the CPU was used instead"]
     for device in ("auto", "cpu"):
         options, notes = on_a_device(Options(ratio=0.5, device=device))
         assert (options.device, notes) == ("cpu", ())

@@ -120,7 +120,7 @@ def test_demands_undo_groups_until_they_hold() -> None:
     assert report.passed
     assert dims(result) == dims(network())
     (kept,) = (c for c in report.to_dict()["kept"] if c["group"] == "Gemm_0")
-    assert kept["reason"] == "undone: with it, verification is below what was asked"
+    assert kept["reason"] == "undone, because verification fails with this merge"
 
 
 def test_what_costs_nothing_is_not_undone() -> None:
@@ -147,7 +147,7 @@ def test_merging_alone_gives_what_the_pipeline_gives_without_solving() -> None:
 @pytest.mark.skipif(missing_cuda() is None, reason="there is a GPU here")
 def test_without_a_gpu_the_cpu_does_the_work_and_says_so() -> None:
     result, report = compress(network(), ratio=0.5, device="cuda", verify=False)
-    assert report.of(Note)[0] == Note(f"--device cuda: {missing_cuda()}; the CPU did the work", "warning")
+    assert report.of(Note)[0] == Note(f"--device cuda: {missing_cuda()}; the CPU was used instead", "warning")
     assert (
         result.SerializeToString() == compress(network(), ratio=0.5, device="cpu", verify=False)[0].SerializeToString()
     )

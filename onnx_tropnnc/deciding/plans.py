@@ -80,7 +80,7 @@ def _read(path: Path, named: Setting) -> bytes:
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _plain(merge_map: MergeMap) -> dict[str, Any]:

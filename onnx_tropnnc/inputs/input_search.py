@@ -68,7 +68,7 @@ def runnable_samples(
     for shapes, narrowed in search.others():
         if search.refusal(shapes, narrowed) is None:
             return search.found(shapes, narrowed, _notes(shapes, model.input_shapes, narrowed, reason))
-    raise SampleError(f"onnxruntime runs the model on no inputs that were made up for it: {reason}")
+    raise SampleError(f"onnxruntime cannot run the model on any of the inputs that were made up for it: {reason}")
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ __all__ = ["RULES"]
 
 
 def conv(node: ir.Node, trace: Trace) -> None:
-    """It reads channels and makes new ones; a depthwise one passes each channel on."""
+    """Channels are read and new ones made; a depthwise Conv passes each channel on."""
     _convolve(node, trace, consumed=1, made=0)
 
 
 def conv_transpose(node: ir.Node, trace: Trace) -> None:
-    """As Conv, with the first two axes of the weight exchanged."""
+    """Channels are read and new ones made, as by Conv, with the first two axes of the weight exchanged."""
     _convolve(node, trace, consumed=0, made=1)
 
 

@@ -126,7 +126,7 @@ def _is_bias_slot(node: ir.Node, slot: int, shapes: list[tuple[int | None, ...] 
 
 
 def where(node: ir.Node, trace: Trace) -> None:
-    """As the other operators; a constant condition that differs between channels pins them, as it has no mean."""
+    """Channels pass as through Add; a constant condition that differs between channels pins them: it has no mean."""
     condition = trace.shape(node.inputs[0])
     if trace.is_constant(node.inputs[0]) and condition is not None:
         rank = max((trace.rank(value) or 0 for value in node.inputs), default=0)

@@ -36,7 +36,7 @@ def quantized_weight(node: ir.Node) -> Reason | None:
 
 
 def gemm(node: ir.Node, trace: Trace) -> None:
-    """It reads the columns of its input and makes new channels: y = alpha x W + beta b."""
+    """Channels are read along the columns of the input, and new ones made: y = alpha x W + beta b."""
     x, weight = node.inputs[0], node.inputs[1]
     axes = dict(trace.tracked(x))
     reason = weight_refusal(node, 1)
@@ -79,7 +79,7 @@ def _bias(node: ir.Node, made: ChannelIndices, beta: float, trace: Trace) -> Non
 
 
 def matmul(node: ir.Node, trace: Trace) -> None:
-    """It reads channels and makes new ones by a weight on either side; of two activations, other channels pass."""
+    """Channels are read and new ones made by a weight on either side; of two activations, other channels pass."""
     slot = weight_slot(node)
     # A weight of rank 1 makes no channels, and a product with it is treated as one of activations.
     if trace.is_constant(node.inputs[slot]) and (trace.rank(node.inputs[slot]) or 0) >= 2:

@@ -69,7 +69,7 @@ def held_to_latency(report: Report, options: Options) -> Report:
     if found is None or limit is None:
         return report
     if found.latency is None:
-        shortfall = "nothing could be timed, so the latency that was demanded is not shown"
+        shortfall = "the models could not be timed, so it is not known whether the demanded latency is reached"
     elif is_slower(found.latency, limit):
         share = found.latency.after_ms / found.latency.before_ms
         shortfall = f"the result takes {share:.2f} of the original's latency, more than {limit:g}"

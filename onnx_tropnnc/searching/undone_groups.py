@@ -22,8 +22,8 @@ from onnx_tropnnc.searching.trials import Trials
 
 __all__ = ["with_groups_undone", "without_growth"]
 
-_UNVERIFIED = Reason("undone", "undone: with it, verification is below what was asked")
-_GROWN = Reason("undone", "undone: merging it made the model larger, as copies of what others read were needed")
+_UNVERIFIED = Reason("undone", "undone, because verification fails with this merge")
+_GROWN = Reason("undone", "undone, because it made the model larger: constants that other nodes read had to be copied")
 
 # Trials of how many groups stay merged: enough to find one number among 256, more groups than most models have.
 _ROUNDS = 8

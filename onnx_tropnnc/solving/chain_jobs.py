@@ -53,7 +53,7 @@ class _Rows:
     """The rows of one chain: those to fit, and those held out to judge by."""
 
     def __init__(self, first: LinearLayer, jobs: Sequence[LayerJob]) -> None:
-        """`first` is the layer that begins the chain, `jobs` are those of its consumers in order."""
+        """Begin with no rows; `first` is the first layer of the chain, `jobs` are those of its consumers in order."""
         self.reads, self.last = jobs[0].consumer.reads, jobs[-1]
         self.fitted, self.judged = (GatheredRows(first, self.last.consumer.layer) for _ in range(2))
 
