@@ -1,9 +1,11 @@
 """Write docs/operators.md from the rules in the code: python docs/write_operators.py"""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+from onnx_tropnnc.graph.fused import SPLIT_RULES
 from onnx_tropnnc.operators import FAMILIES
 
 __all__ = ["page"]
@@ -18,20 +20,33 @@ Channels that are *pinned* stay as they are. Channels that are *tied* stay or go
 """
 
 
+FUSED = """## Fused
+
+Operators of onnxruntime (domain `com.microsoft`), as it saves them after its optimisations. A model that is read gets
+standard operators in their place, whose channels are followed by the rules above. Where these operators are still
+there afterwards, they are written as one fused operator again.
+"""
+
+
 def page() -> str:
     """Return the page as Markdown."""
-    return "\n".join([HEAD, *(_family(module) for module in FAMILIES)])
+    fused = {operator: rule for (_, operator), rule in SPLIT_RULES.items()}
+    return "\n".join([HEAD, *(_family(module) for module in FAMILIES), FUSED, _table(fused)])
 
 
 def _family(module: ModuleType) -> str:
     """Return a heading, and a line for each rule with the operators that it is for."""
-    lines = (module.__doc__ or "").splitlines()
+    title, lines = module.__name__.rpartition(".")[2].capitalize(), (module.__doc__ or "").splitlines()
+    return f"## {title}\n\n{lines[0]}\n\n{_table(module.RULES)}"
+
+
+def _table(rules: Mapping[str, object]) -> str:
+    """Return a line for each rule with the operators that it is for."""
     followers = defaultdict(list)
-    for operator, rule in module.RULES.items():
+    for operator, rule in rules.items():
         followers[_first_line(rule)].append(f"`{operator}`")
     rows = [f"| {', '.join(sorted(operators))} | {text} |" for text, operators in followers.items()]
-    title = module.__name__.rpartition(".")[2].capitalize()
-    return "\n".join([f"## {title}\n\n{lines[0]}\n\n| operators | rule |\n| --- | --- |", *rows, ""])
+    return "\n".join(["| operators | rule |\n| --- | --- |", *rows, ""])
 
 
 def _first_line(rule: object) -> str:

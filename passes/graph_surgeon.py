@@ -16,6 +16,7 @@ import onnx_graphsurgeon
 import onnx_ir as ir
 
 from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.graph.fused import split_fused
 from onnx_tropnnc.graph.knowledge import copy_knowledge_of_equals
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import to_proto
@@ -43,6 +44,7 @@ class EditWithGraphSurgeon:
             after.metadata_props.add(key=entry.key, value=entry.value)
         after.producer_name, after.producer_version = before.producer_name, before.producer_version
         edited = ir.from_proto(after)
+        split_fused(edited)
         forget_shapes(edited)  # graphsurgeon writes out what it read, whatever the edit made of the tensors
         copy_knowledge_of_equals(model.ir, edited)
         model.replace_content(replace(model, ir=edited))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from onnx_ir.passes.common import InlinePass
 
 from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.graph.fused import split_fused
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_checks import check_graph
 
@@ -31,5 +32,6 @@ class InlineFunctions:
             return ()
         # functions that call themselves were refused when the model was loaded
         InlinePass()(model.ir)
+        split_fused(model.ir)
         check_graph(model.ir, model.name)  # only now do the nodes of functions meet the constants that they read
         return (Note(f"{count} model-local function{'s were' if count > 1 else ' was'} inlined"),)

@@ -22,7 +22,7 @@ from onnx_tropnnc.gradients.step import Gradients, Refused, Step
 from onnx_tropnnc.gradients.tape import Tape
 from onnx_tropnnc.graph.constants import constant_tensor, label, name_of, remove_unread, shape_of
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.model_io import to_proto
+from onnx_tropnnc.graph.model_io import plain_proto, to_proto
 from onnx_tropnnc.graph.shapes import infer_shapes
 
 __all__ = ["OPSET", "Ended", "GradientGraph", "gradient_graph", "raised_opset"]
@@ -64,7 +64,7 @@ def raised_opset(model: Model) -> Model:
     if model.opset >= OPSET:
         return model
     try:
-        converted = onnx.version_converter.convert_version(to_proto(model), OPSET)
+        converted = onnx.version_converter.convert_version(plain_proto(model), OPSET)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise NotDifferentiable(

@@ -20,16 +20,18 @@ import onnx_ir as ir
 
 from onnx_tropnnc.errors import InputModelError, OutputPathError
 from onnx_tropnnc.graph.constants import shape_of
+from onnx_tropnnc.graph.fused import fused_again, split_fused
 from onnx_tropnnc.graph.input_shapes import GivenShapes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_checks import check_graph, check_stored
 from onnx_tropnnc.graph.placing import data_file, place_with_data
 from onnx_tropnnc.graph.proto_checks import check_proto, graphs_of
 from onnx_tropnnc.graph.regular_files import followed, irregular
+from onnx_tropnnc.graph.shape_targets import join_targets, separate_targets
 from onnx_tropnnc.graph.sparse_tensors import with_dense_tensors
 from onnx_tropnnc.graph.streaming import hollowed, write_whole
 
-__all__ = ["EXTERNAL_BYTES", "Source", "check_output", "load", "save", "to_proto", "weight_bytes"]
+__all__ = ["EXTERNAL_BYTES", "Source", "check_output", "load", "plain_proto", "save", "to_proto", "weight_bytes"]
 
 Source = onnx.ModelProto | bytes | str | os.PathLike[str]
 
@@ -75,6 +77,9 @@ def load(source: Source, *, input_shapes: GivenShapes | None = None, whole_heads
         ir.external_data.set_base_dir(graph.graph, path.absolute().parent)
         files = {path, *(Path(t.path) for t in _tensors(graph) if isinstance(t, ir.ExternalTensor))}
     try:
+        # onnxruntime's fused operators become standard ones, in which channels can be followed
+        split_fused(graph)
+        separate_targets(graph)
         check_graph(graph, name)
     except ir.serde.SerdeError as error:
         raise InputModelError(f"{name}: holds names that are no text; the file is broken, export it again") from error
@@ -163,7 +168,17 @@ def save(model: Model, target: str | os.PathLike[str], *, external_data: bool = 
 
 
 def to_proto(model: Model) -> onnx.ModelProto:
-    """Return the model as a ModelProto that contains every tensor."""
+    """Return the model as a ModelProto that contains every tensor; operators that came fused are fused again."""
+    return plain_proto(replace(model, ir=_as_read(model.ir)))
+
+
+def _as_read(model: ir.Model) -> ir.Model:
+    """Return the model with what was taken apart when it was read put together again, as far as it is unchanged."""
+    return _sorted(join_targets(fused_again(model)))
+
+
+def plain_proto(model: Model) -> onnx.ModelProto:
+    """Return the model as a ModelProto that contains every tensor, with the operators that passes see."""
     whole = model.ir
     if any(isinstance(t, ir.ExternalTensor) for t in _tensors(whole)):
         # the clone shares its tensors with the model, whose external ones stay on disk
@@ -183,13 +198,13 @@ def to_proto(model: Model) -> onnx.ModelProto:
 
 
 def _write(model: Model, path: Path, folder: Path, external: bool) -> None:
-    draft = folder / path.name
+    draft, model = folder / path.name, replace(model, ir=_as_read(model.ir))
     if external:
         ir.save(model.ir, draft, external_data=data_file(path).name)
     else:
         hollow, large = hollowed(model.ir)
         with draft.open("wb") as file:
-            write_whole(to_proto(replace(model, ir=hollow)), large, file)
+            write_whole(plain_proto(replace(model, ir=hollow)), large, file)
     # the result has the permissions of the file that it replaces, as if that had been written in place
     if path.exists():
         shutil.copymode(path, draft)

@@ -1,0 +1,238 @@
+"""What a node remembers of the fused operator that it came from, and how such nodes are made."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_tropnnc.graph.constants import add_initializer, label, name_of
+
+__all__ = ["Facts", "Part", "Port", "Split", "SplitRule", "Whole", "part_of", "signature", "take_place"]
+
+_PART = "onnx_tropnnc.part"
+
+Port = tuple[int, int]
+"""The number of a part, and one of its input or output slots."""
+
+Signature = tuple[object, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """A fused operator that was split: what has to be known to write it again.
+
+    Attributes:
+        operator: its domain, type and overload.
+        name: the node's name.
+        attributes: as the file gave them.
+        count: how many parts it became.
+        inputs: for each input slot the ports of the parts that read it; none where the input was absent.
+        outputs: for each output slot the part's output that it is; None where it was absent.
+        signature: what the parts must look like so that they still compute what the operator does.
+        layer: the part whose attributes are the operator's own too, and change with its channels; None where none is.
+        node: what else belongs to the node in the file: doc string and metadata.
+    """
+
+    operator: tuple[str, str, str]
+    name: str | None
+    attributes: Mapping[str, ir.Attr]
+    count: int
+    inputs: tuple[tuple[Port, ...], ...]
+    outputs: tuple[Port | None, ...]
+    signature: Signature
+    layer: int | None
+    doc_string: str | None
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """This node is the part `number` of `whole`."""
+
+    whole: Whole
+    number: int
+
+
+def part_of(node: ir.Node) -> Part | None:
+    """Return which part of a fused operator the node is; None where it stood in the file by itself."""
+    found = node.meta.get(_PART)
+    return found if isinstance(found, Part) else None
+
+
+def signature(nodes: Sequence[ir.Node], inputs: Sequence[Sequence[Port]], layer: int | None) -> Signature:
+    """Return what must be equal in two lists of nodes for them to compute the same of their `inputs`."""
+    outside = {port for ports in inputs for port in ports}
+    makers = {value: (i, slot) for i, node in enumerate(nodes) for slot, value in enumerate(node.outputs)}
+    return tuple(
+        (
+            node.op_identifier(),
+            None if i == layer else _attributes(node),
+            tuple(
+                None if (i, slot) in outside else makers.get(value) or _constant(value)
+                for slot, value in enumerate(node.inputs)
+                if value is not None and (i, slot) not in outside
+            ),
+        )
+        for i, node in enumerate(nodes)
+    )
+
+
+def _attributes(node: ir.Node) -> tuple[tuple[str, bytes], ...]:
+    pairs = ((name, ir.serde.serialize_attribute(a).SerializeToString()) for name, a in node.attributes.items())
+    return tuple(sorted(pairs))
+
+
+def _constant(value: ir.Value) -> object:
+    """Return the elements of a constant that the split made; they are few, so that comparing them costs nothing."""
+    tensor = value.const_value if value.is_initializer() else None
+    return name_of(value) if tensor is None or tensor.size > 1 else tensor.numpy().tobytes()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the tensors of a model while it is read.
+
+    Attributes:
+        ranks: of tensors, by name.
+        types: element types of tensors, by name.
+        dtype: the type of all floating-point tensors, where the file has only one.
+        opset: the version of the default operator set.
+    """
+
+    ranks: Mapping[str, int]
+    types: Mapping[str, ir.DataType]
+    dtype: ir.DataType | None
+    opset: int
+
+    def rank(self, value: ir.Value | None) -> int | None:
+        """Return the tensor's number of dimensions, or None where it is not known yet."""
+        return None if value is None else self.ranks.get(name_of(value))
+
+    def type(self, value: ir.Value | None) -> ir.DataType | None:
+        """Return the tensor's element type, or None where it is not known yet."""
+        return self.dtype if value is None else self.types.get(name_of(value), self.dtype)
+
+
+@dataclass
+class Split:
+    """The standard nodes that a fused one becomes; nothing changes in the graph before `apply`."""
+
+    node: ir.Node
+    facts: Facts
+    fresh: Callable[[str], str]
+    """Returns a name that no tensor has, like the one given."""
+    scalars: dict[tuple[object, float, ir.DataType], ir.Value]
+    """Constants of one number that earlier splits have made."""
+    parts: list[ir.Node] = field(default_factory=list)
+
+    def input(self, slot: int) -> ir.Value | None:
+        """Return an input of the fused node, or None where it is absent."""
+        return self.node.inputs[slot] if slot < len(self.node.inputs) else None
+
+    def add(
+        self,
+        operator: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        outputs: int = 1,
+    ) -> ir.Value:
+        """Add a part, and return its first output; the first part has the fused node's name."""
+        made = ir.node(operator, inputs, attributes or {}, num_outputs=outputs)
+        number = len(self.parts)
+        made.name = f"{label(self.node)}_{operator.lower()}_{number}" if number else self.node.name
+        self.parts.append(made)
+        return made.outputs[0]
+
+    def scalar(self, number: float) -> ir.Value:
+        """Return a constant of one number, in the type of the fused node's first input."""
+        key = self.node.graph, number, self.dtype
+        if key not in self.scalars:
+            array = np.asarray(number, self.dtype.numpy())
+            self.scalars[key] = add_initializer(self.node, self.fresh("number"), array)
+        return self.scalars[key]
+
+    @property
+    def dtype(self) -> ir.DataType:
+        """Return the element type of the fused node's first input."""
+        return self.facts.type(self.input(0)) or ir.DataType.FLOAT
+
+    def apply(
+        self,
+        outputs: Sequence[ir.Value | None],
+        *,
+        layer: int | None = None,
+        optional: Mapping[int, Port] | None = None,
+        returns: bool = True,
+    ) -> bool:
+        """Put the parts in the fused node's place, and return True.
+
+        Args:
+            outputs: the parts' value for each output of the fused node, whose name and readers it takes over; None for
+                one that nothing reads.
+            layer: the part whose attributes are those of the fused node.
+            optional: by input slot of the fused node the port of a part that may get such an input later.
+            returns: whether the parts are written as a fused node again.
+        """
+        node, graph = self.node, self.node.graph
+        assert isinstance(graph, ir.Graph)
+        whole = self._whole(outputs, layer, optional or {})
+        graph.insert_after(node, self.parts)
+        taken = {value for value in outputs if value is not None}
+        for number, part in enumerate(self.parts):
+            if returns:
+                part.meta[_PART] = Part(whole, number)
+            for value in part.outputs:
+                if value not in taken:
+                    value.name = self.fresh(f"{label(node)}_{part.op_type}")
+        for old, new in zip(node.outputs, outputs, strict=False):
+            if new is not None:
+                take_place(old, new)
+        graph.remove(node, safe=True)
+        return True
+
+    def _whole(self, outputs: Sequence[ir.Value | None], layer: int | None, optional: Mapping[int, Port]) -> Whole:
+        node = self.node
+        reading: dict[ir.Value, list[Port]] = {}
+        for i, part in enumerate(self.parts):
+            for slot, value in enumerate(part.inputs):
+                if value is not None:
+                    reading.setdefault(value, []).append((i, slot))
+        makers = {value: (i, slot) for i, part in enumerate(self.parts) for slot, value in enumerate(part.outputs)}
+        slots = range(max([len(node.inputs), *(slot + 1 for slot in optional)]))
+        inputs = tuple(
+            tuple(reading.get(value, ())) if (value := self.input(slot)) is not None else _port(optional, slot)
+            for slot in slots
+        )
+        return Whole(
+            operator=(node.domain, node.op_type, node.overload),
+            name=node.name,
+            attributes=dict(node.attributes),
+            count=len(self.parts),
+            inputs=inputs,
+            outputs=tuple(None if value is None else makers[value] for value in outputs),
+            signature=signature(self.parts, inputs, layer),
+            layer=layer,
+            doc_string=node.doc_string,
+            metadata=dict(node.metadata_props),
+        )
+
+
+SplitRule = Callable[[Split], bool]
+"""What splits a node of one operator; False where it lacks a rank, or does not know the form."""
+
+
+def _port(optional: Mapping[int, Port], slot: int) -> tuple[Port, ...]:
+    return (optional[slot],) if slot in optional else ()
+
+
+def take_place(old: ir.Value, new: ir.Value) -> None:
+    """Let `new` have the name, the type, the shape and the readers of `old`."""
+    name = old.name
+    new.type = new.type if old.type is None else old.type
+    new.shape = new.shape if old.shape is None else old.shape
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    old.name, new.name = None, name
+    new.meta.update(old.meta)

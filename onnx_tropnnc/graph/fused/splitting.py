@@ -1,0 +1,43 @@
+"""Split every fused operator of a model that can be."""
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.fused import activations, layers
+from onnx_tropnnc.graph.fused.parts import Facts, Split, SplitRule
+from onnx_tropnnc.graph.names import fresh_names
+from onnx_tropnnc.graph.shapes import inferred_model
+
+__all__ = ["split_fused"]
+
+RULES: Mapping[tuple[str, str], SplitRule] = {**layers.RULES, **activations.RULES}
+"""By domain and operator what splits a node. It returns False where it lacks a rank, or does not know the form."""
+
+
+def split_fused(model: ir.Model) -> None:
+    """Replace every fused operator by standard ones, in place; those of a form that is not known stay."""
+    waiting = [node for node in model.graph.all_nodes() if (node.domain, node.op_type) in RULES]
+    fresh = fresh_names(model) if waiting else str
+    scalars: dict[tuple[object, float, ir.DataType], ir.Value] = {}
+    # A node may need the rank of a tensor that only follows from what the nodes before it become.
+    while waiting:
+        facts = _facts(model)
+        left = [node for node in waiting if not RULES[node.domain, node.op_type](Split(node, facts, fresh, scalars))]
+        if len(left) == len(waiting):
+            break
+        waiting = left
+
+
+def _facts(model: ir.Model) -> Facts:
+    graph = inferred_model(model).graph
+    infos = [info for info in (*graph.input, *graph.value_info, *graph.output) if info.type.HasField("tensor_type")]
+    tensors = {info.name: info.type.tensor_type for info in infos}
+    stored = {name_of(v): v.const_value for g in model.graphs() for v in g.initializers.values() if v.const_value}
+    types = {name: ir.DataType(tensor.elem_type) for name, tensor in tensors.items() if tensor.elem_type}
+    types |= {name: tensor.dtype for name, tensor in stored.items()}
+    ranks = {name: len(tensor.shape.dim) for name, tensor in tensors.items() if tensor.HasField("shape")}
+    ranks |= {name: len(tensor.shape) for name, tensor in stored.items()}
+    floating = {dtype for dtype in types.values() if dtype.is_floating_point()}
+    return Facts(ranks, types, floating.pop() if len(floating) == 1 else None, model.opset_imports.get("", 0))
