@@ -166,3 +166,20 @@ def test_results_that_are_huge_or_strings_are_not_computed(
     node.outputs[0].name = "y"
     with pytest.raises(EVALUATION_FAILURES):
         evaluate(node, {f"i{number}": array for number, array in enumerate(feeds)}, {"": 17})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "k = Range(zero, many, one) f = Cast <to = 1> (k) m = ReduceMax(f) y = Add(x, m)",
+        "k = ConstantOfShape(long) f = Neg(k) m = ReduceMax(f) y = Add(x, m)",
+        " ".join(f"k{i + 1} = Concat <axis = 0> (k{i}, k{i})" for i in range(40)) + " m = ReduceMax(k40) y = Add(x, m)",
+    ],
+)
+def test_values_of_endless_lists_are_not_followed(body: str) -> None:
+    """onnx makes an object for each element of a list that an operator reads."""
+    numbers = {"zero": np.int64(0), "many": np.int64(2**40), "one": np.int64(1), "long": np.array([2**40])}
+    weights = {name: np.asarray(value) for name, value in (numbers | {"k0": np.array([1.0], np.float32)}).items()}
+    used = {name: array for name, array in weights.items() if f"({name}" in body or f", {name}" in body}
+    found = shapes_of(load(graph(body, used, inputs="float[N, 4] x", outputs="float[N, 4] y")))
+    assert found["y"] == (BATCH, 4)

@@ -3,8 +3,10 @@
 Only click is imported before the arguments are understood: `--help` must not wait for numpy or onnx.
 """
 
+import contextlib
 import importlib.metadata
 import inspect
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -64,7 +66,8 @@ def command(interruption: Interruption | None, /, **arguments: Any) -> int:
     except TropnncError as error:
         raise click.ClickException(error.spelled(partial(spelled, command))) from error
     except MemoryError as error:
-        raise click.ClickException(f"out of memory ({error}); give a smaller --memory or --input-shape") from error
+        detail = f" ({error})" if str(error) else ""
+        raise click.ClickException(f"out of memory{detail}; give a smaller --memory or --input-shape") from error
 
 
 def run(interruption: Interruption | None = None) -> int:
@@ -78,6 +81,13 @@ def run(interruption: Interruption | None = None) -> int:
         sys.stdout.flush()
     except click.ClickException as error:
         click.echo(f"onnx-tropnnc: {' '.join(error.format_message().split())}", err=True)
+        return 2
+    except OSError as error:
+        # a full disk behind standard output or standard error; Python would report it once more when it ends
+        with open(os.devnull, "w") as nothing, contextlib.suppress(OSError):
+            click.echo(f"onnx-tropnnc: cannot go on: {error.strerror or error}", err=True)
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(nothing.fileno(), stream.fileno())
         return 2
     return int(code or 0)
 

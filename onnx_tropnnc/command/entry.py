@@ -6,6 +6,8 @@
 130  interrupted by Ctrl-C, and 143 by SIGTERM; the line on standard error says whether OUT was written
 """
 
+import io
+import os
 import sys
 from typing import NoReturn
 
@@ -16,6 +18,7 @@ __all__ = ["main"]
 
 def main() -> NoReturn:
     """Run the command line and end the process."""
+    _prepare_streams()
     interruption = Interruption()
     code = 0
     interruption.install()
@@ -38,3 +41,17 @@ def main() -> NoReturn:
         print(interruption.line(), file=sys.stderr)
         code = 128 + interruption.number
     sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    """Make standard output and standard error streams that take any text, also where they are closed or ASCII."""
+    # a file that is opened later must not get the number of a closed stream: C++ libraries would print into it
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -38,6 +38,10 @@ BATCH = 997
 # Elements above which a constant is left out of shape inference: targets of Reshape and the like have a few.
 _LARGE = 1000
 
+# Elements of all lists together that operators read, above which onnx must not follow their values: it makes an object
+# of 50 bytes for each, also for the 2^40 that forty doubling Concats state.
+_FOLLOWED = 2**22
+
 # Elements above which `structure` leaves data out: 4 MB of float32 would only be copied to and fro.
 _HUGE = 1_000_000
 
@@ -154,7 +158,10 @@ def structure(model: Model) -> onnx.ModelProto:
 def _inferred(model: ir.Model) -> onnx.ModelProto:
     proto = ir.to_proto(model)
     try:
-        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        shapes = _shapes(onnx.shape_inference.infer_shapes(proto))
+        lengths = (shapes.get(name_of(v), ()) for node in model.graph.all_nodes() for v in node.inputs if v is not None)
+        follows = sum(dims[0] or 0 for dims in lengths if len(dims) == 1) <= _FOLLOWED
+        return onnx.shape_inference.infer_shapes(proto, data_prop=follows)
     except onnx.shape_inference.InferenceError:
         # a node that onnx cannot infer: what the file itself declares is all there is
         return proto
