@@ -9,7 +9,7 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
 from onnx_tropnnc.inputs.variants import with_variants
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.running.made_up_samples import made_up_samples, original_runner
+from onnx_tropnnc.running.made_up_samples import made_up_samples, original_runner, refuse_large_runs
 from onnx_tropnnc.running.sessions import runtime_missing
 
 __all__ = ["SampleSets", "draw_samples"]
@@ -45,6 +45,11 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
     if runtime_missing() and options.data is None:
         return SampleSets()
     wants_to_solve = options.selects or options.solves
+    try:
+        if options.data is None:
+            refuse_large_runs(model, options.memory_bytes)
+    except SampleError as error:
+        return SampleSets(refusal=str(error))
     original = original_runner(model) if wants_to_solve or options.verify else None
     solves = wants_to_solve and original is not None
     given = None if options.data is None else samples_for(model, data=options.data)

@@ -7,6 +7,8 @@ Models of over 2 GB, or with external data, are given by path; smaller ones as b
 
 import importlib.metadata
 import importlib.util
+import threading
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,9 @@ ModelSource = onnx.ModelProto | bytes | str | Path
 
 # onnxruntime's severity "fatal": failures are raised as exceptions, so they need not be printed as well.
 SILENT = 4
+
+# Seconds between two looks at the time that a run has taken: a run that is to be given up takes half a minute or more.
+WATCH_SECONDS = 0.5
 
 # Bytes that protobuf can serialise into one message.
 LARGEST_MESSAGE = 2**31 - 1
@@ -129,6 +134,37 @@ class Runner:
         except _failures() as error:
             raise NotRunnable(_reason(error)) from error
         return [np.asarray(value) for value in values]
+
+    def ends(self, feed: Mapping[str, NDArray[Any]], seconds: float) -> bool:
+        """Return whether a run takes at most so many seconds of processor time; a longer one is given up.
+
+        A model may hold a Loop that never ends.
+
+        Raises:
+            NotRunnable: onnxruntime fails.
+        """
+        import onnxruntime
+
+        options, done, start = onnxruntime.RunOptions(), threading.Event(), time.process_time()
+        options.log_severity_level = SILENT
+
+        def watch() -> None:
+            # processor time, because other programs on a busy machine must not change what is found
+            while not options.terminate and not done.wait(WATCH_SECONDS):
+                options.terminate = time.process_time() - start > seconds
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            self.session.run(list(self.outputs), dict(feed), options)
+        except _failures() as error:
+            if options.terminate:
+                return False
+            raise NotRunnable(_reason(error)) from error
+        finally:
+            done.set()
+            thread.join()
+        return True
 
     def depends_on_values(self, output: str, *shapes: tuple[int, ...]) -> bool:
         """Return whether these shapes of an output can differ because other values were computed in the model.
