@@ -9,10 +9,12 @@ the compressed model's bytes and the images hash to, so a second run computes th
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
@@ -28,16 +30,23 @@ from onnx_tropnnc.graph.sizes import Size, size_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.merging.clustering import Extent
+from onnx_tropnnc.merging.merge_map import keep_channels
 from onnx_tropnnc.merging.representatives import Method, TropNNC
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes import FoldBatchNorm, GroupFilter, MergeChannels, PlainConstants, RefreshShapes
 
-__all__ = ["CACHE", "LabelledImages", "Subject", "nearest_threshold", "size", "top_1"]
+__all__ = ["CACHE", "LabelledImages", "Subject", "missing", "nearest_threshold", "size", "top_1"]
 
 CACHE = Path(__file__).parent.parent / "build" / "paper"
 THREADS = 1
 LINEAR = ("Gemm", "MatMul")
 CONVOLUTIONAL = ("Conv", "ConvTranspose")
+
+
+def missing(message: str) -> NoReturn:
+    """End the benchmark with one line, which says what is missing and what to do, and exit code 2."""
+    print(message, file=sys.stderr)
+    raise SystemExit(2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +64,17 @@ class LabelledImages:
         mean: Sequence[float] | None = None,
         deviation: Sequence[float] | None = None,
     ) -> "LabelledImages":
-        """Read X.npz with uint8 `images`, `labels`, `mean` and `std`; the last two can be replaced."""
+        """Read X.npz with `labels` and `image`, as the model reads it, or uint8 `images`, `mean` and `std`.
+
+        The last two can be replaced. A file that is not there or holds something else ends the benchmark in one line.
+        """
+        if not path.is_file():
+            missing(f"{path} is missing; see docs/reproduce.md for what it holds")
         with np.load(path) as stored:
+            if "image" in stored and "labels" in stored:
+                return LabelledImages(stored["image"][:limit], stored["labels"][:limit])
+            if absent := {"images", "labels", "mean", "std"} - set(stored):
+                missing(f"{path} holds no {', '.join(sorted(absent))}; see docs/reproduce.md for what is needed")
             images, labels = stored["images"][:limit], stored["labels"][:limit]
             centre = np.asarray(stored["mean"] if mean is None else mean, np.float32).reshape(1, -1, 1, 1)
             scale = np.asarray(stored["std"] if deviation is None else deviation, np.float32).reshape(1, -1, 1, 1)
@@ -118,9 +136,11 @@ class Subject:
         """Return the decider for methods that use activations; it runs the images only once."""
         return Decider(self.folded, images.samples(self.folded), size(self.folded))
 
-    def decided(self, decider: Decider, options: Options) -> Model:
-        """Return a copy compressed as the decider decides."""
+    def decided(self, decider: Decider, options: Options, *, scaled: bool = True) -> Model:
+        """Return a copy compressed as the decider decides; not `scaled`: columns that are kept stay as they are."""
         maps = decider.decide(options).maps
+        if not scaled:
+            maps = {name: keep_channels(np.flatnonzero(m.labels >= 0), len(m.labels)) for name, m in maps.items()}
         return self._after(MergeChannels(plan=maps, group_filter=options.group_filter))
 
     def _after(self, merge: MergeChannels) -> Model:

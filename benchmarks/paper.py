@@ -5,11 +5,12 @@
     python benchmarks/paper.py table7 --model resnet18.onnx --data imagenet.npz
     python benchmarks/paper.py --list
 
-Trained tables read MNIST's and Fashion-MNIST's test parts from FOLDER/mnist_test.npz and FOLDER/fashion_mnist_test.npz
-(--folder). The others take --model and --data X.npz with uint8 `images` (N x C x H x W), `labels`, and the `mean` and
-`std` by which the model wants them normalised; --mean and --std replace those. ThiNet, on the curves of Figures 7 to 9,
-selects by training images: FOLDER/NAME_calibration.npz, or --calibration X.npz of the same form. Trained networks and
-measured accuracies are kept under build/, so that a second run is quick. Nothing is fine-tuned or reconstructed.
+Trained tables read 500 test images of MNIST from models/ and Fashion-MNIST's from Debian's package, or both from
+FOLDER/mnist_test.npz and FOLDER/fashion_mnist_test.npz (--folder). The others take --model and --data X.npz with uint8
+`images` (N x C x H x W), `labels`, and the `mean` and `std` by which the model wants them normalised; --mean and --std
+replace those. ThiNet, on the curves of Figures 7 to 9, selects by training images: FOLDER/NAME_calibration.npz, or
+--calibration X.npz of the same form. Trained networks and measured accuracies are kept under build/, so that a second
+run is quick. Nothing is fine-tuned or reconstructed. docs/reproduce.md lists what each command needs.
 """
 
 import argparse
@@ -19,7 +20,9 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from measuring import CACHE, LabelledImages, Subject
+from checkpoints import Architecture, onnx_of
+from fashion_mnist import FASHION, fashion_images
+from measuring import CACHE, LabelledImages, Subject, missing
 from paper_non_uniform import ablation_lines, equal_size_lines, rules_of, threshold_lines
 from paper_tables import FIGURES, NON_UNIFORM, TABLE_1, TABLE_2, TABLE_3, SizeTable
 from paper_uniform import Curves, size_table_lines
@@ -40,13 +43,20 @@ def _network(name: str, fashion: Path | None, seed: int = 0) -> Path:
     known = CACHE / "networks" / f"{name}_{seed}.onnx"
     if known.exists():
         return known
-    from paper_networks import make_network
+    try:
+        from paper_networks import make_network
 
-    return make_network(name, seed, fashion)
+        return make_network(name, seed, fashion)
+    except ModuleNotFoundError as error:
+        missing(f"{name} must be trained first, and the package {error.name} is missing: pip install '.[train]'")
 
 
 def _test_part(arguments: argparse.Namespace, name: str) -> LabelledImages:
-    return LabelledImages.load(arguments.folder / f"{name}_test.npz", limit=arguments.limit)
+    """Return the test images: of --folder, else the repository's 500 of MNIST or Debian's 10,000 of Fashion-MNIST."""
+    if arguments.folder is not None or name == "mnist":
+        return LabelledImages.load((arguments.folder or MODELS) / f"{name}_test.npz", limit=arguments.limit)
+    data = fashion_images(arguments.fashion or FASHION, "t10k")
+    return LabelledImages(data.images[: arguments.limit], data.labels[: arguments.limit])
 
 
 # -- tables 1 to 3 ----------------------------------------------------------------------------------------------------
@@ -86,16 +96,19 @@ class Given:
     data: Path | None = None
     fractions: tuple[float, ...] = (0.9, 0.8, 0.7)
     training: Path | None = None
+    architecture: Architecture | None = None
 
 
 def _files(given: Given, arguments: argparse.Namespace) -> tuple[Path, Path]:
     """Return the model and its data: those of the command line, else the table's own."""
     model, data = arguments.model or given.model, arguments.data or given.data
+    if arguments.checkpoint is not None and given.architecture is not None:
+        model = onnx_of(arguments.checkpoint, given.architecture)
     if model is None or data is None:
-        raise SystemExit("give --model MODEL.onnx and --data DATA.npz; the head of this file says what DATA.npz holds")
+        missing("give --model MODEL.onnx and --data DATA.npz; docs/reproduce.md says what DATA.npz holds")
     for path in (model, data):
         if not path.is_file():
-            raise SystemExit(f"{path} is missing; give --model MODEL.onnx and --data DATA.npz")
+            missing(f"{path} is missing; give --model MODEL.onnx and --data DATA.npz")
     return model, data
 
 
@@ -148,7 +161,8 @@ def trained_curve(name: str, network: str, data_name: str, layers: str, argument
     """Yield a curve over a small network: one of models/ for MNIST, a trained one for Fashion-MNIST."""
     known = MODELS / f"{data_name}_{network}.onnx"
     path = known if known.exists() else _network(f"{data_name}_{network}", arguments.fashion)
-    data, training = _test_part(arguments, data_name), arguments.folder / f"{data_name}_calibration.npz"
+    data = _test_part(arguments, data_name)
+    training = None if arguments.folder is None else arguments.folder / f"{data_name}_calibration.npz"
     yield f"## Figure {name.removeprefix('figure')}: {network}, {data_name}, {layers} layers\n"
     yield f"{path.name}, {len(data.labels)} images.\n"
     yield from _curve(name, Subject.load(path), layers, data, training, arguments)
@@ -170,8 +184,8 @@ def _curve(
 _VGG_TRAINED = Given(VGG, CIFAR10, training=CIFAR10_TRAINING)
 _alexnet, _vgg = partial(curve, fused=False), partial(curve, fused=True)
 """The paper compresses VGG with its BatchNormalization fused beforehand (7.3, second version)."""
-_VGG_SIZES = Given(VGG, CIFAR10, (0.99, 0.9, 0.8, 0.7, 0.6))
-_RESNET56_SIZES = Given(RESNET56, CIFAR10, (0.847, 0.741, 0.635))
+_VGG_SIZES = Given(VGG, CIFAR10, (0.99, 0.9, 0.8, 0.7, 0.6), architecture="vgg16")
+_RESNET56_SIZES = Given(RESNET56, CIFAR10, (0.847, 0.741, 0.635), architecture="resnet56")
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
@@ -187,7 +201,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "first-table4": partial(non_uniform, "first-table4", _VGG_SIZES),
         "first-table5": partial(non_uniform, "first-table5", _RESNET56_SIZES),
         "first-table6": partial(non_uniform, "first-table6", Given()),
-        "ablation": partial(ablation, Given(RESNET56, CIFAR10, (0.847,))),
+        "ablation": partial(ablation, Given(RESNET56, CIFAR10, (0.847,), architecture="resnet56")),
         "figure7a": partial(trained_curve, "figure7a", "deepnn", "mnist", "linear"),
         "figure7b": partial(trained_curve, "figure7b", "deepnn", "fashion_mnist", "linear"),
         "figure7c": partial(trained_curve, "figure7c", "deepcnn2d", "mnist", "convolutional"),
@@ -210,10 +224,11 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The tables and figures of the TropNNC paper, ours beside them.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(COMMANDS)}")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
-    parser.add_argument("--folder", type=Path, default=SHARED / "data", help="MNIST's and Fashion-MNIST's test parts")
+    parser.add_argument("--folder", type=Path, help="where NAME_test.npz are (models/ for MNIST)")
     parser.add_argument("--fashion", type=Path, help="Fashion-MNIST's training part; default: Debian's package")
     parser.add_argument("--seeds", type=int, default=5, help="trained networks, or draws of `random` (5)")
     parser.add_argument("--model", type=Path, help="the model of tables 4 to 7 and figure 8")
+    parser.add_argument("--checkpoint", type=Path, help="a VGG16 or ResNet56 of tables 4 to 6, .pth or .onnx")
     parser.add_argument("--data", type=Path, help="its test images and labels, .npz")
     parser.add_argument("--calibration", type=Path, help="training images, .npz: what ThiNet selects by")
     parser.add_argument("--fused", action="store_true", help="clustering sees the kernels after folding only")

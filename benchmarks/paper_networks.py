@@ -14,7 +14,6 @@ others, as the paper's two base figures say that it did. Inputs are `image`, N x
 """
 
 import argparse
-import gzip
 import importlib.util
 import zlib
 from collections.abc import Callable, Mapping
@@ -25,12 +24,10 @@ from types import MappingProxyType, ModuleType
 
 import numpy as np
 import torch
+from fashion_mnist import FASHION, fashion_images
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-
-FASHION = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package puts its files."""
 
 CACHE = Path(__file__).parent.parent / "build" / "paper" / "networks"
 BATCH = 128
@@ -72,14 +69,8 @@ def mnist(fashion: Path) -> Digits:
 @cache
 def fashion_mnist(fashion: Path) -> Digits:
     """Return Fashion-MNIST's 60,000 training images, from the files of Debian's package."""
-    names = fashion / "train-images-idx3-ubyte.gz", fashion / "train-labels-idx1-ubyte.gz"
-    if not names[0].exists():
-        raise SystemExit(f"{names[0]} is missing: apt-get install dataset-fashion-mnist, or give --fashion FOLDER")
-    images, labels = (np.frombuffer(gzip.decompress(name.read_bytes()), np.uint8) for name in names)
-    return Digits(
-        (images[16:].reshape(-1, 1, 28, 28) / 255).astype(np.float32),
-        labels[8:].astype(np.int64),
-    )
+    data = fashion_images(fashion, "train")
+    return Digits(data.images, data.labels)
 
 
 def cnn(outputs: int) -> nn.Module:

@@ -1,7 +1,8 @@
 """Tables of non-uniform compression: one global threshold, CUP beside TropNNC, and both at equal numbers of parameters.
 
-The paper's checkpoints are not published, so its thresholds bring other models here to other sizes. Rows at its
-thresholds are therefore followed by rows at equal size: both methods' thresholds found by bisection on the count.
+The paper does not say where its checkpoints are; checkpoints.py names what they probably are. On other networks its
+thresholds bring other sizes, so rows at its thresholds are followed by rows at equal size, where both methods'
+thresholds are found by bisection on the count.
 """
 
 from collections.abc import Iterator, Sequence

@@ -32,6 +32,9 @@ __all__ = ["CURVE_METHODS", "LAST_HIDDEN", "REMAINING", "Curves", "size_table_li
 LAST_HIDDEN = ("/fc1/Gemm",)
 """The layer of 1000 neurons in the CNN of Tables 1 to 3."""
 
+GREEDY = "thinet, greedy only"
+"""ThiNet's choice of channels without the least-squares scaling of the columns that are kept."""
+
 SINGLE_OUTPUT = ("zonotope", "tropnnc-single")
 """The methods for networks of one output."""
 
@@ -108,7 +111,7 @@ class Curves:
 
     def lines(self) -> Iterator[str]:
         """Yield the accuracy of every method by the percentage that remains; `random` is the mean over seeds."""
-        names = [*CURVE_METHODS, *(["thinet"] if self._decider else [])]
+        names = [*CURVE_METHODS, *(["thinet", GREEDY] if self._decider else [])]
         yield "| remaining % | " + " | ".join(names) + " |"
         yield "| --- |" + " --- |" * len(names)
         for percent in REMAINING:
@@ -119,10 +122,11 @@ class Curves:
         ratio = 1 - percent / 100
         if not ratio:
             return top_1(self.subject.folded, self.data)
-        if method == "thinet":
+        if method in ("thinet", GREEDY):
             assert self._decider is not None
-            options = Options(ratio=ratio, method=method, include=self.layers, round_to=1, reconstruct="off")
-            return top_1(self.subject.decided(self._decider, options), self.data)
+            options = Options(ratio=ratio, method="thinet", include=self.layers, round_to=1, reconstruct="off")
+            model = self.subject.decided(self._decider, options, scaled=method == "thinet")
+            return top_1(model, self.data)
         chosen = CURVE_METHODS[method]
         drawn = range(self.seeds if isinstance(chosen, Random) else 1)
         found = (self.subject.merged(chosen, ratio=ratio, include=self.layers, seed=seed) for seed in drawn)

@@ -34,7 +34,7 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 Effort: TypeAlias = Literal["quick", "standard", "thorough"]
 """How long the weights that are left may learn from the original after the layers were solved."""
 
-Features: TypeAlias = Literal["weights", "fused", "cosine", "shifted", "cup"]
+Features: TypeAlias = Literal["weights", "fused-bias", "weighted-bias", "fused", "cosine", "shifted", "cup", "cup-code"]
 """The vectors that a clustering compares; merging/features.py defines each."""
 
 Heads: TypeAlias = Literal["keep", "merge"]

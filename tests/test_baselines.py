@@ -53,6 +53,25 @@ def test_cup_features_are_kernel_norms_without_biases() -> None:
     assert_array_equal(linear, outgoing)
 
 
+def test_cup_of_its_authors_takes_norms_over_a_window_and_the_bias_before_fusion() -> None:
+    rng = np.random.default_rng(3)
+    kernels, fused, before = (rng.standard_normal(shape) for shape in ((4, 2, 3, 3), (4, 1), (4, 1)))
+    outgoing = rng.standard_normal((4, 6, 5))  # channels x positions x outputs
+    vectors = ChannelVectors(
+        (kernels.reshape(4, -1), fused),
+        (outgoing.reshape(4, -1),),
+        cluster_rows=(kernels.reshape(4, -1), before),
+        row_kernels=(9, 0),
+        column_kernels=(1,),
+        column_windows=(6,),
+        folded_biases=(1,),
+    )
+    incoming, windows, bias = feature_blocks(vectors, "cup-code")
+    assert_allclose(incoming, np.linalg.norm(kernels.reshape(4, 2, 9), axis=2))
+    assert_allclose(windows, np.linalg.norm(outgoing, axis=1))
+    assert_array_equal(bias, before)
+
+
 def test_cup_keeps_the_member_of_largest_norm_and_drops_the_others() -> None:
     rows = np.array([[1.0], [1.2], [9.0], [1.1]])
     vectors = ChannelVectors((rows,), (np.full((4, 2), 0.5),))

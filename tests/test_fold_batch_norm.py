@@ -210,6 +210,18 @@ def test_statistics_and_kernels_before_fusion_are_kept() -> None:
     assert_allclose(statistics.deviation, np.abs(weights["g"]))
 
 
+def test_the_bias_before_fusion_is_known() -> None:
+    for body in (f"c = Conv(x, w, k) {BN}", f"c = Conv(x, w) {BN}"):
+        weights = random_weights(w=(4, 2, 3, 3), k=(4,)) | parameters()
+        if "k)" not in body:
+            del weights["k"]
+        _, loaded = after(graph(body, weights, **IMAGE), FoldBatchNorm())
+        bias = loaded.graph.node(0).inputs[2]
+        known = row_scale(bias)
+        before = (bias.const_value.numpy() - known.offsets) / known.factors
+        assert_allclose(before, weights.get("k", np.zeros(4)), atol=1e-6)
+
+
 def test_double() -> None:
     weights = random_weights(w=(4, 3), k=(3,)) | parameters(3)
     io = {"inputs": "double[N, 4] x", "outputs": "double[N, 3] y"}

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -179,11 +179,26 @@ def test_curves_have_every_method_and_thinet_where_there_are_training_images(mod
     half = curves.accuracy("thinet", 50.0)
     assert 30.0 < half < 100.0
     head, _, *rows = curves.lines()
-    assert cells(head)[1:] == [*uniform.CURVE_METHODS, "thinet"]
+    assert cells(head)[1:] == [*uniform.CURVE_METHODS, "thinet", uniform.GREEDY]
     assert [cells(row)[0] for row in rows] == [f"{percent:g}" for percent in uniform.REMAINING]
-    assert cells(rows[3])[-1] == f"{half:.2f}"
+    assert cells(rows[3])[-2:] == [f"{half:.2f}", f"{curves.accuracy(uniform.GREEDY, 50.0):.2f}"]
     head, *_ = uniform.Curves(subject, subject.convolutions(), data, None, 1).lines()
     assert cells(head)[1:] == list(uniform.CURVE_METHODS)
+
+
+def test_greedy_thinet_leaves_the_columns_that_it_keeps(models_folder: Path, test_images) -> None:
+    measuring = room("measuring")
+    images, labels = test_images("mnist")
+    subject = measuring.Subject.load(models_folder / "mnist_lenet.onnx")
+    options = Options(ratio=0.5, method="thinet", include=("/fc1/Gemm",), round_to=1, reconstruct="off")
+    decider = subject.decider(measuring.LabelledImages(images[:50], labels[:50]))
+    original = subject.folded.graph.initializers["fc2.weight"].const_value.numpy()
+    both = (subject.decided(decider, options, scaled=scaled) for scaled in (True, False))
+    scaled, greedy = (model.graph.initializers["fc2.weight"].const_value.numpy() for model in both)
+    columns = original.T.tolist()
+    assert all(column in columns for column in greedy.T.tolist())
+    assert greedy.shape == scaled.shape == (84, 60)
+    assert not np.array_equal(greedy, scaled)
 
 
 def test_thinet_takes_only_the_layers_of_its_curve(models_folder: Path, test_images) -> None:
@@ -198,28 +213,57 @@ def test_thinet_takes_only_the_layers_of_its_curve(models_folder: Path, test_ima
     assert shapes["fc1.weight"] == (120, 8 * 5 * 5)
 
 
-def test_networks_that_were_trained_before_need_no_pytorch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return the only line that the command prints before it ends with exit code 2."""
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["paper.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            room("paper").main()
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    return run
+
+
+def test_networks_that_were_trained_before_need_no_pytorch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refused: Callable[..., str]
+) -> None:
     paper = room("paper")
     monkeypatch.setattr(paper, "CACHE", tmp_path)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ModuleNotFoundError, match="torch"):
-        paper._network("fashion_mnist_lenet", None)
+    monkeypatch.delitem(sys.modules, "paper_networks", raising=False)
+    assert refused("table1") == (
+        "mnist_3_5_multi must be trained first, and the package torch is missing: pip install '.[train]'"
+    )
     (tmp_path / "networks").mkdir()
     trained = tmp_path / "networks" / "fashion_mnist_lenet_0.onnx"
     trained.write_bytes(b"")
     assert paper._network("fashion_mnist_lenet", None) == trained
 
 
-def test_commands_without_a_model_ask_for_one(tmp_path: Path) -> None:
-    paper = room("paper")
-    nothing = Namespace(
-        model=None, data=None, limit=None, mean=None, std=None, fractions=None, fused=False, calibration=None
+def test_what_a_command_lacks_is_said_in_one_line(tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert "--model" in refused("table7")
+    assert "no.onnx is missing" in refused("figure8a", "--model", tmp_path / "no.onnx", "--data", tmp_path / "no.npz")
+    assert "x.pth is missing" in refused("table6", "--checkpoint", tmp_path / "x.pth")
+    (tmp_path / "x.onnx").write_bytes(b"")
+    np.savez(tmp_path / "d.npz", pictures=np.zeros(3))
+    assert "holds no images, labels, mean, std" in refused(
+        "table6", "--checkpoint", tmp_path / "x.onnx", "--data", tmp_path / "d.npz"
     )
-    with pytest.raises(SystemExit, match="--model"):
-        list(paper.COMMANDS["table7"](nothing))
-    missing = Namespace(**{**vars(nothing), "model": tmp_path / "no.onnx", "data": tmp_path / "no.npz"})
-    with pytest.raises(SystemExit, match=r"no\.onnx is missing"):
-        list(paper.COMMANDS["figure8a"](missing))
+
+
+def test_a_figure_from_the_repository_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["paper.py", "figure9a", "--limit", "50", "--seeds", "1"])
+    room("paper").main()
+    title, _, about, _, head, *_ = capsys.readouterr().out.splitlines()
+    assert title == "## Figure 9a: lenet, mnist, linear layers"
+    assert about == "mnist_lenet.onnx, 50 images."
+    assert cells(head)[1:] == list(room("paper_uniform").CURVE_METHODS)
 
 
 def test_cup_and_tropnnc_share_vectors_by_request() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from onnx_tropnnc.errors import InputModelError, OptionError
+from onnx_tropnnc.merging.features import feature_blocks
 from onnx_tropnnc.merging.labels import numbered_by_first
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
 from onnx_tropnnc.merging.representatives import (
@@ -93,6 +94,20 @@ def test_fused_features_are_the_weights_as_they_are_now() -> None:
         expected = merge(now, Keep(4), method(), seed=0, xp=xp).labels
         assert_array_equal(merge(before, Keep(4), method(features="fused"), seed=0, xp=xp).labels, expected)
         assert merge(before, Keep(4), method(), seed=0, xp=xp).labels.tolist() != expected.tolist()
+
+
+def test_a_bias_stands_beside_kernels_before_fusion_only_where_it_is_asked_for() -> None:
+    rng = np.random.default_rng(10)
+    kernels, bias, scale = rng.standard_normal((4, 3)), rng.standard_normal((4, 1)), 5.0
+    vectors = ChannelVectors(
+        (scale * kernels, bias), (np.ones((4, 2)),), cluster_rows=(kernels, 0.0 * bias), folded_biases=(1,)
+    )
+    without, fused, weighted = (feature_blocks(vectors, name) for name in ("weights", "fused-bias", "weighted-bias"))
+    assert [block.shape[1] for block in without] == [3, 2]
+    assert_array_equal(fused[1], bias)
+    assert_allclose(weighted[1], bias / scale)
+    plain = replace(vectors, cluster_rows=None, folded_biases=())  # no BatchNormalization: the bias is the layer's own
+    assert_array_equal(feature_blocks(plain, "weights")[1], bias)
 
 
 def test_carriers_join_the_clustering_and_take_the_mean() -> None:

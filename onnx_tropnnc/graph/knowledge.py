@@ -42,10 +42,14 @@ _KEYS = (_ROW_SCALE, _STATISTICS, _QUANTIZATION)
 
 @dataclass(frozen=True)
 class RowScale:
-    """What folding multiplied a weight's channels by: pre-fusion kernel = kernel / factors along `axis`."""
+    """What folding did to a constant's channels: before it was (constant - offsets) / factors along `axis`.
+
+    Kernels have no offsets (None); a bias has those that folding added to it.
+    """
 
     axis: int
     factors: NDArray[np.float64]
+    offsets: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,11 @@ class ChannelVectors:
     linear layer, 0 for biases. Only CUP asks; None means 1 everywhere."""
     column_kernels: tuple[int, ...] | None = None
     """The same for the column blocks."""
+    column_windows: tuple[int, ...] | None = None
+    """For each column block, how many positions a channel has: H * W where a linear layer reads flattened maps. Only
+    CUP, as its authors' code has it, asks; None means 1 everywhere."""
+    folded_biases: tuple[int, ...] = ()
+    """Which row blocks are biases that a BatchNormalization was folded into."""
     homogeneous: bool = True
     """Whether every carrier is positively homogeneous, so that a channel may be rescaled through it."""
 

@@ -109,10 +109,9 @@ class Iterative:
     def __call__(self, vectors: ChannelVectors, extent: Extent, *, seed: int, xp: Namespace) -> MergeMap:
         incoming, outgoing = gram_matrix(vectors.rows, xp), gram_matrix(vectors.columns, xp)
         gram = None
-        if self.features == "weights":
-            # of the vectors to cluster; only pre-fusion kernels cost a product of their own
-            rows = incoming if vectors.cluster_rows is None else gram_matrix(vectors.cluster_rows, xp)
-            gram = rows + (outgoing if vectors.cluster_columns is None else gram_matrix(vectors.cluster_columns, xp))
+        if self.features in ("weights", "fused") and vectors.cluster_rows is None and vectors.cluster_columns is None:
+            # the vectors to cluster are the weights as they are, so that their Gram matrix is known
+            gram = incoming + outgoing
             gram = gram + gram_matrix(vectors.carriers, xp) if vectors.carriers else gram
         blocks = feature_blocks(vectors, self.features)
         labels = cluster(blocks, extent, seed=seed, xp=xp, starts=self.starts, clustering=self.clustering, gram=gram)

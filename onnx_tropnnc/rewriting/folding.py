@@ -101,7 +101,7 @@ def _fold(node: ir.Node, shapes: Shapes) -> Change:
         set_row_scale(kernels, RowScale(found.axis, scale if earlier is None else scale * earlier.factors))
     if inner is not None:
         set_array(own_input(found.weighted, 2, 1), inner)
-    _write_bias(found, bias, node)
+    _write_bias(found, bias, (scale, shift / (factor(found.last, "beta") or 1.0)), node)
     set_channel_statistics(_bypass(node), ChannelStatistics(beta, np.abs(gamma)))
     # exporters share one variance or mean among several BatchNormalizations, so only what nobody reads goes
     for value in parameters:
@@ -230,6 +230,15 @@ def _folded_weight(layer: _Layer, scale: Vector) -> NDArray[np.float64]:
     return weight * scale.reshape(shape)
 
 
+def _remember(bias: ir.Value, axis: int, affine: tuple[Vector, Vector], earlier: RowScale | None) -> None:
+    """Note how the bias came about; `earlier` is of a BatchNormalization that was folded before."""
+    scale, shift = affine
+    if earlier is not None:
+        offsets = np.zeros_like(shift) if earlier.offsets is None else earlier.offsets
+        shift, scale = scale * offsets + shift, scale * earlier.factors
+    set_row_scale(bias, RowScale(axis, scale, shift))
+
+
 def _folded_bias(layer: _Layer, scale: Vector, shift: Vector) -> Vector:
     """Return b' = s b + shift as it is stored, divided by Gemm's beta; a beta of 0 will be replaced by 1."""
     bias, beta = _bias_value(layer), factor(layer.last, "beta")
@@ -246,17 +255,21 @@ def _folded_inner_bias(layer: _Layer, scale: Vector) -> NDArray[np.float64] | No
     return (old.reshape(-1) * scale).reshape(old.shape if old.size == scale.size else (-1,))
 
 
-def _write_bias(layer: _Layer, new: Vector, batch_norm: ir.Node) -> None:
+def _write_bias(layer: _Layer, new: Vector, affine: tuple[Vector, Vector], batch_norm: ir.Node) -> None:
     """Write the bias where the old one stands, or into a new initializer."""
     last, bias = layer.last, _bias_value(layer)
+    earlier = None if bias is None else row_scale(bias)
     # a Gemm's bias may be a scalar or a row, so it gets a new one of the right shape
     if bias is not None and last.op_type != "Gemm":
         kept = own_input(last, list(last.inputs).index(bias), 1)
         dims = dims_of(kept) or ()
         spatial = len(dims_of(layer.weighted.inputs[1]) or ()) - 2 if last.op_type == "Add" else 0
-        set_array(kept, new.reshape(dims if math.prod(dims) == len(new) else (-1, *[1] * spatial)))
+        shape = dims if math.prod(dims) == len(new) else (len(new), *[1] * spatial)
+        set_array(kept, new.reshape(shape))
+        _remember(kept, shape.index(len(new)), affine, earlier)
         return
     value = add_initializer(last, f"{label(last)}_bias", new.astype(_dtype(layer.weighted.inputs[1])))
+    _remember(value, 0, affine, earlier)
     if last.op_type == "MatMul":
         # a MatMul has no bias of its own: an Add with the BatchNormalization's name takes its place
         add, graph = ir.node("Add", [last.outputs[0], value], name=batch_norm.name), last.graph

@@ -68,6 +68,10 @@ class Workspace:
             cluster_columns=_unless_same(columns),
             row_kernels=tuple(block.kernel for block in rows),
             column_kernels=tuple(block.kernel for block in columns),
+            column_windows=tuple(block.positions for block in columns),
+            folded_biases=tuple(
+                index for index, block in enumerate(rows) if not block.kernel and block.before is not None
+            ),
             homogeneous=group.homogeneous,
         )
 
@@ -117,7 +121,7 @@ class Workspace:
             before = None if scale is None else _as_block(_pre_fusion(array, scale), use.axis, positions, len(channels))
             # a factor in the weight's own type: a Python float would make float64 of some types
             now = block if use.scale == 1.0 else block * np.asarray(use.scale, block.dtype)
-            yield _Block(now, before, _kernel_size(use, array))
+            yield _Block(now, before, _kernel_size(use, array), positions.size // len(channels))
 
     def _members(self, place: Place) -> ChannelIndices:
         """Return which channel stands at each position that the axis still has."""
@@ -139,18 +143,23 @@ class Workspace:
         set_array(value, result)
         if scale is not None and scale.axis == axis:
             factors = _merged_factors(scale.factors, members, stays, merge_map, place.use.kind)
-            set_row_scale(value, RowScale(axis, factors))
+            offsets = None
+            if scale.offsets is not None:
+                offsets = _merged(scale.offsets, members, stays, merge_map, place.use.kind)
+            set_row_scale(value, RowScale(axis, factors, offsets))
         if stored is not None:
             set_weight_quantization(value, stored.cut(axis, stays))
 
 
 @dataclass(frozen=True)
 class _Block:
-    """One weight as (n, d), channels first: as it is, as it was before fusion (if known), and the size of a kernel."""
+    """One weight as (n, d), channels first: as it is, and as it was before fusion (if known)."""
 
     now: Array
     before: Array | None
     kernel: int
+    positions: int
+    """How many positions of the axis belong to one channel: H * W where a linear layer reads flattened maps."""
 
 
 def _kernel_size(use: Use, array: Array) -> int:
@@ -223,9 +232,11 @@ def _slabs(array: Array, axis: int) -> Iterator[tuple[slice, ...]]:
 
 
 def _pre_fusion(array: Array, scale: RowScale) -> Array:
-    """Return the weight as it was before a BatchNormalization was folded into it."""
+    """Return the kernel or bias as it was before a BatchNormalization was folded into it."""
     shape = [1] * array.ndim
     shape[scale.axis] = -1
+    if scale.offsets is not None:
+        array = (array - scale.offsets.reshape(shape)).astype(array.dtype)
     # a channel that was scaled to nothing has no kernel to get back to; float16 stores such factors as 0
     with np.errstate(over="ignore", under="ignore"):
         stored = scale.factors.astype(array.dtype)
