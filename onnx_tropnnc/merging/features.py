@@ -12,9 +12,9 @@
     cup-code       as CUP's authors compute them: behind a Flatten the norms over a channel's H x W window, and the bias
                    as it was before BatchNormalization
 
-The paper says "pre-fusion weights/kernels" (second version, 7.5) and leaves open which bias stands beside them; the first
-three were measured (docs/method.md). cosine, shifted and the sum of inputs are the variations that
-the paper names under Algorithm 2 and advises against.
+The paper says "pre-fusion weights/kernels" (second version, 7.5) and leaves open which bias stands beside them; the
+first three were measured (docs/method.md). cosine, shifted and the sum of inputs are the variations that the paper
+names under Algorithm 2 and advises against.
 """
 
 from collections.abc import Sequence

@@ -142,11 +142,7 @@ class Workspace:
             rest[...] = _merged(whole, members, stays, merge_map, place.use.kind)
         set_array(value, result)
         if scale is not None and scale.axis == axis:
-            factors = _merged_factors(scale.factors, members, stays, merge_map, place.use.kind)
-            offsets = None
-            if scale.offsets is not None:
-                offsets = _merged(scale.offsets, members, stays, merge_map, place.use.kind)
-            set_row_scale(value, RowScale(axis, factors, offsets))
+            set_row_scale(value, _merged_scale(scale, members, stays, merge_map, place.use.kind))
         if stored is not None:
             set_weight_quantization(value, stored.cut(axis, stays))
 
@@ -189,17 +185,19 @@ def _merged(whole: Array, members: ChannelIndices, stays: NDArray[np.bool_], mer
     return rest
 
 
-def _merged_factors(
-    factors: NDArray[np.float64], members: ChannelIndices, stays: NDArray[np.bool_], merge_map: MergeMap, kind: Kind
-) -> NDArray[np.float64]:
-    """Return the factors of merged rows, such that a merged pre-fusion kernel is a mean of the cluster's kernels.
+def _merged_scale(
+    scale: RowScale, members: ChannelIndices, stays: NDArray[np.bool_], merge_map: MergeMap, kind: Kind
+) -> RowScale:
+    """Return the scale of merged rows, such that a merged pre-fusion kernel is a mean of the cluster's kernels.
 
     With factors s_i and pre-fusion kernels w_i, the merged row is the sum of alpha_i s_i w_i. It is divided by the sum
     of |alpha_i s_i|, because factors of both signs could cancel in a sum without absolute values.
     """
     lengths = replace(merge_map, alpha=np.abs(merge_map.alpha))
-    signs = _merged(factors, members, stays, merge_map, kind)
-    return np.copysign(_merged(np.abs(factors), members, stays, lengths, kind), signs)
+    signs = _merged(scale.factors, members, stays, merge_map, kind)
+    factors = np.copysign(_merged(np.abs(scale.factors), members, stays, lengths, kind), signs)
+    offsets = None if scale.offsets is None else _merged(scale.offsets, members, stays, merge_map, kind)
+    return RowScale(scale.axis, factors, offsets)
 
 
 def _positions(members: ChannelIndices, channels: ChannelIndices) -> ChannelIndices:
