@@ -160,6 +160,8 @@ class Compression:
         return Inspection(groups, tuple(map(refusal, groups)), unreached_layers(prepared), coverage)
 
     def _compressed(self, options: Options) -> Report | Refused:
+        if self.samples is None:
+            self.progress("draw samples")
         samples = self.samples or draw_samples(self.model, options)
         for purpose, drawn in (("solve", samples.solving), ("verify", samples.verifying)):
             _LOG.debug("to %s on: %s", purpose, None if drawn is None else f"{drawn.count} samples, {drawn.source}")

@@ -37,6 +37,7 @@ from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Pass
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows
 from onnx_tropnnc.solving.reconstruction import NormalEquations, Unsolved, solve
+from onnx_tropnnc.step_parts import counted
 
 __all__ = ["ReconstructConsumers"]
 
@@ -118,7 +119,8 @@ class ReconstructConsumers:
             yield Note(f"reconstructed on {used} of {self.samples.count} samples: more would not fit in memory")
         generator = np.random.default_rng(self.seed)
         try:
-            for job, visit in zip(jobs, steps, strict=True):
+            shown = counted(jobs, lambda job: f"solve {job.consumer.name}")
+            for job, visit in zip(shown, steps, strict=True):
                 # made when its turn comes, and gone with the rows that it gathers when that is over
                 pair_job = PairJob(job, pair.compressed) if job.consumer.pair else None
                 yield self._solve(job, pair_job, visit, _held_out_of(used), generator)
@@ -184,7 +186,8 @@ class ReconstructConsumers:
         models = {REFERENCE: pair.reference, COMPRESSED: pair.compressed}
         steps = LockStep(models, self.samples, [chain.stop for chain in chains], self.batch, self.memory)
         held = _held_out_of(steps.affordable().count)
-        for chain, visit in zip(chains, steps, strict=True):
+        shown = counted(chains, lambda chain: f"fit the chain of layers up to {chain.stop.name}")
+        for chain, visit in zip(shown, steps, strict=True):
             yield from chain.solve(visit, held, array_module(self.device), generator)
 
 

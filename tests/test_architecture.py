@@ -30,7 +30,7 @@ LAYERS = (
     ("gradients", "inputs", "merging", "zonotopes"),
     ("graph",),
     ("backend", "bisection", "option_checks", "option_limits"),
-    ("choices", "errors"),
+    ("choices", "errors", "step_parts"),
 )
 """The parts from top to bottom. A part imports what is below it, or beside it in the same line."""
 

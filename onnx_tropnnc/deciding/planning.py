@@ -25,6 +25,7 @@ from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap, keep_channels
 from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, match_statistics
+from onnx_tropnnc.step_parts import counted
 
 __all__ = ["budget_path", "kept_at_ratio", "rank_groups", "ranking_plan", "statistics_matched"]
 
@@ -53,7 +54,8 @@ def rank_groups(
     model, groups = statistics_matched(model, groups, affines)
     readings = group_readings(model, groups, samples, seed=seed, memory=memory)
     pinned = {group.name: np.flatnonzero(group.blocks < 0) for group in groups}
-    rankings = {name: _ranked(found, pinned[name]) for name, found in readings.items()}
+    shown = counted(tuple(readings), lambda name: f"rank the channels of {name}")
+    rankings = {name: _ranked(readings[name], pinned[name]) for name in shown}
     return {name: ranking for name, ranking in rankings.items() if ranking is not None}
 
 

@@ -23,6 +23,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.sessions import Runner
+from onnx_tropnnc.step_parts import counted
 from onnx_tropnnc.tuning.adam import Adam, rate_at
 from onnx_tropnnc.tuning.batching import batch_shapes
 from onnx_tropnnc.tuning.targets import NOTHING, Targets, filled
@@ -125,7 +126,7 @@ class Student:
         adam = Adam(self.weights)
         sizes = {name: max(_typical_size(array), SMALLEST) for name, array in self.weights.items()}
         every = -(-training.steps // training.judged)
-        for step in range(training.steps):
+        for step in counted(range(training.steps), lambda step: "tune all weights"):
             # the rest of a permutation that fills no batch is dropped
             if len(order) < self._batch:
                 order = generator.permutation(targets.samples.count)

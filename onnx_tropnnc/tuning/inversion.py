@@ -25,6 +25,7 @@ from onnx_tropnnc.graph.shapes import infer_shapes
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.synthetic import picture_layout
 from onnx_tropnnc.running.sessions import Runner
+from onnx_tropnnc.step_parts import counted
 from onnx_tropnnc.tuning.adam import Adam, rate_at
 from onnx_tropnnc.tuning.batching import Unbatched, batch_shapes, batched
 
@@ -85,7 +86,7 @@ def invert(model: Model, samples: Samples, how: Inversion, seed: int = 0) -> Sam
     array = samples.arrays[name][: samples.count - samples.count % how.batch].copy()
     low, high = float(array.min()), float(array.max())
     rate = how.rate * float(array.std())
-    for start in range(0, len(array), how.batch):
+    for start in counted(range(0, len(array), how.batch), lambda start: "make inputs that match the statistics"):
         part = {name: array[start : start + how.batch]}
         feed: dict[str, NDArray[np.generic]] = dict(part)
         if classes is not None:
