@@ -10,7 +10,7 @@ BatchNormalization promised (rewriting/statistics_matching.py); the same rows ar
 model that goes on running and for the result.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from onnx_tropnnc.rewriting.statistics_matching import Affine, affines_for, matc
 from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.running.activations import LockStep, Visit
 from onnx_tropnnc.running.cores import steady_arithmetic
-from onnx_tropnnc.solving.chain_jobs import Held, PairJob, chains_of
+from onnx_tropnnc.solving.chain_jobs import ChainJob, Held, PairJob, chains_of, searches_share
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows
@@ -117,15 +117,15 @@ class ReconstructConsumers:
         used = steps.affordable().count
         if used < self.samples.count:
             yield Note(f"reconstructed on {used} of {self.samples.count} samples: more would not fit in memory")
-        generator = np.random.default_rng(self.seed)
+        generator, share = np.random.default_rng(self.seed), searches_share(jobs)
         try:
             shown = counted(jobs, lambda job: f"solve {job.consumer.name}")
             for job, visit in zip(shown, steps, strict=True):
                 # made when its turn comes, and gone with the rows that it gathers when that is over
-                pair_job = PairJob(job, pair.compressed) if job.consumer.pair else None
+                pair_job = PairJob(job, pair.compressed, share) if job.consumer.pair else None
                 yield self._solve(job, pair_job, visit, _held_out_of(used), generator)
                 del pair_job
-            yield from self._solve_chains(pair, jobs, generator)
+            yield from self._solve_chains(pair, chains_of(jobs, share), generator)
         finally:
             for job in jobs:
                 job.layers[-1].drop_zero_bias()
@@ -179,10 +179,10 @@ class ReconstructConsumers:
         return replace(change, error_after=refitted.error_after, refitted=label(pair.pair.producer.node))
 
     def _solve_chains(
-        self, pair: "_Pair", jobs: Sequence[LayerJob], generator: np.random.Generator
+        self, pair: "_Pair", found: Iterable[ChainJob], generator: np.random.Generator
     ) -> Iterator[Change]:
         """Run both models side by side once more, and refit each chain of linear layers as a whole."""
-        chains = list(chains_of(jobs))
+        chains = tuple(found)
         models = {REFERENCE: pair.reference, COMPRESSED: pair.compressed}
         steps = LockStep(models, self.samples, [chain.stop for chain in chains], self.batch, self.memory)
         held = _held_out_of(steps.affordable().count)

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from onnx_tropnnc.backend import to_numpy
 from onnx_tropnnc.solving.activation_slopes import Activation
-from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, _Search, refit
+from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, _Search, affordable_batch, refit, search_macs
 
 RELU = Activation(lambda x: x * (x > 0), lambda x: 1.0 * (x > 0))
 SQUARE = Activation(lambda x: x * x, lambda x: 2.0 * x)
@@ -126,3 +126,12 @@ def test_another_namespace_finds_the_same() -> None:
     assert strict is not None
     for one, other in zip(there.weights.parts, strict.weights.parts, strict=True):
         assert_allclose(to_numpy(other), one, rtol=1e-2, atol=1e-3)
+
+
+def test_many_searches_share_what_all_may_take() -> None:
+    """A wide chain's step looks at fewer outputs; where few are left, nothing is searched."""
+    assert (affordable_batch((1_000, 1_000)), affordable_batch((1_000, 1_000), 0.5)) == (2048, 1024)
+    assert affordable_batch((1_000, 1_000), 0.1) == 0
+    assert 256 <= affordable_batch((200_000, 400_000)) < 2048
+    assert affordable_batch((10_000_000, 10_000_000)) == search_macs((10_000_000, 10_000_000)) == 0
+    assert search_macs((1_000, 1_000)) == 150 * 2048 * 5_000

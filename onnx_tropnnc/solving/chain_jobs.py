@@ -15,6 +15,7 @@ as long in it as in the result. The result's producer takes the step over g_k, a
 what the activation sees. Each layer of a chain would have two sets of weights then, so chains are not refitted there.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,9 +37,17 @@ from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions
 from onnx_tropnnc.solving.pairs import Pair, pair_of
 from onnx_tropnnc.solving.reconstruction import Solution
-from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, Refitted, affordable_batch, refit
+from onnx_tropnnc.solving.refitting import (
+    ALL_EFFORT,
+    ChainRows,
+    ChainWeights,
+    Refitted,
+    affordable_batch,
+    refit,
+    search_macs,
+)
 
-__all__ = ["ChainJob", "Held", "PairJob", "chains_of"]
+__all__ = ["ChainJob", "Held", "PairJob", "chains_of", "searches_share"]
 
 Array = NDArray[Any]
 
@@ -96,11 +105,13 @@ class PairJob:
     Attributes:
         job: the consumer's.
         model: the model that runs.
+        share: the part of a usual search that this one may take (`searches_share`).
         pair: the consumer's pair in that model.
     """
 
     job: LayerJob
     model: Model
+    share: float = 1.0
     pair: Pair = field(init=False)
     rows: _Rows = field(init=False)
 
@@ -157,7 +168,7 @@ class PairJob:
     @cached_property
     def _batch(self) -> int:
         """Return how many outputs a step looks at."""
-        return affordable_batch(self._start(np, (part[0] for part in self.job.weights())))
+        return affordable_batch(_pair_sizes(self.job, self.pair), self.share)
 
     @property
     def _producers(self) -> tuple[LinearLayer, ...]:
@@ -191,9 +202,10 @@ def _known(pair: Pair | None) -> Pair:
 
 @dataclass(frozen=True, eq=False)
 class ChainJob:
-    """The consumers of a chain of linear layers, first one first; at least two."""
+    """The consumers of a chain of linear layers, first one first; at least two. `share` is that of `PairJob`."""
 
     jobs: tuple[LayerJob, ...]
+    share: float = 1.0
 
     @property
     def links(self) -> tuple[Pair, ...]:
@@ -215,7 +227,7 @@ class ChainJob:
     def solve(self, visit: Visit, held: Held, xp: Namespace, generator: np.random.Generator) -> Iterator[Note]:
         """Search, write what was found into all layers, and say so."""
         start = _weights(xp, (part for layer in self.layers for part in _parts(layer)))
-        batch = affordable_batch(start)
+        batch = affordable_batch([_elements(layer) for layer in self.layers], self.share)
         rows = self._gathered(visit, held, xp, generator) if batch else None
         if rows is None:
             return
@@ -245,7 +257,23 @@ class ChainJob:
         return rows.gathered(xp)
 
 
-def chains_of(jobs: Sequence[LayerJob]) -> Iterator[ChainJob]:
+def _pair_sizes(job: LayerJob, pair: Pair) -> tuple[int, int]:
+    """Return how many elements the producer's matrix has, and the consumer's, of all models side by side."""
+    return _elements(pair.producer), len(job.layers) * _elements(job.consumer.layer)
+
+
+def _elements(layer: LinearLayer) -> int:
+    return math.prod(layer.weight_dims)
+
+
+def searches_share(jobs: Sequence[LayerJob]) -> float:
+    """Return the part of a usual search that each one may take, so that all of a model's stay within ALL_EFFORT."""
+    pairs = [search_macs(_pair_sizes(job, pair)) for job in jobs if (pair := job.consumer.pair) is not None]
+    chains = [search_macs([_elements(layer) for layer in chain.layers]) for chain in chains_of(jobs)]
+    return min(1.0, ALL_EFFORT / max(1, sum(pairs) + sum(chains)))
+
+
+def chains_of(jobs: Sequence[LayerJob], share: float = 1.0) -> Iterator[ChainJob]:
     """Yield the chains of three layers and more, each as long as it can be, in the order of their last layers."""
     linear = [job for job in jobs if not job.consumer.layer.is_convolution and len(job.layers) == 1]
     links = {job.consumer.pair.producer.node: job for job in linear if job.consumer.pair is not None}

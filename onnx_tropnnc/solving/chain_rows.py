@@ -25,8 +25,8 @@ Array = NDArray[Any]
 # outputs read 9.
 TILE = 64
 
-# The most outputs that are kept for all steps of a search, and the most numbers that their first layer reads: 300 steps
-# of 2048 outputs look at each of 131,072 outputs about five times, and 2**25 numbers of float32 are 128 MB.
+# The most outputs that are kept for all steps of a search, and the most numbers that their first layer reads: 150 steps
+# of 2048 outputs look at each of 131,072 outputs two or three times, and 2**25 numbers of float32 are 128 MB.
 GATHERED, CACHED = 131_072, 2**25
 
 
