@@ -182,7 +182,13 @@ def _versions() -> dict[str, str | None]:
     """Return the versions of what the result depends on; None where something is not installed."""
     # both onnxruntime distributions, because a machine has one or the other
     names = ("onnx-tropnnc", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "numpy", "scipy", "scikit-learn")
-    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def _machine() -> dict[str, str | int]:
@@ -194,10 +200,3 @@ def _machine() -> dict[str, str | int]:
         if library["user_api"] == "blas"
     }
     return {"architecture": platform.machine(), "blas": ", ".join(sorted(kernels)), "cores": available_cores()}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

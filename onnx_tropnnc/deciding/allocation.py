@@ -113,10 +113,11 @@ def error_path(
         round_to: the number that each unit's counts are multiples of.
     """
     floors, multiples = _floors(costs.units, least), _multiples(costs.units, round_to)
-    hulls = [
-        _lower_hull(_allowed(floor, unit.size, multiple), curve)
-        for unit, floor, curve, multiple in zip(costs.units, floors, curves, multiples, strict=True)
-    ]
+    hulls = []
+    for unit, floor, curve, multiple in zip(costs.units, floors, curves, multiples, strict=True):
+        # all channels may be kept too, though their number need be no multiple
+        allowed = np.append(np.arange(-(-floor // multiple) * multiple, unit.size, multiple), unit.size)
+        hulls.append(_lower_hull(allowed, curve))
     return _path(costs, _cheapest_first(costs, hulls), multiples)
 
 
@@ -154,13 +155,6 @@ def _floors(units: Sequence[Unit], least: Sequence[int] | None) -> list[int]:
 
 def _multiples(units: Sequence[Unit], round_to: Sequence[int]) -> tuple[int, ...]:
     return tuple(round_to) or (1,) * len(units)
-
-
-def _allowed(floor: int, size: int, round_to: int) -> NDArray[np.int64]:
-    """Return the counts that may be kept, ascending: multiples of `round_to` from the floor on, and all channels."""
-    # all channels may be kept too, though their number need be no multiple
-    first = -(-floor // round_to) * round_to
-    return np.append(np.arange(first, size, round_to), size)
 
 
 def _lower_hull(counts: NDArray[np.int64], curve: Vector) -> list[tuple[int, float]]:

@@ -160,7 +160,13 @@ class Decider:
         """Return maps that keep the first channels, and sizes of the groups that samples tell nothing about."""
         seen = [group for group in groups if self._is_seen(group)]
         sizes = {g.name: block_counts(g, ranked[g.name], counts[g.name]) for g in groups if not self._is_seen(g)}
-        maps = self._plan(seen, ranked, {group.name: counts[group.name] for group in seen}, options)
+        kept = {group.name: counts[group.name] for group in seen}
+        maps = ranking_plan(seen, ranked, kept)
+        # a channel and its duplicate explain the same outputs: keeping both would waste one
+        repeated = {name: found for name, found in duplicates_of(self.model, kept).items() if found.changes}
+        maps |= {name: keep_distinct(ranked[name].order, kept[name], same) for name, same in repeated.items()}
+        if options.method == "thinet":
+            maps = {name: scaled(merge_map, self._energies[name]) for name, merge_map in maps.items()}
         predicted = {name: ranked[name].relative_error(merge_map) for name, merge_map in maps.items()}
         return Decision(maps, sizes, predicted, tuple(group.name for group in groups if group.name in self._overflowed))
 
@@ -202,23 +208,6 @@ class Decider:
             known.update(found)
             self._overflowed.update(group.name for group in missing if group.name not in found)
         return known
-
-    def _plan(
-        self,
-        groups: Sequence[ChannelGroup],
-        ranked: Mapping[str, Ranking],
-        counts: Mapping[str, int],
-        options: Options,
-    ) -> dict[str, MergeMap]:
-        """Return maps that keep the first channels of each ranking; exact duplicates do not count and are merged."""
-        plan = ranking_plan(groups, ranked, counts)
-        # a channel and its duplicate explain the same outputs: keeping both would waste one
-        duplicates = duplicates_of(self.model, counts)
-        repeated = {name: found for name, found in duplicates.items() if found.changes}
-        plan |= {name: keep_distinct(ranked[name].order, counts[name], same) for name, same in repeated.items()}
-        if options.method != "thinet":
-            return plan
-        return {name: scaled(merge_map, self._energies[name]) for name, merge_map in plan.items()}
 
     def _at_budget(self, options: Options, measure: Measure, limit: float) -> Decision | Refused:
         """Return the decision that brings the model's parameters or multiply-accumulates down to `limit`."""

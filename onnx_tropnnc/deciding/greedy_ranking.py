@@ -61,7 +61,11 @@ class Ranking:
 def rank_channels(covariances: Sequence[Array], grams: Sequence[Array], always: NDArray[np.int64]) -> Ranking:
     """Return all channels in greedy order, those of `always` first; arrays are float64 of one namespace."""
     count = covariances[0].shape[0]
-    panels = [_first_panel(covariance, gram) for covariance, gram in zip(covariances, grams, strict=True)]
+    xp, panels = array_api_compat.array_namespace(*covariances), []
+    for covariance, gram in zip(covariances, grams, strict=True):
+        floor = EXPLAINED * to_numpy(xp.linalg.diagonal(covariance))
+        loss = float(xp.sum(gram * covariance))
+        panels.append(_Panel(covariance, xp.matmul(_root(gram), covariance), floor, loss))
     first = np.zeros(count, bool)
     first[always] = True
     channels, order, losses = np.arange(count), [], [sum(panel.loss for panel in panels)]
@@ -170,12 +174,6 @@ class _Panel:
         covariance = open_now - xp.matmul(columns, xp.matrix_transpose(columns))
         seen = xp.take(self.seen, places, axis=1) - xp.matmul(self.parts, xp.matrix_transpose(columns))
         return _Panel(covariance, seen, self.floor[left])
-
-
-def _first_panel(covariance: Array, gram: Array) -> _Panel:
-    xp = array_api_compat.array_namespace(covariance)
-    floor = EXPLAINED * to_numpy(xp.linalg.diagonal(covariance))
-    return _Panel(covariance, xp.matmul(_root(gram), covariance), floor, float(xp.sum(gram * covariance)))
 
 
 def _root(gram: Array) -> Array:

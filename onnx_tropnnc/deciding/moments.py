@@ -95,14 +95,14 @@ class Covariances:
         if not self.seen.enough:
             return ()
         weight = sum(turn.weight for turn in self.turns)
-        return tuple(self._centred(sums) / weight for _, sums in sorted(self.halves.items()))
-
-    def _centred(self, sums: _Sums) -> Matrix:
-        matrix, mean = sums.products / sums.rows, sums.total / sums.rows
-        for turn in self.turns:
-            own = mean[turn.columns]
-            matrix[np.ix_(turn.channels, turn.channels)] -= turn.weight * np.outer(own, own)
-        return matrix
+        found = []
+        for _, sums in sorted(self.halves.items()):
+            matrix, mean = sums.products / sums.rows, sums.total / sums.rows
+            for turn in self.turns:
+                own = mean[turn.columns]
+                matrix[np.ix_(turn.channels, turn.channels)] -= turn.weight * np.outer(own, own)
+            found.append(matrix / weight)
+        return tuple(found)
 
 
 @dataclass

@@ -9,7 +9,7 @@ same merge again. merging/merge_map.py says what labels, alpha and gamma mean.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,14 @@ LARGEST = float(np.finfo(np.float32).max)
 
 def plan_text(maps: Mapping[str, MergeMap]) -> str:
     """Return the merge maps of groups, by their names, as the JSON text of a plan."""
-    groups = {name: _plain(merge_map) for name, merge_map in maps.items()}
+    groups = {}
+    for name, merge_map in maps.items():
+        parts = {"labels": merge_map.labels, "alpha": merge_map.alpha, "gamma": merge_map.gamma}
+        groups[name] = entry = {key: part.tolist() for key, part in parts.items()}
+        if merge_map.sign_fixed:
+            entry["sign_fixed"] = True
+        if merge_map.contracted is not None:
+            entry["contracted"] = merge_map.contracted.tolist()
     return json.dumps({"schema": SCHEMA_VERSION, "groups": groups}, indent=1) + "\n"
 
 
@@ -81,19 +88,6 @@ def _read(path: Path, named: Setting) -> bytes:
 
 def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a JSON number")
-
-
-def _plain(merge_map: MergeMap) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "labels": merge_map.labels.tolist(),
-        "alpha": merge_map.alpha.tolist(),
-        "gamma": merge_map.gamma.tolist(),
-    }
-    if merge_map.sign_fixed:
-        entry["sign_fixed"] = True
-    if merge_map.contracted is not None:
-        entry["contracted"] = merge_map.contracted.tolist()
-    return entry
 
 
 def _merge_map(entry: object) -> MergeMap:

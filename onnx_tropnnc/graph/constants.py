@@ -122,7 +122,7 @@ def add_initializer(node: ir.Node, wanted: str, array: NDArray[np.generic]) -> i
     graph = node.graph
     if not isinstance(graph, ir.Graph):
         raise TypeError(f"{node.name} stands in no graph")
-    name = _free_name(graph, wanted, _around(graph))
+    name = _free_name(graph, wanted)
     tensor = ir.Tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     # before IR version 4 every initializer had to be listed as an input too
@@ -158,20 +158,15 @@ def remove_unread(value: ir.Value | None) -> None:
         del graph.initializers[name_of(value)]
 
 
-def _around(graph: ir.Graph) -> set[ir.Graph]:
-    """Return a body with the graphs around it, as far as the body reads tensors of them."""
-    found = {graph}
-    waiting = [graph]
+def _free_name(graph: ir.Graph, wanted: str) -> str:
+    """Return `wanted`, with a number appended where a value of that name exists."""
+    # a body with the graphs around it, as far as the body reads tensors of them
+    around, waiting = {graph}, [graph]
     while waiting:
         read = {v for node in waiting.pop() for v in node.inputs if v is not None}
-        outer = {v.graph for v in read if isinstance(v.graph, ir.Graph)} - found
-        found |= outer
+        outer = {v.graph for v in read if isinstance(v.graph, ir.Graph)} - around
+        around |= outer
         waiting.extend(outer)
-    return found
-
-
-def _free_name(graph: ir.Graph, wanted: str, around: set[ir.Graph]) -> str:
-    """Return `wanted`, with a number appended where a value of that name exists."""
     # a body's names must differ from those around it, and from those in bodies inside it
     nodes = [node for outer in around for node in outer.all_nodes()]
     taken = {v.name for n in nodes for v in n.outputs} | {v.name for v in graph.inputs}

@@ -280,20 +280,19 @@ def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
     """Return the inputs that a caller must give: those of the graph that are not initializers."""
     given = {tensor.name for tensor in model.graph.initializer}
     given.update(tensor.values.name for tensor in model.graph.sparse_initializer)
-    return tuple(_spec(value) for value in model.graph.input if value.name not in given)
-
-
-def _spec(value: onnx.ValueInfoProto) -> InputSpec:
-    tensor = value.type.tensor_type
-    if value.type.WhichOneof("value") != "tensor_type" or tensor.elem_type == onnx.TensorProto.STRING:
-        raise SampleError(f"input {value.name}: only numeric tensors can be made up or read, not strings or sequences")
-    if not tensor.HasField("shape"):
-        raise SampleError(f"input {value.name}: the model does not say how many dimensions it has")
-    sizes = [d.dim_value for d in tensor.shape.dim if d.WhichOneof("value") == "dim_value"]
-    if math.prod(size for size in sizes if size > 0) > MOST_VALUES or min(sizes, default=0) < -1:
-        text = ", ".join(map(str, sizes))
-        raise InputModelError(f"input {value.name}: its dimensions {text} are those of no tensor; the file is damaged")
-    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    # Some exporters write a dynamic dimension as 0 or -1.
-    dims = tuple(int(d.dim_value) if d.dim_value > 0 else str(d.dim_param) or None for d in tensor.shape.dim)
-    return InputSpec(value.name, dtype, dims)
+    specs = []
+    for value in (value for value in model.graph.input if value.name not in given):
+        name, tensor = value.name, value.type.tensor_type
+        if value.type.WhichOneof("value") != "tensor_type" or tensor.elem_type == onnx.TensorProto.STRING:
+            raise SampleError(f"input {name}: only numeric tensors can be made up or read, not strings or sequences")
+        if not tensor.HasField("shape"):
+            raise SampleError(f"input {name}: the model does not say how many dimensions it has")
+        sizes = [d.dim_value for d in tensor.shape.dim if d.WhichOneof("value") == "dim_value"]
+        if math.prod(size for size in sizes if size > 0) > MOST_VALUES or min(sizes, default=0) < -1:
+            text = ", ".join(map(str, sizes))
+            raise InputModelError(f"input {name}: its dimensions {text} are those of no tensor; the file is damaged")
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        # Some exporters write a dynamic dimension as 0 or -1.
+        dims = tuple(int(d.dim_value) if d.dim_value > 0 else str(d.dim_param) or None for d in tensor.shape.dim)
+        specs.append(InputSpec(name, dtype, dims))
+    return tuple(specs)

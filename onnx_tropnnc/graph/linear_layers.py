@@ -141,14 +141,39 @@ class LinearLayer:
 
     def give_bias(self) -> None:
         """Insert an Add of zeros behind a MatMul that has none; the sum takes the name of the MatMul's output."""
-        if self.node.op_type == "MatMul" and self._bias_behind is None:
-            _add_zeros_behind(self.node, self._column_shape, self._dtype)
+        node, graph = self.node, self.node.graph
+        if node.op_type != "MatMul" or self._bias_behind is not None:
+            return
+        if not isinstance(graph, ir.Graph):
+            raise TypeError(f"{node.name} stands in no graph")
+        output = self.output
+        bias = add_initializer(node, f"{label(node)}_bias", np.zeros(self._column_shape, self._dtype))
+        add = ir.node("Add", [output, bias], name=f"{label(node)}_add_bias")
+        made = add.outputs[0]
+        output.replace_all_uses_with(made, replace_graph_outputs=True)
+        add.replace_input_with(0, output)
+        graph.insert_after(node, add)
+        # the sum takes the name, because what is read, compared and returned is looked up by it
+        name = name_of(output)
+        made.type, made.shape = output.type, output.shape
+        move_knowledge(output, made)
+        output.name, made.name = f"{name}_without_bias", name
 
     def drop_zero_bias(self) -> None:
         """Remove the Add behind a MatMul where it adds only zeros."""
         found = self._bias_behind if self.node.op_type == "MatMul" else None
-        if found is not None and not np.any(np.asarray(array_of(found[0].inputs[found[1]]))):
-            _remove_add(self.node, *found)
+        if found is None or np.any(np.asarray(array_of(found[0].inputs[found[1]]))):
+            return
+        add, bias = found[0], found[0].inputs[found[1]]
+        output, made, graph = self.output, add.outputs[0], self.node.graph
+        assert graph is not None
+        name = name_of(made)
+        made.replace_all_uses_with(output, replace_graph_outputs=True)
+        graph.remove(add, safe=True)
+        made.name = None
+        output.name = name
+        move_knowledge(made, output)
+        remove_unread(bias)
 
     def write(self, matrix: NDArray[np.float64], added: NDArray[np.float64] | None) -> None:
         """Write new weights, and add `added` to the bias; other nodes that read the old weights keep them."""
@@ -228,34 +253,3 @@ class LinearLayer:
         self.node.resize_inputs(3)
         self.node.replace_input_with(2, value)
         remove_unread(unread)
-
-
-def _add_zeros_behind(node: ir.Node, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
-    """Insert `Add(output, zeros)` behind the node; the sum takes the output's name, readers and knowledge."""
-    output, graph = node.outputs[0], node.graph
-    if not isinstance(graph, ir.Graph):
-        raise TypeError(f"{node.name} stands in no graph")
-    # the sum takes the name, because what is read, compared and returned is looked up by it
-    bias = add_initializer(node, f"{label(node)}_bias", np.zeros(shape, dtype))
-    add = ir.node("Add", [output, bias], name=f"{label(node)}_add_bias")
-    made = add.outputs[0]
-    output.replace_all_uses_with(made, replace_graph_outputs=True)
-    add.replace_input_with(0, output)
-    graph.insert_after(node, add)
-    name = name_of(output)
-    made.type, made.shape = output.type, output.shape
-    move_knowledge(output, made)
-    output.name, made.name = f"{name}_without_bias", name
-
-
-def _remove_add(node: ir.Node, add: ir.Node, slot: int) -> None:
-    """Remove the Add behind the node; the node's output takes its name, readers and knowledge."""
-    output, made, graph, bias = node.outputs[0], add.outputs[0], node.graph, add.inputs[slot]
-    assert graph is not None
-    name = name_of(made)
-    made.replace_all_uses_with(output, replace_graph_outputs=True)
-    graph.remove(add, safe=True)
-    made.name = None
-    output.name = name
-    move_knowledge(made, output)
-    remove_unread(bias)

@@ -88,22 +88,15 @@ def load(source: Source, *, input_shapes: GivenShapes | None = None, whole_heads
 
 def _readable(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Return the model in the form that onnx-ir and onnxruntime read: a copy, or the same model where it has it."""
-    return with_dense_tensors(_with_free_dimensions(proto), name)
-
-
-def _with_free_dimensions(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with its dimensions of -1 made dynamic: a copy, or the same model where it has none.
-
-    Some exporters mean a dynamic dimension by -1, but onnxruntime ends the process where a Slice meets it.
-    """
-    if not any(dim.dim_value == -1 for dim in _declared_dimensions(proto)):
-        return proto
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    for dim in _declared_dimensions(copy):
-        if dim.dim_value == -1:
-            dim.ClearField("dim_value")
-    return copy
+    # some exporters mean a dynamic dimension by -1, but onnxruntime ends the process where a Slice meets it
+    if any(dim.dim_value == -1 for dim in _declared_dimensions(proto)):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        for dim in _declared_dimensions(copy):
+            if dim.dim_value == -1:
+                dim.ClearField("dim_value")
+        proto = copy
+    return with_dense_tensors(proto, name)
 
 
 def _declared_dimensions(proto: onnx.ModelProto) -> Iterator[onnx.TensorShapeProto.Dimension]:

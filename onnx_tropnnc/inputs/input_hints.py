@@ -60,19 +60,18 @@ class InputHints:
 def input_hints(model: onnx.ModelProto) -> dict[str, InputHints]:
     """Return what the graph tells about each of its inputs."""
     graph = ProtoGraph(model)
-    return {value.name: _hints(graph, value.name) for value in model.graph.input if value.name not in graph.tensors}
-
-
-def _hints(graph: ProtoGraph, name: str) -> InputHints:
-    scale, shift, moments = _leading_normalisation(graph, name)
-    known = None if scale is None or shift is None else _plausible_range(scale, shift)
-    if scale is None and moments is None:
-        known, moments = _first_convolution(graph, name)
-    drawings = any(_black_corners(graph, name))
-    if drawings and known is None and moments is None:
-        known = RANGES[0]
-    constant = next(_compared_constants(graph, name), None)
-    return InputHints(known, moments, index_range(graph, name), constant, drawings)
+    found = {}
+    for name in (value.name for value in model.graph.input if value.name not in graph.tensors):
+        scale, shift, moments = _leading_normalisation(graph, name)
+        known = None if scale is None or shift is None else _plausible_range(scale, shift)
+        if scale is None and moments is None:
+            known, moments = _first_convolution(graph, name)
+        drawings = any(_black_corners(graph, name))
+        if drawings and known is None and moments is None:
+            known = RANGES[0]
+        constant = next(_compared_constants(graph, name), None)
+        found[name] = InputHints(known, moments, index_range(graph, name), constant, drawings)
+    return found
 
 
 def _first_convolution(graph: ProtoGraph, name: str) -> tuple[tuple[float, float] | None, Moments | None]:

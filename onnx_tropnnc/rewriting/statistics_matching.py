@@ -112,29 +112,24 @@ def match_statistics(model: Model, affines: Mapping[str, Affine]) -> tuple[Chang
     """
     found = [value for node in model.graph for value in node.outputs if name_of(value) in affines]
     for value in found:
-        _insert(value, affines[name_of(value)])
+        name, maker = name_of(value), value.producer()
+        assert maker is not None and isinstance(maker.graph, ir.Graph)
+        affine, dtype = affines[name], _dtype(maker)
+        # gamma, beta, mean and variance, with an epsilon of 0 below, so that nothing but the map is computed
+        numbers = (affine.gain, affine.shift, np.zeros_like(affine.gain), np.ones_like(affine.gain))
+        parameters = [
+            add_initializer(maker, f"{name}_{part}", array.astype(dtype))
+            for part, array in zip(("gain", "shift", "mean", "variance"), numbers, strict=True)
+        ]
+        node = ir.node("BatchNormalization", [value, *parameters], {"epsilon": 0.0}, name=f"{name}_matched")
+        output = node.outputs[0]
+        value.replace_all_uses_with(output, replace_graph_outputs=True)
+        node.replace_input_with(0, value)
+        maker.graph.insert_after(maker, node)
+        output.type, output.shape = value.type, value.shape
+        # what stands behind looks its tensor up by the old name
+        value.name, output.name = f"{name}_unmatched", name
     return fold_batch_norms(model)
-
-
-def _insert(value: ir.Value, affine: Affine) -> None:
-    """Insert the map as a BatchNormalization behind the value, whose name its output takes."""
-    maker = value.producer()
-    if maker is None or not isinstance(maker.graph, ir.Graph):
-        raise TypeError(f"{value.name} is made by no node")
-    name, dtype = name_of(value), _dtype(maker)
-    # gamma, beta, mean and variance, with an epsilon of 0 below, so that nothing but the map is computed
-    numbers = (affine.gain, affine.shift, np.zeros_like(affine.gain), np.ones_like(affine.gain))
-    parameters = [
-        add_initializer(maker, f"{name}_{part}", array.astype(dtype))
-        for part, array in zip(("gain", "shift", "mean", "variance"), numbers, strict=True)
-    ]
-    node = ir.node("BatchNormalization", [value, *parameters], {"epsilon": 0.0}, name=f"{name}_matched")
-    output = node.outputs[0]
-    value.replace_all_uses_with(output, replace_graph_outputs=True)
-    node.replace_input_with(0, value)
-    maker.graph.insert_after(maker, node)
-    output.type, output.shape = value.type, value.shape
-    value.name, output.name = f"{name}_unmatched", name
 
 
 def _dtype(maker: ir.Node) -> np.dtype[np.generic]:

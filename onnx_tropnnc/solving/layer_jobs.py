@@ -48,7 +48,12 @@ class LayerJob:
         owed = self._errors_to_take_back(batch, positions)
         wanted = [self._mapped(made) + owed]
         if len(self.layers) > 1:
-            wanted.append(self._mapped(self._unadjusted(made)) + owed)
+            # the result makes the original's rows, without the scale and shift that match statistics
+            if self.affine is not None:
+                # the shift is added behind a MatMul, which makes none itself
+                shift = 0.0 if self.consumer.original.node.op_type == "MatMul" else self.affine.shift
+                made = ((made - shift) / self.affine.gain).astype(made.dtype)
+            wanted.append(self._mapped(made) + owed)
         groups = self.consumer.layer.groups
         split = [np.moveaxis(t.reshape(len(t), groups, -1), 1, 0) for t in wanted]
         return np.concatenate(split, axis=2)
@@ -74,13 +79,6 @@ class LayerJob:
     def _mapped(self, rows: Array) -> Array:
         row_map = self.consumer.row_map
         return rows if row_map is None else np.asarray(rows @ row_map.T.astype(rows.dtype))
-
-    def _unadjusted(self, made: Array) -> Array:
-        """Return the original's rows without the scale and shift that match statistics; a MatMul makes no shift."""
-        if self.affine is None:
-            return made
-        shift = 0.0 if self.consumer.original.node.op_type == "MatMul" else self.affine.shift
-        return ((made - shift) / self.affine.gain).astype(made.dtype)
 
     def _errors_to_take_back(self, batch: Batch, positions: Positions) -> Array:
         """Return (s, m): the errors of the tensors that are added to the layer's output later."""
