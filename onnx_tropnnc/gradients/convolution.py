@@ -18,6 +18,7 @@ milliseconds (PyTorch's own in brackets; N x C x H x W -> M, kernel):
 """
 
 import math
+from functools import partial
 
 import onnx_ir as ir
 
@@ -34,39 +35,25 @@ FEW_CHANNELS = 8
 LARGE_KERNEL = 16
 
 
-def _conv(step: Step) -> Gradients | Refused:
-    x, w = step.input(0), step.input(1)
-    kernel, group = step.shape(w)[2:], step.node.attributes.get_int("group", 1)
-    windows = windows_of(step.node, kernel, step.shape(x)[2:], step.shape(step.output)[2:])
+def _convolve(step: Step, *, transposed: bool) -> Gradients | Refused:
+    """Write the gradients of a Conv or, where `transposed`, of a ConvTranspose, which writes where a Conv reads."""
+    w, x, dy = step.input(1), step.input(0), step.gradient
+    sides = [(x, step.shape(x)), (dy, step.shape(step.output))]
+    (read, read_shape), (placed, placed_shape) = reversed(sides) if transposed else sides
+    group = step.node.attributes.get_int("group", 1)
+    windows = windows_of(step.node, step.shape(w)[2:], read_shape[2:], placed_shape[2:])
     if isinstance(windows, Refused):
         return windows
     found = {}
-    if 0 in step.wanted:
-        found[0] = step.tape.op("ConvTranspose", step.gradient, w, attributes=windows.transposed(group))
+    if 0 in step.wanted and transposed:
+        found[0] = step.tape.op("Conv", dy, w, attributes=windows.attributes(group))
+    elif 0 in step.wanted:
+        found[0] = step.tape.op("ConvTranspose", dy, w, attributes=windows.transposed(group))
     if 1 in step.wanted:
-        sides = _Sides(step.tape, x, step.gradient, step.shape(x), step.shape(step.output), windows, group)
-        found[1] = sides.weight_gradient()
-    return {**found, **_bias(step)}
-
-
-def _conv_transpose(step: Step) -> Gradients | Refused:
-    x, w = step.input(0), step.input(1)
-    kernel, group = step.shape(w)[2:], step.node.attributes.get_int("group", 1)
-    windows = windows_of(step.node, kernel, step.shape(step.output)[2:], step.shape(x)[2:])
-    if isinstance(windows, Refused):
-        return windows
-    found = {}
-    if 0 in step.wanted:
-        found[0] = step.tape.op("Conv", step.gradient, w, attributes=windows.attributes(group))
-    if 1 in step.wanted:
-        sides = _Sides(step.tape, step.gradient, x, step.shape(step.output), step.shape(x), windows, group)
-        found[1] = sides.weight_gradient()
-    return {**found, **_bias(step)}
-
-
-def _bias(step: Step) -> Gradients:
-    rank = len(step.shape(step.output))
-    return step.only(lambda: step.tape.sum(step.gradient, [0, *range(2, rank)]), slot=2)
+        found[1] = _Sides(step.tape, read, placed, read_shape, placed_shape, windows, group).weight_gradient()
+    if 2 in step.wanted:
+        found[2] = step.tape.sum(dy, [0, *range(2, len(step.shape(step.output)))])
+    return found
 
 
 class _Sides:
@@ -167,4 +154,4 @@ class _Sides:
         return self.tape.reshape(joined, (self.outputs, inner, *self.windows.kernel))
 
 
-RULES = {"Conv": _conv, "ConvTranspose": _conv_transpose}
+RULES = {"Conv": partial(_convolve, transposed=False), "ConvTranspose": partial(_convolve, transposed=True)}
