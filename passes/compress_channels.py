@@ -6,7 +6,7 @@ needs   samples for `select` and for reconstruction; without them clusters are m
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from onnx_tropnnc.bisection import Refused, unless_refused
@@ -22,7 +22,6 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes.merge_channels import NOT_IN_PLAN, MergeChannels
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
-from onnx_tropnnc.rewriting.statistics_matching import Affine
 
 __all__ = ["CompressChannels"]
 
@@ -74,11 +73,15 @@ class CompressChannels:
         maps = {change.group: change.merge_map for change in changes if isinstance(change, Merged)}
         if not maps:
             return changes
+        try:
+            affines = decider.affines(self.options)
+        except NotRunnable:
+            affines = None  # solving tries again, and its note says why it does without
         solving = ReconstructConsumers(
             reference,
             maps,
             self.samples,
-            affines=_affines(decider, self.options),
+            affines=affines,
             memory=self.options.memory_bytes,
             refit=self.options.refit,
             seed=self.options.seed,
@@ -94,7 +97,29 @@ class CompressChannels:
             _LOG.debug("refused: %s", decision.reason)
             return decision
         _LOG.debug("decided on %d groups by maps, %d by sizes", len(decision.maps or ()), len(decision.sizes or ()))
-        return (*_overflowed(decision.overflowed), *self._merging(decision)(model))
+        notes: tuple[Note, ...] = ()
+        if groups := decision.overflowed:
+            # the first one is enough: what overflows in one group does so in all behind it
+            others = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
+            text = f"activations of {groups[0]}{others} are too large for float32 on the samples; weights decided there"
+            notes = (Note(text, "warning"),)
+        options = self._options
+        merging = MergeChannels(
+            ratio=options.ratio or 0.0,
+            ratio_for=options.ratio_for,
+            extent=options.extent,
+            method=options.merging_method,
+            group_filter=options.group_filter,
+            sizes=decision.sizes,
+            plan=decision.maps,
+            unplanned=_REACHED if plan is None else NOT_IN_PLAN,
+            predicted=decision.predicted,
+            rounding=options.rounding,
+            bound_radius=options.bound_radius,
+            seed=options.seed,
+            device=options.device,
+        )
+        return (*notes, *merging(model))
 
     @property
     def _plan(self) -> Mapping[str, MergeMap] | None:
@@ -106,42 +131,3 @@ class CompressChannels:
         # `selects` asks whether layers are solved afterwards, which they are not without samples
         automatic = self.samples is None and self.options.method == "auto"
         return replace(self.options, reconstruct="off") if automatic else self.options
-
-    def _merging(self, decision: Decision) -> MergeChannels:
-        options = self._options
-        return MergeChannels(
-            ratio=options.ratio or 0.0,
-            ratio_for=options.ratio_for,
-            extent=options.extent,
-            method=options.merging_method,
-            group_filter=options.group_filter,
-            sizes=decision.sizes,
-            plan=decision.maps,
-            unplanned=_REACHED if self._plan is None else NOT_IN_PLAN,
-            predicted=decision.predicted,
-            rounding=options.rounding,
-            bound_radius=options.bound_radius,
-            seed=options.seed,
-            device=options.device,
-        )
-
-
-def _affines(decider: Decider, options: Options) -> Mapping[str, Affine] | None:
-    """Return the adjustments to the model's statistics that the decider finds once for all of its attempts.
-
-    None where they cannot be found: solving then tries again, and its note says why it does without.
-    """
-    try:
-        return decider.affines(options)
-    except NotRunnable:
-        return None
-
-
-def _overflowed(groups: Sequence[str]) -> tuple[Note, ...]:
-    """Return the line that says which groups could not be selected from."""
-    if not groups:
-        return ()
-    # the first one is enough: what overflows in one group does so in all behind it
-    others = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
-    text = f"activations of {groups[0]}{others} are too large for float32 on the samples; weights decided there"
-    return (Note(text, "warning"),)

@@ -64,7 +64,12 @@ class CompressEitherWay:
             return self.step.attempt(model, decider)
         best = min(trials, key=lambda ties: trials[ties].error)
         model.replace_content(trials[best].model)
-        return (*trials[best].changes, *_note(best, trials))
+        changes = trials[best].changes
+        if len(trials) < len(_WAYS):
+            return changes
+        other = next(ties for ties in trials if ties != best)
+        errors = f"{trials[best].error:.3f} instead of {trials[other].error:.3f}"
+        return (*changes, Note(f"the budget is spent on {_WAYS[best]} (--ties {best}): relative error {errors}"))
 
     def _trial(self, model: Model, ties: Ties, decider: Decider) -> _Trial | None:
         """Return one way's result; None where it cannot meet the budget, or nothing can be compared."""
@@ -91,11 +96,3 @@ def _streams(decider: Decider, options: Options) -> bool:
     """Return whether there are residual streams that may change."""
     keep, merge = (replace(options, ties=ties).group_filter for ties in _WAYS)
     return any(g.pinned is None and keep.refusal(g) and not merge.refusal(g) for g in decider.groups)
-
-
-def _note(best: Ties, trials: dict[Ties, _Trial]) -> tuple[Note, ...]:
-    if len(trials) < len(_WAYS):
-        return ()
-    other = next(ties for ties in trials if ties != best)
-    errors = f"{trials[best].error:.3f} instead of {trials[other].error:.3f}"
-    return (Note(f"the budget is spent on {_WAYS[best]} (--ties {best}): relative error {errors}"),)

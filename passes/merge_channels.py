@@ -112,8 +112,14 @@ class MergeChannels:
         reason = self._refusal(group)
         if reason is None:
             before = work.contracted.get(group, MergeMap.identity(group.channels))
-            planned = (self.plan or {}).get(group.name)
-            step = self._decide(group, before, work) if planned is None else _fitting(planned, group)
+            step = (self.plan or {}).get(group.name)
+            if step is None:
+                step = self._decide(group, before, work)
+            elif len(step.labels) != group.channels:
+                raise OptionError(
+                    f"the plan has {len(step.labels)} channels for {group.name}, the model {group.channels}; "
+                    "it was made for another model"
+                )
             merge_map = step.after(before)
             if merge_map.changes:
                 bound, predicted = self._bound(group, before, step, work), self._predicted(group, before, step, work)
@@ -229,13 +235,3 @@ class _Work:
             bound=bound,
             predicted=predicted,
         )
-
-
-def _fitting(merge_map: MergeMap, group: ChannelGroup) -> MergeMap:
-    """Return the plan's map after making sure that it has as many channels as the group."""
-    if len(merge_map.labels) != group.channels:
-        raise OptionError(
-            f"the plan has {len(merge_map.labels)} channels for {group.name}, the model {group.channels}; "
-            "it was made for another model"
-        )
-    return merge_map

@@ -34,7 +34,10 @@ class NameBodiesApart:
             for value in dict.fromkeys(_made(body)):
                 name = name_of(value)
                 if name and name in taken:
-                    value.name = _numbered(name, everywhere)
+                    number = 2
+                    while f"{name}_{number}" in everywhere:
+                        number += 1
+                    value.name = f"{name}_{number}"
                 taken.add(name_of(value))
                 everywhere.add(name_of(value))
         return ()
@@ -44,10 +47,3 @@ def _made(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.inputs
     yield from graph.initializers.values()
     yield from (value for node in graph for value in node.outputs)
-
-
-def _numbered(name: str, taken: set[str]) -> str:
-    number = 2
-    while f"{name}_{number}" in taken:
-        number += 1
-    return f"{name}_{number}"

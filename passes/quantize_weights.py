@@ -109,22 +109,19 @@ def _new_biases(layers: Mapping[ir.Node, _Stored]) -> dict[ir.Value, Quantizatio
         array, step = array_of(bias), _step_of(node.inputs[0])
         if bias is None or array is None or step is None or not bias.is_initializer() or len(bias.uses()) > 1:
             continue
-        steps = np.asarray(weight.quantization.steps * step)
+        steps = np.asarray(weight.quantization.steps * step).astype(array.dtype)
         if array.ndim == 1 and steps.size in (1, array.size):
-            found[bias] = _bias_quantization(name_of(bias), array, steps.astype(array.dtype))
+            name, single = name_of(bias), steps.size == 1
+            found[bias] = Quantization(
+                node=f"{name}_dequantize",
+                names=(f"{name}_quantized", f"{name}_scale", ""),
+                dtype=ir.DataType.INT32,
+                axis=None if single else 0,
+                steps=steps.reshape(()) if single else steps,
+                zeros=np.zeros(() if single else steps.shape, np.int32),
+                integers=np.zeros(array.shape, np.int32),
+            )
     return found
-
-
-def _bias_quantization(name: str, array: NDArray[np.generic], steps: NDArray[np.generic]) -> Quantization:
-    return Quantization(
-        node=f"{name}_dequantize",
-        names=(f"{name}_quantized", f"{name}_scale", ""),
-        dtype=ir.DataType.INT32,
-        axis=0 if steps.size > 1 else None,
-        steps=steps if steps.size > 1 else steps.reshape(()),
-        zeros=np.zeros(steps.shape if steps.size > 1 else (), np.int32),
-        integers=np.zeros(array.shape, np.int32),
-    )
 
 
 def _step_of(value: ir.Value | None) -> NDArray[Any] | None:

@@ -97,7 +97,10 @@ class ReconstructConsumers:
     def _reconstruct(self, model: Model) -> Iterator[Change]:
         """Yield what becomes of each layer."""
         try:
-            pair = self._pair(model, self._affines())
+            affines = self.affines
+            if affines is None:
+                affines = affines_for(self.reference, self.samples, batch=self.batch, memory=self.memory)
+            pair = self._pair(model, affines)
         except NotRunnable as error:
             yield Note(f"reconstructed without BatchNormalization statistics: they cannot be matched ({error})")
             pair = self._pair(model, {})
@@ -129,12 +132,6 @@ class ReconstructConsumers:
         finally:
             for job in jobs:
                 job.layers[-1].drop_zero_bias()
-
-    def _affines(self) -> Mapping[str, Affine]:
-        """Return the maps that give the samples' activations the promised statistics."""
-        if self.affines is not None:
-            return self.affines
-        return affines_for(self.reference, self.samples, batch=self.batch, memory=self.memory)
 
     def _pair(self, model: Model, affines: Mapping[str, Affine]) -> "_Pair":
         """Return the two models to run: as they are, or adjusted to the statistics."""

@@ -170,3 +170,27 @@ def test_no_code_reads_its_own_sentences() -> None:
 )
 def test_what_reading_a_sentence_looks_like(code: str) -> None:
     assert list(readings(ast.parse(code))) == [1]
+
+
+def helpers(tree: ast.Module) -> tuple[int, int]:
+    """Return how many private functions are named at one place outside of themselves, and how many functions there are.
+
+    What stands in a table of the module, as the rules of operators do, does not count.
+    """
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and not node.name.startswith("__")]
+    tables = {id(part) for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign) for part in ast.walk(node)}
+    names = [(node.id, id(node)) for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    names += [(node.attr, id(node)) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    once = 0
+    for function in (node for node in found if node.name.startswith("_")):
+        own = set(map(id, ast.walk(function)))
+        places = [place for name, place in names if name == function.name and place not in own]
+        once += len(places) == 1 and places[0] not in tables
+    return once, len(found)
+
+
+def test_helpers_that_are_used_once_do_not_become_more() -> None:
+    # Those that are left name a formula, a check, or one step of a long algorithm. A helper of a few lines that names
+    # no idea is written where it is used.
+    once, functions = map(sum, zip(*map(helpers, TREES.values()), strict=True))
+    assert once <= 0.25 * functions, f"{once} of {functions} functions"

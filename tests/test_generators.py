@@ -77,9 +77,9 @@ def test_shares_of_the_signs(count: int, positive: int, negative: int, expected:
 def test_algorithm_1_needs_one_outgoing_weight_and_homogeneous_activations() -> None:
     with pytest.raises(OptionError, match=r"^tropnnc-single needs exactly one outgoing weight a channel$"):
         merge(group(np.random.default_rng(9), 4), Keep(2), SingleOutput(), seed=0, xp=xp)
-    bent = ChannelVectors((np.eye(4),), (np.ones((4, 1)),), homogeneous=False)
+    not_homogeneous = ChannelVectors((np.eye(4),), (np.ones((4, 1)),), homogeneous=False)
     with pytest.raises(OptionError, match="tropnnc-single rescales channels and needs positively homogeneous"):
-        merge(bent, Keep(2), SingleOutput(), seed=0, xp=xp)
+        merge(not_homogeneous, Keep(2), SingleOutput(), seed=0, xp=xp)
 
 
 def test_algorithm_1_takes_a_threshold_for_each_sign() -> None:

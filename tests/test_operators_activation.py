@@ -25,7 +25,7 @@ HOMOGENEOUS = {
     "clip with bounds of one element": "z = Constant <value_floats = [0.0]> () d = Clip(c, z)",
     "cast to double and back": "e = Cast <to = 11> (c) d = Cast <to = 1> (e)",
 }
-BENT = {
+NOT_HOMOGENEOUS = {
     "sigmoid": "d = Sigmoid(c)",
     "tanh": "d = Tanh(c)",
     "hard swish": "d = HardSwish(c)",
@@ -63,10 +63,10 @@ def test_homogeneous_ones_let_channels_be_rescaled(case: str) -> None:
     assert_halves(model, {group.name: 6})
 
 
-@pytest.mark.parametrize("case", BENT)
+@pytest.mark.parametrize("case", NOT_HOMOGENEOUS)
 def test_the_others_do_not(case: str) -> None:
     opset = 18 if case == "mish" else 17
-    model = between(BENT[case], opset)
+    model = between(NOT_HOMOGENEOUS[case], opset)
     (group,) = (g for g in groups_of(model).values() if g.pinned is None)
     assert (group.passage.homogeneous, group.ties) == (False, ())
     assert_halves(model, {group.name: 6})

@@ -58,6 +58,7 @@ def _celu(step: Step) -> ir.Value:
 
 def _selu(step: Step) -> ir.Value:
     """Return f'(x), which is gamma alpha exp(x) = y + gamma alpha below 0, and gamma above."""
+    # the defaults are those of onnx
     alpha, gamma = _alpha(step, 1.67326319217681884765625), step.node.attributes.get_float("gamma", 1.0507009873554805)
     above = step.tape.op("Greater", step.input(0), step.tape.number(0.0))
     below = step.tape.op("Add", step.output, step.tape.number(gamma * alpha))
@@ -108,6 +109,7 @@ def _softsign(step: Step) -> ir.Value:
 
 def _swish(step: Step) -> ir.Value:
     """Return f'(x) = s + alpha x s (1 - s), with s the sigmoid of alpha x."""
+    # QuickGelu's default makes it an approximation of Gelu
     tape, alpha = step.tape, _alpha(step, 1.702 if step.node.op_type == "QuickGelu" else 1.0)
     scaled = tape.scaled(step.input(0), alpha)
     s = tape.op("Sigmoid", scaled)
@@ -139,6 +141,7 @@ def _gelu_exact(step: Step) -> ir.Value:
 
 def _gelu_by_tanh(step: Step) -> ir.Value:
     """Return f'(x) = (1 + t) / 2 + x (1 - t^2) c (1 + 3 k x^2) / 2, with u = c (x + k x^3) and t = tanh(u)."""
+    # the coefficients with which onnx defines the approximation
     tape, x, c, k = step.tape, step.input(0), math.sqrt(2 / math.pi), 0.044715
     square = tape.op("Mul", x, x)
     u = tape.scaled(tape.op("Mul", x, tape.op("Add", _one(step), tape.scaled(square, k))), c)

@@ -45,6 +45,7 @@ class Tape:
     def array(self, values: ArrayLike, dtype: DTypeLike | None = None) -> ir.Value:
         """Return a constant of the graph's floating-point type, or of another one."""
         array = np.asarray(values, self.dtype if dtype is None else dtype)
+        # the bytes tell -0.0 from 0.0, which compare as equal
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
             name = self._free_name("constant")

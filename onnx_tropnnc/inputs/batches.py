@@ -86,6 +86,7 @@ class Samples:
         """Yield what each run reads, with the samples that it covers: `size` of them if the model takes any number."""
         run = run_size(self.inputs)
         step = size if run is None else run
+        # a model whose batch is fixed takes whole batches only
         stop = self.count if run is None else self.count - self.count % run
         for start in range(0, stop, step):
             window = slice(start, min(start + step, stop))

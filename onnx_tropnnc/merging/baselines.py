@@ -63,6 +63,7 @@ class Cup:
     def __call__(self, vectors: ChannelVectors, extent: Extent, *, seed: int, xp: Namespace) -> MergeMap:
         blocks = feature_blocks(vectors, self.features)
         labels = hierarchical(blocks, extent, xp=xp)
+        # by cluster, and the largest norm first in each, so that np.unique finds the channel to keep
         by_norm = np.lexsort((-row_norms(blocks), labels))
         _, first = np.unique(labels[by_norm], return_index=True)
         return keep_channels(by_norm[first], len(labels))
@@ -101,4 +102,5 @@ def _selection(scores: NDArray[np.float64], extent: Extent, name: str) -> MergeM
     """Return the map that keeps the channels of largest score."""
     if not isinstance(extent, Keep):
         raise OptionError(f"{name} ranks channels and knows no threshold; give a ratio or a target")
+    # stable, so that of equal scores the first channels are kept
     return keep_channels(np.argsort(-scores, kind="stable")[: extent.count], len(scores))
