@@ -13,7 +13,7 @@ that are no input are left out, and so are samples beyond the last whole run of 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +40,17 @@ def load_samples(
         names = {s.name: "images" if pictures else _array_name(store, s) for s in specs}
         found = {name: _read(store, name) for name in names.values()}
         labels = None if any(s.name == "labels" for s in specs) else _labels(store)
-        chosen = _evenly_spaced(_common_count(store, found, labels), limit, samples_per_run(specs, given) or 1)
-        if not len(chosen):
-            raise SampleError(
-                f"{store.source}: too few samples, one run of the model takes {samples_per_run(specs, given)}"
-            )
+        counts = {name: len(array) for name, array in found.items()}
+        counts |= {} if labels is None else {"labels": len(labels)}
+        if len(set(counts.values())) != 1:
+            raise SampleError(f"{store.source}: the arrays differ in their number of samples (axis 0): {counts}")
+        # whole runs of evenly spaced samples, at most `limit` of them but one run at least
+        count, run = next(iter(counts.values())), samples_per_run(specs, given) or 1
+        size = count if limit is None else min(count, max(limit, run))
+        size -= size % run
+        if not size:
+            raise SampleError(f"{store.source}: too few samples, one run of the model takes {run}")
+        chosen = np.arange(size) * count // size
         convert = _normalised if pictures else _cast
         arrays = {s.name: convert(store, names[s.name], found[names[s.name]][chosen], s) for s in specs}
     try:
@@ -52,13 +58,6 @@ def load_samples(
     except SampleError as error:
         raise SampleError(f"{store.source}: {error}") from None
     return Samples(inputs, arrays, None if labels is None else labels[chosen], store.source)
-
-
-def _evenly_spaced(count: int, limit: int | None, run: int) -> NDArray[np.int64]:
-    """Return positions of samples in whole runs, at most `limit` of them but one run at least."""
-    size = count if limit is None else min(count, max(limit, run))
-    size -= size % run
-    return np.arange(size) * count // max(size, 1)
 
 
 def _array_name(store: Store, spec: InputSpec) -> str:
@@ -92,13 +91,6 @@ def _labels(store: Store) -> NDArray[np.int64] | None:
             f"{store.place('labels')} is {labels.dtype} {list(labels.shape)}; wanted: whole numbers, one a sample"
         )
     return labels.astype(np.int64)
-
-
-def _common_count(store: Store, found: Mapping[str, Array], labels: Array | None) -> int:
-    counts = {name: len(array) for name, array in found.items()} | ({} if labels is None else {"labels": len(labels)})
-    if len(set(counts.values())) != 1:
-        raise SampleError(f"{store.source}: the arrays differ in their number of samples (axis 0): {counts}")
-    return next(iter(counts.values()))
 
 
 def _cast(store: Store, name: str, array: Array, spec: InputSpec) -> Array:
