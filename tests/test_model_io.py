@@ -14,7 +14,8 @@ from onnx_tropnnc import compress
 from onnx_tropnnc.errors import InputModelError, OutputPathError
 from onnx_tropnnc.graph import model_io
 from onnx_tropnnc.graph.constants import array_of, set_array
-from onnx_tropnnc.graph.model_io import check_output, load, save, to_proto, weight_bytes
+from onnx_tropnnc.graph.model_io import load, save, to_proto, weight_bytes
+from onnx_tropnnc.graph.regular_files import check_output
 
 
 def network(**options: object) -> onnx.ModelProto:

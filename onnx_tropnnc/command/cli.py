@@ -95,7 +95,8 @@ def run(interruption: Interruption | None = None) -> int:
 def _compress(arguments: dict[str, Any], interruption: Interruption) -> int:
     from onnx_tropnnc.command.outputs import checked, no_file_twice
     from onnx_tropnnc.engine import Compression
-    from onnx_tropnnc.graph.model_io import check_output, load, save
+    from onnx_tropnnc.graph.model_io import load, save
+    from onnx_tropnnc.graph.regular_files import check_output
 
     if arguments["target"] is None:
         raise OptionError("OUT.onnx is missing; say where to write, or use --inspect")

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx_tropnnc.errors import OptionError, OutputPathError, Setting
-from onnx_tropnnc.graph.model_io import check_output
 from onnx_tropnnc.graph.placing import data_file
+from onnx_tropnnc.graph.regular_files import check_output
 from onnx_tropnnc.option_checks import listed
 from onnx_tropnnc.report import Digest, Report
 from onnx_tropnnc.reporting.requirements import require

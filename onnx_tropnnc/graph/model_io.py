@@ -26,12 +26,12 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_checks import check_graph, check_stored
 from onnx_tropnnc.graph.placing import data_file, place_with_data
 from onnx_tropnnc.graph.proto_checks import check_proto, graphs_of
-from onnx_tropnnc.graph.regular_files import followed, irregular
+from onnx_tropnnc.graph.regular_files import check_output, irregular
 from onnx_tropnnc.graph.shape_targets import join_targets, separate_targets
 from onnx_tropnnc.graph.sparse_tensors import with_dense_tensors
 from onnx_tropnnc.graph.streaming import hollowed, write_whole
 
-__all__ = ["EXTERNAL_BYTES", "Source", "check_output", "load", "plain_proto", "save", "to_proto", "weight_bytes"]
+__all__ = ["EXTERNAL_BYTES", "Source", "load", "plain_proto", "save", "to_proto", "weight_bytes"]
 
 Source = onnx.ModelProto | bytes | str | os.PathLike[str]
 
@@ -103,39 +103,6 @@ def _declared_dimensions(proto: onnx.ModelProto) -> Iterator[onnx.TensorShapePro
     for graph in graphs_of(proto.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             yield from value.type.tensor_type.shape.dim
-
-
-def check_output(target: str | os.PathLike[str], source: Source) -> Path:
-    """Return the path to write, after making sure that it can be written and is not the input; links are followed.
-
-    Raises:
-        OutputPathError: the folder does not exist or may not be written, or the target is the input or no regular file.
-    """
-    path = Path(target)
-    try:
-        return _writable(path, source)
-    except (OSError, ValueError) as error:
-        if isinstance(error, OutputPathError):
-            raise
-        raise OutputPathError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
-
-
-def _writable(path: Path, source: Source) -> Path:
-    if "\0" in str(path):
-        raise ValueError("a null character in its name")
-    path = followed(path)
-    if path.is_dir():
-        raise OutputPathError(f"{path}: is a folder; name a file to write, such as {path / 'out.onnx'}")
-    if kind := irregular(path):
-        raise OutputPathError(f"{path}: is {kind}, which no file can replace; name a file to write")
-    if not path.absolute().parent.is_dir():
-        raise OutputPathError(f"{path}: its folder does not exist; create it first")
-    if path.exists() and isinstance(source, str | os.PathLike) and Path(source).exists() and path.samefile(source):
-        raise OutputPathError(f"{path}: is the input; name another file, the input is never overwritten")
-    unwritable = path if path.exists() and not os.access(path, os.W_OK) else path.absolute().parent
-    if not os.access(unwritable, os.W_OK):
-        raise OutputPathError(f"{path}: no permission to write there")
-    return path
 
 
 def save(model: Model, target: str | os.PathLike[str], *, external_data: bool = False) -> None:
