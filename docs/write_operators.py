@@ -37,7 +37,7 @@ def page() -> str:
 def _family(module: ModuleType) -> str:
     """Return a heading, and a line for each rule with the operators that it is for."""
     title, lines = module.__name__.rpartition(".")[2].capitalize(), (module.__doc__ or "").splitlines()
-    return f"## {title}\n\n{lines[0]}\n\n{_table(module.RULES)}"
+    return f"## {title}\n\n{lines[0]}\n\n{_table(module.RULES | getattr(module, 'CONTRIB_RULES', {}))}"
 
 
 def _table(rules: Mapping[str, object]) -> str:

@@ -28,7 +28,7 @@ from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason, joined
 from onnx_tropnnc.graph.shapes import Shapes
-from onnx_tropnnc.operators import MOVERS, apply_rule
+from onnx_tropnnc.operators import MOVERS, apply_rule, attention
 from onnx_tropnnc.operators.trace import ChannelIndices, Count, Kind, Trace, Use
 
 __all__ = ["ChannelGroup", "CountPlace", "Passage", "Place", "find_channel_groups"]
@@ -258,7 +258,9 @@ class _Resolution:
                 found[reason] = None
         blocks = _blocks(_occurrences([*(place.members for place in places), *through], size), pinned)
         first = next(place.use.node for place in places if place.use.kind == "producer")
-        factors = [node for node in ties if node.op_type in ("MatMul", "Mul")]
+        factors = [
+            node for node in ties if node.op_type in ("MatMul", "Mul", *attention.RULES, *attention.CONTRIB_RULES)
+        ]
         names, gates = (tuple(dict.fromkeys(map(label, nodes))) for nodes in (ties, factors))
         body = next((owner for place in places if (owner := self.trace.body_of(place.use.node))), None)
         name = label(first)

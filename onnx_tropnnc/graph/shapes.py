@@ -18,6 +18,7 @@ from onnx_tropnnc.graph.constants import constant_tensor, name_of, shape_of
 from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
 from onnx_tropnnc.graph.input_shapes import InputSpec, input_specs, resolve_shapes
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.stand_ins import has_stand_in, insert_stand_ins
 
 __all__ = [
     "BATCH",
@@ -76,6 +77,7 @@ def input_specs_of(model: Model) -> tuple[InputSpec, ...]:
 def infer_shapes(model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
     """Return the shape of every tensor of the main graph when the inputs have `input_shapes`."""
     copy = _skeleton(model.ir)
+    insert_stand_ins(copy)
     for value in copy.graph.inputs:
         if name_of(value) in input_shapes:
             value.shape = ir.Shape(input_shapes[name_of(value)])
@@ -93,12 +95,12 @@ def forget_shapes(model: ir.Model) -> None:
     """Remove the stored shapes of everything that nodes compute, bodies' nodes too; outputs stay as declared.
 
     An edit that changes channels calls this, because the shapes that the file gives for tensors in between are then
-    wrong, and onnxruntime refuses a model that contradicts itself. Channels never pass through an operator of another
-    domain, and onnx cannot infer what comes out of one, so what the file says of those tensors is kept.
+    wrong, and onnxruntime refuses a model that contradicts itself. Channels pass through no operator of another domain
+    but those with a stand-in, and onnx cannot infer what comes out of one, so what the file says of those is kept.
     """
     for graph in model.graphs():
         for node in graph:
-            if node.domain in ("", "ai.onnx"):
+            if node.domain in ("", "ai.onnx") or has_stand_in(node):
                 for value in node.outputs:
                     if not value.is_graph_output():
                         value.shape = None
@@ -106,7 +108,9 @@ def forget_shapes(model: ir.Model) -> None:
 
 def inferred_model(model: ir.Model) -> onnx.ModelProto:
     """Return a proto of the model without large tensors, with every shape inferred afresh and symbols kept."""
-    return _inferred(_skeleton(model))
+    copy = _skeleton(model)
+    insert_stand_ins(copy)
+    return _inferred(copy)
 
 
 def checked_shapes(model: ir.Model) -> tuple[Shapes, str | None]:
@@ -266,7 +270,7 @@ def _skeleton(model: ir.Model, most: int = _LARGE) -> ir.Model:
             copy.graph.inputs.append(value)
             listed.add(value.name)
     for node in copy.graph.all_nodes():
-        if node.domain in ("", "ai.onnx"):
+        if node.domain in ("", "ai.onnx") or has_stand_in(node):
             for output in node.outputs:
                 output.shape = None
     return copy

@@ -13,6 +13,7 @@ from onnx_tropnnc.graph.data_checks import node_error
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.operators import (
     activation,
+    attention,
     convolution,
     elementwise,
     gathering,
@@ -33,6 +34,7 @@ Rule = Callable[[ir.Node, Trace], None]
 
 FAMILIES = (
     linear,
+    attention,
     convolution,
     activation,
     pooling,
@@ -63,10 +65,12 @@ Resize and Upsample are left out because they interpolate, and compute new value
 
 def rule_for(node: ir.Node) -> Rule:
     """Return the rule of a node's operator, or `opaque.unknown` where there is none."""
+    if node.domain == "com.microsoft":
+        return attention.CONTRIB_RULES.get(node.op_type, opaque.unknown)
     return RULES.get(node.op_type, opaque.unknown) if node.domain in ("", "ai.onnx") else opaque.unknown
 
 
-_ONE_INPUT = frozenset(RULES) - frozenset((*elementwise.RULES, *opaque.RULES, "Concat", "Gemm", "MatMul"))
+_ONE_INPUT = frozenset(RULES) - frozenset((*elementwise.RULES, *opaque.RULES, "Attention", "Concat", "Gemm", "MatMul"))
 """Operators whose rules look up the channels of their first input only."""
 
 

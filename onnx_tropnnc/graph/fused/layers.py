@@ -39,7 +39,7 @@ def fused_conv(split: Split) -> bool:
     elif activation:
         names = _CONV_PARAMETERS.get(activation, ())
         made = split.add(activation, [made], dict(zip(names, numbers, strict=False)))
-    return split.apply([made], layer=0, optional={2: (0, 2)})
+    return split.apply([made], free=(0,), optional={2: (0, 2)})
 
 
 def _clip(split: Split, value: ir.Value, low: float, high: float) -> ir.Value:
@@ -59,7 +59,7 @@ def fused_gemm(split: Split) -> bool:
     made = split.add("Gemm", list(node.inputs), own)
     if activation:
         made = split.add(activation, [made], _renamed(numbers, prefix))
-    return split.apply([made], layer=0, optional={2: (0, 2)})
+    return split.apply([made], free=(0,), optional={2: (0, 2)})
 
 
 def _renamed(attributes: Mapping[str, ir.Attr], prefix: str) -> dict[str, object]:

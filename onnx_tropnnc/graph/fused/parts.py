@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.constants import add_initializer, label, name_of
 
@@ -17,6 +19,7 @@ Port = tuple[int, int]
 """The number of a part, and one of its input or output slots."""
 
 Signature = tuple[object, ...]
+Renewed = Callable[[Sequence[ir.Node]], Mapping[str, ir.Attr]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +34,10 @@ class Whole:
         inputs: for each input slot the ports of the parts that read it; none where the input was absent.
         outputs: for each output slot the part's output that it is; None where it was absent.
         signature: what the parts must look like so that they still compute what the operator does.
-        layer: the part whose attributes are the operator's own too, and change with its channels; None where none is.
-        node: what else belongs to the node in the file: doc string and metadata.
+        free: parts whose attributes and constants change with the channels.
+        renewed: returns, of the parts as they are, the operator's attributes that change with the channels.
+        doc_string: of the node in the file.
+        metadata: of the node in the file.
     """
 
     operator: tuple[str, str, str]
@@ -42,7 +47,8 @@ class Whole:
     inputs: tuple[tuple[Port, ...], ...]
     outputs: tuple[Port | None, ...]
     signature: Signature
-    layer: int | None
+    free: tuple[int, ...]
+    renewed: "Renewed"
     doc_string: str | None
     metadata: Mapping[str, str]
 
@@ -61,16 +67,16 @@ def part_of(node: ir.Node) -> Part | None:
     return found if isinstance(found, Part) else None
 
 
-def signature(nodes: Sequence[ir.Node], inputs: Sequence[Sequence[Port]], layer: int | None) -> Signature:
+def signature(nodes: Sequence[ir.Node], inputs: Sequence[Sequence[Port]], free: Sequence[int]) -> Signature:
     """Return what must be equal in two lists of nodes for them to compute the same of their `inputs`."""
     outside = {port for ports in inputs for port in ports}
     makers = {value: (i, slot) for i, node in enumerate(nodes) for slot, value in enumerate(node.outputs)}
     return tuple(
         (
             node.op_identifier(),
-            None if i == layer else _attributes(node),
+            None if i in free else _attributes(node),
             tuple(
-                None if (i, slot) in outside else makers.get(value) or _constant(value)
+                makers.get(value) or (None if i in free else _constant(value))
                 for slot, value in enumerate(node.inputs)
                 if value is not None and (i, slot) not in outside
             ),
@@ -123,8 +129,8 @@ class Split:
     facts: Facts
     fresh: Callable[[str], str]
     """Returns a name that no tensor has, like the one given."""
-    scalars: dict[tuple[object, float, ir.DataType], ir.Value]
-    """Constants of one number that earlier splits have made."""
+    constants: dict[tuple[object, ...], ir.Value]
+    """Constants that earlier splits have made."""
     parts: list[ir.Node] = field(default_factory=list)
 
     def input(self, slot: int) -> ir.Value | None:
@@ -138,21 +144,29 @@ class Split:
         attributes: Mapping[str, Any] | None = None,
         *,
         outputs: int = 1,
+        domain: str = "",
     ) -> ir.Value:
         """Add a part, and return its first output; the first part has the fused node's name."""
-        made = ir.node(operator, inputs, attributes or {}, num_outputs=outputs)
+        made = ir.node(operator, inputs, attributes or {}, num_outputs=outputs, domain=domain)
         number = len(self.parts)
         made.name = f"{label(self.node)}_{operator.lower()}_{number}" if number else self.node.name
         self.parts.append(made)
         return made.outputs[0]
 
-    def scalar(self, number: float) -> ir.Value:
-        """Return a constant of one number, in the type of the fused node's first input."""
-        key = self.node.graph, number, self.dtype
-        if key not in self.scalars:
-            array = np.asarray(number, self.dtype.numpy())
-            self.scalars[key] = add_initializer(self.node, self.fresh("number"), array)
-        return self.scalars[key]
+    def scalar(self, number: float, dtype: ir.DataType | None = None) -> ir.Value:
+        """Return a constant of one number, by default in the type of the fused node's first input."""
+        return self._constant(np.asarray(number, (dtype or self.dtype).numpy()))
+
+    def integers(self, numbers: Sequence[int], *, own: bool = False) -> ir.Value:
+        """Return a constant list of integers; `own` says that no other node may read the same constant."""
+        array = np.asarray(numbers, np.int64)
+        return add_initializer(self.node, self.fresh("numbers"), array) if own else self._constant(array)
+
+    def _constant(self, array: NDArray[np.generic]) -> ir.Value:
+        key = self.node.graph, array.dtype.str, array.shape, array.tobytes()
+        if key not in self.constants:
+            self.constants[key] = add_initializer(self.node, self.fresh("number"), array)
+        return self.constants[key]
 
     @property
     def dtype(self) -> ir.DataType:
@@ -163,7 +177,8 @@ class Split:
         self,
         outputs: Sequence[ir.Value | None],
         *,
-        layer: int | None = None,
+        free: tuple[int, ...] = (),
+        renewed: Renewed | None = None,
         optional: Mapping[int, Port] | None = None,
         returns: bool = True,
     ) -> bool:
@@ -172,13 +187,15 @@ class Split:
         Args:
             outputs: the parts' value for each output of the fused node, whose name and readers it takes over; None for
                 one that nothing reads.
-            layer: the part whose attributes are those of the fused node.
+            free: the parts whose attributes and constants change with the channels.
+            renewed: returns, of the parts as they are, the fused node's attributes that change with the channels; None
+                where these are the attributes of the free parts.
             optional: by input slot of the fused node the port of a part that may get such an input later.
             returns: whether the parts are written as a fused node again.
         """
         node, graph = self.node, self.node.graph
         assert isinstance(graph, ir.Graph)
-        whole = self._whole(outputs, layer, optional or {})
+        whole = self._whole(outputs, free, renewed or partial(_attributes_of, free), optional or {})
         graph.insert_after(node, self.parts)
         taken = {value for value in outputs if value is not None}
         for number, part in enumerate(self.parts):
@@ -193,7 +210,9 @@ class Split:
         graph.remove(node, safe=True)
         return True
 
-    def _whole(self, outputs: Sequence[ir.Value | None], layer: int | None, optional: Mapping[int, Port]) -> Whole:
+    def _whole(
+        self, outputs: Sequence[ir.Value | None], free: tuple[int, ...], renewed: Renewed, optional: Mapping[int, Port]
+    ) -> Whole:
         node = self.node
         reading: dict[ir.Value, list[Port]] = {}
         for i, part in enumerate(self.parts):
@@ -213,11 +232,16 @@ class Split:
             count=len(self.parts),
             inputs=inputs,
             outputs=tuple(None if value is None else makers[value] for value in outputs),
-            signature=signature(self.parts, inputs, layer),
-            layer=layer,
+            signature=signature(self.parts, inputs, free),
+            free=free,
+            renewed=renewed,
             doc_string=node.doc_string,
             metadata=dict(node.metadata_props),
         )
+
+
+def _attributes_of(free: Sequence[int], nodes: Sequence[ir.Node]) -> Mapping[str, ir.Attr]:
+    return {name: attribute for i in free for name, attribute in nodes[i].attributes.items()}
 
 
 SplitRule = Callable[[Split], bool]

@@ -5,29 +5,40 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import name_of
-from onnx_tropnnc.graph.fused import activations, layers
+from onnx_tropnnc.graph.fused import activations, attention, layers, normalizations
 from onnx_tropnnc.graph.fused.parts import Facts, Split, SplitRule
 from onnx_tropnnc.graph.names import fresh_names
 from onnx_tropnnc.graph.shapes import inferred_model
 
 __all__ = ["split_fused"]
 
-RULES: Mapping[tuple[str, str], SplitRule] = {**layers.RULES, **activations.RULES}
+RULES: Mapping[tuple[str, str], SplitRule] = {
+    **layers.RULES,
+    **activations.RULES,
+    **normalizations.RULES,
+    **attention.RULES,
+}
 """By domain and operator what splits a node. It returns False where it lacks a rank, or does not know the form."""
 
 
 def split_fused(model: ir.Model) -> None:
     """Replace every fused operator by standard ones, in place; those of a form that is not known stay."""
-    waiting = [node for node in model.graph.all_nodes() if (node.domain, node.op_type) in RULES]
+    opset = model.opset_imports.get("", 0)
+    waiting = [node for node in model.graph.all_nodes() if _is_fused(node, opset)]
     fresh = fresh_names(model) if waiting else str
-    scalars: dict[tuple[object, float, ir.DataType], ir.Value] = {}
+    constants: dict[tuple[object, ...], ir.Value] = {}
     # A node may need the rank of a tensor that only follows from what the nodes before it become.
     while waiting:
         facts = _facts(model)
-        left = [node for node in waiting if not RULES[node.domain, node.op_type](Split(node, facts, fresh, scalars))]
+        left = [node for node in waiting if not RULES[node.domain, node.op_type](Split(node, facts, fresh, constants))]
         if len(left) == len(waiting):
             break
         waiting = left
+
+
+def _is_fused(node: ir.Node, opset: int) -> bool:
+    is_standard = (node.domain, node.op_type) == ("", "LayerNormalization") and opset >= normalizations.OPSET
+    return (node.domain, node.op_type) in RULES and not is_standard
 
 
 def _facts(model: ir.Model) -> Facts:

@@ -39,12 +39,10 @@ def _fuse(whole: Whole, nodes: Sequence[ir.Node]) -> None:
         or inputs is None
         or any(node.graph is not graph for node in nodes)
         or any(value.is_graph_output() or any(use.node not in nodes for use in value.uses()) for value in inner)
-        or signature(nodes, whole.inputs, whole.layer) != whole.signature
+        or signature(nodes, whole.inputs, whole.free) != whole.signature
     ):
         return
-    attributes = dict(whole.attributes)
-    if whole.layer is not None:
-        attributes |= nodes[whole.layer].attributes
+    attributes = {**whole.attributes, **whole.renewed(nodes)}
     domain, operator, overload = whole.operator
     fused = ir.Node(
         domain,
