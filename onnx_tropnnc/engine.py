@@ -15,7 +15,7 @@ from onnx_tropnnc.analysis.group_filter import matches
 from onnx_tropnnc.analysis.unreached import UnreachedLayer, unreached_layers
 from onnx_tropnnc.backend import missing_cuda
 from onnx_tropnnc.bisection import Refused, unless_refused
-from onnx_tropnnc.changes import Note
+from onnx_tropnnc.changes import Note, Reconstructed
 from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.errors import OptionError, Setting
 from onnx_tropnnc.graph.model import Model
@@ -35,6 +35,7 @@ from onnx_tropnnc.pass_lists import (
 )
 from onnx_tropnnc.pass_manager import Pass, PassManager, Progress, silent, timed
 from onnx_tropnnc.report import Report
+from onnx_tropnnc.reporting.layers import LayerChange, layer_changes
 from onnx_tropnnc.running.cores import steady_arithmetic
 from onnx_tropnnc.running.devices import running_on
 from onnx_tropnnc.running.sessions import cuda_provider_missing
@@ -110,6 +111,7 @@ class Compression:
         samples: what to solve and to verify on; None: drawn as the options say.
         surveys: whether this is one of many points of a survey, which are compared with the original whatever the
             options say, but not timed, and get no advice.
+        times_layers: whether to measure how long each layer takes before and after, for a report.
     """
 
     model: Model
@@ -117,6 +119,7 @@ class Compression:
     progress: Progress = silent
     samples: SampleSets | None = None
     surveys: bool = False
+    times_layers: bool = False
 
     @property
     def refusal(self) -> Reason | None:
@@ -193,7 +196,13 @@ class Compression:
             report = with_groups_undone(self.model, report, options, trials)
         else:
             report = replace(report, changes=(*report.changes, *advice(report, options, trials)))
-        return held_to_latency(report, options)
+        return replace(held_to_latency(report, options), layers=self._layers(report, decider.model, samples))
+
+    def _layers(self, report: Report, prepared: Model, samples: SampleSets) -> tuple[LayerChange, ...]:
+        """Return the layers as they were and as they became, with times where a report shows them."""
+        timed = self.times_layers and samples.verifying is not None and report.verification is not None
+        feed = samples.verifying.first_feed(1) if timed and samples.verifying else None
+        return layer_changes(prepared, self.model, report.of(Reconstructed), feed)
 
     def _result(self, start: Report, options: Options, samples: SampleSets, decider: Decider) -> Report | Refused:
         """Compress, finish and check the prepared model; return the report that began with `start`."""

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_info
 
 from onnx_tropnnc.changes import Change, Folded, Kept, Merged, Note, NotFolded, Reconstructed, Unreached, Verified
 from onnx_tropnnc.graph.sizes import Size
+from onnx_tropnnc.reporting.layers import LayerChange
 from onnx_tropnnc.reporting.verdict import Verdict, judged
 from onnx_tropnnc.running.cores import available_cores
 from onnx_tropnnc.running.verification import Verification
@@ -66,6 +67,7 @@ class Report:
         timings: how long each pass took.
         seed: the seed of everything random.
         reproduction: the command that does it again; None where no command did it.
+        layers: the layers of the original in order, as they were and as they became.
     """
 
     model: str
@@ -75,6 +77,7 @@ class Report:
     timings: tuple[Timing, ...] = ()
     seed: int = 0
     reproduction: Reproduction | None = None
+    layers: tuple[LayerChange, ...] = ()
 
     def of(self, kind: type[T]) -> tuple[T, ...]:
         """Return the changes of one kind."""
@@ -111,6 +114,7 @@ class Report:
                 "weight_bytes_before": self.before.weight_bytes,
                 "weight_bytes_after": self.after.weight_bytes,
             },
+            "layers": [_plain(layer) for layer in self.layers],
             "groups": [_merged(change) for change in self.of(Merged)],
             "kept": [_stayed(change) for change in self.of(Kept)],
             "unreached": [_stayed(change) for change in self.of(Unreached)],

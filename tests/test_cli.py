@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 from graphs import dims, graph, operators, random_weights
 from onnx import TensorProto, helper, numpy_helper
+from pages import Page
 
 from onnx_tropnnc.command.cli import command as click_command
 from onnx_tropnnc.command.cli import run as run_command
@@ -767,14 +768,18 @@ def test_broken_models_are_refused_in_one_line(command: Command, source: Path, t
 
 
 def test_a_sweep_writes_a_table_and_a_picture_and_no_model(command: Command, source: Path, tmp_path: Path) -> None:
-    reports = tmp_path / "curve.csv", tmp_path / "curve.png"
+    reports = [tmp_path / f"curve.{suffix}" for suffix in ("csv", "png", "html")]
     options = "--sweep", "0.25:0.75:0.25", "--method", "tropnnc", "--method", "random", "--reconstruct", "off"
-    result = command(source, *options, "--report", reports[0], "--report", reports[1])
+    result = command(source, *options, *(word for path in reports for word in ("--report", path)))
     assert result.code == 0
     assert result.out.count("tropnnc") == 4
     assert len(reports[0].read_text().splitlines()) == 7
     assert reports[1].read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.csv", "curve.png", "in.onnx"]
+    shown = Page.read(reports[2].read_text(encoding="utf-8"))
+    assert shown.headings[0] == ("h1", "in.onnx")
+    assert len(shown.figures) == 2, "fidelity and latency"
+    assert shown.cells.count("tropnnc") == shown.cells.count("random") == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.csv", "curve.html", "curve.png", "in.onnx"]
 
 
 @pytest.mark.parametrize(
@@ -782,7 +787,7 @@ def test_a_sweep_writes_a_table_and_a_picture_and_no_model(command: Command, sou
     [
         (("out.onnx", "--sweep", "0.1:0.3:0.1"), "writes no model"),
         (("--sweep", "0.1:0.3:0.1", "--ratio", "0.5"), "leave out OUT.onnx and other amounts"),
-        (("--sweep", "0.1:0.3:0.1", "--report", "curve.html"), "must end in .csv, .png or .svg"),
+        (("--sweep", "0.1:0.3:0.1", "--report", "curve.json"), "must end in .csv, .html, .png or .svg"),
         (("--sweep", "fast"), "write A:B:STEP"),
         (("--sweep", "nan:1:0.1"), "write A:B:STEP"),
         (("--sweep", "0.1:nan:0.1"), "write A:B:STEP"),

@@ -10,6 +10,7 @@ import jsonschema
 import onnx
 import pytest
 from graphs import graph, random_weights
+from pages import Page
 
 from onnx_tropnnc.command.cli import run
 from onnx_tropnnc.command.groups_table import MEANINGS
@@ -103,6 +104,17 @@ def test_programs_read_the_same_as_json(
     assert kinds == {"MatMul_0": ("kept", "residual_tie"), "MatMul_4": ("pinned", "model_output")}
     assert sum(entry["parameters"] for entry in facts["groups"]) == facts["parameters"] == 32 + 64 + 24
     assert facts["share"] == 0
+
+
+def test_people_read_the_same_as_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspected(mlp(), tmp_path, monkeypatch, capsys, "--report", "found.html")
+    shown = Page.read((tmp_path / "found.html").read_text(encoding="utf-8"))
+    assert shown.headings[0] == ("h1", "in.onnx")
+    assert "100.0 % of 56 weights are in groups that may change" in shown.text
+    assert {"Gemm_0", "yes", "Gemm_2", "no", "y is a model output"} <= set(shown.cells)
+    assert shown.outside == []
 
 
 def test_layers_in_no_group_have_rows_of_their_own(

@@ -37,7 +37,7 @@ _EPILOG = """\b
 Examples:
   onnx-tropnnc in.onnx out.onnx --ratio 0.3
   onnx-tropnnc in.onnx --inspect
-  onnx-tropnnc in.onnx --sweep 0.1:0.7:0.1 --report curve.png
+  onnx-tropnnc in.onnx --sweep 0.1:0.7:0.1 --report curve.html
   onnx-tropnnc in.onnx out.onnx --target-macs 0.5 --data samples.npz
   onnx-tropnnc in.onnx out.onnx --max-drop 1 --report report.html
 """
@@ -108,7 +108,7 @@ def _compress(arguments: dict[str, Any], interruption: Interruption) -> int:
     interruption.expect(target, *reports, *plans)
     model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)
     with ProgressLine(arguments["quiet"], arguments["verbose"]) as progress:
-        report = Compression(model, options, progress.step).run()
+        report = Compression(model, options, progress.step, times_layers=bool(reports)).run()
         if report.passed or arguments["keep"]:
             # The spinner goes on until the file is there: large models take seconds to write.
             progress.step(f"write {arguments['target']}")
@@ -150,7 +150,7 @@ def _sweep(arguments: dict[str, Any], interruption: Interruption) -> int:
         raise OptionError(
             "--sweep writes no model and goes over amounts by itself; leave out OUT.onnx and other amounts"
         )
-    paths = checked("report", arguments["report"], (".csv", ".png", ".svg"), arguments["source"])
+    paths = checked("report", arguments["report"], (".csv", ".html", ".png", ".svg"), arguments["source"])
     interruption.expect(*paths)
     methods = arguments["method"] or ("auto",)
     options = options_of(arguments | {amount: values[0], "method": methods[:1]})
@@ -183,7 +183,7 @@ def _inspect(arguments: dict[str, Any], interruption: Interruption) -> int:
     # Without an amount nothing is removed, and only the groups are of interest.
     ratio = arguments["ratio"] if amounts_given(arguments) else 0.0
     options = options_of(arguments | {"ratio": ratio, "min_agreement": None, "min_cosine": None, "max_latency": None})
-    reports = checked("report", arguments["report"], (".json",), arguments["source"])
+    reports = checked("report", arguments["report"], (".json", ".html"), arguments["source"])
     no_file_twice(reports)
     interruption.expect(*reports)
     model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)

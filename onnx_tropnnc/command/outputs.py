@@ -21,6 +21,7 @@ from onnx_tropnnc.graph.placing import data_file
 from onnx_tropnnc.graph.regular_files import check_output
 from onnx_tropnnc.option_checks import listed
 from onnx_tropnnc.report import Digest, Report
+from onnx_tropnnc.reporting.page import inspection_page
 from onnx_tropnnc.reporting.requirements import require
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["checked", "digests", "no_file_twice", "write_curve", "write_inspection", "write_plan", "write_reports"]
 
-NEEDS = {".html": ("jinja2", "matplotlib"), ".png": ("matplotlib",), ".svg": ("matplotlib",)}
+NEEDS = {".html": ("jinja2",), ".png": ("matplotlib",), ".svg": ("matplotlib",)}
 """The modules that write a file of this suffix."""
 
 
@@ -70,20 +71,25 @@ def write_reports(report: Report, paths: Iterable[Path]) -> None:
 
 
 def write_inspection(facts: Mapping[str, Any], paths: Iterable[Path]) -> None:
-    """Write what --inspect found as JSON."""
+    """Write what --inspect found as JSON or as a page, by each path's suffix."""
     for path in paths:
         with written_whole(path) as draft:
-            draft.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            as_json = json.dumps(facts, indent=2, allow_nan=False) + "\n"
+            draft.write_text(inspection_page(facts) if path.suffix == ".html" else as_json, encoding="utf-8")
 
 
 def write_curve(curve: "Curve", paths: Iterable[Path]) -> None:
-    """Write the curve as a table or as a picture, by each path's suffix."""
+    """Write the curve as a table, a page or a picture, by each path's suffix."""
+    from onnx_tropnnc.command.terminal import knee_lines
+    from onnx_tropnnc.reporting.curve_page import curve_page
     from onnx_tropnnc.reporting.curves import draw_curve
 
     for path in paths:
         with written_whole(path) as draft:
             if path.suffix == ".csv":
                 draft.write_text(curve.to_csv(), encoding="utf-8")
+            elif path.suffix == ".html":
+                draft.write_text(curve_page(curve, knee_lines(curve)), encoding="utf-8")
             else:
                 draw_curve(curve, draft)
 

@@ -16,7 +16,7 @@ from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.verification import Verification
 
-__all__ = ["print_coverage", "print_curve", "print_groups", "print_report"]
+__all__ = ["knee_lines", "print_coverage", "print_curve", "print_groups", "print_report"]
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -172,8 +172,13 @@ def print_curve(curve: Curve, console: Console) -> None:
     for point in curve.points:
         if point.refused:
             _say(console, f"{point.method} at {point.value:g}: {point.refused}")
-    for method in dict.fromkeys(point.method for point in curve.points):
-        _say(console, _knee_line(method, curve.knees.get(method)))
+    for line in knee_lines(curve):
+        _say(console, line)
+
+
+def knee_lines(curve: Curve) -> list[str]:
+    """Return a sentence for each method that says where the knee of its curve is."""
+    return [_knee_line(m, curve.knees.get(m)) for m in dict.fromkeys(point.method for point in curve.points)]
 
 
 def _point_cells(point: Point) -> tuple[str, ...]:

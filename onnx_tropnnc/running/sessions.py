@@ -81,6 +81,7 @@ class Runner:
         optimized: bool = True,
         spinning: bool = False,
         arena: bool = True,
+        profile: Path | None = None,
     ) -> "Runner":
         """Load the model, ready to run on the device that `devices.running_on` names.
 
@@ -91,6 +92,8 @@ class Runner:
             spinning: whether waiting threads keep their cores busy. That makes a run by itself faster, and whatever
                 else the machine does slower: latency is measured with it, all other work runs without it.
             arena: whether the session keeps the memory of its largest run, to be faster at the next one.
+            profile: the beginning of the path of a file with the time of every kernel, which
+                `session.end_profiling()` writes; None: no profile.
 
         Raises:
             NotRunnable: onnxruntime is missing or cannot load the model.
@@ -103,6 +106,8 @@ class Runner:
         options.log_severity_level = SILENT
         options.intra_op_num_threads = threads or usable_cores()
         options.enable_cpu_mem_arena = arena
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         if not optimized:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Two sessions share the cores while latency is measured: one that went on spinning after its own run would
