@@ -39,7 +39,7 @@ def page(facts: Facts, *, warnings: Sequence[str] = ()) -> str:
 
 
 def inspection_page(facts: Facts) -> str:
-    """Return the page about what may change, from what `--inspect --report FILE.json` writes.
+    """Return the page about what may change, from the facts that `--inspect` writes as JSON.
 
     Raises:
         OptionError: jinja2 is not installed.
