@@ -1,13 +1,24 @@
 """Pictures made from nothing."""
 
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from onnx_tropnnc.inputs import synthetic_images as synthetic_images_module
-from onnx_tropnnc.inputs.synthetic_images import FLIPS, FRESH, coloured_noise, dead_leaves, drawing, synthetic_images
+from onnx_tropnnc.inputs.photographs import photograph_crop, photographs, recoloured
+from onnx_tropnnc.inputs.synthetic_images import (
+    FLIPS,
+    FRESH,
+    SHEETS,
+    coloured_noise,
+    dead_leaves,
+    drawing,
+    photograph_collage,
+    synthetic_images,
+)
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (4, 16, 24), (1, 49, 10), (3, 130, 8)])
@@ -122,9 +133,48 @@ def test_noise_is_the_same_however_many_fields_are_made_at_once(monkeypatch: pyt
     assert_array_equal(coloured_noise(np.random.default_rng(1), (6, 5, 20, 30), 1.0), together)
 
 
-def test_the_photographs_are_those_that_scikit_learn_ships() -> None:
+def test_the_first_photographs_are_those_that_scikit_learn_ships() -> None:
     """They are read without importing scikit-learn; its own function says what they are."""
     from sklearn.datasets import load_sample_images
 
-    for own, shipped in zip(synthetic_images_module._photographs(), load_sample_images().images, strict=True):
+    for own, shipped in zip(photographs(), load_sample_images().images, strict=False):
         assert_array_equal(own, shipped)
+
+
+def test_every_photograph_has_a_source_and_is_declared() -> None:
+    folder = Path(synthetic_images_module.__file__).parent / "pictures"
+    names = sorted(path.name for path in folder.glob("*.jpg"))
+    listed = (folder / "SOURCES.txt").read_text(encoding="utf-8").splitlines()
+    assert names == sorted(line.split()[0] for line in listed if ".jpg" in line.split("  ")[0])
+    # those in the folder, and the two of scikit-learn
+    found = photographs()
+    assert len(found) == len(names) + 2
+    assert all(picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8 for picture in found)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (100, 7), (130, 300)])
+def test_crops_fit_where_a_picture_is_larger_than_the_photograph(size: tuple[int, int]) -> None:
+    source = np.random.default_rng(0).integers(256, size=(37, 111, 3)).astype(np.uint8)
+    for seed in range(20):
+        crop = photograph_crop(np.random.default_rng(seed), *size, [source])
+        assert crop.shape == (3, *size)
+        assert 0 <= crop.min() <= crop.max() <= 1
+
+
+def test_recolouring_stays_in_0_1_and_keeps_a_grey_picture_flat_where_it_was() -> None:
+    flat = np.full((3, 4, 5), 0.5, np.float32)
+    for seed in range(20):
+        changed = recoloured(np.random.default_rng(seed), flat)
+        assert changed.dtype == np.float32
+        assert 0 <= changed.min() <= changed.max() <= 1
+        assert_allclose(changed, np.broadcast_to(changed[:, :1, :1], changed.shape), atol=1e-6)
+
+
+def test_a_collage_shows_all_of_its_photographs_and_nothing_else() -> None:
+    # every pixel of a photograph of one colour has that colour, in each of its recolourings
+    sources = [np.full((40, 40, 3), level, np.uint8) for level in (0, 90, 180, 255)]
+    collages = [photograph_collage(np.random.default_rng(seed), 140, 150, sources) for seed in range(5)]
+    for collage in collages:
+        colours = np.unique(collage.reshape(3, -1).round(4), axis=1).shape[1]
+        assert 2 <= colours <= 1 + SHEETS
+    assert not np.array_equal(collages[0], collages[1])
