@@ -23,7 +23,7 @@ from types import MappingProxyType
 from checkpoints import Architecture, onnx_of
 from fashion_mnist import FASHION, fashion_images
 from measuring import CACHE, LabelledImages, Subject, missing
-from paper_non_uniform import ablation_lines, equal_size_lines, rules_of, threshold_lines
+from paper_non_uniform import CUP_CODE, ablation_lines, equal_size_lines, rules_of, threshold_lines
 from paper_tables import FIGURES, NON_UNIFORM, TABLE_1, TABLE_2, TABLE_3, SizeTable
 from paper_uniform import Curves, size_table_lines
 
@@ -126,7 +126,7 @@ def non_uniform(name: str, given: Given, arguments: argparse.Namespace) -> Lines
     yield from _about(given, arguments, data)
     yield from threshold_lines(subject, table, data)
     yield "\nAt equal numbers of parameters:\n"
-    rules = tuple(rules_of(table).values())
+    rules = (*rules_of(table).values(), *([CUP_CODE] if table.use_bias else []))
     yield from equal_size_lines(subject, rules, data, arguments.fractions or given.fractions)
 
 

@@ -16,7 +16,7 @@ from onnx_tropnnc.choices import Features, Linkage, Variant
 from onnx_tropnnc.merging.clustering import Threshold
 from onnx_tropnnc.merging.representatives import Cup, Iterative, Method, TropNNC
 
-__all__ = ["Rule", "ablation_lines", "equal_size_lines", "rules_of", "threshold_lines"]
+__all__ = ["CUP_CODE", "Rule", "ablation_lines", "equal_size_lines", "rules_of", "threshold_lines"]
 
 _FEATURES: tuple[Features, ...] = ("cup", "weights")
 _VARIANTS: tuple[Variant, ...] = ("raw", "2")
@@ -50,6 +50,10 @@ class Point:
         """Return the cells of a table; a multiply-accumulate counts as two FLOPS, as in the paper."""
         flops = "-" if self.macs is None else f"{2e-9 * self.macs:.3f}G"
         return f"{1e-6 * self.parameters:.3f}M | {flops} | {self.accuracy:.2f}"
+
+
+CUP_CODE = Rule("CUP, its authors' code", Cup(features="cup-code"), "raw")
+"""CUP with the vectors that its authors' code computes, which its paper does not describe."""
 
 
 def rules_of(table: NonUniformTable) -> dict[tuple[str, str], Rule]:

@@ -111,6 +111,7 @@ class NonUniformTable:
     """The original's parameters, FLOPS and accuracy, and the rows.
 
     `fused`: clustering sees the kernels after BatchNormalization was folded. `features`: TropNNC's clustering vectors.
+    `use_bias`: CUP's authors put the convolutions' biases into the vectors of this network.
     """
 
     title: str
@@ -118,6 +119,7 @@ class NonUniformTable:
     rows: tuple[Row, ...]
     fused: bool = False
     features: Literal["weights", "cup"] = "weights"
+    use_bias: bool = False
 
 
 def _cup(*numbers: float) -> Row:
@@ -147,6 +149,7 @@ NON_UNIFORM: Mapping[str, NonUniformTable] = MappingProxyType(
             (14.72, 0.63, 93.64),
             (_cup(0.15, 4.70, 0.40, 56.22), _v2(1.12, 4.70, 0.33, 90.82)),
             fused=True,
+            use_bias=True,
         ),
         "table4-resnet56": NonUniformTable(
             "Table 4: ResNet56 on CIFAR-10, fused",
@@ -171,6 +174,7 @@ NON_UNIFORM: Mapping[str, NonUniformTable] = MappingProxyType(
                 _cup(0.25, 3.61, 0.39, 16.02),
                 _v1(0.011, 3.53, 0.39, 93.21),
             ),
+            use_bias=True,
         ),
         "table6": NonUniformTable(
             "Table 6: ResNet56 on CIFAR-10",
@@ -209,6 +213,7 @@ NON_UNIFORM: Mapping[str, NonUniformTable] = MappingProxyType(
                 _cup(0.25, 3.61, 0.39, 18.10),
                 _raw(0.30, 3.42, 0.38, 79.84),
             ),
+            use_bias=True,
             features="cup",
         ),
         "first-table5": NonUniformTable(

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnx_tropnnc.analysis.channels import ChannelGroup, CountPlace, Place
+from onnx_tropnnc.analysis.channels import ChannelGroup, Place
 from onnx_tropnnc.graph.constants import array_of, name_of, own_input, set_array
 from onnx_tropnnc.graph.knowledge import (
     RowScale,
@@ -32,6 +32,7 @@ from onnx_tropnnc.graph.shapes import forget_shapes
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
 from onnx_tropnnc.merging.row_major import row_major
 from onnx_tropnnc.operators.trace import ChannelIndices, Kind, Use
+from onnx_tropnnc.rewriting.counts import recount
 
 __all__ = ["SLAB_BYTES", "Workspace"]
 
@@ -100,7 +101,7 @@ class Workspace:
             members = place.members[alive]
             self.alive[key] = alive[(members < 0) | keep[members]]
         for counted in group.counts:
-            _recount(counted, before & ~keep)
+            recount(counted, before & ~keep)
         self.left[group] = keep
         forget_shapes(self.model.ir)
 
@@ -257,34 +258,6 @@ def _carried(use: Use) -> Array | None:
     if use.slot > 2:
         return None
     return scale_and_shift(use.node)[use.slot - 1].astype(np.float32)
-
-
-def _recount(counted: CountPlace, gone: NDArray[np.bool_]) -> None:
-    """Subtract the channels that go from an integer that counts them."""
-    members, count = counted.members, counted.count
-    dropped = int(gone[members[members >= 0]].sum())
-    if not dropped:
-        return
-    if isinstance(count.where, str):
-        name, attributes = count.where, count.node.attributes
-        if count.index is None:
-            attributes[name] = ir.AttrInt64(name, attributes.get_int(name, 1) - dropped)
-            return
-        numbers = list(attributes.get_ints(name, ()))
-        numbers[count.index] = _shrunk(numbers[count.index], dropped)
-        attributes[name] = ir.AttrInt64s(name, numbers)
-        return
-    value = own_input(count.node, count.where, 1)
-    array = array_of(value)
-    assert array is not None
-    entries = np.array(array)
-    entries.reshape(-1)[count.index or 0] = _shrunk(entries.reshape(-1)[count.index or 0], dropped)
-    set_array(value, entries)
-
-
-def _shrunk(entry: int, dropped: int) -> int:
-    """Return the integer without the dropped channels; a negative one counts from the end, as a Slice's bounds may."""
-    return entry - dropped if entry >= 0 else entry + dropped
 
 
 def canonical_batch_norms(group: ChannelGroup) -> None:
