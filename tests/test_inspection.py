@@ -121,10 +121,10 @@ def test_layers_in_no_group_have_rows_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recurrent = graph(
-        "c = MatMul(x, w) l, h = LSTM <hidden_size = 2> (c, p, q) y = Identity(l)",
+        "c = MatMul(x, w) l, h = LSTM <hidden_size = 2, layout = 1> (c, p, q) y = Identity(l)",
         random_weights(w=(4, 5), p=(1, 8, 5), q=(1, 8, 2)),
-        inputs="float[3, N, 4] x",
-        outputs="float[3, 1, N, 2] y",
+        inputs="float[N, 3, 4] x",
+        outputs="float[N, 3, 1, 2] y",
     )
     lines = inspected(recurrent, tmp_path, monkeypatch, capsys)
     assert any(line.startswith("LSTM_1 (layer)") and line.endswith("no: recurrent") for line in lines)

@@ -13,8 +13,8 @@ def between(body: str, **more: np.ndarray) -> onnx.ModelProto:
 
 
 def test_operators_of_other_domains() -> None:
-    assert pinned(between("d = com.microsoft.FastGelu(c)"), "MatMul_0") == (
-        "FastGelu_1 is an operator of the domain com.microsoft that is not supported"
+    assert pinned(between("d = com.microsoft.Thing(c)"), "MatMul_0") == (
+        "Thing_1 is an operator of the domain com.microsoft that is not supported"
     )
 
 
@@ -32,13 +32,6 @@ def test_quantization() -> None:
     assert pinned(model, "MatMul_0") == (
         "DynamicQuantizeLinear_1 is quantized; compress the float model before quantizing it"
     )
-
-
-def test_recurrent_layers() -> None:
-    weights = random_weights(w=(4, 6), p=(1, 20, 6), r=(1, 20, 5))
-    io = {"inputs": "float[7, N, 4] x", "outputs": "float[7, 1, N, 5] y"}
-    model = graph("c = MatMul(x, w) y = LSTM <hidden_size = 5> (c, p, r)", weights, **io)
-    assert pinned(model, "MatMul_0") == "LSTM_1 is recurrent: its gates and state share one size"
 
 
 def test_model_outputs() -> None:

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
 from onnx_tropnnc.errors import OptionError, Setting
 from onnx_tropnnc.graph.constants import constant_tensor, is_floating, label, name_of, shape_of
-from onnx_tropnnc.graph.layers import weight_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
-from onnx_tropnnc.graph.sizes import node_macs, size_of
+from onnx_tropnnc.graph.sizes import node_macs, size_of, weight_macs
 
 __all__ = ["Costs", "Measure", "Unit"]
 
@@ -175,5 +174,5 @@ def _weight(
     )
     others = int(np.prod([d for axis, d in enumerate(dims) if axis not in on], dtype=np.int64))
     readers = {use.node: None for use in value.uses()} if reader is None else {reader: None}
-    macs = sum(node_macs(node, shapes) or 0 for node in readers if weight_of(node) is value and node.graph is graph)
+    macs = sum(weight_macs(node, value, shapes) or 0 for node in readers if node.graph is graph)
     return _Weight(others, axes, macs // max(1, tensor.size), is_copy)

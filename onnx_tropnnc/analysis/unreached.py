@@ -1,7 +1,7 @@
 """Find the layers whose channels are in no group, each with the reason; `--inspect` and the report list them.
 
-A group begins at a layer with constant weights. Quantized layers, recurrent ones and layers whose weights are computed
-at run time begin none.
+A group begins at a layer with constant weights. Quantized layers begin none, nor do layers whose weights are computed
+at run time.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,13 @@ from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.graph.layers import is_layer
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason
+from onnx_tropnnc.graph.recurrent import is_recurrent
 from onnx_tropnnc.operators.linear import quantized_weight, weight_refusal
+from onnx_tropnnc.operators.recurrent import recurrent_refusal
 
 __all__ = ["UnreachedLayer", "unreached_layers"]
 
 _QUANTIZED = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
-_RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ def _reason(node: ir.Node) -> Reason | None:
     """Return why the node, if it is a layer with weights, begins no group; else None."""
     if node.op_type in _QUANTIZED:
         return Reason("quantized", f"{node.op_type} is quantized; compress the float model before quantizing it")
-    if node.op_type in _RECURRENT:
-        return Reason("recurrent", f"{node.op_type} is recurrent: its gates and state share one size")
+    if is_recurrent(node):
+        return recurrent_refusal(node)
     if is_layer(node) and node.op_type != "MatMul":
         return weight_refusal(node, 1)
     # A MatMul of two activations (attention) is no layer: only a quantized weight makes it one that is not reached.

@@ -28,7 +28,7 @@ MEANINGS: Mapping[ReasonKind, str] = {
     "model_output": "they leave the model, or the body of an If, Loop or Scan",
     "subgraph": "an If, Loop or Scan reads them",
     "unknown_operator": "an operator reads them that docs/operators.md does not list",
-    "recurrent": "an LSTM, GRU or RNN shares their number with its state",
+    "recurrent": "a recurrent layer takes them as its state",
     "no_producer": "no layer with weights makes them",
     "no_consumer": "no layer with weights reads them",
     "mixed_channels": "an operator computes across them, as Softmax does",

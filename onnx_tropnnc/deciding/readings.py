@@ -34,9 +34,10 @@ from onnx_tropnnc.graph.layers import convolution_groups
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.recurrent import is_recurrent, read_by
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.labels import occurrences
-from onnx_tropnnc.operators.trace import ChannelIndices
+from onnx_tropnnc.operators.trace import ChannelIndices, Use
 from onnx_tropnnc.running.watching import watched
 
 __all__ = ["Reading", "group_readings"]
@@ -101,13 +102,13 @@ def group_readings(
     watches = [
         _Watch(
             name_of(value),
-            LinearLayer(tensors[name][value][0].use.node).channel_axis,
+            _channel_axis(tensors[name][value][0].use.node),
             max(ROWS, ROWS_PER_CHANNEL * sums.count),
             sums,
         )
         for (name, value), sums in covariances.items()
     ]
-    axes = {_stream(node): LinearLayer(node).channel_axis for node in consumers}
+    axes = {_stream(node): _channel_axis(node) for node in consumers}
     watches.extend(_Watch(name_of(value), axes[value], ROWS, sums) for value, sums in variances.items())
     _run(model, watches, samples, seed, memory)
     found = {node: variances[_stream(node)].found() for node in consumers}
@@ -136,8 +137,17 @@ def _tensors(group: ChannelGroup) -> dict[ir.Value, list[Place]]:
     # a residual stream is read at several places, normalised differently at each
     found: dict[ir.Value, list[Place]] = defaultdict(list)
     for place in group.of_kind("consumer"):
-        found[LinearLayer(place.use.node).data].append(place)
+        found[_read(place.use)].append(place)
     return found
+
+
+def _read(use: Use) -> ir.Value:
+    """Return the tensor that a consumer reads through this weight."""
+    return read_by(use.node, use.slot) if is_recurrent(use.node) else LinearLayer(use.node).data
+
+
+def _channel_axis(node: ir.Node) -> int:
+    return -1 if is_recurrent(node) else LinearLayer(node).channel_axis
 
 
 def _nodes(places: Iterable[Place]) -> list[ir.Node]:
@@ -146,7 +156,7 @@ def _nodes(places: Iterable[Place]) -> list[ir.Node]:
 
 def _stream(node: ir.Node) -> ir.Value:
     """Return the output of the residual Add that this node's output reaches unchanged, else its own output."""
-    own = value = node.outputs[0]
+    own = value = next(value for value in node.outputs if name_of(value))
     while len(value.uses()) == 1 and not value.is_graph_output():
         (reader,) = (use.node for use in value.uses())
         if reader.op_type == "Add":

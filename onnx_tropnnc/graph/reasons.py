@@ -47,7 +47,7 @@ ReasonKind = Literal[
 model_output          the channels leave the model, or the body of an If, Loop or Scan
 subgraph              an If, Loop or Scan reads them
 unknown_operator      there is no rule for an operator that reads them
-recurrent             an LSTM, GRU or RNN reads them
+recurrent             an LSTM, GRU or RNN takes them as its state, or has the batch first
 no_producer           no layer with weights makes them
 no_consumer           no layer with weights reads them
 mixed_channels        an operator computes across channels: a Softmax over them, a product of two activations

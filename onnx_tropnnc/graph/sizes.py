@@ -1,8 +1,8 @@
 """What a model costs: parameters, multiply-accumulates of one sample, bytes of weights.
 
 Parameters are the floating-point elements of initializers and Constant nodes, subgraphs' too, and the integers that a
-DequantizeLinear makes weights of. Multiply-accumulates are those of Conv, ConvTranspose, Gemm and MatMul with constant
-weights.
+DequantizeLinear makes weights of. Multiply-accumulates are those of Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU and
+RNN with constant weights.
 """
 
 import math
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import constant_tensor, dims_of, is_floating, name_of
-from onnx_tropnnc.graph.layers import is_convolution, is_layer, weight_slot
+from onnx_tropnnc.graph.layers import is_convolution, is_layer, weight_of, weight_slot
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.quantization import dequantized, is_quantized_weight
+from onnx_tropnnc.graph.recurrent import is_recurrent
 from onnx_tropnnc.graph.shapes import Shapes
 
-__all__ = ["Size", "node_macs", "size_of"]
+__all__ = ["Size", "node_macs", "size_of", "weight_macs"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
 
     Channels are counted in the weight, not in `shapes`, which may be those from before a merge.
     """
+    if is_recurrent(node):
+        found = [weight_macs(node, value, shapes) for value in node.inputs[1:3]]
+        return None if None in found else sum(macs or 0 for macs in found)
     if not is_layer(node):
         return 0
     slot = weight_slot(node)
@@ -69,3 +73,15 @@ def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
         stack = {len(out) - len(weight) + axis: size for axis, size in enumerate(weight[:-2])}
         weight = (math.prod(weight) // math.prod(size for axis, size in stack.items() if axis > 0),)
     return None if None in places else math.prod(weight) * math.prod(int(d or 0) for d in places)
+
+
+def weight_macs(node: ir.Node, weight: ir.Value | None, shapes: Shapes) -> int | None:
+    """Return the node's multiply-accumulates with one of its weights, as `node_macs` does."""
+    if not is_recurrent(node):
+        return node_macs(node, shapes) if weight_of(node) is weight else 0
+    dims = dims_of(weight)
+    if dims is None or weight not in node.inputs[1:3] or node.inputs[0] is None:
+        return 0
+    # every element is used once at each step
+    length = shapes.get(name_of(node.inputs[0]), (None,))[0]
+    return None if length is None else math.prod(dims) * length

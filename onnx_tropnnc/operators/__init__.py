@@ -23,6 +23,7 @@ from onnx_tropnnc.operators import (
     opaque,
     pooling,
     quantizing,
+    recurrent,
     reorder,
     repeating,
 )
@@ -36,6 +37,7 @@ FAMILIES = (
     linear,
     attention,
     convolution,
+    recurrent,
     activation,
     pooling,
     elementwise,
@@ -70,7 +72,9 @@ def rule_for(node: ir.Node) -> Rule:
     return RULES.get(node.op_type, opaque.unknown) if node.domain in ("", "ai.onnx") else opaque.unknown
 
 
-_ONE_INPUT = frozenset(RULES) - frozenset((*elementwise.RULES, *opaque.RULES, "Attention", "Concat", "Gemm", "MatMul"))
+_ONE_INPUT = frozenset(RULES) - frozenset(
+    (*elementwise.RULES, *opaque.RULES, *recurrent.RULES, "Attention", "Concat", "Gemm", "MatMul")
+)
 """Operators whose rules look up the channels of their first input only."""
 
 

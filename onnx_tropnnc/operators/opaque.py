@@ -1,4 +1,4 @@
-"""Operators that stop channels: unknown ones, shape arithmetic, recurrent layers, quantized layers, control flow.
+"""Operators that stop channels: unknown ones, shape arithmetic, quantized layers, control flow.
 
 The channels that they read are pinned, with a reason that a person can act on.
 """
@@ -20,11 +20,6 @@ def unknown(node: ir.Node, trace: Trace) -> None:
 def quantization(node: ir.Node, trace: Trace) -> None:
     """Channels are pinned: these layers compute with integers, and their weights cannot be merged without rounding."""
     _pin_all(node, "quantized", "is quantized; compress the float model before quantizing it", trace)
-
-
-def recurrent(node: ir.Node, trace: Trace) -> None:
-    """Channels are pinned: the gates and the state of a recurrent layer share one size."""
-    _pin_all(node, "recurrent", "is recurrent: its gates and state share one size", trace)
 
 
 def control_flow(node: ir.Node, trace: Trace) -> None:
@@ -83,7 +78,6 @@ def nothing(node: ir.Node, trace: Trace) -> None:
 RULES = (
     {"Shape": shape}
     | dict.fromkeys(("Constant", "ConstantOfShape", "RandomNormal", "RandomUniform", "Range"), nothing)
-    | dict.fromkeys(("GRU", "LSTM", "RNN"), recurrent)
     | dict.fromkeys(("If", "Loop", "Scan"), control_flow)
     | dict.fromkeys(
         ("ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"),

@@ -28,6 +28,7 @@ from onnx_tropnnc.graph.knowledge import (
 )
 from onnx_tropnnc.graph.layers import is_convolution, scale_and_shift
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.recurrent import drop_zero_states, is_recurrent
 from onnx_tropnnc.graph.shapes import forget_shapes
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
 from onnx_tropnnc.merging.row_major import row_major
@@ -102,6 +103,8 @@ class Workspace:
             self.alive[key] = alive[(members < 0) | keep[members]]
         for counted in group.counts:
             recount(counted, before & ~keep)
+        for node in dict.fromkeys(place.use.node for place in group.places if is_recurrent(place.use.node)):
+            drop_zero_states(node)
         self.left[group] = keep
         forget_shapes(self.model.ir)
 
