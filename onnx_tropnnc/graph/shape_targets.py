@@ -4,20 +4,27 @@ before  q' = Reshape(q, s), v' = Reshape(v, s)         s = Concat(batch, length,
 after   q' = Reshape(q, s), v' = Reshape(v, s')        s' = Concat(batch, length, 4, 12)
 needs   nothing; operators between a Concat and its readers, as exporters write them for Expand, are copied with it
 
+before  o' = Reshape(o, Shape(x))                      x: batch x length x 48
+after   o' = Reshape(o, Concat(Slice(Shape(x), 0, 2), 48))
+needs   dimensions of x that do not depend on the inputs, behind those that do
+
 The last number of s counts the channels of q and those of v, which are not the same channels: with one number for both
 neither could become fewer.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import label, name_of
+from onnx_tropnnc.graph.constants import add_initializer, array_of, label, name_of, remove_unread
 from onnx_tropnnc.graph.names import fresh_names
+from onnx_tropnnc.graph.shapes import inferred_model
 
 __all__ = ["join_targets", "separate_targets"]
 
-_SOURCE = "onnx_tropnnc.target_of"
+_SOURCE, _FIXED = "onnx_tropnnc.target_of", "onnx_tropnnc.fixed_dimensions"
 _READERS = ("Expand", "Reshape")
 _BETWEEN = ("Cast", "Equal", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Where")
 """Operators that hand on the numbers of a Concat, or look for -1 among them."""
@@ -25,14 +32,73 @@ _BETWEEN = ("Cast", "Equal", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Whe
 
 def separate_targets(model: ir.Model) -> None:
     """Copy what computes the target of several Reshapes or Expands, so that each has its own; in place."""
-    used: set[ir.Node] = set()
     fresh: Callable[[str], str] | None = None
+    shaped = [node for node in model.graph.all_nodes() if _shape_of(node) is not None]
+    if shaped:
+        fresh = fresh_names(model)
+        graph = inferred_model(model).graph
+        dims = {info.name: _dims(info) for info in (*graph.input, *graph.value_info)}
+        for node in shaped:
+            _write_fixed(node, dims, fresh)
+    used: set[ir.Node] = set()
     for node in [node for node in model.graph.all_nodes() if node.op_type in _READERS and node.domain == ""]:
         computing = list(dict.fromkeys(_computing(node.inputs[1], node))) if len(node.inputs) > 1 else []
         if not used.isdisjoint(computing):
             fresh = fresh or fresh_names(model)
             _copy(node, computing, fresh)
         used.update(computing)
+
+
+def _shape_of(reader: ir.Node) -> ir.Node | None:
+    """Return the Shape whose whole output is the reader's target, or None where there is none."""
+    value = reader.inputs[1] if reader.op_type in _READERS and reader.domain == "" and len(reader.inputs) > 1 else None
+    maker = None if value is None else value.producer()
+    whole = maker is not None and maker.op_type == "Shape" and not maker.attributes and maker.graph is reader.graph
+    return maker if whole else None
+
+
+def _dims(info: onnx.ValueInfoProto) -> list[int]:
+    """Return the dimensions, -1 for those that depend on the inputs."""
+    dims = info.type.tensor_type.shape.dim
+    return [dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims]
+
+
+def _write_fixed(reader: ir.Node, dims: Mapping[str, list[int]], fresh: Callable[[str], str]) -> None:
+    """Let the reader's target have the fixed dimensions at the end of a shape as numbers of its own."""
+    maker = _shape_of(reader)
+    assert maker is not None
+    shape = dims.get(name_of(maker.inputs[0]) if maker.inputs[0] is not None else "", [])
+    free = shape.count(-1)
+    if not 0 < free < len(shape) or shape[:free] != [-1] * free:
+        return  # PlainShapes computes shapes that are known whole
+    target, graph = maker.outputs[0], reader.graph
+    assert graph is not None
+    bounds = [add_initializer(reader, fresh("bound"), np.asarray([number])) for number in (0, free)]
+    fixed = add_initializer(reader, fresh("fixed"), np.asarray(shape[free:]))
+    first = ir.node("Slice", [target, *bounds], name=f"{label(maker)}_slice_of_{label(reader)}")
+    whole = ir.node("Concat", [first.outputs[0], fixed], {"axis": 0}, name=f"{label(maker)}_of_{label(reader)}")
+    for node in (first, whole):
+        graph.insert_before(reader, node)
+        node.outputs[0].name = fresh(f"{name_of(target)}_{node.op_type}")
+    reader.replace_input_with(1, whole.outputs[0])
+    whole.meta[_FIXED] = tuple(shape[free:])
+
+
+def _join_fixed(model: ir.Model) -> None:
+    """Let readers read the Shape itself again where the numbers are still those that it returns."""
+    for node in [node for node in model.graph.all_nodes() if _FIXED in node.meta]:
+        first = node.inputs[0].producer() if node.inputs[0] is not None else None
+        numbers, array = node.meta[_FIXED], array_of(node.inputs[1])
+        if first is None or node.graph is None or array is None or tuple(array.tolist()) != numbers:
+            continue
+        source, output = first.inputs[0], node.outputs[0]
+        if source is None or output.is_graph_output():
+            continue
+        output.replace_all_uses_with(source)
+        constants = [node.inputs[1], *first.inputs[1:]]
+        node.graph.remove([node, first], safe=True)
+        for value in constants:
+            remove_unread(value)
 
 
 def _computing(value: ir.Value | None, reader: ir.Node) -> Iterator[ir.Node]:
@@ -67,9 +133,10 @@ def _copy(reader: ir.Node, computing: list[ir.Node], fresh: Callable[[str], str]
 
 def join_targets(model: ir.Model) -> ir.Model:
     """Return a copy of the model in which equal targets are one again; the model itself where none were copied."""
-    if not any(_SOURCE in node.meta for node in model.graph.all_nodes()):
+    if not any(_SOURCE in node.meta or _FIXED in node.meta for node in model.graph.all_nodes()):
         return model
     joined = model.clone()
+    _join_fixed(joined)
     first: dict[tuple[object, ...], ir.Node] = {}
     # What a target is computed from comes before it, so that equal copies read the same tensors here.
     for node in [node for node in joined.graph.all_nodes() if _SOURCE in node.meta]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import name_of
-from onnx_tropnnc.graph.fused import activations, attention, layers, normalizations
+from onnx_tropnnc.graph.fused import activations, attention, einsum, layers, normalizations
 from onnx_tropnnc.graph.fused.parts import Facts, Split, SplitRule
 from onnx_tropnnc.graph.names import fresh_names
 from onnx_tropnnc.graph.shapes import inferred_model
@@ -17,6 +17,7 @@ RULES: Mapping[tuple[str, str], SplitRule] = {
     **activations.RULES,
     **normalizations.RULES,
     **attention.RULES,
+    **einsum.RULES,
 }
 """By domain and operator what splits a node. It returns False where it lacks a rank, or does not know the form."""
 
