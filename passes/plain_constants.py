@@ -28,6 +28,7 @@ from onnx_tropnnc.graph.constants import (
 from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
 from onnx_tropnnc.graph.layers import is_layer
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.recurrent import is_recurrent
 
 __all__ = ["PlainConstants"]
 
@@ -66,7 +67,9 @@ def _behind_weights(model: Model) -> set[ir.Node]:
         if known and all(constant_tensor(v) is not None or v.producer() in computable for v in read):
             computable.add(node)
     # either operand of a MatMul may be its weight
-    weights = (v for n in nodes if is_layer(n) for v in n.inputs[0 if n.op_type == "MatMul" else 1 :])
+    weights = [v for n in nodes if is_layer(n) for v in n.inputs[0 if n.op_type == "MatMul" else 1 :]]
+    # exporters put gates into onnx's order by Slice and Concat
+    weights += [v for n in nodes if is_recurrent(n) for v in n.inputs[1:4]]
     waiting, found = [value.producer() for value in weights if value is not None], set[ir.Node]()
     while waiting:
         maker = waiting.pop()

@@ -10,14 +10,14 @@ BatchNormalization promised (rewriting/statistics_matching.py); the same rows ar
 model that goes on running and for the result.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.analysis.channels import find_channel_groups
+from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.changes import Change, Note, Reconstructed
 from onnx_tropnnc.errors import NotRunnable
@@ -37,6 +37,7 @@ from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Pass
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows
 from onnx_tropnnc.solving.reconstruction import NormalEquations, Unsolved, solve
+from onnx_tropnnc.solving.recurrent_layers import solve_recurrent_layers
 from onnx_tropnnc.step_parts import counted
 
 __all__ = ["ReconstructConsumers"]
@@ -108,7 +109,11 @@ class ReconstructConsumers:
         groups = find_channel_groups(pair.reference, shapes)
         refits = self.refit and self.samples.count >= HELD_OUT
         found = find_consumers(pair.reference, pair.compressed, groups, self.merges, shapes, pairs=refits)
-        yield from (Reconstructed(f.node, reason=f.reason) for f in found if isinstance(f, Passed))
+        # on adjusted models recurrent layers would be solved for inputs of another scale than the result gives them
+        recurrent = {} if pair.affines else self._solve_recurrent(pair, groups)
+        yield from (change for changes in recurrent.values() for change in changes)
+        passed = (f for f in found if isinstance(f, Passed) and f.node not in recurrent)
+        yield from (Reconstructed(f.node, reason=f.reason) for f in passed)
         jobs = [pair.job(f, model) for f in found if isinstance(f, Consumer)]
         steps = LockStep(
             {REFERENCE: pair.reference, COMPRESSED: pair.compressed},
@@ -132,6 +137,13 @@ class ReconstructConsumers:
         finally:
             for job in jobs:
                 job.layers[-1].drop_zero_bias()
+
+    def _solve_recurrent(self, pair: "_Pair", groups: Sequence[ChannelGroup]) -> Mapping[str, Sequence[Reconstructed]]:
+        """Solve the recurrent layers before all others, which are then solved for what these make."""
+        models = pair.reference, pair.compressed
+        return solve_recurrent_layers(
+            *models, groups, self.merges, self.samples, ridges=self.ridges, memory=self.memory
+        )
 
     def _pair(self, model: Model, affines: Mapping[str, Affine]) -> "_Pair":
         """Return the two models to run: as they are, or adjusted to the statistics."""

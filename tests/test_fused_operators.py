@@ -307,3 +307,26 @@ def test_a_target_that_is_the_shape_of_another_tensor() -> None:
     run(result, feeds)
     same, _ = onnx_tropnnc.compress(model, ratio=0.0, input_shape={"x": (1, 5, 8)})
     assert_same_outputs(model, same, feeds=feeds)
+
+
+BROKEN = {
+    "no weight": (f"y = {CONTRIB}.FusedConv (x)", ["FusedConv"]),
+    "an activation that is a number": (f"y = {CONTRIB}.FusedConv <activation = 3> (x, w)", ["FusedConv"]),
+    "pads that are text": (f'y = {CONTRIB}.FusedConv <pads = "none"> (x, w)', ["FusedConv"]),
+    "an activation that does not exist": (f'y = {CONTRIB}.FusedGemm <activation = "Nothing"> (x, w)', ["FusedGemm"]),
+    "too many inputs": (f"y = {CONTRIB}.FusedGemm (x, w, w, w)", ["FusedGemm"]),
+    "a factor that is a list": (f"y = {CONTRIB}.FusedMatMul <alpha = [1.0]> (x, w)", ["FusedMatMul"]),
+    "no scale": (f"y = {CONTRIB}.SkipLayerNormalization (x, x)", ["SkipLayerNormalization"]),
+    "no inputs": (f"y = {CONTRIB}.Gelu ()", ["Gelu"]),
+    "heads that are text": (f'y = {CONTRIB}.MultiHeadAttention <num_heads = "two"> (x, x, x)', ["MultiHeadAttention"]),
+    "no keys": (f"y = {CONTRIB}.MultiHeadAttention <num_heads = 2> (x)", ["MultiHeadAttention"]),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_broken_stays_as_it_is(case: str) -> None:
+    body, expected = BROKEN[case]
+    model = graph(f"{body}", random_weights(w=(4, 4)), inputs="float[N, 5, 4] x", outputs="float y")
+    assert operators(plain_proto(load(model))) == expected
+    assert operators(to_proto(load(model))) == expected
+    groups_of(model)

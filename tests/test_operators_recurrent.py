@@ -7,6 +7,7 @@ from graphs import assert_halves, assert_same_outputs, dims, feeds_for, graph, g
 
 import onnx_tropnnc
 from onnx_tropnnc.analysis.unreached import unreached_layers
+from onnx_tropnnc.changes import Merged
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.recurrent import GATES
 from onnx_tropnnc.graph.shapes import shapes_of
@@ -162,3 +163,14 @@ def test_multiply_accumulates_are_those_of_every_step() -> None:
     _, report = onnx_tropnnc.compress(model.source, target_macs=0.5, round_to=1)
     assert report.after.macs is not None
     assert report.after.macs <= 0.5 * 7 * (24 * 4 + 24 * 6 + 6 * 3)
+
+
+def test_gates_that_are_put_in_order_by_operators() -> None:
+    weights = weights_of("GRU", 1)
+    first, rest = weights["w"][0, :6], weights["w"][0, 6:]
+    more = random_weights(u=(6, 3)) | {"flat": np.array([0, 0, 6]), "zero": np.array([0]), "p": first, "q": rest}
+    body = f"j = Concat <axis = 0> (p, q) w = Unsqueeze(j, zero) h = {layer('GRU', 1)} {FLAT}"
+    model = graph(body, {n: a for n, a in weights.items() if n != "w"} | more, **WORDS)
+    result, report = onnx_tropnnc.compress(model, lossless=True)
+    assert [(change.before, change.after) for change in report.of(Merged)] == [(6, 3)]
+    assert_same_outputs(model, result)

@@ -18,7 +18,7 @@ import onnx.defs
 from onnx_tropnnc.errors import InputModelError
 from onnx_tropnnc.graph.function_checks import about_functions, nodes_of
 
-__all__ = ["check_proto", "graphs_of"]
+__all__ = ["about_node", "check_proto", "graphs_of"]
 
 _FIELDS: Mapping[str, tuple[str, int]] = {
     "FLOAT": ("float_data", 4),
@@ -68,7 +68,7 @@ def _first_reason(proto: onnx.ModelProto) -> str | None:
     for part, opsets, types in nodes:
         versions = {entry.domain: entry.version for entry in opsets}
         for node in part:
-            if (node.domain, node.op_type) not in local and (reason := _about_node(node, versions, types)):
+            if (node.domain, node.op_type) not in local and (reason := about_node(node, versions, types)):
                 return reason
     return None
 
@@ -155,7 +155,8 @@ def _about_external(tensor: onnx.TensorProto) -> str | None:
     return None
 
 
-def _about_node(node: onnx.NodeProto, versions: Mapping[str, int], types: Mapping[str, str]) -> str | None:
+def about_node(node: onnx.NodeProto, versions: Mapping[str, int], types: Mapping[str, str]) -> str | None:
+    """Return what is wrong with a node, or None; `types` are those of the constants of its graph."""
     called = node.name or f"{node.op_type} of {next(iter(node.output), 'nothing')}"
     if not node.op_type:
         return f"node {called} has no operator"

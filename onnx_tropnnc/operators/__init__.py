@@ -68,7 +68,10 @@ Resize and Upsample are left out because they interpolate, and compute new value
 def rule_for(node: ir.Node) -> Rule:
     """Return the rule of a node's operator, or `opaque.unknown` where there is none."""
     if node.domain == "com.microsoft":
-        return attention.CONTRIB_RULES.get(node.op_type, opaque.unknown)
+        # nobody checks the attributes of operators that onnx does not know
+        counts = (a for name, a in node.attributes.items() if name in ("kv_num_heads", "num_heads"))
+        known = all(a.type == ir.AttributeType.INT for a in counts)
+        return attention.CONTRIB_RULES.get(node.op_type, opaque.unknown) if known else opaque.unknown
     return RULES.get(node.op_type, opaque.unknown) if node.domain in ("", "ai.onnx") else opaque.unknown
 
 

@@ -18,7 +18,7 @@ __all__ = ["CONTRIB_RULES", "RULES"]
 
 def attention(node: ir.Node, trace: Trace) -> None:
     """Values pass, all heads alike, or whole heads with their queries and keys; other channels are pinned."""
-    if any(trace.rank(value) != 3 for value in node.inputs[:3]):
+    if len(node.inputs) < 3 or any(trace.rank(value) != 3 for value in node.inputs[:3]):
         _pin_all(node, "reads queries, keys or values in a form that is not followed", trace)
         return
     contrib = node.domain != ""
@@ -39,7 +39,7 @@ def attention(node: ir.Node, trace: Trace) -> None:
 
 def grouped_attention(node: ir.Node, trace: Trace) -> None:
     """Whole heads pass; by themselves values must stay as wide as keys. Keys and values that are returned stay."""
-    if any(trace.rank(value) != 3 for value in node.inputs[:3]):
+    if len(node.inputs) < 3 or any(trace.rank(value) != 3 for value in node.inputs[:3]):
         _pin_all(node, "reads queries, keys or values in a form that is not followed", trace)
         return
     states = [value for value in node.inputs[3:5] if value is not None]

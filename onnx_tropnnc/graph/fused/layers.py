@@ -19,6 +19,10 @@ _CONV_PARAMETERS = {"HardSigmoid": ("alpha", "beta"), "LeakyRelu": ("alpha",)}
 """The attributes that the entries of `activation_params` are, in their order; Clip has bounds instead."""
 _PLAIN_ACTIVATIONS = ("HardSwish", "Relu", "Sigmoid", "Tanh")
 
+_GEMM_ACTIVATIONS = ("Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh") + (
+    "ThresholdedRelu",
+)
+
 
 def fused_conv(split: Split) -> bool:
     """Split a convolution from the sum behind it and its activation."""
@@ -53,6 +57,8 @@ def fused_gemm(split: Split) -> bool:
     """Split a Gemm from its activation."""
     node = split.node
     activation = node.attributes.get_string("activation", "") or ""
+    if activation not in ("", *_GEMM_ACTIVATIONS):
+        return False
     prefix = "activation_"
     own = {name: a for name, a in node.attributes.items() if not name.startswith("activation")}
     numbers = {name: a for name, a in node.attributes.items() if name.startswith(prefix)}

@@ -64,6 +64,8 @@ def embed_layer_normalization(split: Split) -> bool:
     ids, segments, words, places, kinds = (split.input(slot) for slot in range(5))
     gamma, beta, mask, numbers = (split.input(slot) for slot in range(5, 9))
     opset, outputs = split.facts.opset, split.node.outputs
+    if None in (ids, words, places, gamma, beta):
+        return False
     counts_mask = len(outputs) > 1 and bool(outputs[1].uses() or outputs[1].is_graph_output())
     # Shape has had a start since opset 15, and ReduceSum axes as an input since 13.
     if opset < 15 or (counts_mask and mask is None) or split.node.attributes.get_int("mask_index_type", 0) != 0:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.constants import add_initializer, label, name_of
+from onnx_tropnnc.graph.proto_checks import about_node
 
 __all__ = ["Facts", "Part", "Port", "Split", "SplitRule", "Whole", "part_of", "signature", "take_place"]
 
@@ -182,7 +183,7 @@ class Split:
         optional: Mapping[int, Port] | None = None,
         returns: bool = True,
     ) -> bool:
-        """Put the parts in the fused node's place, and return True.
+        """Put the parts in the fused node's place, and return True; False where they would be broken nodes.
 
         Args:
             outputs: the parts' value for each output of the fused node, whose name and readers it takes over; None for
@@ -195,6 +196,13 @@ class Split:
         """
         node, graph = self.node, self.node.graph
         assert isinstance(graph, ir.Graph)
+        # nobody checks the attributes and inputs of operators that onnx does not know
+        protos = [ir.serde.serialize_node(_named(part)) for part in self.parts]
+        if any(about_node(proto, {"": self.facts.opset, "com.microsoft": 1}, {}) for proto in protos):
+            for part in self.parts:
+                for slot in range(len(part.inputs)):
+                    part.replace_input_with(slot, None)
+            return False
         whole = self._whole(outputs, free, renewed or partial(_attributes_of, free), optional or {})
         graph.insert_after(node, self.parts)
         taken = {value for value in outputs if value is not None}
@@ -246,6 +254,13 @@ def _attributes_of(free: Sequence[int], nodes: Sequence[ir.Node]) -> Mapping[str
 
 SplitRule = Callable[[Split], bool]
 """What splits a node of one operator; False where it lacks a rank, or does not know the form."""
+
+
+def _named(part: ir.Node) -> ir.Node:
+    """Return the node with a name for each output, as a node in a file has it."""
+    for number, value in enumerate(part.outputs):
+        value.name = value.name or f"{part.op_type}_{number}"
+    return part
 
 
 def _port(optional: Mapping[int, Port], slot: int) -> tuple[Port, ...]:

@@ -21,6 +21,22 @@ RULES: Mapping[tuple[str, str], SplitRule] = {
 }
 """By domain and operator what splits a node. It returns False where it lacks a rank, or does not know the form."""
 
+_INPUTS = {
+    **dict.fromkeys(("Attention", "BiasGelu", "Einsum", "FusedConv", "FusedGemm", "FusedMatMul"), 2),
+    **dict.fromkeys(("LayerNormalization", "SimplifiedLayerNormalization"), 2),
+    **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), 3),
+}
+"""How many inputs of an operator must be there, where it is not one."""
+_ATTRIBUTES = {
+    **dict.fromkeys(("activation", "equation"), ir.AttributeType.STRING),
+    **dict.fromkeys(("alpha", "epsilon"), ir.AttributeType.FLOAT),
+    "activation_params": ir.AttributeType.FLOATS,
+    "qkv_hidden_sizes": ir.AttributeType.INTS,
+    **dict.fromkeys(("axis", "do_rotary", "mask_index_type", "num_heads", "transA", "transB"), ir.AttributeType.INT),
+    **dict.fromkeys(("transBatchA", "transBatchB"), ir.AttributeType.INT),
+}
+"""The types of the attributes that rules read, which mean the same in every operator."""
+
 
 def split_fused(model: ir.Model) -> None:
     """Replace every fused operator by standard ones, in place; those of a form that is not known stay."""
@@ -38,8 +54,14 @@ def split_fused(model: ir.Model) -> None:
 
 
 def _is_fused(node: ir.Node, opset: int) -> bool:
+    """Return whether there is a rule for the node, and it has the inputs and types of attributes that rules read."""
     is_standard = (node.domain, node.op_type) == ("", "LayerNormalization") and opset >= normalizations.OPSET
-    return (node.domain, node.op_type) in RULES and not is_standard
+    if is_standard or (node.domain, node.op_type) not in RULES:
+        return False
+    needed = node.inputs[: _INPUTS.get(node.op_type, 1)]
+    whole = len(needed) == _INPUTS.get(node.op_type, 1) and None not in needed and bool(name_of(node.outputs[0]))
+    # nobody checks the attributes and inputs of operators that onnx does not know
+    return whole and all(_ATTRIBUTES.get(name, a.type) == a.type for name, a in node.attributes.items())
 
 
 def _facts(model: ir.Model) -> Facts:
