@@ -142,3 +142,20 @@ def test_rotation_keeps_features_and_passes_heads() -> None:
     result, _ = onnx_tropnnc.compress(model, ratio=0.5, heads="merge")
     assert dims(result)["wq"] == (8, 12)
     run(result, feeds_for(model))
+
+
+def test_grouped_queries_of_onnxruntime() -> None:
+    """Values cannot become narrower than keys there; two heads of queries go with one of keys and values."""
+    operator = f"{CONTRIB}.GroupQueryAttention <num_heads = 4, kv_num_heads = 2> (q, k, v, , , last, total)"
+    body = f"{PROJECTED} a, pk, pv = {operator} y = MatMul(a, wo)"
+    weights = random_weights(wq=(8, 32), wk=(8, 16), wv=(8, 16), wo=(32, 7))
+    more = {"last": np.array([4], np.int32), "total": np.array(5, np.int32)}
+    words = {"inputs": "float[1, 5, 8] x", "outputs": "float[1, 5, 7] y"}
+    model = graph(body, weights | more, **words)
+    assert free(model) == []
+    assert [group.channels for group in free(model, whole_heads=True)] == [2]
+    result, _ = onnx_tropnnc.compress(model, ratio=0.5, heads="merge")
+    assert [dims(result)[name] for name in ("wq", "wk", "wv", "wo")] == [(8, 16), (8, 8), (8, 8), (16, 7)]
+    run(result, feeds_for(model))
+    returned = graph(body, weights | more, inputs=words["inputs"], outputs=words["outputs"] + ", float[1, 2, 5, 8] pv")
+    assert free(returned, whole_heads=True) == []
