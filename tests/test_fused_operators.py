@@ -21,6 +21,7 @@ from graphs import (
 )
 
 import onnx_tropnnc
+from onnx_tropnnc.analysis.unreached import unreached_layers
 from onnx_tropnnc.graph.model_io import load, plain_proto, save, to_proto
 
 PICTURES = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, 6, 6] y"}
@@ -330,3 +331,11 @@ def test_what_is_broken_stays_as_it_is(case: str) -> None:
     assert operators(plain_proto(load(model))) == expected
     assert operators(to_proto(load(model))) == expected
     groups_of(model)
+
+
+def test_weights_in_the_blocks_of_a_processor_are_named() -> None:
+    """Whether onnxruntime blocks them depends on the processor; the node is written as it would be saved."""
+    model = graph("c = Conv(x, w) y = Conv(c, u)", random_weights(w=(16, 2, 1, 1), u=(3, 16, 1, 1)), **PICTURES)
+    model.graph.node[0].domain = "com.microsoft.nchwc"
+    (layer,) = unreached_layers(load(model))
+    assert "saved at level extended" in layer.reason.text

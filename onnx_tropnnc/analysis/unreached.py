@@ -39,6 +39,9 @@ def _reason(node: ir.Node) -> Reason | None:
     """Return why the node, if it is a layer with weights, begins no group; else None."""
     if node.op_type in _QUANTIZED:
         return Reason("quantized", f"{node.op_type} is quantized; compress the float model before quantizing it")
+    if node.domain == "com.microsoft.nchwc" and node.op_type == "Conv":
+        text = f"onnxruntime stored the weight of {label(node)} in the blocks of one processor (its highest level)"
+        return Reason("unsupported_form", f"{text}; compress the model from before, or one saved at level extended")
     if is_recurrent(node):
         return recurrent_refusal(node)
     if is_layer(node) and node.op_type != "MatMul":
