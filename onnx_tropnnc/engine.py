@@ -236,6 +236,7 @@ class Compression:
     def _searched(self, options: Options, trials: Trials) -> Options:
         """Return the options with what a search finds for a latency or an agreement: a share of the size."""
         if options.target_latency is not None:
+            trials.time_layers()
             options = within_latency(options, trials.merged, trials.latency, self.progress)
             _LOG.debug("the latency is reached at target_macs=%s", options.target_macs)
         if options.max_drop is not None:

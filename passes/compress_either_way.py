@@ -75,7 +75,7 @@ class CompressEitherWay:
         """Return one way's result; None where it cannot meet the budget, or nothing can be compared."""
         if ties == "keep":
             # A decider that has ranked no streams yet, so that the result is that of --ties keep to the byte.
-            decider = Decider(decider.model, decider.samples, decider.original)
+            decider = Decider(decider.model, decider.samples, decider.original, decider.rates)
         copy = model.clone()
         step = replace(self.step, options=replace(self.step.options, ties=ties))
         changes = step.attempt(copy, decider)

@@ -1,4 +1,4 @@
-"""A latency budget: bisection over shares of the multiply-accumulates."""
+"""A latency budget: a first share, a measured correction, and bisection where these miss."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +7,17 @@ import pytest
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.bisection import Refused
+from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.errors import NotRunnable, OptionError
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.sizes import size_of
+from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.running.latency import Latency
 from onnx_tropnnc.searching.latency_budget import within_latency
-from tests.graphs import graph
+from tests.graphs import graph, random_weights
 
 MODELS = Path(__file__).parent.parent / "models"
 ASKED = Options(target_latency=0.5)
@@ -32,12 +36,22 @@ def timed(model: Model) -> Latency:
     return Latency(10.0, 10.0 * (0.1 + 0.9 * float(model.name)), 0.0, 0.0, 1, 1, 1)
 
 
-@pytest.mark.parametrize(("wanted", "share"), [(0.5, 0.44), (1.0, 1.0), (0.3, 0.22)])
-def test_the_largest_share_that_is_fast_enough_is_found(wanted: float, share: float) -> None:
+@pytest.mark.parametrize(("wanted", "share", "trials"), [(0.5, 0.444, 2), (1.0, 1.0, 1), (0.3, 0.222, 2)])
+def test_one_correction_finds_the_share_that_is_fast_enough(wanted: float, share: float, trials: int) -> None:
     told: list[str] = []
     found = within_latency(replace(ASKED, target_latency=wanted), sized, timed, told.append)
     assert found == replace(ASKED, target_latency=None, target_macs=share)
-    assert all("of the multiply-accumulates take" in line for line in told)
+    assert told[0] == f"try {100 * wanted:.1f} % of the layers' time"
+    assert len(told) == trials
+
+
+def test_bisection_finds_the_share_where_times_follow_no_line() -> None:
+    """Below 30 % the model is four times as fast, so that no correction of what half of it takes comes near."""
+
+    def falls(model: Model) -> Latency:
+        return Latency(10.0, 8.0 if float(model.name) > 0.3 else 2.0, 0.0, 0.0, 1, 1, 1)
+
+    assert within_latency(ASKED, sized, falls, lambda _: None).target_macs == 0.3
 
 
 def test_a_budget_out_of_reach_says_what_was_reached() -> None:
@@ -59,3 +73,21 @@ def test_a_real_model_is_measured() -> None:
     assert report.after.parameters <= report.before.parameters
     with pytest.raises(OptionError, match="cannot be reached"):
         compress(model, target_latency=0.001, reconstruct="off")
+
+
+def test_channels_go_where_they_take_time() -> None:
+    """Of two groups alike, one is made to count ten times: a budget of half the time takes its channels."""
+    weights = random_weights(w=(8, 8), k=(8,), u=(8, 8), l=(8,), v=(8, 8), m=(8,))
+    text = "a = Gemm(x, w, k) b = Relu(a) c = Gemm(b, u, l) d = Relu(c) y = Gemm(d, v, m)"
+    model = load(graph(text, weights, inputs="float[N, 8] x", outputs="float[N, 8] y"))
+    samples = samples_for(model, count=64)
+    options = Options(target_macs=0.6, round_to=1)
+    counts = {}
+    for slow in ("a", "y"):
+        decider = Decider(model, samples, size_of(model, shapes_of(model)), {"a": 1, "c": 1, "y": 1, slow: 20})
+        maps = decider.decide(options).maps or {}
+        counts[slow] = [
+            maps[group.name].size if group.name in maps else 8 for group in decider.groups if not group.pinned
+        ]
+    assert counts["a"][0] < counts["a"][1]
+    assert counts["y"][0] > counts["y"][1]

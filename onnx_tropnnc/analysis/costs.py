@@ -12,6 +12,7 @@ counted from the start, so that a total is never too low.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -25,9 +26,10 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.graph.sizes import node_macs, size_of, weight_macs
 
-__all__ = ["Costs", "Measure", "Unit"]
+__all__ = ["NO_RATES", "Costs", "Measure", "Unit", "weighted_macs"]
 
 Measure = Literal["parameters", "macs"]
+NO_RATES: Mapping[str, int] = MappingProxyType({})
 Counts = Sequence[int] | NDArray[np.int64]
 
 
@@ -62,7 +64,7 @@ class _Weight:
     """The product of the axes on which no unit stands."""
     axes: tuple[_Axis, ...]
     uses: int
-    """Multiply-accumulates of one element for one sample."""
+    """Multiply-accumulates of one element for one sample, each counted by its layer's rate."""
     is_copy: bool
     """Whether the constant is a copy that only a merge will make, for one of several readers of a parameter."""
 
@@ -76,15 +78,25 @@ class _Weight:
 class Costs:
     """The parameters or multiply-accumulates of a model as a function of how many channels its units keep."""
 
-    def __init__(self, model: Model, shapes: Shapes, units: Sequence[Unit], measure: Measure) -> None:
+    def __init__(
+        self,
+        model: Model,
+        shapes: Shapes,
+        units: Sequence[Unit],
+        measure: Measure,
+        rates: Mapping[str, int] = NO_RATES,
+    ) -> None:
         """Count the whole model once.
+
+        `rates` says how much a multiply-accumulate counts in each layer, by the name of what the layer makes; 1 where
+        nothing is said.
 
         Raises:
             OptionError: multiply-accumulates are asked for and a shape that they need is not known.
         """
         self.units = tuple(units)
         self.measure = measure
-        self._weights = _weights(units, shapes, model.graph)
+        self._weights = _weights(units, shapes, model.graph, rates)
         self._touched: dict[int, list[_Weight]] = defaultdict(list)
         for weight in self._weights:
             for unit in {unit for axis in weight.axes for unit in axis.standing}:
@@ -95,7 +107,7 @@ class Costs:
             node = next(node for node in model.graph if node_macs(node, shapes) is None)
             message = "multiply-accumulates cannot be counted: the shape of {} ({}) is not known; give {}"
             raise OptionError(message, name_of(node.outputs[0]), label(node), Setting("input_shape"))
-        whole = size.parameters if measure == "parameters" else size.macs or 0
+        whole = size.parameters if measure == "parameters" else weighted_macs(model, shapes, rates)
         # copies that a merge will make cost parameters then, but are no part of the model's size now
         there = [weight for weight in self._weights if measure == "macs" or not weight.is_copy]
         self._rest = whole - self._sum(there, self.full)
@@ -116,11 +128,20 @@ class Costs:
         return sum(weight.uses * weight.elements(counts) for weight in weights if weight.uses)
 
 
+def weighted_macs(model: Model, shapes: Shapes, rates: Mapping[str, int]) -> int:
+    """Return the sum of the layers' multiply-accumulates, each counted by its layer's rate; see `Costs`."""
+    return sum((node_macs(node, shapes) or 0) * _rate(node, rates) for node in model.graph)
+
+
+def _rate(node: ir.Node, rates: Mapping[str, int]) -> int:
+    return rates.get(name_of(node.outputs[0]), 1)
+
+
 _Tensor = tuple[ir.Value, ir.Node | None, int]
 """A constant as groups rewrite it: the one that all its readers share (None, 0), or the copy for one reader's slot."""
 
 
-def _weights(units: Sequence[Unit], shapes: Shapes, graph: ir.Graph) -> list[_Weight]:
+def _weights(units: Sequence[Unit], shapes: Shapes, graph: ir.Graph, rates: Mapping[str, int]) -> list[_Weight]:
     """Return every floating-point constant that a unit stands on, once for each copy that is made of it."""
     axes: dict[_Tensor, dict[int, dict[int, NDArray[np.int64]]]] = defaultdict(lambda: defaultdict(dict))
     for number, unit in enumerate(units):
@@ -134,7 +155,7 @@ def _weights(units: Sequence[Unit], shapes: Shapes, graph: ir.Graph) -> list[_We
     seen: set[ir.Value] = set()
     found = []
     for (value, reader, _), on in axes.items():
-        weight = _weight(value, reader, on, shapes, graph, is_copy=value in seen)
+        weight = _weight(value, reader, on, shapes, graph, rates, is_copy=value in seen)
         seen.add(value)
         found.append(weight)
     return [weight for weight in found if weight is not None]
@@ -157,6 +178,7 @@ def _weight(
     on: Mapping[int, Mapping[int, NDArray[np.int64]]],
     shapes: Shapes,
     graph: ir.Graph,
+    rates: Mapping[str, int],
     *,
     is_copy: bool,
 ) -> _Weight | None:
@@ -174,5 +196,6 @@ def _weight(
     )
     others = int(np.prod([d for axis, d in enumerate(dims) if axis not in on], dtype=np.int64))
     readers = {use.node: None for use in value.uses()} if reader is None else {reader: None}
-    macs = sum(weight_macs(node, value, shapes) or 0 for node in readers if node.graph is graph)
+    own = (node for node in readers if node.graph is graph)
+    macs = sum((weight_macs(node, value, shapes) or 0) * _rate(node, rates) for node in own)
     return _Weight(others, axes, macs // max(1, tensor.size), is_copy)

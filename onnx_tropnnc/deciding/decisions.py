@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
+from onnx_tropnnc.analysis.costs import NO_RATES, Costs, Measure, Unit, weighted_macs
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.deciding.allocation import Path, ranking_path, threshold_path
@@ -93,6 +93,7 @@ class Decider:
         model: the model with its BatchNormalizations folded and nothing merged; it is not changed.
         samples: what `select` and `thinet` run on.
         original: the size that budgets are fractions of.
+        rates: how much a multiply-accumulate of each layer counts in a budget of them (costs.py); empty: all alike.
         groups: the model's channel groups.
         shapes: those of its tensors.
     """
@@ -100,6 +101,7 @@ class Decider:
     model: Model
     samples: Samples | None
     original: Size
+    rates: Mapping[str, int] = field(default_factory=lambda: NO_RATES)
     groups: tuple[ChannelGroup, ...] = field(init=False)
     shapes: Shapes = field(init=False)
     _rankings: dict[str, Ranking] = field(init=False, default_factory=dict)
@@ -132,7 +134,8 @@ class Decider:
             if self.original.macs is None:
                 message = "{}: the shapes of some layers are not known; give {}"
                 raise OptionError(message, Setting("target_macs"), Setting("input_shape"))
-            return self._at_budget(options, "macs", options.target_macs * self.original.macs)
+            whole = weighted_macs(self.model, self.shapes, self.rates) if self.rates else self.original.macs
+            return self._at_budget(options, "macs", options.target_macs * whole)
         if not options.selects:
             return Decision()
         groups = self._eligible(options)
@@ -217,7 +220,9 @@ class Decider:
             limit -= self._biases_to_come(groups)
         if options.selects:
             ranked = self._ranked(groups, options)
-            path = budget_path(self.model, self.shapes, groups, ranked, measure, rounding=options.rounding)
+            path = budget_path(
+                self.model, self.shapes, groups, ranked, measure, rounding=options.rounding, rates=self.rates
+            )
             counts = path.within(limit)
             if isinstance(counts, Refused):
                 return counts
@@ -245,7 +250,7 @@ class Decider:
             for group in groups
             for number in range(int(group.blocks.max(initial=-1)) + 1)
         ]
-        costs = Costs(self.model, self.shapes, units, measure)
+        costs = Costs(self.model, self.shapes, units, measure, self.rates)
         method, multiples = options.merging_method, [options.rounding.multiple(unit.group) for unit in units]
         # these rank channels and have no tree whose heights could be a threshold
         if isinstance(method, L1 | Random):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
+from onnx_tropnnc.analysis.costs import NO_RATES, Costs, Measure, Unit
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.deciding.allocation import Path, error_path, least_count, uniform_count
 from onnx_tropnnc.deciding.greedy_ranking import Ranking, held_out_curve, rank_channels, with_ridge
@@ -113,14 +113,15 @@ def budget_path(
     measure: Measure,
     *,
     rounding: Rounding = EXACTLY,
+    rates: Mapping[str, int] = NO_RATES,
 ) -> Path:
-    """Return the path by predicted error per saved cost; its units are the groups, in order."""
+    """Return the path by predicted error per saved cost (`Costs`); its units are the groups, in order."""
     units = [Unit(group, rankings[group.name].order) for group in groups]
     # pinned channels are kept whatever the budget
     least = [int((g.blocks < 0).sum()) + least_count(int((g.blocks >= 0).sum())) for g in groups]
     curves = [rankings[group.name].residual for group in groups]
     multiples = [rounding.multiple(group) for group in groups]
-    return error_path(Costs(model, shapes, units, measure), curves, least=least, round_to=multiples)
+    return error_path(Costs(model, shapes, units, measure, rates), curves, least=least, round_to=multiples)
 
 
 def ranking_plan(

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.deciding.decisions import Decider
+from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import infer_shapes
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_lists import finishing_passes
@@ -13,6 +15,7 @@ from onnx_tropnnc.pass_manager import PassManager, Progress
 from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.verify_outputs import VerifyOutputs
 from onnx_tropnnc.running.latency import Latency
+from onnx_tropnnc.running.layer_rates import layer_rates
 from onnx_tropnnc.running.verification import Verification
 
 __all__ = ["Trials"]
@@ -31,6 +34,19 @@ class Trials:
     decider: Decider
     check: VerifyOutputs
     progress: Progress
+
+    def time_layers(self) -> None:
+        """Let budgets of multiply-accumulates count each of them by the time that it takes here."""
+        samples = self.check.samples
+        if samples is None or not samples.count:
+            return
+        self.progress("measure how long each layer takes")
+        shapes = infer_shapes(self.decider.model, samples.run_shapes)
+        try:
+            self.decider.rates = layer_rates(self.decider.model, shapes)
+        except NotRunnable:
+            # all count alike then: the search measures whole models, and so takes longer, but ends at the same target
+            return
 
     def compressed(self, options: Options) -> Model | Refused:
         """Return the model, compressed with these options."""
