@@ -96,7 +96,7 @@ class MergeChannels:
         groups = find_channel_groups(model, work.shapes)
         decided = [group for group in groups if group.pinned is None and group.name not in (self.plan or {})]
         # a plan's maps contain the contraction of duplicates already
-        work.contract([group for group in decided if self._refusal(group) is None])
+        work.contract([group for group in decided if self._refusal(group) is None], self.rounding)
         unreached = (Unreached(layer.node, layer.reason) for layer in unreached_layers(model))
         return (*(self._treat(group, work) for group in groups), *unreached)
 
@@ -197,8 +197,8 @@ class _Work:
     contracted: Mapping[ChannelGroup, MergeMap] = field(default_factory=dict)
     saved: dict[ChannelGroup, tuple[int, int]] = field(default_factory=dict)
 
-    def contract(self, groups: list[ChannelGroup]) -> None:
-        self.contracted = contract_everywhere(groups, self.workspace, self.apply)
+    def contract(self, groups: list[ChannelGroup], rounding: Rounding) -> None:
+        self.contracted = contract_everywhere(groups, self.workspace, self.apply, rounding)
 
     def apply(self, group: ChannelGroup, merge_map: MergeMap) -> None:
         before = size_of(self.workspace.model, self.shapes)

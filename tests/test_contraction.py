@@ -6,14 +6,22 @@ from channel_edits import free_groups, inflated
 from graphs import graph, random_weights
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from random_networks import residual
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.analysis.rounding import Rounding
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
-from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.rewriting.contraction import decided_blocks, duplicates_of, expanded, keep_distinct
+from onnx_tropnnc.merging.duplicates import contract_exactly
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_columns, apply_rows
+from onnx_tropnnc.rewriting.contraction import (
+    decided_blocks,
+    duplicates_of,
+    expanded,
+    keep_distinct,
+    with_channels_kept,
+)
 
 
 def labels(*numbers: int) -> MergeMap:
@@ -100,3 +108,26 @@ def test_a_step_over_what_is_left_as_one_over_all() -> None:
     assert found.labels.tolist() == [0, -1, 1, 0]
     assert found.alpha.tolist() == [0.5, 0, 1, 0.5]
     assert step.after(before).labels.tolist() == [0, 0, 1, 0]
+
+
+@given(seed=st.integers(0, 10**6), wanted=st.integers(1, 8))
+def test_channels_that_are_kept_beside_their_copies_change_nothing(seed: int, wanted: int) -> None:
+    """The sum over the columns is the same with some copies left as with all of them gone."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.repeat(rng.standard_normal((4, 3)), 2, 0), rng.standard_normal((8, 2))
+    columns[5] = 0
+    contraction = contract_exactly(ChannelVectors((rows,), (columns,)))
+    kept = with_channels_kept(contraction, wanted)
+    assert kept.size == max(wanted, contraction.size)
+    (own,), (out,) = apply_rows((rows,), kept), apply_columns((columns,), kept)
+    assert_allclose(own.T @ out, rows.T @ columns, atol=1e-12)
+
+
+def test_a_convolution_keeps_copies_up_to_a_count_that_the_runtime_is_fast_at() -> None:
+    """Of 16 channels 10 differ: with multiples of 4 two copies stay."""
+    weights = random_weights(w=(16, 3, 1, 1), u=(4, 16, 1, 1))
+    weights["w"][10:] = weights["w"][:6]
+    io = {"inputs": "float[N, 3, 4, 4] x", "outputs": "float[N, 4, 4, 4] y"}
+    loaded = load(graph("c = Conv(x, w) r = Relu(c) y = Conv(r, u)", weights, **io))
+    assert [found.size for found in duplicates_of(loaded, ["Conv_0"]).values()] == [10]
+    assert [found.size for found in duplicates_of(loaded, ["Conv_0"], Rounding.to(4)).values()] == [12]

@@ -116,8 +116,10 @@ def chain(channels: int, group: int = 1, op: str = "Conv") -> object:
 )
 def test_narrow_groups_take_smaller_multiples(channels: int, multiple: int) -> None:
     wide = PRESETS["onnxruntime-cpu"]
-    for model in (chain(channels), chain(channels, group=channels)):
-        assert {wide.multiple(group) for group in groups_of(model).values() if group.pinned is None} == {multiple}
+    # behind a depthwise convolution, less than a block is read by slow kernels
+    behind = 16 if 8 <= channels <= 16 else multiple
+    for model, expected in ((chain(channels), multiple), (chain(channels, group=channels), behind)):
+        assert {wide.multiple(group) for group in groups_of(model).values() if group.pinned is None} == {expected}
     assert Rounding.to(16).multiple(groups_of(chain(channels))["Conv_0"]) == 16
 
 

@@ -67,6 +67,10 @@ class Rounding:
             return multiple
         if channels < _UNBLOCKED:
             return 1
+        # less than a block behind a depthwise convolution would be read without blocks: from 12 channels, the 1 x 1
+        # convolution of MobileNetV1 takes 0.16 ms instead of 0.10 ms from 16
+        if kind == "carrier" and channels <= multiple:
+            return multiple
         while multiple > _ALIGNMENT and multiple * _SHARE > channels:
             multiple //= 2
         return multiple

@@ -166,7 +166,8 @@ class Decider:
         kept = {group.name: counts[group.name] for group in seen}
         maps = ranking_plan(seen, ranked, kept)
         # a channel and its duplicate explain the same outputs: keeping both would waste one
-        repeated = {name: found for name, found in duplicates_of(self.model, kept).items() if found.changes}
+        duplicates = duplicates_of(self.model, kept, options.rounding)
+        repeated = {name: found for name, found in duplicates.items() if found.changes}
         maps |= {name: keep_distinct(ranked[name].order, kept[name], same) for name, same in repeated.items()}
         if options.method == "thinet":
             maps = {name: scaled(merge_map, self._energies[name]) for name, merge_map in maps.items()}
