@@ -133,7 +133,14 @@ def main() -> None:
             lines.append(job.row())
             print(lines[-1], flush=True)
     if given.write:
-        given.write.write_text("\n".join([text, *lines, ""]), encoding="utf-8")
+        given.write.write_text("\n".join([text, *lines, "", *_kept(given.write)]), encoding="utf-8")
+
+
+def _kept(page: Path) -> list[str]:
+    """Return the lines of the page's other sections, which other programs measure."""
+    lines = page.read_text(encoding="utf-8").splitlines() if page.exists() else []
+    starts = [number for number, line in enumerate(lines) if line.startswith("## ")]
+    return [*lines[starts[0] :], ""] if starts else []
 
 
 def _doc() -> str:

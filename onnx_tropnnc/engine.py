@@ -29,7 +29,6 @@ from onnx_tropnnc.pass_lists import (
     compressing_pass,
     exact_passes,
     finishing_passes,
-    removes_channels,
     tuning_passes,
     verifying_pass,
 )
@@ -78,7 +77,7 @@ def default_passes(options: Options, samples: SampleSets | None = None, original
         )
     refuse_searches(options)
     samples = samples or SampleSets()
-    exact = exact_passes(options, samples, dequantizes=removes_channels(options))
+    exact = exact_passes(options, samples, dequantizes=options.removes)
     step = compressing_pass(options, samples, original)
     return [*exact, step, *finishing_passes(), *checking_passes(options, samples)]
 
@@ -172,9 +171,7 @@ class Compression:
             # every size from here on, such as multiply-accumulates, is that of the samples' shapes
             self.model.input_shapes = samples.input_shapes
         before = size_of(self.model, shapes_of(self.model))
-        exact = PassManager(
-            exact_passes(options, samples, dequantizes=removes_channels(options)), progress=self.progress
-        )
+        exact = PassManager(exact_passes(options, samples, dequantizes=options.removes), progress=self.progress)
         prepared = exact.timed(self.model)
         # one decider for all trials and the result: what it measures on samples is most of the time
         decider = Decider(self.model.clone(), samples.solving, before)
@@ -256,7 +253,7 @@ def _settled(options: Options, samples: SampleSets, groups: Sequence[ChannelGrou
     if samples.solving is not None and not options.verify:
         # verification would tell how the samples were made
         notes.extend(Note(text) for text in samples.solving.notes)
-    decides = removes_channels(options) and options.plan is None
+    decides = options.removes and options.plan is None
     free = (group for group in groups if group.pinned is None and options.group_filter.refusal(group) is None)
     if decides and any(options.rounding.multiple(group) > 1 for group in free):
         name = f" (--round-to {options.round_to})" if isinstance(options.round_to, str) else ""

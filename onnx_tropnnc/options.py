@@ -243,6 +243,17 @@ class Options:
         return self.reconstruct != "off" and not self.lossless
 
     @property
+    def removes(self) -> bool:
+        """Return whether more is asked for than what is exact."""
+        ratios = self.ratio, *(ratio for _, ratio in self.ratio_for)
+        return not self.lossless and (self.ratio is None or any(ratios))
+
+    @property
+    def runs_samples(self) -> bool:
+        """Return whether channels are selected or layers solved on samples: of what is exact, nothing is."""
+        return self.removes and (self.selects or self.solves)
+
+    @property
     def memory_bytes(self) -> int:
         """Return the bytes that samples and activations may take."""
         return int(self.memory * 2**30)

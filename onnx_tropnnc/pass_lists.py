@@ -28,7 +28,6 @@ __all__ = [
     "compressing_pass",
     "exact_passes",
     "finishing_passes",
-    "removes_channels",
     "tuning_passes",
     "verifying_pass",
 ]
@@ -54,12 +53,6 @@ def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool) ->
         passes.append(CheckExactness(samples.verifying, memory=options.memory_bytes))
     # after the check, because onnxruntime computes integers and the numbers that they stand for slightly differently
     return [*passes, DequantizeWeights()] if dequantizes else passes
-
-
-def removes_channels(options: Options) -> bool:
-    """Return whether the options ask for more than what is exact."""
-    ratios = options.ratio, *(ratio for _, ratio in options.ratio_for)
-    return not options.lossless and (options.ratio is None or any(ratios))
 
 
 def compressing_pass(

@@ -44,7 +44,7 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
     """
     if runtime_missing() and options.data is None:
         return SampleSets()
-    wants_to_solve = options.selects or options.solves
+    wants_to_solve = options.runs_samples
     try:
         if options.data is None:
             refuse_large_runs(model, options.memory_bytes)
@@ -64,12 +64,15 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
         solving = solving.thinned(wanted)
         return SampleSets(with_variants(solving, wanted, options.seed), verifying, learning=solving)
     try:
-        found = made_up_samples(model, original, ranges=options.input_range, seed=options.seed, memory=memory)
+        found = made_up_samples(
+            model, original, ranges=options.input_range, seed=options.seed, memory=memory, verifying=not solves
+        )
     except SampleError as error:
         if options.input_shape or options.input_range:
             raise
         # our guess was wrong, not the file: the model is compressed by its weights, and verification gives the reason
         return SampleSets(None, given, refusal=str(error))
+    if not solves:
+        return SampleSets(None, given or found.samples, found.shapes)
     made = found.samples.split()
-    used = made[0] if solves else None
-    return SampleSets(used, given or made[1], found.shapes, learning=used)
+    return SampleSets(made[0], given or made[1], found.shapes, learning=made[0])

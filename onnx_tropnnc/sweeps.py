@@ -137,7 +137,7 @@ def _jobs(
 
 def _runs(job: Options) -> bool:
     """Return whether a point runs samples to decide or to solve: points that do draw the same samples."""
-    return job.selects or job.solves
+    return job.runs_samples
 
 
 def _in_parallel(

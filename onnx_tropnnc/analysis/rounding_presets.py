@@ -7,7 +7,7 @@
     cuda                         8           8        8
     tensorrt                    16          16       16
     openvino                    16          16        1
-    arm                          8           4        1
+    arm                          8           8        1
 
 `auto` is the preset of the machine at hand, which its processor's features tell: nothing is timed, so that the same
 file and options give the same counts on machines of one kind. Linear layers have no multiple on CPUs: for one sample
@@ -35,7 +35,7 @@ PRESETS: Mapping[RoundingPreset, Rounding] = {
     "cuda": Rounding(8, 8, 8, narrows=True),
     "tensorrt": Rounding(16, 16, 16, narrows=True),
     "openvino": _WIDE,
-    "arm": Rounding(convolution=8, depthwise=4, narrows=True),
+    "arm": Rounding(convolution=8, depthwise=8, narrows=True),
 }
 """The multiples by preset."""
 

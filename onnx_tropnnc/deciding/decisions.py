@@ -136,7 +136,8 @@ class Decider:
                 raise OptionError(message, Setting("target_macs"), Setting("input_shape"))
             whole = weighted_macs(self.model, self.shapes, self.rates) if self.rates else self.original.macs
             return self._at_budget(options, "macs", options.target_macs * whole)
-        if not options.selects:
+        if not options.selects or not options.removes:
+            # what is exact shows in the weights alone
             return Decision()
         groups = self._eligible(options)
         rounding = options.rounding

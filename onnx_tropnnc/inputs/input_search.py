@@ -47,7 +47,13 @@ class RunnableSamples:
 
 
 def runnable_samples(
-    model: Model, attempt: Attempt, *, ranges: Ranges | None = None, seed: int = 0, memory: int = MEMORY
+    model: Model,
+    attempt: Attempt,
+    *,
+    ranges: Ranges | None = None,
+    seed: int = 0,
+    memory: int = MEMORY,
+    verifying: bool = False,
 ) -> RunnableSamples:
     """Return made-up samples that the model runs on.
 
@@ -57,11 +63,12 @@ def runnable_samples(
         ranges: of values, as the user gave them; those inputs are not narrowed.
         seed: of made-up values.
         memory: bytes that samples and activations may take.
+        verifying: whether only as many are wanted as verification needs.
 
     Raises:
         SampleError: the model refuses all that was tried, or no size can be guessed; the text is the first reason.
     """
-    search = _Search(model, attempt, dict(ranges or {}), seed, memory)
+    search = _Search(model, attempt, dict(ranges or {}), seed, memory, verifying)
     reason = search.refusal(model.input_shapes, {})
     if reason is None:
         return search.found(model.input_shapes, {}, ())
@@ -78,6 +85,7 @@ class _Search:
     ranges: Ranges
     seed: int
     memory: int
+    verifying: bool
 
     @cached_property
     def specs(self) -> tuple[InputSpec, ...]:
@@ -114,7 +122,13 @@ class _Search:
         """Return all of the samples that are wanted."""
         ranges = {**narrowed, **self.ranges}
         samples = samples_for(
-            self.model, ranges=ranges, seed=self.seed, memory=self.memory, shapes=shapes, hints=self.hints
+            self.model,
+            ranges=ranges,
+            seed=self.seed,
+            memory=self.memory,
+            shapes=shapes,
+            hints=self.hints,
+            verifying=self.verifying,
         )
         return RunnableSamples(replace(samples, notes=(*notes, *samples.notes)), shapes)
 

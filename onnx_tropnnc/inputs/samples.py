@@ -44,6 +44,10 @@ FEWEST, MOST, LINEAR = 80, 1280, 16384
 # two trillion multiply-accumulates take one to two minutes on two cores.
 MOST_MACS = 2e11
 
+# Where nothing is solved, as many are made as would be held back to verify on, every fifth: 256 tell an agreement to
+# two or three percent.
+EVERY, VERIFYING = 5, 256
+
 # How often the samples should use a layer's weights for each channel that it reads: 25 equations for an unknown.
 USES = 25
 
@@ -58,6 +62,7 @@ def samples_for(
     memory: int = MEMORY,
     shapes: GivenShapes | None = None,
     hints: Mapping[str, InputHints] | None = None,
+    verifying: bool = False,
 ) -> Samples:
     """Return samples that fit the model: those in `data`, or synthetic ones.
 
@@ -70,6 +75,7 @@ def samples_for(
         memory: bytes that samples and activations may take; samples get a sixth of them.
         shapes: of the inputs, in place of those that the model carries.
         hints: what the graph says of its inputs; None: it is found here.
+        verifying: whether only as many are wanted as verification needs.
 
     Raises:
         SampleError: `data` does not fit the model, a dynamic input's size cannot be guessed, or not even one run's
@@ -83,6 +89,8 @@ def samples_for(
         raise SampleError("{}: the model has no input {}; it has {}", Setting("input_range"), name, names)
     inputs = resolve_shapes(specs, given)
     wanted, affordable = (count, count) if count else _worthwhile(model, inputs)
+    if verifying:
+        wanted, affordable = (min(-(-number // EVERY), VERIFYING) for number in (wanted, affordable))
     fitting = most_that_fit(inputs, memory)
     known = input_hints(structure(model)) if hints is None else hints
     made = synthetic_samples(inputs, min(affordable, fitting), seed, ranges, known)

@@ -65,14 +65,17 @@ def made_up_samples(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     seed: int = 0,
     memory: int = MEMORY,
+    verifying: bool = False,
 ) -> RunnableSamples:
     """Return samples that the original runs on; without an original to run, the ones that are guessed first.
+
+    With `verifying`, only as many as verification needs.
 
     Raises:
         SampleError: the original runs on nothing that was tried, or no size can be guessed.
     """
     if original is None:
-        samples = samples_for(model, ranges=ranges, seed=seed, memory=memory)
+        samples = samples_for(model, ranges=ranges, seed=seed, memory=memory, verifying=verifying)
         return RunnableSamples(samples, model.input_shapes)
 
     seconds = RUN_SECONDS + SECONDS_PER_GMAC * (size_of(model, shapes_of(model)).macs or 0) / 1e9
@@ -89,4 +92,4 @@ def made_up_samples(
             return str(error)
         return None
 
-    return runnable_samples(model, attempt, ranges=ranges, seed=seed, memory=memory)
+    return runnable_samples(model, attempt, ranges=ranges, seed=seed, memory=memory, verifying=verifying)
