@@ -7,7 +7,15 @@ from numpy.testing import assert_allclose
 
 from onnx_tropnnc.backend import to_numpy
 from onnx_tropnnc.solving.activation_slopes import Activation
-from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, _Search, affordable_batch, refit, search_macs
+from onnx_tropnnc.solving.refitting import (
+    ChainRows,
+    ChainWeights,
+    _Search,
+    affordable_batch,
+    affordable_steps,
+    refit,
+    search_macs,
+)
 
 RELU = Activation(lambda x: x * (x > 0), lambda x: 1.0 * (x > 0))
 SQUARE = Activation(lambda x: x * x, lambda x: 2.0 * x)
@@ -129,9 +137,10 @@ def test_another_namespace_finds_the_same() -> None:
 
 
 def test_many_searches_share_what_all_may_take() -> None:
-    """A wide chain's step looks at fewer outputs; where few are left, nothing is searched."""
-    assert (affordable_batch((1_000, 1_000)), affordable_batch((1_000, 1_000), 0.5)) == (2048, 1024)
-    assert affordable_batch((1_000, 1_000), 0.1) == 0
+    """Steps are saved before outputs, and nothing is searched where few outputs are left."""
+    assert [affordable_steps(share) for share in (1.0, 0.5, 0.1)] == [150, 75, 50]
+    assert [affordable_batch((1_000, 1_000), share) for share in (1.0, 0.5, 1 / 6)] == [2048, 2048, 1024]
+    assert affordable_batch((1_000, 1_000), 0.01) == 0
     assert 256 <= affordable_batch((200_000, 400_000)) < 2048
     assert affordable_batch((10_000_000, 10_000_000)) == search_macs((10_000_000, 10_000_000)) == 0
     assert search_macs((1_000, 1_000)) == 150 * 2048 * 5_000

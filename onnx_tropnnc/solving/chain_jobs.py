@@ -43,6 +43,7 @@ from onnx_tropnnc.solving.refitting import (
     ChainWeights,
     Refitted,
     affordable_batch,
+    affordable_steps,
     refit,
     search_macs,
 )
@@ -150,8 +151,10 @@ class PairJob:
         start = self._start(xp, (to_numpy(part) for part in solution.unseen), units)
         fit, judge = (ChainRows(r.inputs, r.reads, r.targets / xp.asarray(units)) for r in rows)
         # part 1 is the producer's bias, which stays 0 where the producer has none
-        fixed = () if self._biased else (1,)
-        found = refit(fit, judge, start, (self.pair.activations,), batch=self._batch, seed=seed, fixed=fixed)
+        fixed, steps = () if self._biased else (1,), affordable_steps(self.share)
+        found = refit(
+            fit, judge, start, (self.pair.activations,), batch=self._batch, steps=steps, seed=seed, fixed=fixed
+        )
         if found is not None:
             matrix, own_bias = _steps(start, found.weights)[:2]
             running = self.pair.producer.matrix()[0]
@@ -234,7 +237,8 @@ class ChainJob:
         # the odd parts are biases
         fixed = [2 * i + 1 for i, layer in enumerate(self.layers) if layer.whole_bias() is None]
         gaps = [link.activations for link in self.links]
-        found = refit(*rows, start, gaps, batch=batch, seed=int(generator.integers(2**31)), fixed=fixed)
+        seed, most = int(generator.integers(2**31)), affordable_steps(self.share)
+        found = refit(*rows, start, gaps, batch=batch, steps=most, seed=seed, fixed=fixed)
         if found is None:
             return
         steps = _steps(start, found.weights)
