@@ -103,11 +103,15 @@ def test_the_pass_alone_rounds_too() -> None:
     assert np.isfinite(np.asarray(dims(model)["u"])).all()
 
 
-def chain(channels: int, group: int = 1, op: str = "Conv") -> object:
+def chain(channels: int, group: int = 1, op: str = "Conv", kernel: int = 1) -> object:
     """Return a model with a group of so many channels, made by a convolution and read by a grouped or depthwise one."""
     a, b = (channels * (1 if group in (1, channels) else group) for _ in range(2))
-    weights = random_weights(a=(a, 2, 1, 1), b=(b, a // group, 1, 1), c=(3, b, 1, 1))
-    body = f"p = Conv(x, a) q = Relu(p) r = {op}<group = {group}>(q, b) s = Relu(r) y = Conv(s, c)"
+    sides = kernel, kernel
+    weights = random_weights(a=(a, 2, *sides), b=(b, a // group, *sides), c=(3, b, *sides))
+    pads = f"pads = {[kernel // 2] * 4}"
+    body = (
+        f"p = Conv<{pads}>(x, a) q = Relu(p) r = {op}<group = {group}, {pads}>(q, b) s = Relu(r) y = Conv<{pads}>(s, c)"
+    )
     return graph(body, weights, inputs="float[N, 2, 4, 4] x", outputs="float[N, 3, 4, 4] y")
 
 
@@ -116,10 +120,11 @@ def chain(channels: int, group: int = 1, op: str = "Conv") -> object:
 )
 def test_narrow_groups_take_smaller_multiples(channels: int, multiple: int) -> None:
     wide = PRESETS["onnxruntime-cpu"]
-    # behind a depthwise convolution, less than a block is read by slow kernels
-    behind = 16 if 8 <= channels <= 16 else multiple
-    for model, expected in ((chain(channels), multiple), (chain(channels, group=channels), behind)):
-        assert {wide.multiple(group) for group in groups_of(model).values() if group.pinned is None} == {expected}
+    # less than a block is read by slow kernels where a kernel has a single element, and behind a depthwise convolution
+    least = 16 if 8 <= channels <= 16 else multiple
+    for kernel, group, expected in ((3, 1, multiple), (1, 1, least), (3, channels, least)):
+        found = groups_of(chain(channels, group, kernel=kernel)).values()
+        assert {wide.multiple(group) for group in found if group.pinned is None} == {expected}
     assert Rounding.to(16).multiple(groups_of(chain(channels))["Conv_0"]) == 16
 
 

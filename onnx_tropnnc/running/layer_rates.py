@@ -72,12 +72,12 @@ def layer_rates(model: Model, shapes: Shapes) -> Mapping[str, int]:
     Raises:
         NotRunnable: no layer can be timed.
     """
-    macs = {node: node_macs(node, shapes) or 0 for node in model.graph if is_layer(node)}
+    macs = {node: count for node in model.graph if (count := node_macs(node, shapes))}
     known: dict[tuple[object, ...], float | None] = {}
     found: dict[ir.Node, float] = {}
     for node in macs:
-        layer = _layer(node, shapes, model.opset)
-        if layer is None or not macs[node]:
+        layer = _layer(node, shapes, model.opset) if is_layer(node) else None
+        if layer is None:
             continue
         if layer.key not in known:
             known[layer.key] = _seconds_saved(layer)
