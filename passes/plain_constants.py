@@ -10,6 +10,8 @@ after   Conv(x, W)
 needs   what is computed is the weight or the bias of a layer, from constants alone, and finite
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,9 +70,25 @@ def _behind_weights(model: Model) -> set[ir.Node]:
             computable.add(node)
     # either operand of a MatMul may be its weight
     weights = [v for n in nodes if is_layer(n) for v in n.inputs[0 if n.op_type == "MatMul" else 1 :]]
+    found = _chain(weights, computable)
     # exporters put gates into onnx's order by Slice and Concat
-    weights += [v for n in nodes if is_recurrent(n) for v in n.inputs[1:4]]
-    waiting, found = [value.producer() for value in weights if value is not None], set[ir.Node]()
+    for value in [v for n in nodes if is_recurrent(n) for v in n.inputs[1:4]]:
+        chain = _chain([value], computable)
+        if _reads_alone(chain):
+            found |= chain
+    return found
+
+
+def _reads_alone(nodes: set[ir.Node]) -> bool:
+    """Return whether nobody else reads the weights that the nodes compute with: the file would hold them twice."""
+    read = (value for node in nodes for value in node.inputs if value is not None)
+    weights = [value for value in read if math.prod(dims_of(value) or ()) > 1]
+    return all(use.node in nodes for value in weights for use in value.uses())
+
+
+def _chain(values: Iterable[ir.Value | None], computable: set[ir.Node]) -> set[ir.Node]:
+    """Return the nodes by which the values are computed from constants alone."""
+    waiting, found = [value.producer() for value in values if value is not None], set[ir.Node]()
     while waiting:
         maker = waiting.pop()
         if maker is not None and maker in computable and maker not in found:

@@ -6,6 +6,8 @@ import pytest
 from graphs import assert_halves, assert_same_outputs, dims, feeds_for, graph, groups_of, pinned, random_weights, run
 
 import onnx_tropnnc
+from onnx_tropnnc.analysis.channels import find_channel_groups
+from onnx_tropnnc.analysis.coverage import coverage_of
 from onnx_tropnnc.analysis.unreached import unreached_layers
 from onnx_tropnnc.changes import Merged
 from onnx_tropnnc.graph.model_io import load
@@ -174,3 +176,28 @@ def test_gates_that_are_put_in_order_by_operators() -> None:
     result, report = onnx_tropnnc.compress(model, lossless=True)
     assert [(change.before, change.after) for change in report.of(Merged)] == [(6, 3)]
     assert_same_outputs(model, result)
+
+
+def test_both_weights_are_covered() -> None:
+    more = random_weights(u=(6, 3)) | {"flat": np.array([0, 0, 6])}
+    model = load(graph(f"h = {layer('GRU', 1)} {FLAT}", weights_of("GRU", 1) | more, **WORDS))
+    shapes = shapes_of(model)
+    found = coverage_of(model, shapes, find_channel_groups(model, shapes), lambda group: None)
+    assert [(entry.node, entry.parameters, entry.reached) for entry in found.layers] == [
+        ("GRU_0", 18 * 4 + 18 * 6, 18 * 4 + 18 * 6),
+        ("MatMul_3", 18, 18),
+    ]
+
+
+def test_weights_that_two_layers_put_in_order_stay_one() -> None:
+    """As in the branches of an If inside another one: computed for each layer they would be in the file twice."""
+    weights = weights_of("GRU", 1)
+    body = "".join(
+        f"j{i} = Concat <axis = 0> (p, q) w{i} = Unsqueeze(j{i}, zero) h{i} = {layer('GRU', 1, f'x, w{i}, r, b')} "
+        for i in (0, 1)
+    )
+    more = random_weights(u=(6, 3)) | {"flat": np.array([0, 0, 6]), "zero": np.array([0])}
+    more |= {"p": weights["w"][0, :6], "q": weights["w"][0, 6:]}
+    model = graph(f"{body} h = Sub(h0, h1) {FLAT}", {n: a for n, a in weights.items() if n != "w"} | more, **WORDS)
+    _, report = onnx_tropnnc.compress(model, ratio=0.5)
+    assert report.after.parameters == report.before.parameters

@@ -21,6 +21,7 @@ from onnx_tropnnc.graph.constants import constant_tensor, is_floating, label, sh
 from onnx_tropnnc.graph.layers import weight_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason, joined
+from onnx_tropnnc.graph.recurrent import is_recurrent
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.graph.sizes import node_macs
 
@@ -109,25 +110,36 @@ def _layers(model: Model, shapes: Shapes, standing: _Standing) -> Iterator[Layer
     seen: set[ir.Value] = set()
     for graph in model.ir.graphs():
         for node in graph:
-            value = weight_of(node)
-            tensor = constant_tensor(value)
-            # what is left is a floating-point constant with rows and columns
-            if value is None or tensor is None or not is_floating(tensor) or len(shape_of(tensor)) < 2:
+            values = _weights(node)
+            if not values:
                 continue
             inside = graph is not model.graph
-            size, reached, reasons = _reached(value, standing.get(value, ()))
+            found = [_reached(value, standing.get(value, ())) for value in values]
+            size, reached = sum(entry[0] for entry in found), sum(entry[1] for entry in found)
+            reasons = dict.fromkeys(reason for entry in found for reason in entry[2])
             macs = 0 if inside else node_macs(node, shapes)
             why = "; ".join(reasons) or NO_GROUP
-            counted = value not in seen  # a shared weight is stored once, but every reader multiplies by it
-            seen.add(value)
+            # a shared weight is stored once, but every reader multiplies by it
+            counted = [entry for value, entry in zip(values, found, strict=True) if value not in seen]
+            seen.update(values)
             yield LayerCoverage(
                 node=label(node),
-                parameters=size * counted,
-                reached=reached * counted,
+                parameters=sum(entry[0] for entry in counted),
+                reached=sum(entry[1] for entry in counted),
                 macs=macs,
                 macs_reached=(macs or 0) * reached / max(1, size),
                 reason=why if reached < size else None,
             )
+
+
+def _weights(node: ir.Node) -> list[ir.Value]:
+    """Return the layer's weights that are floating-point constants with rows and columns: two of a recurrent layer."""
+    found = []
+    for value in node.inputs[1:3] if is_recurrent(node) else (weight_of(node),):
+        tensor = constant_tensor(value)
+        if value is not None and tensor is not None and is_floating(tensor) and len(shape_of(tensor)) > 1:
+            found.append(value)
+    return found
 
 
 def _reached(value: ir.Value, standing: Iterable[_Stand]) -> tuple[int, int, tuple[str, ...]]:
