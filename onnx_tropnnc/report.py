@@ -21,6 +21,7 @@ from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.reporting.layers import LayerChange
 from onnx_tropnnc.reporting.verdict import Verdict, judged
 from onnx_tropnnc.running.cores import available_cores
+from onnx_tropnnc.running.likely_agreement import LikelyAgreement
 from onnx_tropnnc.running.verification import Verification
 
 __all__ = ["SCHEMA_VERSION", "Digest", "Report", "Reproduction", "Timing"]
@@ -161,11 +162,18 @@ def _verification(found: Verification) -> dict[str, Any]:
     latency = found.latency
     return {
         **_plain(found),
+        "outputs": [{**_plain(o), "likely_agreement": _likely(o.likely_agreement)} for o in found.outputs],
         "latency": None if latency is None else {**_plain(latency), "change": latency.change},
         "agreement": _plain(found.agreement),
+        "likely_agreement": _likely(found.likely_agreement),
         "cosine": _plain(found.cosine),
         "passed": found.passed,
     }
+
+
+def _likely(found: LikelyAgreement | None) -> dict[str, Any] | None:
+    """Return an agreement with its statement in words."""
+    return None if found is None else {**_plain(found), "real": found.real, "text": str(found)}
 
 
 def _plain(value: Any) -> Any:

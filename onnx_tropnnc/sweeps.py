@@ -179,7 +179,7 @@ def _point(
         point,
         parameters=100 * after.parameters / max(1, before.parameters),
         macs=100 * after.macs / before.macs if before.macs and after.macs is not None else None,
-        agreement=None if found is None else found.agreement,
+        agreement=None if found is None or found.likely_agreement is None else found.likely_agreement.middle,
         cosine=None if found is None else found.cosine,
         relative_l2=None if found is None else found.relative_l2,
     )

@@ -15,6 +15,7 @@ import onnx
 from onnx_tropnnc.changes import Change, Verified
 from onnx_tropnnc.errors import NotRunnable, SampleError
 from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.knowledge import knows_statistics
 from onnx_tropnnc.graph.memory import MEMORY, run_bytes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, save, to_proto, weight_bytes
@@ -93,6 +94,7 @@ class VerifyOutputs:
                 min_cosine=self.min_cosine,
                 timing_seconds=self.timing_seconds,
                 room=room,
+                statistics_known=knows_statistics(model.graph),
             )
 
     def _drawn(self, model: Model) -> Samples:

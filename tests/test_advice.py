@@ -15,12 +15,14 @@ from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.latency import Latency
+from onnx_tropnnc.running.likely_agreement import LikelyAgreement
 from onnx_tropnnc.running.verification import Verification
 from onnx_tropnnc.searching.advice import concern, slowdown
 
 
 def output(name: str, cosine: float, agreement: float | None = None) -> OutputDifference:
-    return OutputDifference(name, 0.1, cosine, 1.0, agreement)
+    likely = None if agreement is None else LikelyAgreement(agreement, agreement, agreement)
+    return OutputDifference(name, 0.1, cosine, 1.0, agreement, likely_agreement=likely)
 
 
 def test_outputs_far_from_the_original_are_a_concern() -> None:

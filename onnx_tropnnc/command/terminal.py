@@ -34,6 +34,9 @@ def print_report(report: Report, console: Console) -> None:
     if latency is not None:
         table.add_row("latency (median)", f"{latency.before_ms:.3g} ms", f"{latency.after_ms:.3g} ms", latency.change)
     console.print(table)
+    likely = report.verification.likely_agreement if report.verification else None
+    if likely is not None:
+        _say(console, f"top-1 agreement   {likely}")
     for line in _lines(report):
         _say(console, line)
 
@@ -100,8 +103,10 @@ def _bounds(merged: Iterable[Merged]) -> Iterable[str]:
 def _verified(found: Verification) -> Iterable[str]:
     if found.not_verified is not None:
         yield f"not verified: {found.not_verified}"
+    scored = [output for output in found.outputs if output.likely_agreement is not None]
     for output in found.outputs:
-        agreement = "" if output.agreement is None else f", top-1 agreement {output.agreement:.1f} %"
+        # of a single row of scores the agreement stands above already
+        agreement = f", top-1 agreement {output.likely_agreement}" if output in scored and len(scored) > 1 else ""
         yield (
             f"output {output.name}: relative L2 error {output.relative_l2:.3g}, cosine {output.cosine:.4f}, "
             f"largest difference {output.largest:.3g}{agreement}"

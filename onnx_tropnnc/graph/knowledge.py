@@ -25,6 +25,7 @@ __all__ = [
     "RowScale",
     "channel_statistics",
     "copy_knowledge_of_equals",
+    "knows_statistics",
     "move_knowledge",
     "row_scale",
     "set_channel_statistics",
@@ -77,6 +78,11 @@ def channel_statistics(value: ir.Value) -> ChannelStatistics | None:
     """Return what a folded BatchNormalization promised of the activation, or None where none was folded into it."""
     found = value.meta.get(_STATISTICS)
     return found if isinstance(found, ChannelStatistics) else None
+
+
+def knows_statistics(graph: ir.Graph) -> bool:
+    """Return whether a BatchNormalization of the graph was folded, so that statistics of activations are known."""
+    return any(channel_statistics(value) is not None for node in graph for value in node.outputs)
 
 
 def set_channel_statistics(value: ir.Value, statistics: ChannelStatistics | None) -> None:

@@ -14,7 +14,9 @@ from onnx_tropnnc.errors import BrokenPromiseError, NotRunnable
 from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.memory import ARENA_BYTES, MEMORY
 from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.synthetic import kind_of
 from onnx_tropnnc.running.differences import OutputDifference, Tally
+from onnx_tropnnc.running.likely_agreement import REAL
 from onnx_tropnnc.running.sessions import ModelSource, Runner
 
 __all__ = ["ANY_ROOM", "Room", "compare", "load_result", "runnable_size"]
@@ -98,9 +100,14 @@ def load_result(
     return after
 
 
-def compare(before: Runner, after: Runner, samples: Samples, size: int) -> tuple[OutputDifference, ...]:
-    """Run both models on all samples, and return how far each output of `after` is from that of `before`."""
-    tallies = [Tally() for _ in before.outputs]
+def compare(
+    before: Runner, after: Runner, samples: Samples, size: int, *, statistics_known: bool = False
+) -> tuple[OutputDifference, ...]:
+    """Run both models on all samples, and return how far each output of `after` is from that of `before`.
+
+    `statistics_known` says whether the original had BatchNormalization, which made-up samples were fitted to.
+    """
+    tallies = [Tally(_judge(samples), statistics_known) for _ in before.outputs]
     runs: list[_Run] = []
     for window, feed in samples.feeds(size):
         expected = before.run(feed)
@@ -119,6 +126,14 @@ def compare(before: Runner, after: Runner, samples: Samples, size: int) -> tuple
             runs = []
     _count(tallies, runs, samples.labels)
     return tuple(tally.difference(name) for name, tally in zip(before.outputs, tallies, strict=True))
+
+
+def _judge(samples: Samples) -> str:
+    """Return what the samples are, in the words of a statement of agreement."""
+    if not samples.made_up:
+        return REAL
+    pictures = all(kind_of(entry) in ("picture", "flat") for entry in samples.inputs)
+    return "made-up pictures" if pictures else "made-up samples"
 
 
 def _count(tallies: Sequence[Tally], runs: Sequence[_Run], labels: NDArray[np.int64] | None) -> None:

@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_tropnnc.running.likely_agreement import REAL, LikelyAgreement, from_made_up_samples, from_real_samples
+from onnx_tropnnc.running.score_errors import ScoreTally
+
 __all__ = ["OutputDifference", "Tally"]
 
 # How many numbers of an output are compared at once.
@@ -43,12 +46,21 @@ class OutputDifference:
     """Values that are NaN or infinite in the result alone."""
     runs_resized: int = 0
     """Runs in which the output has another size in the result than in the original: no value of theirs is compared."""
+    likely_agreement: LikelyAgreement | None = None
+    """The agreement to expect on real samples; None where the output is no row of scores."""
 
 
 @dataclass
 class Tally:
-    """The running sums over the batches of one output."""
+    """The running sums over the batches of one output.
 
+    Attributes:
+        judged_on: what the samples are (likely_agreement.py); of made-up ones, the agreement on real ones is estimated.
+        statistics_known: whether the original had BatchNormalization, which made-up samples were fitted to.
+    """
+
+    judged_on: str = REAL
+    statistics_known: bool = False
     square_before: float = 0.0
     square_after: float = 0.0
     square_difference: float = 0.0
@@ -64,6 +76,7 @@ class Tally:
     right: list[int] = field(default_factory=lambda: [0, 0])
     scored: bool = True
     labels_fit: bool = True
+    scores: ScoreTally = field(default_factory=ScoreTally)
 
     def add(self, before: NDArray[Any], after: NDArray[Any], labels: NDArray[np.int64] | None) -> None:
         """Count one batch, of which both arrays have the same shape."""
@@ -100,6 +113,7 @@ class Tally:
         guess_before, guess_after = before.argmax(axis=1), after.argmax(axis=1)
         self.rows += int(sound.sum())
         self.agreeing += int((sound & whole & (guess_before == guess_after)).sum())
+        self.scores.add(before[sound & whole], after[sound & whole])
         if labels is not None and len(labels) == len(before):
             self.labels_fit = self.labels_fit and bool(((labels >= 0) & (labels < before.shape[1])).all())
             self.labelled += len(labels)
@@ -115,18 +129,30 @@ class Tally:
         broken = math.isinf(self.largest) or (self.resized > 0 and not self.compared)
         labelled = self.labelled if self.scored and self.labels_fit else 0
         top1 = [100 * right / labelled if labelled else None for right in self.right]
+        agreement = 100 * self.agreeing / self.rows if self.scored and self.rows else None
         return OutputDifference(
             name,
             math.inf if broken else relative,
             0.0 if broken else cosine,
             math.inf if broken else self.largest,
-            100 * self.agreeing / self.rows if self.scored and self.rows else None,
+            agreement,
             top1[0],
             top1[1],
             self.nonfinite[0],
             self.nonfinite[1],
             self.nonfinite_new,
             self.resized,
+            None if agreement is None else self._likely_agreement(agreement),
+        )
+
+    def _likely_agreement(self, agreement: float) -> LikelyAgreement:
+        if self.judged_on == REAL:
+            return from_real_samples(agreement, self.rows, self.scores.width)
+        return from_made_up_samples(
+            self.scores.errors(),
+            self.judged_on,
+            same=self.agreeing == self.rows and self.square_difference == 0,
+            statistics_known=self.statistics_known,
         )
 
 

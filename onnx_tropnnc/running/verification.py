@@ -12,6 +12,7 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.comparison import ANY_ROOM, Room, compare, load_result, runnable_size
 from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.latency import Latency, measure_latency
+from onnx_tropnnc.running.likely_agreement import LikelyAgreement
 from onnx_tropnnc.running.sessions import ModelSource, Runner
 
 __all__ = ["Verification", "verify"]
@@ -32,8 +33,14 @@ class Verification:
 
     @property
     def agreement(self) -> float | None:
-        """Return the lowest agreement, in percent, of all outputs that are rows of scores."""
+        """Return the lowest agreement on the samples, in percent, of all outputs that are rows of scores."""
         return min((o.agreement for o in self.outputs if o.agreement is not None), default=None)
+
+    @property
+    def likely_agreement(self) -> LikelyAgreement | None:
+        """Return the lowest agreement to expect on real samples of all outputs that are rows of scores."""
+        likely = (o.likely_agreement for o in self.outputs if o.likely_agreement is not None)
+        return min(likely, key=lambda found: found.middle, default=None)
 
     @property
     def cosine(self) -> float | None:
@@ -60,10 +67,12 @@ def verify(
     min_cosine: float | None = None,
     timing_seconds: float = 2.0,
     room: Room = ANY_ROOM,
+    statistics_known: bool = False,
 ) -> Verification:
     """Compare both models on all samples, then time them.
 
-    Values that are NaN or infinite in the result alone fail the verification whatever is demanded.
+    Values that are NaN or infinite in the result alone fail the verification whatever is demanded. `statistics_known`
+    says whether the original had BatchNormalization, which matters for what made-up samples tell of real ones.
 
     Raises:
         BrokenPromiseError: only the result cannot be loaded or run, or its outputs have other names or shapes.
@@ -78,7 +87,7 @@ def verify(
             shortfalls=("nothing could be verified",) if (min_agreement, min_cosine) != (None, None) else (),
         )
     after = load_result(result, before, arena=room.arena)
-    outputs = compare(before, after, samples, size)
+    outputs = compare(before, after, samples, size, statistics_known=statistics_known)
     del before, after  # sessions keep the memory of their largest run
     latency = None
     if timing_seconds:
@@ -114,13 +123,13 @@ def _shortfalls(
         if o.nonfinite_new
     ]
     if min_agreement is not None:
-        rows = [o for o in outputs if o.agreement is not None]
+        rows = [(o.name, o.likely_agreement) for o in outputs if o.likely_agreement is not None]
         if not rows:
             found.append("agreement cannot be measured: no output is a row of scores")
         found += [
-            f"output {o.name}: agreement {o.agreement:.2f} % is below {min_agreement:g} %"
-            for o in rows
-            if o.agreement is not None and o.agreement < min_agreement
+            f"output {name}: agreement {likely.middle:.2f} % is below {min_agreement:g} %{likely.reservation}"
+            for name, likely in rows
+            if likely.middle < min_agreement
         ]
     if min_cosine is not None:
         found += [

@@ -19,12 +19,15 @@ from onnx_tropnnc.running.verification import Verification
 from onnx_tropnnc.searching.giving_back import is_slower
 from onnx_tropnnc.searching.trials import Trials
 
-__all__ = ["SAFE_AGREEMENT", "SAFE_COSINE", "advice", "concern", "fidelity", "slowdown"]
+__all__ = ["SAFE_AGREEMENT", "SAFE_COSINE", "USABLE_AGREEMENT", "advice", "concern", "fidelity", "slowdown"]
 
 # Percent of top-1 agreement below which a result deserves a warning: one answer in ten changed.
 SAFE_AGREEMENT = 90.0
 
-# The same for an output that is no row of scores: a cosine of 0.9 is a relative error of about 0.45.
+# Percent of top-1 agreement below which a result is not usable: three answers in ten and more changed.
+USABLE_AGREEMENT = 70.0
+
+# The same as SAFE_AGREEMENT for an output that is no row of scores: a cosine of 0.9 is a relative error of about 0.45.
 SAFE_COSINE = 0.9
 
 # Ratios that are tried are multiples of this: nearer ones are not told apart by a few hundred samples.
@@ -52,8 +55,11 @@ def fidelity(report: Report, options: Options, trials: Trials) -> Note | None:
     found = None if report.verification is None or options.demanding else concern(report.verification)
     if found is None:
         return None
-    if options.ratio is None or _walk_macs(trials) > _MOST_MACS:
-        return Note(f"{found}; ask for less, or give --data", "warning")
+    more = "give more samples" if options.data is not None else "give --data"
+    if options.ratio is None:
+        return Note(f"{found}; ask for less, or {more}", "warning")
+    if _walk_macs(trials) > _MOST_MACS:
+        return Note(f"{found}; {_guessed_ratio(report.verification, options.ratio)}{more}", "warning")
 
     def is_safe(steps: int) -> bool | Refused:
         model = trials.compressed(replace(options, ratio=round(_STEP * steps, 2)))
@@ -75,12 +81,26 @@ def _walk_macs(trials: Trials) -> float:
     return math.inf if macs is None else float(samples.count * macs)
 
 
+def _guessed_ratio(found: Verification | None, ratio: float) -> str:
+    """Return the advice to try the ratio that likely keeps enough agreement, where nothing is compressed to find it."""
+    likely = None if found is None else found.likely_agreement
+    if likely is None or likely.middle >= SAFE_AGREEMENT:
+        return "ask for less, or "
+    # The scores' error grows with the ratio, or faster: what is removed first costs least.
+    steps = math.floor(ratio * likely.part_of_error(SAFE_AGREEMENT) / _STEP + 1e-9)
+    return f"--ratio {_STEP * steps:.2f} may be low enough, or " if steps else ""
+
+
 def concern(found: Verification) -> str | None:
     """Return what is wrong with the output that is furthest off, or None where no output is far off."""
     for output in sorted(found.outputs, key=lambda output: output.cosine):
-        if output.agreement is not None:
-            if output.agreement < SAFE_AGREEMENT:
-                return f"top-1 agreement is {output.agreement:.1f} %, below {SAFE_AGREEMENT:g} %"
+        likely = output.likely_agreement
+        if likely is not None:
+            if not likely.known:
+                return f"top-1 agreement is {likely}"
+            if likely.middle < SAFE_AGREEMENT:
+                usable = "" if likely.middle >= USABLE_AGREEMENT else "the result is not usable: "
+                return f"{usable}top-1 agreement is {likely}, below {SAFE_AGREEMENT:g} %"
         elif output.cosine < SAFE_COSINE:
             return f"the cosine of output {output.name} is {output.cosine:.2f}, below {SAFE_COSINE:g}"
     return None

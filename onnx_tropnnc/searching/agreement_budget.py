@@ -32,10 +32,10 @@ def within_drop(options: Options, trials: Trials) -> Options:
         if isinstance(model, Refused):
             return model
         found = trials.compare(model)
-        if found.agreement is None:
+        if found.likely_agreement is None:
             why = found.not_verified or "no output is a row of scores"
             raise OptionError("{}: agreement cannot be measured: {}", Setting("max_drop"), why)
-        return found.agreement >= demanded
+        return found.likely_agreement.middle >= demanded
 
     best = search(_TOO_SMALL_PERCENT, 100, agrees, wanted="smallest")
     if best is None:
