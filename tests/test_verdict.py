@@ -8,6 +8,7 @@ from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.reporting.verdict import judged
 from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.latency import Latency
+from onnx_tropnnc.running.likely_agreement import LikelyAgreement
 from onnx_tropnnc.running.verification import Verification
 
 BEFORE = Size(1000, 2000, 4000)
@@ -19,7 +20,10 @@ def size(parameters: int) -> Size:
 
 def compared(error: float, *, shortfalls: tuple[str, ...] = (), ms: float | None = None, **more: float) -> Verification:
     latency = None if ms is None else Latency(10.0, ms, 0.1, 0.1, 100, 1, 1)
-    return Verification((OutputDifference("y", error, 1.0, 0.0, **more),), latency, 100, "x.npz", None, shortfalls)
+    agreement = more.get("agreement")
+    likely = None if agreement is None else LikelyAgreement(agreement, agreement, agreement)
+    output = OutputDifference("y", error, 1.0, 0.0, **more, likely_agreement=likely)
+    return Verification((output,), latency, 100, "x.npz", None, shortfalls)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ REAL = "real samples"
 
 # The constants are fitted to the true agreement of compressed classifiers on labelled pictures:
 # python benchmarks/trust.py MODELS DATA --fit
-TOLERANCE, CONFIDENCE_POWER, GROWTH, STEEPNESS = 3.16, 1.2, 0.29, 1.93
+TOLERANCE, CONFIDENCE_POWER, GROWTH, STEEPNESS = 5.42, 1.49, 0.39, 1.6
 
 # Confidence beyond these limits is taken as theirs: few classifiers that were measured are beyond.
 CONFIDENCE_LIMITS = (0.2, 0.7)
@@ -37,7 +37,7 @@ CONFIDENCE_LIMITS = (0.2, 0.7)
 UNSURE = 0.3
 
 # The error on real inputs is most often within this factor of that on made-up ones.
-DOUBT = 1.6
+DOUBT = 1.7
 
 # Made-up inputs that reach fewer classes (exp of their entropy) than this, or than three quarters of a few, leave twice
 # the doubt on a logarithmic scale.
