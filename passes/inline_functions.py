@@ -2,13 +2,14 @@
 
 before  Block(x, w)             Block: a function of the model, as exporters of modules write them
 after   Relu(MatMul(x, w))      nodes are named after the call; no functions are left
-needs   nothing
+needs   the operator sets of the function are those of the model
 
 Channels are followed through operators, and there is no rule for an operator that is a call.
 """
 
 from dataclasses import dataclass
 
+import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from onnx_tropnnc.changes import Change, Note
@@ -30,8 +31,19 @@ class InlineFunctions:
         count = len(model.ir.functions)
         if not count:
             return ()
+        imports = model.ir.opset_imports
+
+        def fits(function: ir.Function) -> bool:
+            return all(imports.get(domain, version) == version for domain, version in function.opset_imports.items())
+
         # functions that call themselves were refused when the model was loaded
-        InlinePass()(model.ir)
+        InlinePass(fits)(model.ir)
+        left = len(model.ir.functions)
+        count -= left
         split_fused(model.ir)
         check_graph(model.ir, model.name)  # only now do the nodes of functions meet the constants that they read
-        return (Note(f"{count} model-local function{'s were' if count > 1 else ' was'} inlined"),)
+        notes = [Note(f"{count} model-local function{'s were' if count > 1 else ' was'} inlined")] if count else []
+        if left:
+            verb = "stayed as they are" if left > 1 else "stayed as it is"
+            notes.append(Note(f"{left} model-local function{'s' * (left > 1)} of another operator set {verb}"))
+        return tuple(notes)

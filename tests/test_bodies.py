@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import onnx_tropnnc
 from onnx_tropnnc.changes import Merged, Reconstructed
+from onnx_tropnnc.errors import InputModelError
 from onnx_tropnnc.graph.bodies import bodies_of, body_owners
 from onnx_tropnnc.graph.constants import name_of
 from onnx_tropnnc.graph.model_io import load, to_proto
@@ -226,3 +227,10 @@ def test_groups_of_makers_with_one_name_have_names_of_their_own() -> None:
     _, report = onnx_tropnnc.compress(model, target_params=0.5)
     assert report.after.parameters <= 336 < report.before.parameters
     assert report.after.parameters >= 320
+
+
+def test_a_body_that_reads_what_its_node_computes_is_refused() -> None:
+    body = "y = If <then_branch = t () => (float[N, 3] p) { p = Relu(y) }, else_branch = e () => (float[N, 3] q) "
+    model = graph(f"a = MatMul(x, w) {body}{{ q = Relu(a) }}> (c)", random_weights(w=(4, 3)) | {"c": np.array(True)})
+    with pytest.raises(InputModelError, match="a graph of If_1 reads what If_1 computes"):
+        load(model)

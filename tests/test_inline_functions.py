@@ -7,6 +7,7 @@ from onnx import helper
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.changes import Note
+from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.passes import InlineFunctions
 
 
@@ -54,3 +55,16 @@ def test_a_model_without_functions_is_left_alone() -> None:
     model = graph("y = MatMul(x, w)", {"w": np.ones((4, 3), np.float32)})
     result, _ = after(model, InlineFunctions())
     assert operators(result) == ["MatMul"]
+
+
+def test_a_function_of_another_operator_set_stays() -> None:
+    """Its axes would be an attribute where the model's operator reads them as an input."""
+    model = with_functions()
+    model.functions[0].opset_import[0].version = 12
+    result, _ = after(model, InlineFunctions())
+    assert operators(result) == ["MatMul", "Act", "MatMul", "Act"]
+    assert [function.name for function in result.functions] == ["Act"]
+    assert InlineFunctions()(load(model)) == (
+        Note("1 model-local function was inlined"),
+        Note("1 model-local function of another operator set stayed as it is"),
+    )

@@ -148,3 +148,17 @@ def test_inputs_and_outputs_without_a_name(part: str) -> None:
     model = network()
     getattr(model.graph, part)[0].name = ""
     assert refusal(model) == "an input or output has no name"
+
+
+def test_a_split_into_other_parts_than_it_has_outputs() -> None:
+    """onnx's shape inference would make two billion parts."""
+    body = "a, b = Split <axis = 1, num_outputs = 2147483647> (x) y = Add(a, b)"
+    model = graph(body, inputs="float[N, 4] x", outputs="float[N, 2] y", opset=18)
+    assert refusal(model) == "Split_0 (Split) is to make 2147483647 parts, but has 2 outputs"
+
+
+def test_references_to_attributes_outside_functions() -> None:
+    model = network()
+    reference = onnx.AttributeProto(name="alpha", ref_attr_name="alpha", type=onnx.AttributeProto.FLOAT)
+    model.graph.node[0].attribute.append(reference)
+    assert refusal(model) == "Gemm_0 refers to an attribute of a function, but stands in none"

@@ -235,3 +235,11 @@ def test_quantization_keeps_and_rounds() -> None:
     assert_array_equal(factors, [2.0])
     assert_array_equal(rounded, np.array([[64, 255], [128, 129]], np.uint8))
     assert whole.cut(1, np.array([True, False])).integers.tolist() == [[0], [128]]
+
+
+@pytest.mark.parametrize("step", [np.nan, 3e38])
+def test_steps_that_give_no_numbers_are_stored_as_they_were(step: float) -> None:
+    model = weight_only(s=np.full(16, step))
+    result, _ = onnx_tropnnc.compress(model, ratio=0.5, verify=False)
+    assert_array_equal(stored(result)["a"], stored(model)["a"])
+    assert_array_equal(stored(result)["s"], stored(model)["s"])

@@ -19,7 +19,8 @@ import onnx
 import onnx_ir as ir
 
 from onnx_tropnnc.errors import InputModelError, OutputPathError
-from onnx_tropnnc.graph.constants import shape_of
+from onnx_tropnnc.graph.bodies import values_read
+from onnx_tropnnc.graph.constants import label, shape_of
 from onnx_tropnnc.graph.fused import fused_again, split_fused
 from onnx_tropnnc.graph.input_shapes import GivenShapes
 from onnx_tropnnc.graph.model import Model
@@ -213,6 +214,9 @@ def _sorted(model: ir.Model) -> ir.Model:
     """Sort nodes behind those they read from, as onnx demands and onnxruntime does not; ValueError for a cycle."""
     # sorting always would reorder the nodes of files that are in order
     seen: set[ir.Node] = set()
+    for node in model.graph:
+        if any(value.producer() is node for value in values_read(node)):
+            raise ValueError(f"a graph of {label(node)} reads what {label(node)} computes")
     for node in model.graph.all_nodes():  # a node before those of its bodies, which may capture what others make
         makers = (value.producer() for value in node.inputs if value is not None)
         if any(maker is not None and maker not in seen for maker in makers):

@@ -63,6 +63,8 @@ def _first_reason(proto: onnx.ModelProto) -> str | None:
         reasons = (*map(_about_shape, values), *map(_about_tensor, graph.initializer))
         if reason := _about_names(graph) or next(filter(None, reasons), None):
             return reason
+    if reason := _about_references(proto.graph):
+        return reason
     nodes = [(graph.node, proto.opset_import, _constant_types(graph)) for graph in graphs_of(proto.graph)]
     nodes += [([*nodes_of(function.node)], function.opset_import, {}) for function in proto.functions]
     for part, opsets, types in nodes:
@@ -70,6 +72,15 @@ def _first_reason(proto: onnx.ModelProto) -> str | None:
         for node in part:
             if (node.domain, node.op_type) not in local and (reason := about_node(node, versions, types)):
                 return reason
+    return None
+
+
+def _about_references(graph: onnx.GraphProto) -> str | None:
+    """Return what refers to an attribute of a function, though it stands in no function."""
+    for node in nodes_of(graph.node):
+        for attribute in node.attribute:
+            if attribute.ref_attr_name:
+                return f"{_called(node)} refers to an attribute of a function, but stands in none"
     return None
 
 
@@ -157,7 +168,7 @@ def _about_external(tensor: onnx.TensorProto) -> str | None:
 
 def about_node(node: onnx.NodeProto, versions: Mapping[str, int], types: Mapping[str, str]) -> str | None:
     """Return what is wrong with a node, or None; `types` are those of the constants of its graph."""
-    called = node.name or f"{node.op_type} of {next(iter(node.output), 'nothing')}"
+    called = _called(node)
     if not node.op_type:
         return f"node {called} has no operator"
     for attribute in node.attribute:
@@ -175,8 +186,17 @@ def about_node(node: onnx.NodeProto, versions: Mapping[str, int], types: Mapping
     schema = _schema(node, versions)
     if schema is None:
         return None
-    reason = _about_inputs(node, schema) or _about_types(node, schema, types) or _about_attributes(node, schema)
+    reason = (
+        _about_inputs(node, schema)
+        or _about_types(node, schema, types)
+        or _about_attributes(node, schema)
+        or _about_parts(node)
+    )
     return None if reason is None else f"{called} ({node.op_type}) {reason}"
+
+
+def _called(node: onnx.NodeProto) -> str:
+    return node.name or f"{node.op_type} of {next(iter(node.output), 'nothing')}"
 
 
 def _is_whole_constant(node: onnx.NodeProto) -> bool:
@@ -219,6 +239,14 @@ def _about_types(node: onnx.NodeProto, schema: onnx.defs.OpSchema, types: Mappin
         narrow = "float" in types.get(given, "") and "tensor(float)" in taken
         if given in types and types[given] not in taken and not narrow:
             return f"reads the constant {given}, which is a {types[given]}, as its {formal.name}"
+    return None
+
+
+def _about_parts(node: onnx.NodeProto) -> str | None:
+    """Return where a Split states another number of parts than it has outputs: onnx would make all that are stated."""
+    for attribute in node.attribute:
+        if node.op_type == "Split" and attribute.name == "num_outputs" and attribute.i != len(node.output):
+            return f"is to make {attribute.i} parts, but has {len(node.output)} outputs"
     return None
 
 

@@ -69,12 +69,13 @@ class Quantization:
         """Return w, as DequantizeLinear computes it."""
         # subtracted as int64, as uint8 would wrap round and int32 might
         difference = self.integers.astype(np.int64) - self._spread(self.zeros).astype(np.int64)
-        return np.asarray(difference.astype(self.steps.dtype) * self._spread(self.steps))
+        with np.errstate(all="ignore"):  # steps of 1e38 and NaN give weights that no layer is merged by
+            return np.asarray(difference.astype(self.steps.dtype) * self._spread(self.steps))
 
     def apply(self, weights: Array) -> tuple[Array, Doubles]:
         """Return q of changed weights, and what each step has to be multiplied by so that q stays in its range."""
         # a weight that is still what the integers gave is not rounded a second time
-        if weights.shape == self.integers.shape and np.array_equal(weights, self.weights()):
+        if weights.shape == self.integers.shape and np.array_equal(weights, self.weights(), equal_nan=True):
             return self.integers, np.ones(self.steps.size)
         low, high = _RANGES[self.dtype]
         zeros = self._spread(self.zeros).astype(np.float64)
