@@ -17,7 +17,7 @@ from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.latency import Latency
 from onnx_tropnnc.running.likely_agreement import LikelyAgreement
 from onnx_tropnnc.running.verification import Verification
-from onnx_tropnnc.searching.advice import concern, slowdown
+from onnx_tropnnc.searching.advice import concern, guessed_ratio, slowdown
 
 
 def output(name: str, cosine: float, agreement: float | None = None) -> OutputDifference:
@@ -32,6 +32,29 @@ def test_outputs_far_from_the_original_are_a_concern() -> None:
     assert concern(Verification((output("y", 0.99, 95.0), output("map", 0.0012)))) == map_text
     assert concern(Verification((output("y", 0.5, 95.0),))) is None
     assert concern(Verification()) is None
+
+
+def test_a_result_that_is_not_usable_is_said_to_be() -> None:
+    likely = LikelyAgreement(10.0, 30.0, 60.0, 10.0, "made-up pictures")
+    found = Verification((OutputDifference("y", 0.1, 0.99, 1.0, 70.0, likely_agreement=likely),))
+    stated = "top-1 agreement is about 10 to 60 %, judged on made-up pictures, below 90 %"
+    assert concern(found) == f"the result is not usable: {stated}"
+    unknown = LikelyAgreement(0.0, 50.0, 100.0, judged_on="made-up samples")
+    nothing = Verification((OutputDifference("y", 0.1, 0.99, 1.0, 100.0, likely_agreement=unknown),))
+    text = "top-1 agreement is unknown: made-up samples cannot judge this model; give --data"
+    assert concern(nothing) == text
+
+
+def test_the_ratio_that_is_guessed_has_the_part_of_the_error_that_may_stay() -> None:
+    def guessed(middle: float, ratio: float) -> str:
+        likely = LikelyAgreement(0.0, middle, 99.0, 0.0, "made-up pictures")
+        return guessed_ratio(
+            Verification((OutputDifference("y", 0.1, 0.99, 1.0, 1.0, likely_agreement=likely),)), ratio
+        )
+
+    assert guessed(70.0, 0.3) == "--ratio 0.10 may be low enough, or "
+    assert guessed(1.0, 0.3) == ""
+    assert guessed(95.0, 0.3) == "ask for less, or "
 
 
 class Negated:

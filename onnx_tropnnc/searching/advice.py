@@ -19,7 +19,16 @@ from onnx_tropnnc.running.verification import Verification
 from onnx_tropnnc.searching.giving_back import is_slower
 from onnx_tropnnc.searching.trials import Trials
 
-__all__ = ["SAFE_AGREEMENT", "SAFE_COSINE", "USABLE_AGREEMENT", "advice", "concern", "fidelity", "slowdown"]
+__all__ = [
+    "SAFE_AGREEMENT",
+    "SAFE_COSINE",
+    "USABLE_AGREEMENT",
+    "advice",
+    "concern",
+    "fidelity",
+    "guessed_ratio",
+    "slowdown",
+]
 
 # Percent of top-1 agreement below which a result deserves a warning: one answer in ten changed.
 SAFE_AGREEMENT = 90.0
@@ -59,7 +68,7 @@ def fidelity(report: Report, options: Options, trials: Trials) -> Note | None:
     if options.ratio is None:
         return Note(f"{found}; ask for less, or {more}", "warning")
     if _walk_macs(trials) > _MOST_MACS:
-        return Note(f"{found}; {_guessed_ratio(report.verification, options.ratio)}{more}", "warning")
+        return Note(f"{found}; {guessed_ratio(report.verification, options.ratio)}{more}", "warning")
 
     def is_safe(steps: int) -> bool | Refused:
         model = trials.compressed(replace(options, ratio=round(_STEP * steps, 2)))
@@ -81,7 +90,7 @@ def _walk_macs(trials: Trials) -> float:
     return math.inf if macs is None else float(samples.count * macs)
 
 
-def _guessed_ratio(found: Verification | None, ratio: float) -> str:
+def guessed_ratio(found: Verification | None, ratio: float) -> str:
     """Return the advice to try the ratio that likely keeps enough agreement, where nothing is compressed to find it."""
     likely = None if found is None else found.likely_agreement
     if likely is None or likely.middle >= SAFE_AGREEMENT:
