@@ -24,7 +24,8 @@ FUSED = """## Fused
 
 Operators of onnxruntime (domain `com.microsoft`), as it saves them after its optimisations. A model that is read gets
 standard operators in their place, whose channels are followed by the rules above. Where these operators are still
-there afterwards, they are written as one fused operator again.
+there afterwards, they are written as one fused operator again. `MatMulNBits` becomes a MatMul where channels are
+removed, and its weight is stored in blocks again.
 """
 
 

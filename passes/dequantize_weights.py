@@ -5,6 +5,9 @@ after   W -> MatMul                      W = s (q - z), an initializer with the 
 
 before  DequantizeLinear(q, s, z) -> Transpose -> MatMul
 after   W' -> MatMul                     W' = transposed W; its integers are stored transposed
+
+before  MatMulNBits(x, q, s, [z])        onnxruntime's own operator, with a step s for each block of a column
+after   MatMul(x, W)
 needs   constant integers of 8, 16 or 32 bits with one step for the whole weight, or one for each entry along an axis
 """
 
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_tropnnc.changes import Change
+from onnx_tropnnc.graph.block_quantization import dequantize_blocks, is_block_quantized
 from onnx_tropnnc.graph.constants import remove_unread, replace_by_constant
 from onnx_tropnnc.graph.knowledge import set_weight_quantization
 from onnx_tropnnc.graph.model import Model
@@ -30,6 +34,8 @@ class DequantizeWeights:
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Dequantize every weight that can be; the others stay, and the layers that read them say why."""
         for node in list(model.graph.all_nodes()):
+            if is_block_quantized(node):
+                dequantize_blocks(node)
             if is_quantized_weight(node) and quantization_refusal(node) is None and node.outputs[0].uses():
                 _dequantize(node)
         return ()

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.graph.block_quantization import quantize_blocks
 from onnx_tropnnc.graph.constants import add_initializer, array_of, name_of
 from onnx_tropnnc.graph.knowledge import weight_quantization
 from onnx_tropnnc.graph.layers import bias_of, is_layer
@@ -35,6 +36,7 @@ class QuantizeWeights:
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Return a note that says how many weights changed."""
+        quantize_blocks(model.ir)
         values = [value for graph in model.ir.graphs() for value in graph.initializers.values() if value.uses()]
         stored = _stored_as(values)
         biases = {

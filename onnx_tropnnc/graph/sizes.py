@@ -1,8 +1,8 @@
 """What a model costs: parameters, multiply-accumulates of one sample, bytes of weights.
 
 Parameters are the floating-point elements of initializers and Constant nodes, subgraphs' too, and the integers that a
-DequantizeLinear makes weights of. Multiply-accumulates are those of Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU and
-RNN with constant weights.
+DequantizeLinear or a MatMulNBits makes weights of. Multiply-accumulates are those of Conv, ConvTranspose, Gemm, MatMul,
+MatMulNBits, LSTM, GRU and RNN with constant weights.
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnx_tropnnc.graph.block_quantization import block_elements, is_block_quantized
 from onnx_tropnnc.graph.constants import constant_tensor, dims_of, is_floating, name_of
 from onnx_tropnnc.graph.layers import is_convolution, is_layer, weight_of, weight_slot
 from onnx_tropnnc.graph.model import Model
@@ -41,6 +42,9 @@ def size_of(model: Model, shapes: Shapes) -> Size:
     # several DequantizeLinear may read the same integers, which are parameters once
     quantized = {node.inputs[0] for node in model.graph.all_nodes() if is_quantized_weight(node)}
     integers = sum(math.prod(dims_of(value) or ()) for value in quantized if value is not None)
+    # MatMulNBits packs several integers into a byte; readers of one weight hold it once
+    packed = {node.inputs[1]: block_elements(node) for node in model.graph.all_nodes() if is_block_quantized(node)}
+    integers += sum(packed.values())
     return Size(floating + integers, known, sum(tensor.nbytes for tensor in tensors))
 
 
@@ -52,6 +56,9 @@ def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
     if is_recurrent(node):
         found = [weight_macs(node, value, shapes) for value in node.inputs[1:3]]
         return None if None in found else sum(macs or 0 for macs in found)
+    if is_block_quantized(node):
+        made = shapes.get(name_of(node.outputs[0]), (None, None, None))[1:-1]
+        return None if None in made else block_elements(node) * math.prod(int(d or 0) for d in made)
     if not is_layer(node):
         return 0
     slot = weight_slot(node)
