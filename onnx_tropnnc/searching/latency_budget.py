@@ -2,7 +2,7 @@
 
     1. the share that was asked for, with channels removed where they cost the least error for each millisecond: what
        layers take was measured one by one (running/layer_rates.py), and stands for what the model takes
-    2. a corrected share: the milliseconds that were saved are a part of those that were predicted, and stay that part
+    2. a corrected share, twice at most: what was saved is a part of what was predicted, and stays that part
     3. where neither is near enough, bisection
 
 Nothing is solved: a model's time depends on its sizes alone. The original and each candidate are timed in turn.
@@ -29,6 +29,9 @@ _SMALLEST_PERCENT = 2
 # by up to five percent from one measurement to the next.
 _NEAR = 0.05
 
+# The first share and two corrections: the second one makes up for the noise of the first.
+_GUESSES = 3
+
 # Shares are rounded down to thousandths, so that a correction errs on the fast side.
 _FINENESS = 1000
 
@@ -51,27 +54,33 @@ def within_latency(
         OptionError: nothing can be timed here, or even the smallest model is too slow; the message says how fast it is.
     """
     wanted = options.target_latency or 1.0
-    search_of = _Search(options, merged, timed, progress)
-    first = search_of.time(wanted)
-    if first is not None and not wanted - _NEAR <= first <= wanted and first < 1.0:
-        corrected = 1.0 - (1.0 - wanted) * (1.0 - wanted) / (1.0 - first)
-        search_of.time(math.floor(_FINENESS * corrected) / _FINENESS)
-    near = [share for share, time in search_of.times.items() if wanted - _NEAR <= time <= wanted]
-    if near:
-        return _at(options, max(near))
+    trials = _Search(options, merged, timed, progress)
+    share, aim = wanted, wanted - _NEAR / 4
+    for _ in range(_GUESSES):
+        time = trials.time(share)
+        if time is None or wanted - _NEAR <= time <= wanted:
+            break
+        if time >= 1.0:
+            break  # nothing was saved, which corrects nothing
+        share = math.floor(_FINENESS * (1.0 - (1.0 - share) * (1.0 - aim) / (1.0 - time))) / _FINENESS
+    fast = [share for share, time in trials.times.items() if time <= wanted]
+    slow = [share for share, time in trials.times.items() if time > wanted]
+    if fast and trials.times[max(fast)] >= wanted - _NEAR:
+        return _at(options, max(fast))
 
     def fast_enough(percent: int) -> bool | Refused:
-        time = search_of.time(percent / 100)
+        time = trials.time(percent / 100)
         return Refused("the budget cannot be reached") if time is None else time <= wanted
 
     # up to 100 percent, because a model may be fast enough as it is
-    best = search(_SMALLEST_PERCENT - 1, 101, fast_enough, wanted="largest")
-    if best is None:
-        reached = (
-            f"the least of the latency that was measured was {min(search_of.times.values(), default=math.inf):.2f}"
-        )
-        raise OptionError("{} cannot be reached: {}", Setting("target_latency", wanted), reached)
-    return _at(options, best / 100)
+    low = math.floor(100 * max(fast)) if fast else _SMALLEST_PERCENT - 1
+    best = search(low, math.ceil(100 * min(slow, default=1.01)), fast_enough, wanted="largest")
+    if best is not None:
+        return _at(options, best / 100)
+    if fast:
+        return _at(options, max(fast))
+    reached = f"the least of the latency that was measured was {min(trials.times.values(), default=math.inf):.2f}"
+    raise OptionError("{} cannot be reached: {}", Setting("target_latency", wanted), reached)
 
 
 @dataclass(frozen=True)
