@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnx_tropnnc import passes, zonotopes
+    from onnx_tropnnc import passes, tropical, zonotopes
     from onnx_tropnnc.changes import Change, Note
     from onnx_tropnnc.compressing import compress
     from onnx_tropnnc.curves import Curve
@@ -52,6 +52,7 @@ __all__ = [
     "load_plan",
     "passes",
     "sweep",
+    "tropical",
     "zonotopes",
 ]
 
@@ -83,7 +84,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use."""
-    if name in ("passes", "zonotopes"):
+    if name in ("passes", "tropical", "zonotopes"):
         return importlib.import_module(f"onnx_tropnnc.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

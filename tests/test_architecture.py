@@ -27,7 +27,7 @@ LAYERS = (
     ("rewriting",),
     ("changes", "options"),
     ("analysis", "operators", "running", "theory"),
-    ("gradients", "inputs", "merging", "zonotopes"),
+    ("gradients", "inputs", "merging", "tropical", "zonotopes"),
     ("graph",),
     ("backend", "bisection", "option_checks", "option_limits"),
     ("choices", "errors", "step_parts"),
