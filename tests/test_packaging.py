@@ -70,8 +70,9 @@ def test_version_is_written_once() -> None:
 
 def test_wheel_holds_every_module_once(wheel: Path) -> None:
     package = ROOT / "onnx_tropnnc"
-    rooms = {f"onnx_tropnnc/{d.name}": d for d in package.iterdir() if (d / "__init__.py").is_file()}
-    rooms["onnx_tropnnc"] = package
+    # passes/ is a link, which rglob does not follow
+    folders = [path.parent for path in package.rglob("__init__.py")] + [package / "passes"]
+    rooms = {folder.relative_to(ROOT).as_posix(): folder for folder in folders}
     sources = [f"{room}/{file.name}" for room, folder in rooms.items() for file in folder.glob("*.py")]
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["onnx_tropnnc"]
     data = [str(file.relative_to(ROOT)) for pattern in patterns for file in package.glob(pattern)]
