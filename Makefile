@@ -7,6 +7,7 @@
 # make test-lowest   run all tests with the lowest versions that pyproject.toml allows
 # make robustness    run onnx's own tests, random graphs, broken files and killed runs, and print counts (a quarter of an hour on one core)
 # make check-report  open a report in Debian's chromium (installed with apt-get if missing) and check the page
+# make check-wheel   build a source distribution and a wheel, install the wheel into a fresh environment and run the command
 #
 # Needs Python 3.11 or newer, git and make; everything else is installed into .venv. To use another Python: make PYTHON=python3.13 test
 
@@ -23,7 +24,7 @@ COMMA := ,
 # One thread a test process: the arrays are small, and $(WORKERS) processes already fill the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-newest test-lowest check check-report docs lock robustness format clean
+.PHONY: demo test test-newest test-lowest check check-report check-wheel docs lock robustness format clean
 
 demo: $(VENV)/demo.stamp
 	@mkdir -p build
@@ -60,8 +61,20 @@ check-report: $(VENV)/dev.stamp
 	test -f build/axe/package/axe.min.js || (cd build/axe && npm pack --silent axe-core && tar xzf axe-core-*.tgz package/axe.min.js) || echo "axe-core cannot be fetched: contrast is checked, its other rules are not"
 	$(BIN)/python tests/browser_check.py chromium $$(ls build/axe/package/axe.min.js 2>/dev/null)
 
+# Without isolation, so that nothing but the tools and what the wheel itself requires is fetched.
+check-wheel:
+	rm -rf build/wheel
+	$(PYTHON) -m venv build/wheel/tools
+	build/wheel/tools/bin/python -m pip install --quiet build 'setuptools>=77.0.1'
+	build/wheel/tools/bin/python -m build --no-isolation --outdir build/wheel/dist
+	$(PYTHON) -m venv build/wheel/user
+	build/wheel/user/bin/python -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS)) "$$(ls build/wheel/dist/*.whl)[cpu,report]"
+	cd build/wheel && user/bin/onnx-tropnnc ../../models/mnist_lenet.onnx out.onnx --ratio 0.3 --report out.html
+	ls -l build/wheel/dist build/wheel/out.onnx build/wheel/out.html
+
 docs: $(VENV)/docs.stamp
 	$(BIN)/python docs/write_operators.py
+	$(BIN)/python docs/write_options.py
 	$(BIN)/mkdocs build --strict
 
 # A fresh environment, so that what the lock file pins is what a user's pip would choose today.

@@ -11,6 +11,8 @@ each in use. Names are imported when they are first used, so that `onnx-tropnnc 
 import importlib
 from typing import TYPE_CHECKING
 
+from onnx_tropnnc.checkout import missing_passes
+
 if TYPE_CHECKING:
     from onnx_tropnnc import passes, tropical, zonotopes
     from onnx_tropnnc.changes import Change, Note
@@ -84,6 +86,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use."""
+    if missing := missing_passes():
+        raise ImportError(missing)
     if name in ("passes", "tropical", "zonotopes"):
         return importlib.import_module(f"onnx_tropnnc.{name}")
     if name not in _HOMES:

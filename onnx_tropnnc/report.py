@@ -145,6 +145,12 @@ class Report:
 
         return page(self.to_dict(), warnings=[str(note) for note in self.of(Note) if note.level == "warning"])
 
+    def _repr_html_(self) -> str:
+        """Return the report in short, which notebooks show for a cell that ends with it."""
+        from onnx_tropnnc.reporting.summary import summary
+
+        return summary(self.to_dict())
+
 
 def _merged(change: Merged) -> dict[str, Any]:
     """Return a merged group without its merge map: that is as long as the group, and plans hold it."""

@@ -30,7 +30,7 @@ LAYERS = (
     ("gradients", "inputs", "merging", "tropical", "zonotopes"),
     ("graph",),
     ("backend", "bisection", "option_checks", "option_limits"),
-    ("choices", "errors", "step_parts"),
+    ("checkout", "choices", "errors", "step_parts"),
 )
 """The parts from top to bottom. A part imports what is below it, or beside it in the same line."""
 

@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
@@ -24,19 +26,73 @@ def run_python(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from a copy of the sources with the installed setuptools: no network, nothing left in the tree."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("onnx_tropnnc", "passes"):
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what a clone holds, with its link; nothing that is built from it is left in the tree."""
+    folder = tmp_path_factory.mktemp("clone")
+    ignored = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", ".git", ".venv", "build", "*.egg-info")
+    return shutil.copytree(ROOT, folder / "onnx-tropnnc", symlinks=True, ignore=ignored)
+
+
+@pytest.fixture(scope="module")
+def sdist(clone: Path) -> Path:
+    """The source distribution, made by the installed setuptools without a network."""
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(clone.parent)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=clone, check=True, capture_output=True)
+    (built,) = clone.parent.glob("*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path) -> Path:
+    """A wheel built from the source distribution, which holds no symbolic link, as a zip download holds none."""
+    folder = sdist.parent
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    (source,) = (folder / "unpacked").iterdir()
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder)]
     subprocess.run([*command, str(source)], check=True, capture_output=True)
     (built,) = folder.glob("*.whl")
     return built
+
+
+def test_the_source_distribution_holds_models_and_the_sources_of_the_pages(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+        links = [member.name for member in archive.getmembers() if member.issym() or member.islnk()]
+    assert links == []
+    for folder, kinds in {
+        "models": "*.*",
+        "docs": "**/*.*",
+        "tests": "*.py",
+        "passes": "*.py",
+        "benchmarks": "*.py",
+    }.items():
+        there = {str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(kinds) if "__pycache__" not in path.parts}
+        assert there <= held, sorted(there - held)
+    assert {
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CITATION.cff",
+        "CHANGELOG.md",
+        "LICENSE",
+        "Makefile",
+    } <= held
+    assert not any("__pycache__" in name for name in held)
+
+
+def test_a_checkout_without_symbolic_links_says_how_to_install(clone: Path, tmp_path: Path) -> None:
+    shutil.copytree(clone / "onnx_tropnnc", tmp_path / "onnx_tropnnc", symlinks=True)
+    (tmp_path / "onnx_tropnnc" / "passes").unlink()
+    (tmp_path / "onnx_tropnnc" / "passes").write_text("../passes")
+    done = subprocess.run(
+        [sys.executable, "-m", "onnx_tropnnc", "in.onnx", "--inspect"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert done.stderr.startswith("onnx-tropnnc: this checkout has no symbolic links")
+    assert "pip install '.[cpu]'" in done.stderr
+    result = run_python("import onnx_tropnnc; onnx_tropnnc.compress", tmp_path)
+    assert result.stderr.splitlines()[-1].startswith("ImportError: this checkout has no symbolic links")
 
 
 def test_passes_are_importable_from_the_package() -> None:
@@ -66,6 +122,8 @@ def test_the_command_is_installed() -> None:
 
 def test_version_is_written_once() -> None:
     assert version("onnx-tropnnc") == PROJECT["project"]["version"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == PROJECT["project"]["version"]
 
 
 def test_wheel_holds_every_module_once(wheel: Path) -> None:
@@ -93,6 +151,25 @@ def test_unpacked_wheel_imports_its_own_passes(wheel: Path, tmp_path: Path) -> N
     result = run_python("import onnx_tropnnc.passes as passes; print(passes.__file__)", tmp_path)
     assert result.stderr == ""
     assert Path(result.stdout.strip()) == tmp_path / "onnx_tropnnc" / "passes" / "__init__.py"
+
+
+def test_hook_action_and_image_install_and_run_the_command() -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert hook["entry"] == "onnx-tropnnc"
+    assert {"id", "name", "language", "files"} <= set(hook)
+    action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+    assert action["runs"]["using"] == "composite"
+    steps = [step for step in action["runs"]["steps"] if "run" in step]
+    assert all(step["shell"] == "bash" and "${{" not in step["run"] for step in steps), "nothing is put into a script"
+    # The whole context of a build is what .dockerignore leaves.
+    image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    for line in re.findall(r"^COPY (.*) \S+$", image, re.M):
+        for name in line.split():
+            assert (ROOT / name).exists()
+            assert f"!{name}" in allowed
+    assert re.search(r'^ENTRYPOINT \["onnx-tropnnc"\]$', image, re.M)
+    assert image.index("USER tropnnc") < image.index("ENTRYPOINT")
 
 
 def test_gpu_extra_is_of_one_cuda_major() -> None:
@@ -148,7 +225,9 @@ def test_every_public_name_can_be_imported_and_is_listed_for_type_checkers() -> 
     assert all(getattr(onnx_tropnnc, name) is not None for name in onnx_tropnnc.__all__)
     source = (ROOT / "onnx_tropnnc" / "__init__.py").read_text(encoding="utf-8")
     imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
-    listed = {alias.name for node in imports if node.module != "typing" for alias in node.names}
+    listed = {
+        alias.name for node in imports if node.module not in ("typing", "onnx_tropnnc.checkout") for alias in node.names
+    }
     assert listed == set(onnx_tropnnc.__all__)
 
 

@@ -16,7 +16,8 @@ from onnx_tropnnc import compress
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.reporting import requirements
-from onnx_tropnnc.reporting.page import file_name, page
+from onnx_tropnnc.reporting.facts import file_name
+from onnx_tropnnc.reporting.page import page
 
 SCHEMA = json.loads(resources.files("onnx_tropnnc.reporting").joinpath("report.schema.json").read_text("utf-8"))
 MARKUP = "<b onclick='x'>&amp; $a_b^c$ \"q\"</b>"
@@ -110,6 +111,15 @@ def test_the_title_is_the_name_of_the_file_alone(models_folder: Path) -> None:
     assert Page.read(found.to_html()).headings[0] == ("h1", "mnist_lenet.onnx")
     assert str(models_folder) not in found.to_html()
     assert file_name(r"C:\models\in.onnx") == "in.onnx"
+
+
+def test_notebooks_show_the_report_in_short() -> None:
+    found = compress(network(MARKUP), ratio=0.5)[1]
+    shown = Page.read(found._repr_html_())
+    assert shown.outside == []
+    assert {"Parameters", "64"} <= set(shown.cells)
+    assert found.verdict.text in shown.text
+    assert "b" not in shown.tags
 
 
 def test_the_worst_group_stands_on_top(reports: list[Report]) -> None:

@@ -11,6 +11,7 @@ import os
 import sys
 from typing import NoReturn
 
+from onnx_tropnnc.checkout import missing_passes
 from onnx_tropnnc.command.interrupts import Interruption
 
 __all__ = ["main"]
@@ -19,6 +20,9 @@ __all__ = ["main"]
 def main() -> NoReturn:
     """Run the command line and end the process."""
     _prepare_streams()
+    if missing := missing_passes():
+        print(f"onnx-tropnnc: {missing}", file=sys.stderr)
+        sys.exit(2)
     interruption = Interruption()
     code = 0
     interruption.install()

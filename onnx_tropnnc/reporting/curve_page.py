@@ -8,7 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from onnx_tropnnc.curves import Curve, Point
-from onnx_tropnnc.reporting.page import file_name, rendered
+from onnx_tropnnc.reporting.facts import file_name
+from onnx_tropnnc.reporting.page import rendered
 
 __all__ = ["curve_page"]
 

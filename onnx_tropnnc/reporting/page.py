@@ -7,13 +7,13 @@ A page is made from the facts that the JSON holds, which a schema describes, and
 tables and is the same in every page; without it all is shown, in the order in which it matters most.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from onnx_tropnnc.reporting.facts import file_name, size_rows
 from onnx_tropnnc.reporting.requirements import require
 
-__all__ = ["file_name", "inspection_page", "page", "rendered"]
+__all__ = ["inspection_page", "page", "rendered"]
 
 Facts = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ def page(facts: Facts, *, warnings: Sequence[str] = ()) -> str:
         name=file_name(facts["model"]),
         cards=_cards(facts),
         strips=_strips(facts["layers"]),
-        rows=_sizes(facts),
+        rows=size_rows(facts),
         worst_first=groups,
         bounded=any(group["bound"] is not None for group in groups),
         warned=warnings,
@@ -66,15 +66,6 @@ def rendered(template: str, facts: Facts, **more: object) -> str:
     return environment.get_template(f"{template}.html.jinja").render(facts, **more)
 
 
-def file_name(model: str) -> str:
-    """Return the file's name without its folders, which say something of a machine and nothing of the model.
-
-    >>> file_name("/home/me/models/in.onnx"), file_name("the given model")
-    ('in.onnx', 'the given model')
-    """
-    return re.split(r"[/\\]", model)[-1]
-
-
 def _cards(facts: Facts) -> list[dict[str, str]]:
     """Return the three figures that a reader wants first: size, speed, closeness."""
     totals, found = facts["totals"], facts["verification"]
@@ -101,7 +92,9 @@ def _closeness(found: Facts | None) -> dict[str, str]:
     if labelled:
         accuracies = f"{labelled[0]['top1_before']:.1f} → {labelled[0]['top1_after']:.1f} %"
         return {**card, "figure": accuracies, "detail": f"accuracy {where}"}
-    return {**card, "figure": f"{error} apart", "detail": f"relative L2 error {where}"}
+    likely = found["likely_agreement"]
+    agreement = "" if likely is None else f"top-1 agreement {likely['text']}; "
+    return {**card, "figure": f"{error} apart", "detail": f"{agreement}relative L2 error {where}"}
 
 
 def _strips(layers: Sequence[Facts]) -> list[dict[str, Any]]:
@@ -136,21 +129,6 @@ def _strip(layers: Sequence[Facts], title: str, before: str | None, after: str, 
         for layer in layers
     ]
     return {"title": f"{title}, at most {text.format(highest)}", "bars": bars}
-
-
-def _sizes(facts: Facts) -> list[tuple[str, str, str, str]]:
-    """Return a row for each size that is known: its name, before, after, and what was saved."""
-    totals, found = facts["totals"], []
-    names = ("Parameters", "parameters"), ("Multiply-accumulates", "macs"), ("Bytes of weights", "weight_bytes")
-    for name, key in names:
-        before, after = totals[f"{key}_before"], totals[f"{key}_after"]
-        if before and after is not None:
-            found.append((name, f"{before:,}", f"{after:,}", f"{100 * (before - after) / before:.1f} %"))
-    latency = (facts["verification"] or {}).get("latency")
-    if latency:
-        before, after = (f"{latency[key]:.3g} ms" for key in ("before_ms", "after_ms"))
-        found.append(("Latency (median)", before, after, latency["change"]))
-    return found
 
 
 def _worst_first(facts: Facts) -> list[dict[str, Any]]:
