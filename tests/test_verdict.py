@@ -80,3 +80,15 @@ def test_where_nothing_was_removed_the_verdict_says_where_to_look() -> None:
     verdict = judged(BEFORE, BEFORE, compared(0.0))
     assert (verdict.grade, verdict.text) == ("unchanged", "Nothing was removed.")
     assert "--inspect" in verdict.advice
+
+
+def test_a_verdict_on_made_up_samples_says_so_and_never_guesses() -> None:
+    def found(likely: LikelyAgreement) -> Verification:
+        return Verification((OutputDifference("y", 0.1, 1.0, 0.0, agreement=99.0, likely_agreement=likely),))
+
+    verdict = judged(BEFORE, size(500), found(LikelyAgreement(95.0, 99.0, 100.0, judged_on="made-up pictures")))
+    assert verdict.grade == "good"
+    assert verdict.text == "Good result: half the size, scores differ by about 10 %, judged on made-up pictures."
+    verdict = judged(BEFORE, size(500), found(LikelyAgreement(0.0, 50.0, 100.0, judged_on="made-up pictures")))
+    assert verdict.grade == "unknown"
+    assert "--data" in verdict.advice

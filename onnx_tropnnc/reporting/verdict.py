@@ -24,7 +24,7 @@ fair        worth a look at real inputs before it is used
 poor        too much was removed
 refused     it misses what was demanded
 unchanged   nothing was removed
-unknown     it was not compared with the original
+unknown     it was not compared with the original, or on made-up inputs that tell nothing of real ones
 """
 
 # Points of accuracy or agreement that may be lost. One in a hundred is about what training again with another seed
@@ -42,7 +42,7 @@ _ADVICE = {
     "poor": "remove less, or give samples (--data) or --effort standard.",
     "refused": "ask for less, or give samples (--data) or --effort standard.",
     "unchanged": "--inspect says what may change, and why the rest may not.",
-    "unknown": "leave out --no-verify, or run both models on your own inputs.",
+    "unknown": "give samples with --data, and leave out --no-verify: nothing else can judge this result.",
 }
 
 
@@ -81,6 +81,9 @@ def _grade(before: Size, after: Size, found: Verification | None) -> Grade:
     if found is None or not found.outputs:
         return "unknown"
     lost, error = _lost(found), found.relative_l2
+    likely = found.likely_agreement
+    if likely is not None and not likely.known and all(o.top1_before is None for o in found.outputs):
+        return "unknown"
     if lost is not None:
         return "good" if lost <= _GOOD_LOSS else "fair" if lost <= _FAIR_LOSS else "poor"
     assert error is not None
@@ -123,4 +126,6 @@ def _difference(found: Verification | None) -> str:
     error = 100 * (found.relative_l2 or 0.0)
     if not math.isfinite(error):
         return f"{what} are NaN or infinite where the original's are not"
-    return f"{what} differ by about {error:.1g} %" if 0 < error < 1 else f"{what} differ by about {error:.0f} %"
+    about = f"{error:.1g}" if 0 < error < 1 else f"{error:.0f}"
+    reservation = "" if found.likely_agreement is None else found.likely_agreement.reservation
+    return f"{what} differ by about {about} %{reservation}"
