@@ -6,6 +6,7 @@ from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.input_shapes import GivenShapes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.filling import filled_up
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
 from onnx_tropnnc.inputs.variants import with_variants
 from onnx_tropnnc.options import Options
@@ -39,8 +40,9 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
     """Return what to solve and to verify on: four fifths and one fifth of the user's samples, or of made-up ones.
 
     Where the user's samples are fewer than what is worth solving on, variants of them are solved on too
-    (inputs/variants.py). All of the user's samples serve verification where nothing is solved, or where `reconstruct`
-    is `synthetic` and made-up samples are solved on.
+    (inputs/variants.py), and unless `reconstruct` is `data` made-up pictures beside them (inputs/filling.py). All of
+    the user's samples serve verification where nothing is solved, or where `reconstruct` is `synthetic` and made-up
+    samples are solved on.
     """
     if runtime_missing() and options.data is None:
         return SampleSets()
@@ -62,7 +64,10 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
         solving, verifying = given.split()
         wanted = samples_wanted(model, memory)
         solving = solving.thinned(wanted)
-        return SampleSets(with_variants(solving, wanted, options.seed), verifying, learning=solving)
+        varied = with_variants(solving, wanted, options.seed)
+        if options.reconstruct == "auto":
+            varied = filled_up(model, varied, wanted, seed=options.seed, memory=memory)
+        return SampleSets(varied, verifying, learning=solving)
     try:
         found = made_up_samples(
             model, original, ranges=options.input_range, seed=options.seed, memory=memory, verifying=not solves

@@ -17,7 +17,7 @@ from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.inputs.batches import Samples, joined
 from onnx_tropnnc.inputs.synthetic import picture_layout
 
-__all__ = ["with_variants"]
+__all__ = ["COLOURED", "with_variants"]
 
 # Channels of pictures in colour, without and with transparency.
 COLOURED = (3, 4)
