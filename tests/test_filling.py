@@ -14,16 +14,17 @@ from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.sample_sets import draw_samples
 
-CONV = "c = Conv(x, w)"
-NORMALIZED = f"{CONV} n = BatchNormalization(c, s, k, m, v)"
 
-
-def network(body: str = CONV, channels: int = 3) -> Model:
-    weights = random_weights(w=(4, channels, 3, 3), s=(4,), k=(4,), m=(4,)) | {"v": np.ones(4, np.float32)}
-    last = "n" if "Batch" in body else "c"
-    used = weights if "Batch" in body else {"w": weights["w"]}
-    tail = f"{body} g = GlobalAveragePool({last}) y = Flatten(g)"
-    return load(graph(tail, used, inputs=f"float[N, {channels}, 16, 16] x", outputs="float[N, 4] y"))
+def network(channels: int = 3) -> Model:
+    body = "c = Conv(x, w) g = GlobalAveragePool(c) y = Flatten(g)"
+    return load(
+        graph(
+            body,
+            random_weights(w=(4, channels, 3, 3)),
+            inputs=f"float[N, {channels}, 16, 16] x",
+            outputs="float[N, 4] y",
+        )
+    )
 
 
 def pictures(model: Model, count: int) -> Samples:
@@ -37,9 +38,9 @@ def pictures(model: Model, count: int) -> Samples:
 def test_made_up_pictures_follow_the_real_ones_in_their_range_and_moments() -> None:
     model = network()
     own = pictures(model, 50)
-    found = filled_up(model, own, 120)
+    found = filled_up(model, own, 90)
     added = found.arrays["x"][50:]
-    assert (found.count, found.made_up) == (120, False)
+    assert (found.count, found.made_up) == (90, False)
     assert np.array_equal(found.arrays["x"][:50], own.arrays["x"])
     assert own.arrays["x"].min() <= added.min()
     assert added.max() <= own.arrays["x"].max()
@@ -54,9 +55,8 @@ def test_there_are_at_most_so_many_made_up_ones_for_each() -> None:
     assert filled_up(model, pictures(model, 10), 1000).count == 10 + MOST * 10
 
 
-@pytest.mark.parametrize(("body", "channels"), [(NORMALIZED, 3), (CONV, 1)])
-def test_others_stay_as_they_are(body: str, channels: int) -> None:
-    model = network(body, channels)
+def test_grey_pictures_stay_as_they_are() -> None:
+    model = network(channels=1)
     own = pictures(model, 10)
     assert filled_up(model, own, 100) is own
 
@@ -72,7 +72,7 @@ def test_what_is_solved_on_is_filled_up_unless_data_alone_is_asked_for() -> None
     arrays = {"x": pictures(model, 10).arrays["x"]}
     drawn = {how: draw_samples(model, Options(ratio=0.5, data=arrays, reconstruct=how)) for how in ("auto", "data")}
     # 8 pictures and three variants of each
-    assert {how: sets.solving and sets.solving.count for how, sets in drawn.items()} == {"auto": 96, "data": 32}
+    assert {how: sets.solving and sets.solving.count for how, sets in drawn.items()} == {"auto": 64, "data": 32}
     for sets in drawn.values():
         assert sets.verifying is not None
         assert sets.learning is not None
