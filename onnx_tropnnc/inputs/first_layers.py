@@ -7,7 +7,7 @@ channels have mean 0 and standard deviation 1,
     mu_k - b_k = sum_c m_c sum_ij W_kcij        least squares over k, rows divided by sqrt(v_k), give m
     v_k        = s^2 W_k P W_k^T                the median over k of the ratio gives s, one for all channels
 
-On the EfficientNet-lite0 of PyTorch, fed (x - 0.498) / 0.502, this gives m = -0.05, -0.07, -0.12 and s = 0.46; ImageNet
+On the EfficientNet-lite0 of PyTorch, fed (x - 0.498) / 0.502, this gives m = -0.05, -0.07, -0.12 and s = 0.52; ImageNet
 has -0.03, -0.08, -0.18 and 0.45.
 
 A convolution without BatchNormalization tells one thing: whether it reads bytes. Its weights are then so small that on
