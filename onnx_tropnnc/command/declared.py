@@ -12,7 +12,7 @@ from typing import get_args
 import click
 from click.shell_completion import CompletionItem
 
-from onnx_tropnnc.choices import MethodName, RoundingPreset
+from onnx_tropnnc.choices import Features, MethodName, RoundingPreset
 from onnx_tropnnc.command.arguments import option
 
 __all__ = ["GROUPS", "Grouped", "parameters"]
@@ -135,7 +135,13 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
         ),
         option("--bound-radius", metavar="R", help="Print error bounds that hold for inputs of up to this length."),
         option("--clustering", help="How methods cluster channels.  [default: ward for auto, else kmeans]"),
-        option("--features", help="The vectors that a clustering compares.  [default: weights; cup for cup]"),
+        option(
+            "--features",
+            # All choices beside the option's name would be longer than a line of 80 columns.
+            metavar="NAME",
+            help=f"The vectors that a clustering compares: {', '.join(get_args(Features))}.  "
+            "[default: weights; cup for cup]",
+        ),
         option("--representative", help="How tropnnc combines the incoming weights of a cluster."),
         option("--linkage", help="Distance between clusters for --threshold."),
         option(
