@@ -1,10 +1,14 @@
 """Times of layers: every layer is found in onnxruntime's profile, whatever it was fused with."""
 
+import resource
+import signal
+
 import numpy as np
 import onnx
 import pytest
 from graphs import graph, random_weights
 
+from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.running.layer_times import layer_times
 
@@ -36,3 +40,17 @@ def test_products_are_found_with_their_bias_and_activation() -> None:
     weights = random_weights(w=(4, 8), k=(8,), u=(8, 3), b=(3,))
     model = graph("c = Gemm(x, w, k) r = Relu(c) m = MatMul(r, u) y = Add(m, b)", weights)
     assert set(measured(model, x=np.ones((1, 4), np.float32))) == {"Gemm_0", "MatMul_2"}
+
+
+def test_a_full_disk_leaves_no_times_and_no_traceback() -> None:
+    """onnxruntime writes as much of the profile as there is room for, and says nothing."""
+    model = graph("c = Gemm(x, w) r = Relu(c) y = Gemm(r, u)", random_weights(w=(4, 8), u=(8, 3)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        with pytest.raises(NotRunnable, match="the profile of the layers cannot be written"):
+            measured(model, x=np.ones((1, 4), np.float32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
