@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.input_shapes import InputSpec
+from onnx_tropnnc.inputs import stores
 from onnx_tropnnc.inputs.user_samples import load_samples
 
 FLOAT = np.dtype(np.float32)
@@ -235,3 +236,13 @@ def test_names_that_no_file_can_have_are_refused_in_one_short_line(name):
         load_samples(name, [X])
     assert len(str(refusal.value)) < 400
     assert "\n" not in str(refusal.value)
+
+
+def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(stores, "LARGE_ENTRY", 2**16)
+    measured = rng.standard_normal((20_000, 3), dtype=np.float32)
+    np.savez_compressed(tmp_path / "data.npz", x=measured)
+    assert load_samples(tmp_path / "data.npz", [X]).count == 20_000
+    np.savez_compressed(tmp_path / "data.npz", x=np.zeros_like(measured))
+    with pytest.raises(SampleError, match=r"array x unpacks from 0\.0 MB to 0\.0 GB, as no samples do"):
+        load_samples(tmp_path / "data.npz", [X])

@@ -32,6 +32,10 @@ Array = NDArray[Any]
 # Characters of a path that a message repeats: a longer one would bury what the message says.
 LONGEST_NAME = 200
 
+# Bytes of an array above which its packing is looked at, and how many times smaller than itself it may be packed:
+# values that were measured are packed to a half or a tenth, and a gigabyte of zeros to a thousandth.
+LARGE_ENTRY, MOST_UNPACKING = 2**30, 200
+
 # How an archive begins: with its first member, or at once with the end of an empty list of members.
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 
@@ -95,6 +99,10 @@ def _archive(path: Path, mode: int, stack: ExitStack) -> Any:
 
 
 def _member(archive: Any, name: str, source: str) -> Array:
+    entry = next(info for info in archive.zip.infolist() if info.filename in (name, f"{name}.npy"))
+    if entry.file_size > max(LARGE_ENTRY, MOST_UNPACKING * entry.compress_size):
+        large, packed = entry.file_size / 2**30, entry.compress_size / 2**20
+        raise SampleError(f"{source}: array {name} unpacks from {packed:.1f} MB to {large:.1f} GB, as no samples do")
     array = _guarded(lambda: archive[name], f"{source}: array {name}")
     if not isinstance(array, np.ndarray):  # numpy hands out the bytes of members that are no arrays
         raise SampleError(f"{source}: array {name} holds no plain numbers")
@@ -127,7 +135,8 @@ def _regular(path: Path, mode: int) -> BinaryIO:
 def _guarded(read: Callable[[], Any], place: str) -> Any:
     """Return what `read` returns; everything that damaged or foreign files make it raise becomes one SampleError."""
     try:
-        return read()
+        with np.errstate(all="ignore"):  # numpy multiplies the dimensions of a header before it checks them
+            return read()
     except SampleError:
         raise
     except FileNotFoundError:
