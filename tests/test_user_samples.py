@@ -98,6 +98,7 @@ def test_a_model_of_bytes_reads_pictures_as_they_are(tmp_path, rng):
         ({"std": None}, "images need mean and std beside them, std is missing"),
         ({"mean": np.zeros(2, np.float32)}, "array mean: wanted 3 values"),
         ({"std": np.zeros(3, np.float32)}, "array std: wanted 3 values, one per channel, above 0"),
+        ({"std": np.full(3, 1e-45, np.float32)}, "array std is so small that pictures divided by it are infinite"),
         ({"images": np.zeros((6, 3, 4, 5), np.float32)}, "array images is float32"),
         ({"images": np.zeros((6, 3, 4), np.uint8)}, r"array images is uint8 \[6, 3, 4\]"),
         ({"images": np.zeros((6, 3, 4, 4), np.uint8)}, r"array images holds \[3, 4, 4\] each"),

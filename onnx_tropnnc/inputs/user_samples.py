@@ -116,7 +116,10 @@ def _normalised(store: Store, name: str, images: Array, spec: InputSpec) -> Arra
     if spec.dtype == np.uint8:
         return _laid_out(store, images, spec)
     mean, std = (_per_channel(store, key, images.shape[1]) for key in ("mean", "std"))
-    values = (images.astype(np.float32) / np.float32(255) - mean) / std
+    with np.errstate(over="ignore"):
+        values = (images.astype(np.float32) / np.float32(255) - mean) / std
+    if not np.isfinite(values).all():
+        raise SampleError(f"{store.place('std')} is so small that pictures divided by it are infinite")
     return _laid_out(store, values, spec).astype(spec.dtype)
 
 
