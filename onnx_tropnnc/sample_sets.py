@@ -48,7 +48,7 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
         return SampleSets()
     wants_to_solve = options.runs_samples
     try:
-        if options.data is None:
+        if options.data is None and (wants_to_solve or options.verify):
             refuse_large_runs(model, options.memory_bytes)
     except SampleError as error:
         return SampleSets(refusal=str(error))

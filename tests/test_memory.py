@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from graphs import graph, random_weights
 
 from onnx_tropnnc.graph.input_shapes import ResolvedInput
-from onnx_tropnnc.graph.memory import run_bytes
+from onnx_tropnnc.graph.memory import run_bytes, tensor_bytes
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
@@ -82,3 +83,8 @@ def test_memory_bounds_what_a_whole_run_takes(tmp_path: Path) -> None:
     assert "samples were made up instead of 80" in found.stdout
     assert "output y: relative L2 error" in found.stdout
     assert int(found.stdout.split()[0]) < 700  # MB, of which Python and its libraries are about 300
+
+
+def test_a_tensor_of_a_type_that_is_not_known_counts_four_bytes_an_element() -> None:
+    value = ir.Value(name="x", type=ir.TensorType(ir.DataType.UNDEFINED))
+    assert tensor_bytes(value, {"x": (2, 3)}) == 24

@@ -269,3 +269,18 @@ def test_a_body_that_captures_what_is_computed_from_it() -> None:
     )
     with pytest.raises(InputModelError, match="is not a valid ONNX model"):
         load(graph(body, outputs="float[N, 4] y"))
+
+
+@pytest.mark.parametrize("location", ["loop", "w.bin/", "folder"])
+def test_external_data_that_is_no_file(tmp_path: Path, location: str) -> None:
+    model = graph("y = MatMul(x, w)", random_weights(w=(4, 3)))
+    tensor = model.graph.initializer[0]
+    (tmp_path / "w.bin").write_bytes(tensor.raw_data)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    (tmp_path / "in.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(InputModelError, match=f"the external data file {location} is missing"):
+        load(tmp_path / "in.onnx")

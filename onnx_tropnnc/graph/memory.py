@@ -30,7 +30,8 @@ def tensor_bytes(value: ir.Value, shapes: Shapes) -> int:
     shape = shapes.get(name_of(value))
     if shape is None or any(dim is None for dim in shape):
         return 0
-    size = 4.0 if value.dtype is None or value.dtype.is_string() else value.dtype.itemsize
+    unknown = value.dtype in (None, ir.DataType.UNDEFINED, ir.DataType.STRING)
+    size = 4.0 if unknown or value.dtype is None else value.dtype.itemsize
     return int(size * math.prod(dim or 0 for dim in shape))
 
 

@@ -9,6 +9,7 @@
 Names, arity and attributes were looked at before (proto_checks).
 """
 
+import os
 from pathlib import Path
 
 import onnx_ir as ir
@@ -60,14 +61,15 @@ def check_stored(value: ir.Value, name: str) -> None:
 
 
 def _check_external(tensor: ir.ExternalTensor, name: str) -> None:
-    base, path = Path(tensor.base_dir).resolve(), Path(tensor.path)
+    # os.path, because Path raises for a link to itself, and drops the slash behind a file's name
+    base, path = Path(os.path.realpath(tensor.base_dir)), os.path.realpath(tensor.path)
     if not tensor.base_dir:
         raise InputModelError(f"{name}: {tensor.name} lies in external data; give the model by its path instead")
-    if not path.resolve().is_relative_to(base) or Path(tensor.location).is_absolute():
+    if not Path(path).is_relative_to(base) or Path(tensor.location).is_absolute():
         raise InputModelError(f"{name}: the external data of {tensor.name} lies outside the model's folder; refused")
-    if not path.is_file():
+    if not os.path.isfile(tensor.path):
         raise InputModelError(f"{name}: the external data file {tensor.location} is missing")
-    if path.stat().st_size < (tensor.offset or 0) + tensor.nbytes:
+    if os.path.getsize(path) < (tensor.offset or 0) + tensor.nbytes:
         raise InputModelError(f"{name}: the external data file {tensor.location} is too short for {tensor.name}")
 
 
