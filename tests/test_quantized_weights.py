@@ -243,3 +243,10 @@ def test_steps_that_give_no_numbers_are_stored_as_they_were(step: float) -> None
     result, _ = onnx_tropnnc.compress(model, ratio=0.5, verify=False)
     assert_array_equal(stored(result)["a"], stored(model)["a"])
     assert_array_equal(stored(result)["s"], stored(model)["s"])
+
+
+def test_a_matmul_of_another_domain_is_no_layer() -> None:
+    model = graph("a = MatMul(x, w) y = MatMul(a)", {"w": np.ones((4, 3), np.float32)})
+    model.graph.node[1].domain = "own"
+    model.opset_import.append(onnx.helper.make_opsetid("own", 1))
+    assert unreached_layers(load(model)) == ()

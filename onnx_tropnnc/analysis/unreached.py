@@ -47,4 +47,4 @@ def _reason(node: ir.Node) -> Reason | None:
     if is_layer(node) and node.op_type != "MatMul":
         return weight_refusal(node, 1)
     # A MatMul of two activations (attention) is no layer: only a quantized weight makes it one that is not reached.
-    return quantized_weight(node) if node.op_type == "MatMul" else None
+    return quantized_weight(node) if is_layer(node) else None
