@@ -22,10 +22,11 @@ def compressed(
     """`auto` selects channels and solves their consumers, on synthetic inputs; the others only merge.
 
     Producers are not searched for: rounding grows in that, and channels in another order give another result as good.
+    Every count is allowed: otherwise copies stay up to a count that the machine is fast at.
     """
     solving = "auto" if method == "auto" else "off"
     given = {"ties": "merge", "reconstruct": solving, "refit": False, "method": method, "verify": False, **options}
-    return compress(model, ratio=ratio, **given)[0]
+    return compress(model, ratio=ratio, round_to=1, **given)[0]
 
 
 def duplicated(model: onnx.ModelProto, seed: int, **options: bool) -> tuple[onnx.ModelProto, dict[str, float]]:
@@ -114,7 +115,7 @@ def test_the_same_seed_gives_the_same_bytes(kind: str, method: str, seed: int, r
 @given(seed=SEEDS, ratio=st.floats(0, 0.99))
 def test_every_ratio_gives_a_model_of_the_promised_size(kind: str, seed: int, ratio: float) -> None:
     model = KINDS[kind](seed)
-    result, report = compress(model, ratio=ratio, verify=False, ties="merge", reconstruct="off")
+    result, report = compress(model, ratio=ratio, verify=False, ties="merge", reconstruct="off", round_to=1)
     assert_sound(result)
     for merged in report.of(Merged):
         assert merged.after == max(1, round(merged.before * (1 - ratio)))

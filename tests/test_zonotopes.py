@@ -161,7 +161,7 @@ def test_a_picture_has_an_outline_a_name_and_arrows_for_each_zonotope(tmp_path):
     assert len(axes.get_lines()) == 3
 
 
-def test_without_matplotlib_a_picture_is_refused_with_the_extra_to_install(monkeypatch):
+def test_without_matplotlib_a_picture_is_refused_with_the_package_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(OptionError, match=r"onnx-tropnnc\[report\]"):
+    with pytest.raises(OptionError, match=r"pip install matplotlib$"):
         plot_zonotopes({"P": PAIR})
