@@ -56,13 +56,13 @@ def trials(rule: Callable[[dict[str, int]], float]) -> Trials:
     return found
 
 
-def slow_report(**counts: int) -> Report:
+def slow_report(before: float = 1.0, after: float = 2.0, **counts: int) -> Report:
     merged = [
         Merged(name, (name,), (), 64, count, 1, 1, MergeMap.identity(64))
         for name, count in (counts or {"Conv_0": 24, "Conv_3": 48}).items()
     ]
     size = Size(1, 1, 1)
-    return Report("m", size, size, (*merged, Verified(Verification((), timed(1.0, 2.0)))))
+    return Report("m", size, size, (*merged, Verified(Verification((), timed(before, after)))))
 
 
 def test_whole_blocks_are_tried_first() -> None:
@@ -82,6 +82,12 @@ def test_nothing_is_given_back_where_nothing_helps_or_counts_were_named() -> Non
     assert options_not_slower(slow_report(), ASKED, trials(lambda _: 2.0)) is None
     for named in (replace(ASKED, round_to=1), Options(lossless=True), Options(plan={})):
         assert options_not_slower(slow_report(), named, trials(lambda _: 0.5)) is None
+
+
+def test_microseconds_are_no_reason_unless_a_latency_was_demanded() -> None:
+    tiny, fast = slow_report(0.010, 0.025), trials(lambda _: 0.005)
+    assert options_not_slower(tiny, ASKED, fast) is None
+    assert options_not_slower(tiny, replace(ASKED, max_latency=1.0), fast) is not None
 
 
 @pytest.mark.parametrize(("before", "after", "spread"), [(1.0, 0.5, 0.0), (1.0, 1.04, 0.0), (1.0, 1.5, 0.6)])

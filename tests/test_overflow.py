@@ -47,7 +47,8 @@ MODELS = {
 @pytest.mark.parametrize("amount", [{"ratio": 0.5}, {"target_params": 0.7}], ids=str)
 @pytest.mark.parametrize("method", ["auto", "thinet", "tropnnc"])
 def test_nothing_breaks_and_numpy_is_silent(name: str, amount: dict[str, float], method: str) -> None:
-    result, report = compress(MODELS[name], method=method, **amount)
+    # every count is allowed, so that no channel is given back to these tiny models for what a timer says of them
+    result, report = compress(MODELS[name], method=method, round_to=1, **amount)
     undone = [change for change in report.of(Kept) if change.reason.kind == "undone"]
     # The original is infinite on some samples, and a smaller network may be on others, as onnxruntime's versions sum
     # in other orders: verification allows none of these, and undoes groups until there are none.
