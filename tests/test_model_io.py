@@ -284,3 +284,10 @@ def test_external_data_that_is_no_file(tmp_path: Path, location: str) -> None:
     (tmp_path / "in.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(InputModelError, match=f"the external data file {location} is missing"):
         load(tmp_path / "in.onnx")
+
+
+def test_an_input_that_nothing_computes_beside_a_computed_shape() -> None:
+    model = graph("s = Shape(x) c = Concat <axis = 0> (s, k) t = Reshape(x, c) y = Add(t, t)", {"k": np.array([1])})
+    model.graph.node[3].input[1] = "nobody"
+    with pytest.raises(InputModelError, match="reads nobody, which nothing computes"):
+        load(model)

@@ -80,8 +80,8 @@ def load(source: Source, *, input_shapes: GivenShapes | None = None, whole_heads
     try:
         # onnxruntime's fused operators become standard ones, in which channels can be followed
         split_fused(graph)
-        separate_targets(graph)
         check_graph(graph, name)
+        separate_targets(graph)  # it infers shapes, for which every input must come from somewhere
     except ir.serde.SerdeError as error:
         raise InputModelError(f"{name}: holds names that are no text; the file is broken, export it again") from error
     return Model(graph, name, origin, input_shapes=input_shapes or {}, whole_heads=whole_heads, files=frozenset(files))
