@@ -37,16 +37,8 @@ from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions
 from onnx_tropnnc.solving.pairs import Pair, pair_of
 from onnx_tropnnc.solving.reconstruction import Solution
-from onnx_tropnnc.solving.refitting import (
-    ALL_EFFORT,
-    ChainRows,
-    ChainWeights,
-    Refitted,
-    affordable_batch,
-    affordable_steps,
-    refit,
-    search_macs,
-)
+from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, Refitted, refit
+from onnx_tropnnc.solving.refitting_effort import ALL_EFFORT, affordable_batch, affordable_steps, search_macs
 
 __all__ = ["ChainJob", "Held", "PairJob", "chains_of", "searches_share"]
 

@@ -25,39 +25,18 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Array, segment_sum, to_numpy
 from onnx_tropnnc.solving.activation_slopes import Activation
+from onnx_tropnnc.solving.refitting_effort import STEPS
 
 __all__ = [
-    "ALL_EFFORT",
-    "STEPS",
     "ChainRows",
     "ChainWeights",
     "Gaps",
     "Refitted",
-    "affordable_batch",
-    "affordable_steps",
     "refit",
-    "search_macs",
 ]
 
 Gaps = Sequence[Sequence[Activation]]
 """The activations between each layer and the next one, first gap first."""
-
-# The most multiply-accumulates of one search, and of all searches of a model together: one core does about 25 billion a
-# second here. Four seconds a search keep an MLP of MNIST at its accuracy (97.2 %), two cost 0.1 points; ResNet20 needs
-# 170 billion for all of its searches, and ResNet56, which needs 500, takes half a minute for 300.
-EFFORT, ALL_EFFORT = 100_000_000_000, 300_000_000_000
-
-# The most steps of a search. The rate falls to 0 over them, so their number is part of the search, not only its end.
-# ResNet20 at a ratio of 0.3 comes out at 88.9 % after 300 steps of 2048 outputs, at 88.8 % after 150 of them, but only
-# at 88.0 % after 300 steps of 1024, so that steps are saved before outputs.
-STEPS = 150
-
-# The fewest steps, where a model needs many searches: beyond, each step looks at fewer outputs.
-FEWEST_STEPS = 50
-
-# The most outputs that a step looks at, and the fewest: where not even these can be afforded, nothing is refitted.
-# Beyond 2048 outputs more steps help more than more outputs; fewer than 256 say little of a gradient.
-MOST, FEWEST = 2048, 256
 
 # The length of the first step, in units of a matrix' mean size; that of the last step is 0. With Adam's steps of about
 # one unit, 150 of them can move a weight by one and a half times its own size.
@@ -141,35 +120,6 @@ class Refitted:
     weights: ChainWeights
     error_before: float
     error_after: float
-
-
-def search_macs(sizes: Sequence[int]) -> int:
-    """Return the multiply-accumulates of a search for matrices of so many elements; 0 where these are too many."""
-    return STEPS * affordable_batch(sizes) * _step_macs(sizes)
-
-
-def affordable_batch(sizes: Sequence[int], share: float = 1.0) -> int:
-    """Return how many outputs a step of a search may look at; 0 where the chain is too wide for a search.
-
-    Args:
-        sizes: the elements of the chain's matrices, those of the consumer last.
-        share: the part of a usual search that this one may take, where a model needs many of them.
-    """
-    # what fewer steps do not save
-    left = share * STEPS / affordable_steps(share)
-    batch = int(left * min(MOST, EFFORT // (STEPS * _step_macs(sizes))))
-    return batch if batch >= FEWEST else 0
-
-
-def affordable_steps(share: float) -> int:
-    """Return how many steps a search may take that gets this part of a usual one."""
-    return max(FEWEST_STEPS, round(share * STEPS))
-
-
-def _step_macs(sizes: Sequence[int]) -> int:
-    """Return the multiply-accumulates for one output in one step: the first layer needs no gradient of its inputs."""
-    first, *others = sizes
-    return 2 * first + 3 * sum(others)
 
 
 def refit(
