@@ -189,7 +189,7 @@ def _loadable(source: ModelSource) -> str | bytes:
     """Return the model as onnxruntime takes it, or raise NotRunnable where only a path would do."""
     if isinstance(source, bytes):
         return source
-    if isinstance(source, (str, Path)):
+    if isinstance(source, str | Path):
         return str(source)
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in source.graph.initializer):
         raise NotRunnable("the model's weights lie in external files; give its path")
