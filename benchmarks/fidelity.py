@@ -53,6 +53,7 @@ CLASSIFIERS = {
     "cifar10_vgg16_bn": Classifier(*CIFAR),
     "mlperf_resnet8": Classifier(*CIFAR, mean=(0.0,), std=(1 / 255,)),
     "imagenet_efficientnet_lite0_bn": Classifier("imagenet_sample_dev", mean=(0.49804,), std=(0.50196,), shared=48),
+    "imagenet_mobilenet_v1_0.5_160_deq": Classifier("imagenet_sample_dev_160", shared=48),
     "mnist_fc_256x4": Classifier(*MNIST),
     "mnist_relu_9_200": Classifier(*MNIST),
     "mnist_sigmoid_6x200": Classifier(*MNIST),
