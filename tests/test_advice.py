@@ -9,15 +9,27 @@ from graphs import graph, groups_of, random_weights
 from onnx_tropnnc import compress
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.changes import Merged, Note, Verified
-from onnx_tropnnc.graph.sizes import Size
+from onnx_tropnnc.deciding.decisions import Decider
+from onnx_tropnnc.graph.model_io import load
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.sizes import Size, size_of
 from onnx_tropnnc.merging.clustering import Keep
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
+from onnx_tropnnc.options import Options
+from onnx_tropnnc.passes import VerifyOutputs
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.latency import Latency
 from onnx_tropnnc.running.likely_agreement import LikelyAgreement
 from onnx_tropnnc.running.verification import Verification
-from onnx_tropnnc.searching.advice import concern, guessed_ratio, slowdown
+from onnx_tropnnc.searching.advice import concern, fidelity, guessed_ratio, slowdown
+from onnx_tropnnc.searching.trials import Trials
+
+
+@pytest.fixture
+def digits_trials(models_folder: Path) -> Trials:
+    model = load(models_folder / "digits_depthwise.onnx")
+    return Trials(Decider(model, None, size_of(model, shapes_of(model))), VerifyOutputs(), lambda _: None)
 
 
 def output(name: str, cosine: float, agreement: float | None = None) -> OutputDifference:
@@ -43,6 +55,15 @@ def test_a_result_that_is_not_usable_is_said_to_be() -> None:
     nothing = Verification((OutputDifference("y", 0.1, 0.99, 1.0, 100.0, likely_agreement=unknown),))
     text = "top-1 agreement is unknown: made-up samples cannot judge this model; give --data"
     assert concern(nothing) == text
+
+
+def test_what_is_unknown_asks_for_samples_and_for_nothing_else(digits_trials: Trials) -> None:
+    unknown = LikelyAgreement(0.0, 50.0, 100.0, judged_on="made-up samples")
+    found = Verification((OutputDifference("y", 0.1, 0.99, 1.0, 100.0, likely_agreement=unknown),))
+    report = Report("m", Size(2, 2, 2), Size(1, 1, 1), (Verified(found),))
+    note = fidelity(report, Options(ratio=0.5), digits_trials)
+    assert note is not None
+    assert note.text == "top-1 agreement is unknown: made-up samples cannot judge this model; give --data"
 
 
 def test_the_ratio_that_is_guessed_has_the_part_of_the_error_that_may_stay() -> None:

@@ -64,6 +64,9 @@ def fidelity(report: Report, options: Options, trials: Trials) -> Note | None:
     found = None if report.verification is None or options.demanding else concern(report.verification)
     if found is None:
         return None
+    likely = None if report.verification is None else report.verification.likely_agreement
+    if likely is not None and not likely.known:
+        return Note(found, "warning")  # it asks for samples already, and no other ratio would be known better
     more = "give more samples" if options.data is not None else "give --data"
     if options.ratio is None:
         return Note(f"{found}; ask for less, or {more}", "warning")
