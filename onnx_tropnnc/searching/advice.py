@@ -16,7 +16,7 @@ from onnx_tropnnc.changes import Merged, Note
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.verification import Verification
-from onnx_tropnnc.searching.giving_back import is_slower
+from onnx_tropnnc.searching.giving_back import is_noticeably_slower
 from onnx_tropnnc.searching.trials import Trials
 
 __all__ = [
@@ -124,7 +124,7 @@ def slowdown(report: Report, groups: Sequence[ChannelGroup], fast: Rounding) -> 
     `groups` are those of the model before anything was merged; `fast` says which counts onnxruntime is fast at.
     """
     latency = None if report.verification is None else report.verification.latency
-    if latency is None or not is_slower(latency):
+    if latency is None or not is_noticeably_slower(latency):
         return None
     slower = f"the result is {latency.after_ms / latency.before_ms:.1f} x slower than the original"
     merged = report.of(Merged)

@@ -24,12 +24,12 @@ from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.latency import Latency
 from onnx_tropnnc.searching.trials import Trials
 
-__all__ = ["held_to_latency", "is_slower", "options_not_slower"]
+__all__ = ["held_to_latency", "is_noticeably_slower", "is_slower", "options_not_slower"]
 
 # Medians of one model's times differ by up to five percent from one measurement to the next.
 _SLOWER = 1.05
 
-# Calling ONNX Runtime takes some ten microseconds, which vary as much: twice that is no reason to give channels back.
+# Calling ONNX Runtime takes some ten microseconds, which vary as much: twice that is no reason to do anything about it.
 _CALL_MS = 0.02
 
 
@@ -43,6 +43,11 @@ def is_slower(latency: Latency, limit: float = 1.0) -> bool:
     return over > (_SLOWER - 1.0) * limit * latency.before_ms and over > spread
 
 
+def is_noticeably_slower(latency: Latency) -> bool:
+    """Return whether the result is slower than its original by more than calling the runtime costs."""
+    return is_slower(latency) and latency.after_ms - latency.before_ms >= _CALL_MS
+
+
 def options_not_slower(report: Report, options: Options, trials: Trials) -> Options | None:
     """Return the options with which a result that is slower than its original is not; None where there is none.
 
@@ -51,9 +56,9 @@ def options_not_slower(report: Report, options: Options, trials: Trials) -> Opti
     latency = None if report.verification is None else report.verification.latency
     limit = 1.0 if options.max_latency is None else options.max_latency
     merged = report.of(Merged)
-    if latency is None or not is_slower(latency, limit):
+    if latency is None:
         return None
-    if options.max_latency is None and latency.after_ms - latency.before_ms < _CALL_MS:
+    if not (is_noticeably_slower(latency) if options.max_latency is None else is_slower(latency, limit)):
         return None
     if not merged or options.plan is not None or options.lossless or not isinstance(options.round_to, str):
         return None
