@@ -11,6 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from measuring import CACHE, missing
 
 __all__ = ["Architecture", "onnx_of"]
@@ -27,8 +28,11 @@ def onnx_of(checkpoint: Path, architecture: Architecture) -> Path:
     try:
         import torch
         from networks import cifar
-    except ModuleNotFoundError:
-        missing(f"{checkpoint} is a PyTorch checkpoint, and the package torch is missing: pip install torch")
+        from paper_networks import models_train
+    except ModuleNotFoundError as error:
+        missing(
+            f"{checkpoint} is a PyTorch checkpoint, and the package {error.name} is missing: pip install '.[train]'"
+        )
     stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
     state = stored.get("model_state_dict", stored.get("state_dict", stored))
     network = (cifar.vgg16 if architecture == "vgg16" else cifar.resnet56)().eval()
@@ -41,16 +45,6 @@ def onnx_of(checkpoint: Path, architecture: Architecture) -> Path:
     network.load_state_dict(OrderedDict(zip(names, tensors, strict=True)), strict=False)
     path = CACHE / "checkpoints" / f"{checkpoint.stem}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.onnx.export(
-        network,
-        (torch.zeros(1, 3, 32, 32),),
-        str(path),
-        dynamo=False,  # the newer exporter folds BatchNormalization, and its kernels are needed as they were before
-        opset_version=17,
-        input_names=["image"],
-        output_names=["scores"],
-        dynamic_axes={"image": {0: "N"}, "scores": {0: "N"}},
-        training=torch.onnx.TrainingMode.PRESERVE,
-        do_constant_folding=False,
-    )
+    # with BatchNormalization, whose kernels are needed as they were before folding
+    models_train.export(network, np.zeros((3, 32, 32), np.float32), path)
     return path

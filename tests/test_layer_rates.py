@@ -1,5 +1,8 @@
 """What a multiply-accumulate of each layer costs, as onnxruntime's profiler says."""
 
+import resource
+import signal
+
 import pytest
 
 from onnx_tropnnc.errors import NotRunnable
@@ -23,6 +26,21 @@ def test_a_depthwise_convolution_is_dearer_for_each_multiply_accumulate():
     assert set(rates) == {"a", "b", "y"}
     assert all(isinstance(rate, int) and rate > 0 for rate in rates.values())
     assert rates["b"] > rates["a"]
+
+
+def test_a_full_disk_leaves_no_rates_and_no_traceback():
+    """onnxruntime writes as much of the profile as there is room for, and says nothing."""
+    model = network()
+    shapes = infer_shapes(model, {"x": (1, 64, 32, 32)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(NotRunnable, match="no layer of the model can be timed"):
+            layer_rates(model, shapes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_half_of_the_channels_are_whole_blocks():

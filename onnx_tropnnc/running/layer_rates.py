@@ -7,12 +7,9 @@ more in some layers than their multiply-accumulates say. Each layer is run as a 
 profiler. Only what its kernel takes is counted: tensors are reordered around a single layer, but hardly within a model.
 """
 
-import json
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -26,6 +23,7 @@ from onnx_tropnnc.graph.layers import is_layer, weight_slot
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.graph.sizes import node_macs
+from onnx_tropnnc.running.profiles import profile_events
 from onnx_tropnnc.running.sessions import Runner
 
 __all__ = ["layer_rates"]
@@ -142,14 +140,14 @@ def _half(channels: int) -> int:
 def _kernel_seconds(layer: _Layer) -> float:
     """Return the median time that the layer's own kernel takes in one run, on one thread."""
     feed = {"x": np.ones(layer.source, np.float32)}
-    with tempfile.TemporaryDirectory() as folder:
-        runner = Runner.load(_proto(layer), 1, profile=Path(folder, "layer"))
+
+    def work(runner: Runner) -> None:
         for _ in range(RUNS):
             runner.run(feed)
-        events = json.loads(Path(runner.session.end_profiling()).read_text(encoding="utf-8"))
+
     times = [
         event["dur"]
-        for event in events
+        for event in profile_events(_proto(layer), work, threads=1)
         if event.get("cat") == "Node" and "Reorder" not in event["args"].get("op_name", "Reorder")
     ]
     return 1e-6 * float(np.median(times)) if times else 0.0

@@ -7,21 +7,18 @@ that it computes. A kernel therefore belongs to the layer from which the named n
 passing another layer, the nearest one where there are several. Layers that no kernel is found for are left out.
 """
 
-import json
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.layers import LAYERS, weight_of
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.running.profiles import profile_events
 from onnx_tropnnc.running.sessions import Runner
 
 __all__ = ["layer_times"]
@@ -42,7 +39,7 @@ def layer_times(model: Model, serialized: bytes, feed: Mapping[str, NDArray[Any]
         feed: what one run reads.
 
     Raises:
-        NotRunnable: onnxruntime is missing, or cannot load or run the model.
+        NotRunnable: onnxruntime is missing, or cannot load or run the model, or the profile cannot be written.
     """
     owners = _owners(model)
     times: dict[str, list[float]] = defaultdict(list)
@@ -62,10 +59,16 @@ def layer_times(model: Model, serialized: bytes, feed: Mapping[str, NDArray[Any]
 
 def _runs(serialized: bytes, feed: Mapping[str, NDArray[Any]]) -> Iterator[list[tuple[str, float]]]:
     """Yield the kernels of layers of each run but the first, in order: the name without decoration, milliseconds."""
-    events = _profile(serialized, feed)
+
+    def work(runner: Runner) -> None:
+        begin, runs = time.perf_counter(), 0
+        while runs < _FEWEST or (runs < _MOST and time.perf_counter() - begin < _PATIENCE):
+            runner.run(feed)
+            runs += 1
+
     current: list[tuple[str, float]] = []
     number = 0
-    for event in events:
+    for event in profile_events(serialized, work, spinning=True):
         name = event["name"]
         if name == "model_run":
             number += 1
@@ -75,26 +78,6 @@ def _runs(serialized: bytes, feed: Mapping[str, NDArray[Any]]) -> Iterator[list[
         # Names of fused kernels end so, too: FusedConv, FusedGemm, FusedMatMul.
         elif name.endswith("_kernel_time") and event["args"]["op_name"].endswith(LAYERS):
             current.append((_plain(name), event["dur"] / 1000))
-
-
-def _profile(serialized: bytes, feed: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
-    """Return the events of onnxruntime's profile of several runs.
-
-    Raises:
-        NotRunnable: the profile cannot be written, as on a full disk, where onnxruntime leaves a part of it.
-    """
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            runner = Runner.load(serialized, spinning=True, profile=Path(folder, "profile"))
-            begin, runs = time.perf_counter(), 0
-            while runs < _FEWEST or (runs < _MOST and time.perf_counter() - begin < _PATIENCE):
-                runner.run(feed)
-                runs += 1
-            written = Path(runner.session.end_profiling()).read_text(encoding="utf-8")
-        events: list[dict[str, Any]] = json.loads(written)
-    except (OSError, json.JSONDecodeError) as error:
-        raise NotRunnable(f"the profile of the layers cannot be written ({error})") from error
-    return events
 
 
 def _plain(kernel: str) -> str:
