@@ -509,6 +509,9 @@ def test_a_file_for_a_folder(command: Command, source: Path) -> None:
 
 def test_a_folder_as_the_target(command: Command, source: Path, tmp_path: Path) -> None:
     assert "is a folder" in command(source, tmp_path, "--ratio", 0.3).refusal
+    for end in ("out.onnx/", "out.onnx/."):
+        line = command(source, f"{tmp_path}/{end}", "--ratio", 0.3).refusal
+        assert line == f"{tmp_path}/{end}: names a folder; name a file to write, such as {tmp_path}/out.onnx"
 
 
 def test_what_no_file_can_replace_is_refused_as_a_target(command: Command, source: Path, tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ def test_narrow_numbers_are_left_to_the_runtime() -> None:
         ({"location": "a" * 5000}, "names no file that could exist for its external data"),
         ({"location": "a", "offset": "-1"}, "has external data whose offset is '-1', not a number of bytes"),
         ({"location": "a", "length": "x"}, "has external data whose length is 'x', not a number of bytes"),
+        ({"location": "a", "length": "47"}, "states 47 bytes of external data where its shape needs 48"),
+        ({"location": "a", "length": "9" * 5000}, f"states {'9' * 30} bytes of external data where its shape needs 48"),
     ],
 )
 def test_external_data(entries: dict[str, str], reason: str) -> None:
@@ -123,6 +125,19 @@ def test_external_data(entries: dict[str, str], reason: str) -> None:
     for key, value in entries.items():
         tensor.external_data.add(key=key, value=value)
     assert refusal(model) == f"tensor w {reason}"
+
+
+@pytest.mark.parametrize("length", ["0", "2"])
+def test_external_data_whose_elements_share_bytes(length: str) -> None:
+    model = graph("y = Relu(x)")
+    tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.INT4, dims=[3], data_location=1)
+    for key, value in (("location", "a"), ("length", length)):
+        tensor.external_data.add(key=key, value=value)
+    model.graph.initializer.append(tensor)
+    check_proto(model, "m.onnx")
+    tensor.external_data[1].value = "3"
+    model.graph.initializer[0].CopyFrom(tensor)
+    assert refusal(model) == "tensor w states 3 bytes of external data where its shape needs 2"
 
 
 def test_external_strings() -> None:

@@ -42,6 +42,21 @@ def test_a_fixed_batch_does_not_count() -> None:
     assert size("y = Gemm(x, w)", "float[3, 4] x", w=(4, 3)).macs == 12
 
 
+LENGTH_FIRST = {
+    "matmul": ("t = Transpose <perm = [1, 0, 2]> (x) y = MatMul(t, w)", {"w": (4, 3)}, 60),
+    "a stack of weights": ("t = Transpose <perm = [1, 0, 2]> (x) y = MatMul(t, w)", {"w": (5, 4, 3)}, 60),
+    "rows of a Gemm": ("t = Reshape(x, s) y = Gemm(t, w)", {"w": (4, 3), "s": np.array([-1, 4])}, 60),
+    "rows of a MatMul": ("t = Reshape(x, s) y = MatMul(t, w)", {"w": (4, 3), "s": np.array([-1, 4])}, 60),
+    "windows": ("t = Reshape(x, s) y = Conv(t, w)", {"w": (3, 2, 2), "s": np.array([-1, 2, 2])}, 60),
+}
+
+
+@pytest.mark.parametrize("case", LENGTH_FIRST)
+def test_positions_count_wherever_the_samples_stand(case: str) -> None:
+    body, weights, macs = LENGTH_FIRST[case]
+    assert size(body, "float[N, 5, 4] x", "float y", **weights).macs == macs
+
+
 def test_constant_nodes_count_and_integers_do_not() -> None:
     found = size(
         "w = Constant <value_floats = [1.0, 2.0]> () r = Reshape(x, s) y = Mul(r, w)",

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 
 import onnx
 import onnx.defs
+import onnx_ir as ir
 
 from onnx_tropnnc.errors import InputModelError
 from onnx_tropnnc.graph.function_checks import about_functions, nodes_of
@@ -43,6 +44,9 @@ _LONGEST_LOCATION = 4095
 
 # An axis of so many bytes is a terabyte long; onnxruntime ends the whole process over some dimensions beyond it.
 _LARGEST_DIMENSION = 2**40
+
+# Python reads no whole number of more than 4,300 digits, and no file has so many bytes as 30 of them say.
+_MOST_DIGITS = 30
 
 # An operator set's version is a small number; onnx takes no other.
 _MOST_VERSIONS = 1000
@@ -163,7 +167,14 @@ def _about_external(tensor: onnx.TensorProto) -> str | None:
     for key in ("offset", "length"):
         if not entries.get(key, "0").isdecimal():
             return f"has external data whose {key} is {entries[key][:20]!r}, not a number of bytes"
-    return None
+    # a length of 0 leaves it to the shape, for onnxruntime too
+    stated, needed = int(entries.get("length", "0")[:_MOST_DIGITS]), _bytes_needed(tensor)
+    return f"states {stated} bytes of external data where its shape needs {needed}" if stated not in (0, needed) else None
+
+
+def _bytes_needed(tensor: onnx.TensorProto) -> int:
+    """Return the bytes of the tensor's elements, several of which share a byte where they are narrower than one."""
+    return -(-math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth // 8)
 
 
 def about_node(node: onnx.NodeProto, versions: Mapping[str, int], types: Mapping[str, str]) -> str | None:

@@ -64,8 +64,11 @@ def check_output(target: str | os.PathLike[str], source: object) -> Path:
     Raises:
         OutputPathError: the folder does not exist or may not be written, or the target is the input or no regular file.
     """
-    path = Path(target)
+    path, written = Path(target), os.fspath(target)
     try:
+        # Path leaves out what tells a folder's name from a file's
+        if not path.is_dir() and written.endswith(("/", "/.", os.sep)):
+            raise OutputPathError(f"{written}: names a folder; name a file to write, such as {path}")
         return _writable(path, source)
     except (OSError, ValueError) as error:
         if isinstance(error, OutputPathError):

@@ -6,6 +6,7 @@ MatMulNBits, LSTM, GRU and RNN with constant weights.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -16,7 +17,7 @@ from onnx_tropnnc.graph.layers import is_convolution, is_layer, weight_of, weigh
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.quantization import dequantized, is_quantized_weight
 from onnx_tropnnc.graph.recurrent import is_recurrent
-from onnx_tropnnc.graph.shapes import Shapes
+from onnx_tropnnc.graph.shapes import BATCH, Shapes
 
 __all__ = ["Size", "node_macs", "size_of", "weight_macs"]
 
@@ -57,29 +58,50 @@ def node_macs(node: ir.Node, shapes: Shapes) -> int | None:
         found = [weight_macs(node, value, shapes) for value in node.inputs[1:3]]
         return None if None in found else sum(macs or 0 for macs in found)
     if is_block_quantized(node):
-        made = shapes.get(name_of(node.outputs[0]), (None, None, None))[1:-1]
-        return None if None in made else block_elements(node) * math.prod(int(d or 0) for d in made)
+        made = _positions(shapes.get(name_of(node.outputs[0]), (None, None, None))[:-1])
+        return None if made is None else block_elements(node) * made
     if not is_layer(node):
         return 0
     slot = weight_slot(node)
     weight = dims_of(dequantized(node.inputs[slot]))
     if weight is None:
         return 0
-    if node.op_type == "Gemm":
-        return math.prod(weight)
     out = shapes.get(name_of(node.outputs[0]))
+    if node.op_type == "Gemm":
+        rows = None if out is None else _positions(out[:1])
+        return math.prod(weight) * (1 if rows is None else rows)
     if out is None:
         return None
     if is_convolution(node):
         # every element of a kernel is used once at each output of a Conv, and at each input of a ConvTranspose
         source = shapes.get(name_of(node.inputs[0])) if node.op_type == "ConvTranspose" and node.inputs[0] else out
-        places = source[2:] if source is not None else (None,)
+        axes = (*source[:1], *source[2:]) if source is not None else (None,)
     else:
-        places = (*out[1:-1],) if slot == 1 or len(out) < 3 else (*out[1:-2], out[-1])
+        axes = out[:-1] if slot == 1 or len(out) < 3 else (*out[:-2], out[-1])
         # each matrix of a stack multiplies its own share of the data
         stack = {len(out) - len(weight) + axis: size for axis, size in enumerate(weight[:-2])}
-        weight = (math.prod(weight) // math.prod(size for axis, size in stack.items() if axis > 0),)
-    return None if None in places else math.prod(weight) * math.prod(int(d or 0) for d in places)
+        counted = [size for axis, size in stack.items() if axis > 0 or _samples_axis(axes) != 0]
+        weight = (math.prod(weight) // math.prod(counted),)
+    positions = _positions(axes)
+    return None if positions is None else math.prod(weight) * positions
+
+
+def _samples_axis(axes: Sequence[int | None]) -> int:
+    """Return which axis counts samples: the one with BATCH of them, as axis 1 of length-first models, else axis 0."""
+    return next((axis for axis, size in enumerate(axes) if size and size % BATCH == 0), 0)
+
+
+def _positions(axes: Sequence[int | None]) -> int | None:
+    """Return at how many positions of one sample a weight is used, None where an axis is not known.
+
+    >>> [_positions(axes) for axes in ((BATCH, 64), (64, BATCH), (64 * BATCH,))]
+    [64, 64, 64]
+    """
+    samples = _samples_axis(axes)
+    others = [size for axis, size in enumerate(axes) if axis != samples]
+    # the axis may hold several positions of each sample, as rows that a Reshape put behind each other
+    several = (axes[samples] or 0) // BATCH if axes and (axes[samples] or 1) % BATCH == 0 else 1
+    return None if None in others else several * math.prod(int(size or 0) for size in others)
 
 
 def weight_macs(node: ir.Node, weight: ir.Value | None, shapes: Shapes) -> int | None:
