@@ -37,6 +37,7 @@ from onnx_tropnnc.report import Report
 from onnx_tropnnc.reporting.layers import LayerChange, layer_changes
 from onnx_tropnnc.running.cores import steady_arithmetic
 from onnx_tropnnc.running.devices import running_on
+from onnx_tropnnc.running.run_limits import stopping_endless_runs
 from onnx_tropnnc.running.sessions import cuda_provider_missing
 from onnx_tropnnc.sample_sets import SampleSets, draw_samples
 from onnx_tropnnc.searching.advice import advice
@@ -142,7 +143,7 @@ class Compression:
             before = size_of(self.model, shapes_of(self.model))
             return Report(self.model.name, before, before, (Note(self.refusal.text),), (), self.options.seed)
         options, fallen_back = on_a_device(self.options)
-        with running_on(options.device), steady_arithmetic():
+        with running_on(options.device), steady_arithmetic(), stopping_endless_runs(self.model):
             report = self._compressed(options)
         return report if isinstance(report, Refused) else replace(report, changes=(*fallen_back, *report.changes))
 
@@ -248,7 +249,7 @@ def _settled(options: Options, samples: SampleSets, groups: Sequence[ChannelGrou
     if samples.refusal is not None and (options.selects or options.solves):
         # without samples `auto` clusters by weights
         options = replace(options, method="auto") if options.selects else options
-        text = "no samples could be made up, so channels were merged by their weights and no layer was solved"
+        text = "the model was run on no samples, so channels were merged by their weights and no layer was solved"
         notes.append(Note(f"{text}: {samples.refusal}", "warning"))
     if samples.solving is not None and not options.verify:
         # verification would tell how the samples were made

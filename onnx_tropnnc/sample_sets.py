@@ -10,7 +10,8 @@ from onnx_tropnnc.inputs.filling import filled_up
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
 from onnx_tropnnc.inputs.variants import with_variants
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.running.made_up_samples import made_up_samples, original_runner, refuse_large_runs
+from onnx_tropnnc.running.made_up_samples import first_shapes, made_up_samples, original_runner
+from onnx_tropnnc.running.run_limits import reason_of_size, reason_of_time
 from onnx_tropnnc.running.sessions import runtime_missing
 
 __all__ = ["SampleSets", "draw_samples"]
@@ -27,7 +28,7 @@ class SampleSets:
     learning: Samples | None = None
     """What all weights may learn from together: as `solving`, but the user's samples without variants of them."""
     refusal: str | None = None
-    """Why no samples could be made up that the model runs on."""
+    """Why the model is run on no samples: none could be made up that it takes, or a run takes too much."""
 
     @property
     def nbytes(self) -> int:
@@ -47,19 +48,20 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
     if runtime_missing() and options.data is None:
         return SampleSets()
     wants_to_solve = options.runs_samples
-    try:
-        if options.data is None and (wants_to_solve or options.verify):
-            refuse_large_runs(model, options.memory_bytes)
-    except SampleError as error:
-        return SampleSets(refusal=str(error))
-    original = original_runner(model) if wants_to_solve or options.verify else None
-    solves = wants_to_solve and original is not None
     given = None if options.data is None else samples_for(model, data=options.data)
+    runs, memory = wants_to_solve or options.verify, options.memory_bytes
+    # before the original is loaded: onnxruntime computes constants already then
+    shapes = first_shapes(model) if given is None else given.run_shapes
+    if runs and shapes is not None and (reason := reason_of_size(model, shapes, memory)):
+        return SampleSets(refusal=reason)
+    original = original_runner(model) if runs else None
+    if given is not None and original is not None and (reason := reason_of_time(model, original, given)):
+        return SampleSets(refusal=reason)
+    solves = wants_to_solve and original is not None
     if given is None and not solves and not options.verify:
         return SampleSets()
     if given is not None and not solves:
         return SampleSets(None, given)
-    memory = options.memory_bytes
     if given is not None and options.reconstruct != "synthetic":
         solving, verifying = given.split()
         wanted = samples_wanted(model, memory)

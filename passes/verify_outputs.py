@@ -46,7 +46,7 @@ class VerifyOutputs:
         min_cosine: cosine that every output must reach.
         timing_seconds: how long both models are timed; 0: not at all.
         seed: of samples that are made up.
-        refusal: why no samples could be made up, where that was tried already.
+        refusal: why the model is run on no samples, where that is known already.
     """
 
     samples: Samples | None = None

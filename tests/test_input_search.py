@@ -164,7 +164,7 @@ def test_a_model_that_runs_on_no_guess_is_merged_by_its_weights(method: str, amo
     assert "cannot run the model on any of the inputs that were made up for it" in str(report.verification.not_verified)
     onnx.checker.check_model(result)
     warnings = [note.text for note in report.of(Note) if note.level == "warning"]
-    assert any(text.startswith("no samples could be made up, so channels were merged by their w") for text in warnings)
+    assert any(text.startswith("the model was run on no samples, so channels were merged by") for text in warnings)
 
 
 def test_sizes_that_were_found_hold_for_the_whole_compression() -> None:

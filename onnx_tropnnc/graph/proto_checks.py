@@ -169,12 +169,15 @@ def _about_external(tensor: onnx.TensorProto) -> str | None:
             return f"has external data whose {key} is {entries[key][:20]!r}, not a number of bytes"
     # a length of 0 leaves it to the shape, for onnxruntime too
     stated, needed = int(entries.get("length", "0")[:_MOST_DIGITS]), _bytes_needed(tensor)
-    return f"states {stated} bytes of external data where its shape needs {needed}" if stated not in (0, needed) else None
+    return (
+        f"states {stated} bytes of external data where its shape needs {needed}" if stated not in (0, needed) else None
+    )
 
 
 def _bytes_needed(tensor: onnx.TensorProto) -> int:
     """Return the bytes of the tensor's elements, several of which share a byte where they are narrower than one."""
-    return -(-math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth // 8)
+    bits: int = math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth
+    return -(-bits // 8)
 
 
 def about_node(node: onnx.NodeProto, versions: Mapping[str, int], types: Mapping[str, str]) -> str | None:

@@ -9,7 +9,9 @@ import importlib.metadata
 import importlib.util
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.running import devices
 from onnx_tropnnc.running.cores import usable_cores
 
-__all__ = ["ModelSource", "Runner", "cuda_provider_missing", "runtime_conflict", "runtime_missing"]
+__all__ = ["ModelSource", "Runner", "cuda_provider_missing", "runtime_conflict", "runtime_missing", "seconds_of_runs"]
 
 ModelSource = onnx.ModelProto | bytes | str | Path
 
@@ -64,6 +66,10 @@ def cuda_provider_missing() -> bool:
     return devices.CUDA[0] not in onnxruntime.get_available_providers()
 
 
+# A context variable and no parameter, as the device is: sessions are made deep inside passes.
+_SECONDS: ContextVar[float | None] = ContextVar("seconds", default=None)
+
+
 @dataclass(frozen=True)
 class Runner:
     """A loaded model; `outputs` are the names of its numeric outputs."""
@@ -72,6 +78,8 @@ class Runner:
     outputs: tuple[str, ...]
     silence: Any
     """Run options that keep runs as silent as loading."""
+    seconds: float | None = None
+    """Of processor time, after which a run is given up; None: never."""
 
     @staticmethod
     def load(
@@ -128,16 +136,13 @@ class Runner:
         )
         if not numeric:
             raise NotRunnable("the model has no numeric output to compare")
-        silence = onnxruntime.RunOptions()
-        silence.log_severity_level = SILENT
-        return Runner(session, numeric, silence)
+        return Runner(session, numeric, _silent_options(), _SECONDS.get())
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return the outputs of one run, in order; raise NotRunnable where onnxruntime fails."""
-        try:
-            values = self.session.run(list(self.outputs), dict(feed), self.silence)
-        except _failures() as error:
-            raise NotRunnable(_reason(error)) from error
+        """Return the outputs of one run, in order; raise NotRunnable where onnxruntime fails, or takes too long."""
+        values = self._values(feed, self.seconds)
+        if values is None:
+            raise NotRunnable(f"a run takes over {self.seconds:.0f} s, and may never end")
         return [np.asarray(value) for value in values]
 
     def ends(self, feed: Mapping[str, NDArray[Any]], seconds: float) -> bool:
@@ -148,28 +153,20 @@ class Runner:
         Raises:
             NotRunnable: onnxruntime fails.
         """
-        import onnxruntime
+        return self._values(feed, seconds) is not None
 
-        options, done, start = onnxruntime.RunOptions(), threading.Event(), time.process_time()
-        options.log_severity_level = SILENT
-
-        def watch() -> None:
-            # processor time, because other programs on a busy machine must not change what is found
-            while not options.terminate and not done.wait(WATCH_SECONDS):
-                options.terminate = time.process_time() - start > seconds
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            self.session.run(list(self.outputs), dict(feed), options)
-        except _failures() as error:
-            if options.terminate:
-                return False
-            raise NotRunnable(_reason(error)) from error
-        finally:
-            done.set()
-            thread.join()
-        return True
+    def _values(self, feed: Mapping[str, NDArray[Any]], seconds: float | None) -> list[Any] | None:
+        """Return what a run makes, None where it was given up after so many seconds."""
+        options = self.silence if seconds is None else _silent_options()
+        # a thread takes longer to start than a small model to run
+        with nullcontext() if seconds is None else _terminated(options, seconds):
+            try:
+                values: list[Any] = self.session.run(list(self.outputs), dict(feed), options)
+            except _failures() as error:
+                if options.terminate:
+                    return None
+                raise NotRunnable(_reason(error)) from error
+        return values
 
     def depends_on_values(self, output: str, *shapes: tuple[int, ...]) -> bool:
         """Return whether these shapes of an output can differ because other values were computed in the model.
@@ -183,6 +180,43 @@ class Runner:
             return False
         differing = [dim for dim, *sizes in zip(free, *shapes, strict=True) if len(set(sizes)) > 1]
         return all(not isinstance(dim, int) and (dim is None or dim not in bound) for dim in differing)
+
+
+@contextmanager
+def seconds_of_runs(seconds: float | None) -> Iterator[None]:
+    """Let runs of every session that is made inside the block take at most so many seconds of processor time."""
+    token = _SECONDS.set(seconds)
+    try:
+        yield
+    finally:
+        _SECONDS.reset(token)
+
+
+def _silent_options() -> Any:
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = SILENT
+    return options
+
+
+@contextmanager
+def _terminated(options: Any, seconds: float) -> Iterator[None]:
+    """End the run with these options where it takes longer than so many seconds of processor time."""
+    done, start = threading.Event(), time.process_time()
+
+    def watch() -> None:
+        # processor time, because other programs on a busy machine must not change what is found
+        while not options.terminate and not done.wait(WATCH_SECONDS):
+            options.terminate = time.process_time() - start > seconds
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _loadable(source: ModelSource) -> str | bytes:
