@@ -10,7 +10,7 @@ from onnx_tropnnc.inputs.filling import filled_up
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
 from onnx_tropnnc.inputs.variants import with_variants
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.running.made_up_samples import first_shapes, made_up_samples, original_runner
+from onnx_tropnnc.running.made_up_samples import first_shapes, made_up_samples, original_runner, unpadded
 from onnx_tropnnc.running.run_limits import reason_of_size, reason_of_time
 from onnx_tropnnc.running.sessions import runtime_missing
 
@@ -58,6 +58,8 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
     if given is not None and original is not None and (reason := reason_of_time(model, original, given)):
         return SampleSets(refusal=reason)
     solves = wants_to_solve and original is not None
+    if given is not None:
+        given = unpadded(given, original)
     if given is None and not solves and not options.verify:
         return SampleSets()
     if given is not None and not solves:
@@ -79,7 +81,8 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
             raise
         # our guess was wrong, not the file: the model is compressed by its weights, and verification gives the reason
         return SampleSets(None, given, refusal=str(error))
+    samples = unpadded(found.samples, original)
     if not solves:
-        return SampleSets(None, given or found.samples, found.shapes)
-    made = found.samples.split()
+        return SampleSets(None, given or samples, found.shapes)
+    made = samples.split()
     return SampleSets(made[0], given or made[1], found.shapes, learning=made[0])

@@ -30,6 +30,8 @@ class Samples:
     """Whether the samples were made up from the graph instead of given by the user."""
     notes: tuple[str, ...] = ()
     """What a reader of results should know of how the samples were made."""
+    lengths: NDArray[np.int64] | None = None
+    """How long each sample is without its padding, which runs then leave out (padding.py); None: runs take all."""
 
     @property
     def count(self) -> int:
@@ -40,7 +42,10 @@ class Samples:
         """Return the samples at these positions."""
         index = np.asarray(positions, dtype=np.int64)
         arrays = {name: array[index] for name, array in self.arrays.items()}
-        return replace(self, arrays=arrays, labels=None if self.labels is None else self.labels[index])
+        labels = None if self.labels is None else self.labels[index]
+        return replace(
+            self, arrays=arrays, labels=labels, lengths=None if self.lengths is None else self.lengths[index]
+        )
 
     def split(self, every: int = 5) -> tuple["Samples", "Samples"]:
         """Return the samples to solve on and those to verify on: every fifth run is held back, and no half is empty.
@@ -90,10 +95,11 @@ class Samples:
         stop = self.count if run is None else self.count - self.count % run
         for start in range(0, stop, step):
             window = slice(start, min(start + step, stop))
+            rows = (window,) if self.lengths is None else (window, slice(int(self.lengths[window].max())))
             feed = {}
             for entry in self.inputs:
                 array = self.arrays[entry.name]
-                feed[entry.name] = np.ascontiguousarray(array[window]) if entry.stacked else np.asarray(array[start])
+                feed[entry.name] = np.ascontiguousarray(array[rows]) if entry.stacked else np.asarray(array[start])
             yield window, feed
 
 
@@ -101,4 +107,10 @@ def joined(pieces: Sequence[Samples]) -> Samples:
     """Return all samples of several sets for the same inputs, with labels if all sets have them."""
     first, labels = pieces[0], [piece.labels for piece in pieces if piece.labels is not None]
     arrays = {name: np.concatenate([piece.arrays[name] for piece in pieces]) for name in first.arrays}
-    return replace(first, arrays=arrays, labels=np.concatenate(labels) if len(labels) == len(pieces) else None)
+    lengths = [piece.lengths for piece in pieces if piece.lengths is not None]
+    return replace(
+        first,
+        arrays=arrays,
+        labels=np.concatenate(labels) if len(labels) == len(pieces) else None,
+        lengths=np.concatenate(lengths) if len(lengths) == len(pieces) else None,
+    )

@@ -7,6 +7,7 @@
     indices      the input indexes tables: the least and the largest index that all of them have (index_ranges.py)
     drawings     a linear layer reads flat pictures whose corners were always black (first_layers.py)
     constant     the graph compares the input with a constant, as it does with sample rates: that constant
+    mask         the graph subtracts the input from 1, as it does with masks of padding
 
 Values pass unchanged through Identity, Cast, Pad, Transpose and reshaping operators on the way.
 """
@@ -55,6 +56,7 @@ class InputHints:
     """The least and the largest index, both included."""
     constant: int | None = None
     drawings: bool = False
+    mask: bool = False
 
 
 def input_hints(model: onnx.ModelProto) -> dict[str, InputHints]:
@@ -70,7 +72,8 @@ def input_hints(model: onnx.ModelProto) -> dict[str, InputHints]:
         if drawings and known is None and moments is None:
             known = RANGES[0]
         constant = next(_compared_constants(graph, name), None)
-        found[name] = InputHints(known, moments, index_range(graph, name), constant, drawings)
+        mask = any(_subtracted_from_one(graph, node, tensor) for node, tensor in graph.reached(name))
+        found[name] = InputHints(known, moments, index_range(graph, name), constant, drawings, mask)
     return found
 
 
@@ -189,3 +192,11 @@ def _compared_constants(graph: ProtoGraph, name: str) -> Iterator[int]:
         if node.op_type == "Equal":
             constants = (graph.constant(other) for other in node.input if other != tensor)
             yield from (int(c.reshape(-1)[0]) for c in constants if c is not None and c.size)
+
+
+def _subtracted_from_one(graph: ProtoGraph, node: onnx.NodeProto, tensor: str) -> bool:
+    """Return whether a node computes 1 - tensor, as graphs do that turn a mask of ones into one of zeros."""
+    if node.op_type != "Sub" or len(node.input) != 2 or node.input[1] != tensor:
+        return False
+    constant = graph.constant(node.input[0])
+    return constant is not None and constant.size == 1 and constant.item() == 1

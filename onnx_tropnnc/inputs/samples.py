@@ -20,6 +20,7 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_hints import InputHints, input_hints
 from onnx_tropnnc.inputs.readers import Data
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
+from onnx_tropnnc.inputs.tokenized import tokenizer_beside
 from onnx_tropnnc.inputs.user_samples import load_samples
 
 __all__ = ["most_that_fit", "samples_for", "samples_wanted"]
@@ -93,7 +94,7 @@ def samples_for(
         wanted, affordable = (min(-(-number // EVERY), VERIFYING) for number in (wanted, affordable))
     fitting = most_that_fit(inputs, memory)
     known = input_hints(structure(model)) if hints is None else hints
-    made = synthetic_samples(inputs, min(affordable, fitting), seed, ranges, known)
+    made = synthetic_samples(inputs, min(affordable, fitting), seed, ranges, known, tokenizer_beside(model.source))
     if made.count >= wanted:
         return made
     reason = "take over a sixth of --memory" if fitting <= affordable else "take too long to run"

@@ -8,7 +8,8 @@
     waveform    one axis, of free length or of 4000 values and more: 1/f noise, standard deviation about 0.1
     series      two axes: 1/f noise along the longer one;   maps: three and more axes: 1/f noise over the last two
     vector      Gaussian; states (inputs without a sample axis) are vectors too
-    tokens      whole numbers that all tables have which they index; 0 and 1 if they index none
+    tokens      whole numbers that all tables have which they index; 0 and 1 if they index none; rows of them are texts,
+                with masks of mixed lengths and what else belongs to them (made_up_texts.py)
     constant    a single whole number: the one that the graph compares it with, else 1;   a single real number: 1
     ones        masks, by their name;   flags: booleans drawn at random
 
@@ -20,6 +21,7 @@ same samples.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.graph.input_shapes import IMAGE_CHANNELS, ResolvedInput, run_size
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_hints import InputHints, Moments
+from onnx_tropnnc.inputs.made_up_texts import made_up_texts
 from onnx_tropnnc.inputs.synthetic_images import coloured_noise, synthetic_images
 
 __all__ = ["kind_of", "synthetic_samples"]
@@ -84,13 +87,29 @@ def synthetic_samples(
     seed: int,
     ranges: Mapping[str, Range] | None = None,
     hints: Mapping[str, InputHints] | None = None,
+    tokenizer: Path | None = None,
 ) -> Samples:
-    """Return `count` samples, rounded up to whole runs; `ranges` are the user's, `hints` come from `input_hints`."""
+    """Return `count` samples, rounded up to whole runs.
+
+    Args:
+        inputs: of the model.
+        count: how many.
+        seed: of everything drawn.
+        ranges: of values, as the user gave them.
+        hints: what `input_hints` found.
+        tokenizer: the file beside the model, for texts.
+    """
     run = run_size(inputs) or 1
     size = math.ceil(count / run) * run
     arrays: dict[str, NDArray[Any]] = {}
     words = []
+    texts = made_up_texts(inputs, size, seed, hints or {}, given=ranges or (), tokenizer=tokenizer)
     for position, entry in enumerate(inputs):
+        if entry.name in texts:
+            what, rows = texts[entry.name]
+            arrays[entry.name] = rows.reshape(size, *entry.shape).astype(entry.dtype)
+            words.append(f"{entry.name}: {what}")
+            continue
         known = (hints or {}).get(entry.name, NO_HINTS)
         kind = kind_of(entry, known)
         order = _Order(entry, size, (seed, position), known, (ranges or {}).get(entry.name))

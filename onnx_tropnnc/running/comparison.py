@@ -1,10 +1,14 @@
 """Run a compressed model beside its original on the same samples, and count how far their outputs are apart.
 
+An output with a row for each token of padded texts is compared at the tokens alone, and as its users often use it: the
+mean over the tokens of each text. The worse of the two figures counts. An output that has one such row a text is an
+embedding, too, and no row of scores.
+
 Where only the result cannot be loaded or run, this package broke it: BrokenPromiseError.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ from onnx_tropnnc.errors import BrokenPromiseError, NotRunnable
 from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.memory import ARENA_BYTES, MEMORY
 from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.padding import mask_of
 from onnx_tropnnc.inputs.synthetic import kind_of
 from onnx_tropnnc.running.differences import OutputDifference, Tally
 from onnx_tropnnc.running.likely_agreement import REAL
@@ -108,6 +113,8 @@ def compare(
     `statistics_known` says whether the original had BatchNormalization, which made-up samples were fitted to.
     """
     tallies = [Tally(_judge(samples), statistics_known) for _ in before.outputs]
+    pooled = [Tally() for _ in before.outputs]
+    mask = mask_of(samples)
     runs: list[_Run] = []
     for window, feed in samples.feeds(size):
         expected = before.run(feed)
@@ -120,12 +127,56 @@ def compare(
                 raise BrokenPromiseError(
                     f"output {name} is {list(y.shape)} in the original, {list(z.shape)} in the result"
                 )
+        if mask is not None:
+            expected, found = _of_tokens(expected, found, feed[mask] != 0, tallies, pooled)
         runs.append((expected, found, np.arange(window.start, window.stop)))
         if len(runs) * sum(y.size for y in expected) > COUNTED_TOGETHER:
             _count(tallies, runs, samples.labels)
             runs = []
     _count(tallies, runs, samples.labels)
-    return tuple(tally.difference(name) for name, tally in zip(before.outputs, tallies, strict=True))
+    found_of = [tally.difference(name) for name, tally in zip(before.outputs, tallies, strict=True)]
+    return tuple(_worse(own, tally) if tally.compared else own for own, tally in zip(found_of, pooled, strict=True))
+
+
+def _of_tokens(
+    expected: Sequence[NDArray[Any]],
+    found: Sequence[NDArray[Any]],
+    mask: NDArray[np.bool_],
+    tallies: Sequence[Tally],
+    pooled: Sequence[Tally],
+) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    """Return both models' outputs, at the tokens alone where there is a row for each, and count their means."""
+    widths = {y.shape[2] for y in expected if _has_tokens(y, mask)}
+    kept: tuple[list[NDArray[Any]], list[NDArray[Any]]] = [], []
+    for y, z, tally, mean in zip(expected, found, tallies, pooled, strict=True):
+        if _has_tokens(y, mask) and y.shape == z.shape:
+            mean.add(_means(y, mask), _means(z, mask), None)
+            y, z = y[mask][:, None], z[mask][:, None]
+        elif y.ndim == 2 and y.shape[1] in widths:
+            tally.scored = False
+        kept[0].append(y)
+        kept[1].append(z)
+    return kept
+
+
+def _has_tokens(values: NDArray[Any], mask: NDArray[np.bool_]) -> bool:
+    return values.ndim == 3 and values.shape[:2] == mask.shape and values.dtype.kind == "f"
+
+
+def _means(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return (texts, 1, width): the mean over each text's tokens."""
+    total = np.where(mask[..., None], values, 0).sum(axis=1, dtype=np.float64, keepdims=True)
+    return np.asarray(total / mask.sum(axis=1)[:, None, None])
+
+
+def _worse(difference: OutputDifference, pooled: Tally) -> OutputDifference:
+    """Return the difference with the larger errors of the tokens' rows and their means."""
+    means = pooled.difference(difference.name)
+    return replace(
+        difference,
+        cosine=min(difference.cosine, means.cosine),
+        relative_l2=max(difference.relative_l2, means.relative_l2),
+    )
 
 
 def _judge(samples: Samples) -> str:

@@ -1,6 +1,9 @@
-"""Made-up samples that onnxruntime really runs a model's original on."""
+"""Samples that onnxruntime really runs a model's original on: made-up ones, and texts without their padding."""
 
 from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import NotRunnable, SampleError
 from onnx_tropnnc.graph.input_shapes import resolve_shapes
@@ -9,11 +12,12 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import input_specs_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_search import RunnableSamples, runnable_samples
+from onnx_tropnnc.inputs.padding import without_padding
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.running.run_limits import reason_of_size, reason_of_time, run_seconds
 from onnx_tropnnc.running.sessions import Runner
 
-__all__ = ["first_shapes", "made_up_samples", "original_runner"]
+__all__ = ["first_shapes", "made_up_samples", "original_runner", "unpadded"]
 
 
 def original_runner(model: Model) -> Runner | None:
@@ -22,6 +26,21 @@ def original_runner(model: Model) -> Runner | None:
         return Runner.load(model.source, arena=False)  # it runs a few samples once
     except NotRunnable:
         return None
+
+
+def unpadded(samples: Samples, original: Runner | None) -> Samples:
+    """Return the samples, to be run without the padding of texts where the original runs so."""
+    if original is None:
+        return samples
+
+    def runs(feed: Mapping[str, NDArray[Any]]) -> bool:
+        try:
+            original.run(feed)
+        except NotRunnable:  # a length that the exporter wrote into the graph
+            return False
+        return True
+
+    return without_padding(samples, runs)
 
 
 def first_shapes(model: Model) -> Mapping[str, tuple[int, ...]] | None:

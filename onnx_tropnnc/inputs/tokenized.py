@@ -1,0 +1,76 @@
+"""Texts from the sentences of this package, by the tokenizer that lies beside a model.
+
+    model.onnx, tokenizer.json          or          onnx/model.onnx, tokenizer.json
+
+A text is one sentence or several, until it has a length that is drawn. Every fourth one is a pair, where the tokenizer
+says how pairs are written. Without the package `tokenizers` texts are made up by texts.py.
+"""
+
+import importlib
+import importlib.util
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.inputs.sentences import SENTENCES
+from onnx_tropnnc.inputs.texts import PAIRS, SHORTEST_TEXT, Rows, Vocabulary
+
+__all__ = ["load_tokenizer", "sentence_rows", "tokenizer_beside"]
+
+# Sentences of the package have five tokens at least; a pair of two of them fits twice into so many.
+SHORTEST_PAIR = 24
+
+
+def tokenizer_beside(source: object) -> Path | None:
+    """Return the tokenizer.json beside a model's file, or above its folder `onnx`; None where there is none to read."""
+    if not isinstance(source, Path) or importlib.util.find_spec("tokenizers") is None:
+        return None
+    folders = [source.parent, source.parent.parent] if source.parent.name == "onnx" else [source.parent]
+    return next((path for folder in folders if (path := folder / "tokenizer.json").is_file()), None)
+
+
+def load_tokenizer(path: Path) -> Any:
+    """Return the tokenizer, which neither shortens texts nor fills them up.
+
+    Raises:
+        SampleError: the file is damaged.
+    """
+    try:
+        tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(path))
+    except Exception as error:  # the package raises no other class, whatever is wrong with the file
+        raise SampleError(f"{path.name} beside the model is no tokenizer: {error}; move it away") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def sentence_rows(
+    tokenizer: Any, count: int, length: int, vocabulary: Vocabulary, rng: np.random.Generator, *, padded: bool
+) -> Rows:
+    """Return texts of sentences in rows of this length: of mixed lengths if `padded`, else filling their row."""
+    sizes = [len(encoded.ids) for encoded in tokenizer.encode_batch(list(SENTENCES))]
+    shortest = min(SHORTEST_TEXT, length)
+    wanted = np.exp(rng.uniform(math.log(shortest), math.log(length + 1), count)) if padded else [2.0 * length] * count
+    texts: list[Any] = []
+    for number, most in enumerate(wanted):
+        order, total, chosen = rng.permutation(len(SENTENCES)), 0, list[str]()
+        for place in order:
+            if chosen and total + sizes[place] > most:
+                break
+            chosen.append(SENTENCES[place])
+            total += sizes[place]
+        half = len(chosen) // 2
+        paired = number % PAIRS == PAIRS - 1 and half and most >= SHORTEST_PAIR
+        texts.append((" ".join(chosen[:half]), " ".join(chosen[half:])) if paired else " ".join(chosen))
+    ids = np.full((count, length), vocabulary.pad)
+    lengths, seconds = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    for row, encoded in enumerate(tokenizer.encode_batch(texts)):
+        own = encoded.ids[:length]
+        # a text that was cut off ends as others do
+        ids[row, : len(own)] = own if len(own) == len(encoded.ids) else [*own[:-1], encoded.ids[-1]]
+        lengths[row] = len(own)
+        seconds[row] = next((i for i, kind in enumerate(encoded.type_ids[:length]) if kind), len(own))
+    return Rows(ids, lengths, seconds)
