@@ -63,7 +63,7 @@ class ReconstructConsumers:
             3 x 3 x 512 inputs, has unknowns for each output.
         ridges: the lambdas to choose from, relative to the mean diagonal; each of these is the best one for about a
             third of the layers of the models in models/.
-        batch: samples a run, where the model leaves that free.
+        batch: samples a run, where the model leaves that free; None: that of `LockStep`.
         memory: bytes that activations may take; fewer samples are used where they take more.
         refit: whether the layers that make what consumers read are solved with them, where they are pairs.
         seed: of the choice of positions.
@@ -76,7 +76,7 @@ class ReconstructConsumers:
     affines: Mapping[str, Affine] | None = None
     positions: int = 32768
     ridges: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
-    batch: int = 32
+    batch: int | None = None
     memory: int = MEMORY
     refit: bool = True
     seed: int = 0
@@ -161,12 +161,13 @@ class ReconstructConsumers:
     def _solve(
         self, job: LayerJob, pair: PairJob | None, visit: Visit, held: Held, generator: np.random.Generator
     ) -> Change:
-        """Collect the layer's rows, solve it and write the solution; then refit it with its producer."""
+        """Collect the layer's rows, solve it and write the solution."""
         xp, layer = array_module(self.device), job.consumer.layer
         matrices, biases = job.weights()
         systems = [NormalEquations(xp.asarray(w), xp.asarray(b)) for w, b in zip(matrices, biases, strict=True)]
+        if pair is not None and pair.searches:
+            return self._solve_pair(job, pair, systems[0], visit, held, generator)
         start, count = 0, -(-self.positions // visit.batches)
-        looks = 0 if pair is None else -(-pair.outputs // visit.batches)
         for batch in visit if pair is None else pair.completed(visit):
             shape = batch[REFERENCE][job.consumer.target].shape
             positions = draw_positions(layer, shape, count, generator)
@@ -175,14 +176,26 @@ class ReconstructConsumers:
             out = held(positions, start)
             for system, u, t in zip(systems, inputs, targets, strict=True):
                 system.add(xp.asarray(u), xp.asarray(t), out)
-            if pair is not None and looks:
-                pair.add(batch, looks, generator, held, start)
             start += shape[0]
-        found = [solve(system, self.ridges) for system in systems]
-        change = job.finish(found)
-        if pair is None or not looks or isinstance(found[0], Unsolved):
-            return change
-        refitted = pair.refit(found[0], xp, self.seed)
+        return job.finish([solve(system, self.ridges) for system in systems])
+
+    def _solve_pair(
+        self,
+        job: LayerJob,
+        pair: PairJob,
+        system: NormalEquations,
+        visit: Visit,
+        held: Held,
+        generator: np.random.Generator,
+    ) -> Change:
+        """Collect the rows of both layers once, solve the consumer on them, then refit it with its producer."""
+        xp = array_module(self.device)
+        rows = pair.gathered(visit, held, xp, generator)
+        if rows is not None:
+            pair.add_rows(system, rows, self.positions, xp, generator)
+        found = solve(system, self.ridges)
+        change = job.finish([found])
+        refitted = None if rows is None or isinstance(found, Unsolved) else pair.refit(found, rows, xp, self.seed)
         if refitted is None:
             return change
         return replace(change, error_after=refitted.error_after, refitted=label(pair.pair.producer.node))

@@ -90,10 +90,18 @@ def test_parts_that_are_fixed_stay() -> None:
 @pytest.mark.parametrize("offsets", [1, 3])
 def test_some_of_the_rows_make_what_they_did(offsets: int) -> None:
     true = weights(0, 6, 4, offsets, 5)
-    some = rows(1, true, 500, offsets).some(130, np.random.default_rng(0))
+    some = next(rows(1, true, 500, offsets).draws(130, np.random.default_rng(0)))
     assert 130 <= len(some.targets) <= 192
     assert some.reads.max() <= len(some.inputs)
     assert_allclose(made(some.inputs, some.reads, true, RELU), some.targets, atol=1e-5)
+
+
+def test_draws_of_linear_layers_see_every_row_equally_often() -> None:
+    whole = ChainRows(drawn(1, 500, 6), np.arange(500)[:, None], drawn(2, 500, 5))
+    draws = whole.draws(150, np.random.default_rng(0))
+    seen = np.concatenate([next(draws).targets for _ in range(10)])
+    each, counts = np.unique(seen, axis=0, return_counts=True)
+    assert (len(each), set(counts)) == (500, {3})
 
 
 def test_what_held_out_rows_do_not_like_is_not_taken() -> None:

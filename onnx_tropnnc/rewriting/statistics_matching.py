@@ -79,7 +79,9 @@ class Affine:
 NO_AFFINES: Mapping[str, Affine] = MappingProxyType({})
 
 
-def affines_for(model: Model, samples: Samples, *, batch: int = 32, memory: int = MEMORY) -> Mapping[str, Affine]:
+def affines_for(
+    model: Model, samples: Samples, *, batch: int | None = None, memory: int = MEMORY
+) -> Mapping[str, Affine]:
     """Return the maps that make made-up samples fit the model's statistics; real samples need none.
 
     Raises:
@@ -88,7 +90,9 @@ def affines_for(model: Model, samples: Samples, *, batch: int = 32, memory: int 
     return statistics_affines(model, samples, batch=batch, memory=memory) if samples.made_up else NO_AFFINES
 
 
-def statistics_affines(model: Model, samples: Samples, *, batch: int = 32, memory: int = MEMORY) -> dict[str, Affine]:
+def statistics_affines(
+    model: Model, samples: Samples, *, batch: int | None = None, memory: int = MEMORY
+) -> dict[str, Affine]:
     """Return for each tensor with known statistics, by name, the map that makes the samples fit them.
 
     Raises:
@@ -233,7 +237,7 @@ def _rank(value: ir.Value) -> int:
 # -- one by one -------------------------------------------------------------------------------------------------------
 
 
-def _one_by_one(model: Model, samples: Samples, batch: int, memory: int) -> dict[str, Affine]:
+def _one_by_one(model: Model, samples: Samples, batch: int | None, memory: int) -> dict[str, Affine]:
     statistics = {name_of(value): (value, promised) for value, promised in _promised(model).items()}
     stops = [Stop(name, {KEY: (name,)}) for name in statistics]
     found: dict[str, Affine] = {}

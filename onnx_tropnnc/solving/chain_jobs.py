@@ -36,8 +36,8 @@ from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions
 from onnx_tropnnc.solving.pairs import Pair, pair_of
-from onnx_tropnnc.solving.reconstruction import Solution
-from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, Refitted, refit
+from onnx_tropnnc.solving.reconstruction import NormalEquations, Solution
+from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, Refitted, consumer_reads, refit
 from onnx_tropnnc.solving.refitting_effort import ALL_EFFORT, affordable_batch, affordable_steps, search_macs
 
 __all__ = ["ChainJob", "Held", "PairJob", "chains_of", "searches_share"]
@@ -49,6 +49,9 @@ Held = Callable[[Positions, int], NDArray[np.bool_]]
 
 # Relative to a target's energy this is nothing: it only keeps a target that does not vary from dividing by zero.
 LEAST_ENERGY = 1e-30
+
+# Rows of a pair's consumer that are computed at once: of 3 x 3 x 128 inputs they take 19 MB.
+SOLVED_AT_ONCE = 4096
 
 
 class _Rows:
@@ -121,24 +124,58 @@ class PairJob:
             yield {**batch, COMPRESSED: {**batch[COMPRESSED], source: runner.run(feed)[0]}}
 
     @property
-    def outputs(self) -> int:
-        """Return how many outputs of the consumer to keep for the search; 0 where the pair is too wide for one."""
-        return rows_kept(self.pair.producer) if self._batch else 0
+    def searches(self) -> bool:
+        """Return whether the pair is narrow enough for a search."""
+        return self._batch > 0
 
-    def add(self, batch: Batch, count: int, generator: np.random.Generator, held: Held, start: int) -> None:
-        """Draw about `count` outputs from a batch that begins with sample number `start`, and take them in."""
-        consumer = self.job.consumer
-        tiles = draw_tiles(consumer.layer, batch[REFERENCE][consumer.target].shape, count, generator)
-        self.rows.add(batch, batch[COMPRESSED][consumer.source].shape, tiles, held(tiles, start))
+    def gathered(
+        self, visit: Visit, held: Held, xp: Namespace, generator: np.random.Generator
+    ) -> tuple[ChainRows, ChainRows] | None:
+        """Return the rows to fit and those to judge by, drawn from the visit; None where there are none of either."""
+        consumer, start, hidden = self.job.consumer, 0, list[int]()
+        count = -(-rows_kept(self.pair.producer) // visit.batches)
+        for batch in visit:
+            shape = batch[REFERENCE][consumer.target].shape
+            # onnxruntime tells the shape of what the consumer reads, which is then computed where it is looked at
+            hidden = hidden or self._hidden_shape(batch, visit.arena)
+            tiles = draw_tiles(consumer.layer, shape, count, generator)
+            self.rows.add(batch, [len(batch[COMPRESSED][consumer.reads]), *hidden[1:]], tiles, held(tiles, start))
+            start += shape[0]
+        return self.rows.gathered(xp)
 
-    def refit(self, solution: Solution, xp: Namespace, seed: int) -> Refitted | None:
+    def add_rows(
+        self,
+        system: NormalEquations,
+        rows: tuple[ChainRows, ChainRows],
+        most: int,
+        xp: Namespace,
+        generator: np.random.Generator,
+    ) -> None:
+        """Give about `most` of the rows to the consumer's normal equations."""
+        start = self._start(xp, (to_numpy(part) for part in (system.weights, system.bias)))
+        total = sum(len(part.reads) for part in rows)
+        for part, held in zip(rows, (False, True), strict=True):
+            count = len(part.reads)
+            # from all tiles, because neighbours read much of the same
+            wanted = count if total <= most else max(1, count * most // total)
+            chosen = np.sort(generator.choice(count, wanted, replace=False))
+            for places in np.array_split(chosen, -(-wanted // SOLVED_AT_ONCE)):
+                some = part.part(places)
+                u = consumer_reads(some, start, (self.pair.activations,))
+                system.add(u, some.targets, np.full(len(places), held))
+
+    def _hidden_shape(self, batch: Batch, arena: bool) -> list[int]:
+        """Return the shape of what the consumer reads in the model that runs."""
+        source, reads = self.job.consumer.source, self.job.consumer.reads
+        feed = {reads: batch[COMPRESSED][reads]}
+        runner = load_segment(self.model, self.pair.nodes, feed, [source], arena=arena)
+        return list(runner.run(feed)[0].shape)
+
+    def refit(self, solution: Solution, rows: tuple[ChainRows, ChainRows], xp: Namespace, seed: int) -> Refitted | None:
         """Search, and write what was found into all models; return None where nothing better was found.
 
         The search starts from the consumer's solution as it was before it saw the rows that are held out.
         """
-        rows = self.rows.gathered(xp)
-        if rows is None:
-            return None
         units = self._units(rows[0])
         start = self._start(xp, (to_numpy(part) for part in solution.unseen), units)
         fit, judge = (ChainRows(r.inputs, r.reads, r.targets / xp.asarray(units)) for r in rows)

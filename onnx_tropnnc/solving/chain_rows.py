@@ -27,7 +27,7 @@ TILE = 64
 
 # The most outputs that are kept for all steps of a search, and the most numbers that their first layer reads: 150 steps
 # of 2048 outputs look at each of 131,072 outputs two or three times, and 2**25 numbers of float32 are 128 MB.
-GATHERED, CACHED = 131_072, 2**25
+GATHERED, CACHED = 65_536, 2**25
 
 
 def rows_kept(producer: LinearLayer) -> int:

@@ -15,7 +15,7 @@ smallest error on them are taken, and none where the error never falls. (Reconst
 quantization: Li et al., BRECQ, ICLR 2021.)
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,6 +32,7 @@ __all__ = [
     "ChainWeights",
     "Gaps",
     "Refitted",
+    "consumer_reads",
     "refit",
 ]
 
@@ -82,14 +83,36 @@ class ChainRows:
         centred = self.targets - xp.mean(self.targets, axis=0)
         return max(float(xp.sum(centred * centred)), LEAST_ENERGY)
 
-    def some(self, count: int, generator: np.random.Generator) -> "ChainRows":
+    def draws(self, count: int, generator: np.random.Generator) -> Iterator["ChainRows"]:
+        """Yield about `count` of the outputs, with the inputs that they need, without end."""
+        if not self.own or count >= self.reads.shape[0]:
+            while True:
+                yield self._some(count, generator)
+        # In linear layers a draw is as dear as the step that looks at it, because the rows of a draw are gathered from
+        # all over memory. So all rows are brought into one random order, and each draw is the next piece of that; the
+        # first rows stand behind the last ones too, so that no piece is shorter.
+        total, place = self.reads.shape[0], 0
+        order = generator.permutation(total)
+        mixed = self.part(np.concatenate([order, order[:count]]))
+        while True:
+            window = slice(place, place + count)
+            yield ChainRows(mixed.inputs[window, :], mixed.reads[:count], mixed.targets[window, :])
+            place = (place + count) % total
+
+    def _some(self, count: int, generator: np.random.Generator) -> "ChainRows":
         """Return about `count` of the outputs, drawn in runs of neighbours, and the inputs that they need."""
         total = self.reads.shape[0]
         run = RUN if self.reads.shape[1] > 1 else 1
         starts = np.sort(generator.choice(-(-total // run), min(-(-total // run), -(-count // run)), replace=False))
         outputs = (starts[:, None] * run + np.arange(run)).reshape(-1)
-        outputs = outputs[outputs < total]
+        return self.part(outputs[outputs < total])
+
+    def part(self, outputs: NDArray[np.int64]) -> "ChainRows":
+        """Return these of the outputs, and the inputs that they need."""
         xp, outside = array_api_compat.array_namespace(self.inputs), self.inputs.shape[0]
+        if self.own:
+            inputs, targets = (xp.take(rows, xp.asarray(outputs), axis=0) for rows in (self.inputs, self.targets))
+            return ChainRows(inputs, np.arange(len(outputs))[:, None], targets)
         reads = self.reads[outputs]
         seen = np.zeros(outside + 1, bool)
         seen[reads] = True
@@ -148,9 +171,9 @@ def refit(
     search, generator = _Search(fitted, held, weights, gaps, fixed), np.random.default_rng(seed)
     before = best_error = search.error(held, np.zeros(search.size))
     point = best = np.zeros(search.size)
-    adam, waited = _Adam(search.size), 0
+    adam, waited, draws = _Adam(search.size), 0, fitted.draws(batch, generator)
     for step in range(1, steps + 1):
-        _, gradient = search.error_and_gradient(fitted.some(batch, generator), point)
+        _, gradient = search.error_and_gradient(next(draws), point)
         move = adam.direction(gradient)
         move *= RATE * (1 - (step - 1) / steps)
         point = point - move
@@ -163,6 +186,11 @@ def refit(
         if waited == PATIENCE:
             break
     return Refitted(search.at(best), before**0.5, best_error**0.5) if best_error < before else None
+
+
+def consumer_reads(rows: ChainRows, weights: ChainWeights, gaps: Gaps) -> Array:
+    """Return (p, d): what the chain's last layer reads for each output."""
+    return _Search(rows, rows, weights, gaps).reads(rows)
 
 
 class _Adam:
@@ -217,6 +245,10 @@ class _Search:
         moves = (unit * xp.asarray(piece, dtype=xp.float32) for unit, piece in zip(self.units, pieces, strict=True))
         parts = zip(self.weights.parts, moves, strict=True)
         return ChainWeights(tuple(part + xp.reshape(move, part.shape) for part, move in parts))
+
+    def reads(self, rows: ChainRows) -> Array:
+        """Return (p, d): what the last layer reads for each output, before any step."""
+        return self._forward(rows, self.weights)[1][-1]
 
     def error(self, rows: ChainRows, steps: NDArray[np.float64]) -> float:
         """Return E on these rows."""
