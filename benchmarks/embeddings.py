@@ -115,8 +115,9 @@ def main() -> None:
             if chosen.data:
                 options["data"] = tokenized(tokenizer, SENTENCES, names)
             start = time.process_time()
-            report = compress(model, result, **options)
+            compressed, report = compress(model, **options)
             seconds = time.process_time() - start
+            onnx.save(compressed, result)
             after = embeddings(result, judged)
             cosines = (before * after).sum(axis=1)
             pairs = np.triu_indices(len(JUDGED), 1)

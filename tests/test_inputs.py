@@ -117,13 +117,13 @@ def test_states_and_sample_rates_have_no_sample_axis():
     """The inputs of a streaming voice detector."""
     specs = [spec("input", None, None), spec("state", 2, None, 128), spec("sr", dtype=LONG)]
     audio, state, rate = resolve_shapes(specs)
-    assert (audio.shape, audio.stacked, audio.batch) == ((512,), True, 1)
+    assert (audio.shape, audio.stacked, audio.batch) == ((576,), True, 1)
     assert (state.shape, state.stacked) == ((2, 1, 128), False)
     assert (rate.shape, rate.stacked) == ((), False)
-    arrays = {"input": np.zeros((3, 512)), "state": np.zeros((3, 2, 1, 128)), "sr": np.full(3, 16000)}
+    arrays = {"input": np.zeros((3, 576)), "state": np.zeros((3, 2, 1, 128)), "sr": np.full(3, 16000)}
     runs = list(Samples((audio, state, rate), arrays, None, "here").feeds())
     assert len(runs) == 3
-    assert [runs[0][1][name].shape for name in arrays] == [(1, 512), (2, 1, 128), ()]
+    assert [runs[0][1][name].shape for name in arrays] == [(1, 576), (2, 1, 128), ()]
 
 
 def test_a_sequence_before_the_batch_is_a_length():

@@ -19,8 +19,8 @@ from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples, joined
+from onnx_tropnnc.inputs.kinds import picture_layout
 from onnx_tropnnc.inputs.samples import samples_for
-from onnx_tropnnc.inputs.synthetic import picture_layout
 from onnx_tropnnc.inputs.variants import COLOURED
 
 __all__ = ["filled_up"]

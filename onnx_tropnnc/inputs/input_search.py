@@ -23,8 +23,9 @@ from onnx_tropnnc.graph.shapes import input_specs_of, structure
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_hints import InputHints, input_hints
 from onnx_tropnnc.inputs.input_sizes import shapes_to_try
+from onnx_tropnnc.inputs.kinds import kind_of
 from onnx_tropnnc.inputs.samples import most_that_fit, samples_for
-from onnx_tropnnc.inputs.synthetic import kind_of, synthetic_samples
+from onnx_tropnnc.inputs.synthetic import synthetic_samples
 
 __all__ = ["Attempt", "RunnableSamples", "runnable_samples"]
 

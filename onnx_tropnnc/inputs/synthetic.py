@@ -1,12 +1,15 @@
 """Samples made up for a model, by the kind that each of its inputs is:
 
     picture     the first or the last of the last three axes has 1, 3 or 4 channels, the others sides of 8 or more:
-                synthetic_images.py
+                synthetic_images.py; every other one is a spectrogram if it is grey and a side has as many values as
+                mel spectrograms have bands
+    cepstra     such a picture whose one side is a number of cepstral coefficients (10, 13, 20): sounds.py
     flat        a vector as long as a square picture: 784 is 28 x 28, 3072 is 3 x 32 x 32; if its length is a power of
                 4 (64, 256, 1024), which plain features have as often, every other sample is Gaussian
     drawing     either of the two, if the graph shows that only drawings were read (input_hints.py)
-    waveform    one axis, of free length or of 4000 values and more: 1/f noise, standard deviation about 0.1
-    series      two axes: 1/f noise along the longer one;   maps: three and more axes: 1/f noise over the last two
+    waveform    one axis, of free length or of 4000 values and more: sounds, standard deviation about 0.1
+    series      two axes: spectrograms if one is as long as these have bands, else 1/f noise along the longer one
+    maps        three and more axes: 1/f noise over the last two
     vector      Gaussian; states (inputs without a sample axis) are vectors too
     tokens      whole numbers that all tables have which they index; 0 and 1 if they index none; rows of them are texts,
                 with masks of mixed lengths and what else belongs to them (made_up_texts.py)
@@ -27,30 +30,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.graph.input_shapes import IMAGE_CHANNELS, ResolvedInput, run_size
+from onnx_tropnnc.graph.input_shapes import ResolvedInput, run_size
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_hints import InputHints, Moments
+from onnx_tropnnc.inputs.kinds import NO_HINTS, bands_last, flat_picture, kind_of, picture_layout
 from onnx_tropnnc.inputs.made_up_texts import made_up_texts
+from onnx_tropnnc.inputs.sounds import CEPSTRA, MEL_BANDS, Sounds, cepstra, spectrograms
 from onnx_tropnnc.inputs.synthetic_images import coloured_noise, synthetic_images
 
-__all__ = ["kind_of", "synthetic_samples"]
+__all__ = ["synthetic_samples"]
 
 Floats = NDArray[np.float32]
 Range = tuple[float, float]
 
-# Smaller maps of 1, 3 or 4 channels are more often features than pictures.
-SMALLEST_SIDE = 8
-
-# A quarter of a second at 16 kHz; vectors of features are hardly ever so long.
-LONG_WAVEFORM = 4000
-
-# The only flat colour pictures that public models read: those of CIFAR-10.
-FLAT_COLOUR = {3 * 32 * 32: (3, 32, 32)}
-
 # Values are computed in float64 for so many at a time, 32 MB, so that no copy of all samples is made in float64.
 VALUES_AT_ONCE = 2**22
-
-NO_HINTS = InputHints()
 
 
 @dataclass(frozen=True)
@@ -127,60 +121,6 @@ def _where(order: _Order) -> str:
     return "" if order.hints.moments is None else " with BatchNormalization's moments"
 
 
-def kind_of(entry: ResolvedInput, hints: InputHints = NO_HINTS) -> str:
-    """Return which of the kinds in this module's docstring an input is."""
-    if entry.dtype.kind == "b":
-        return "ones" if "mask" in entry.name.lower() else "flags"
-    if "mask" in entry.name.lower():
-        return "ones"
-    if entry.dtype.kind in "iu":
-        return _integer_kind(entry, hints)
-    return "constant" if entry.shape == () and not entry.stacked else _float_kind(entry)
-
-
-def _integer_kind(entry: ResolvedInput, hints: InputHints) -> str:
-    if hints.indices is not None:
-        return "tokens"
-    if picture_layout(entry.shape) is not None:
-        return "picture"
-    single = math.prod(entry.shape) == 1 and not (entry.stacked and entry.shape)
-    return "constant" if single or hints.constant is not None else "tokens"
-
-
-def _float_kind(entry: ResolvedInput) -> str:
-    if picture_layout(entry.shape) is not None:
-        return "picture"
-    if not entry.stacked:
-        return "vector"
-    long_axes = [d for d in entry.shape if d != 1]
-    if len(long_axes) > 1:
-        return "series" if len(long_axes) == 2 else "maps"
-    length = math.prod(entry.shape)
-    if not entry.elastic and flat_picture(length) is not None:
-        return "flat"
-    return "waveform" if entry.elastic or length >= LONG_WAVEFORM else "vector"
-
-
-def picture_layout(shape: Sequence[int]) -> tuple[tuple[int, int, int], bool] | None:
-    """Return ((channels, height, width), channels last?) of the last three axes; None if they are no picture."""
-    if len(shape) < 3:
-        return None
-    first, middle, last = shape[-3:]
-    if first in IMAGE_CHANNELS and min(middle, last) >= SMALLEST_SIDE:
-        return (first, middle, last), False
-    if last in IMAGE_CHANNELS and min(first, middle) >= SMALLEST_SIDE:
-        return (last, first, middle), True
-    return None
-
-
-def flat_picture(length: int) -> tuple[int, int, int] | None:
-    """Return the (channels, height, width) of the picture that a vector of this length may be, or None."""
-    side = math.isqrt(length)
-    if side >= SMALLEST_SIDE and side**2 == length:
-        return (1, side, side)
-    return FLAT_COLOUR.get(length)
-
-
 def _byte_range(dtype: np.dtype[Any]) -> Range | None:
     if dtype.kind not in "iu":
         return None
@@ -191,7 +131,10 @@ def _picture(order: _Order) -> NDArray[Any]:
     shape, channels_last = picture_layout(order.entry.shape) or ((1, 1, 1), False)
     frames = math.prod(order.entry.shape[:-3])
     values = _toned(synthetic_images(order.count * frames, shape, _one_seed(order), drawn=order.hints.drawings), order)
-    return values.transpose(0, 2, 3, 1) if channels_last else values
+    values = values.transpose(0, 2, 3, 1) if channels_last else values
+    if frames == shape[0] == 1 and order.entry.dtype.kind == "f" and bands_last(shape[1:], MEL_BANDS) is not None:
+        values[1::2] = _spectrograms(order).reshape(values.shape)[1::2]
+    return values
 
 
 def _flat(order: _Order) -> NDArray[Any]:
@@ -256,8 +199,8 @@ def _vector(order: _Order) -> NDArray[Any]:
 
 
 def _waveform(order: _Order) -> NDArray[Any]:
-    rng = order.rng
-    waves = coloured_noise(rng, (order.count, math.prod(order.entry.shape)), 0.5, axes=1)
+    rng, length = order.rng, math.prod(order.entry.shape)
+    waves = Sounds(rng, order.count, length).cut(range(order.count), length)
     if order.range is not None or order.hints.moments is not None:
         return _ranged(waves.reshape(order.shape), order)
     # speech that is neither whispered nor clipped has a standard deviation around 0.1 of full scale
@@ -265,7 +208,29 @@ def _waveform(order: _Order) -> NDArray[Any]:
     return np.asarray(np.clip(waves * loudness, -1, 1))
 
 
+def _cepstra(order: _Order) -> NDArray[Any]:
+    made = _with_bands(order, CEPSTRA, cepstra)
+    if order.range is None and order.hints.moments is None:
+        return made  # as large as they come, for the first coefficient is some twenty times as large as the others
+    return _ranged((made - made.mean(axis=(0, 1))) / made.std(axis=(0, 1)), order)
+
+
+def _spectrograms(order: _Order) -> NDArray[Any]:
+    return _ranged(_with_bands(order, MEL_BANDS, spectrograms), order)
+
+
+def _with_bands(
+    order: _Order, bands: Sequence[int], make: Callable[[np.random.Generator, int, int, int], Floats]
+) -> Floats:
+    """Return what `make` makes of sounds, with the bands on the axis where the input has them."""
+    last, (first, second) = bands_last(order.entry.shape, bands), (d for d in order.entry.shape if d != 1)
+    made = make(order.rng, order.count, *((first, second) if last else (second, first)))
+    return made if last else made.transpose(0, 2, 1)
+
+
 def _series(order: _Order) -> NDArray[Any]:
+    if bands_last(order.entry.shape, MEL_BANDS) is not None:
+        return _spectrograms(order)
     along = 1 + int(np.argmax(order.entry.shape))
     waves = coloured_noise(order.rng, np.moveaxis(np.empty(order.shape), along, -1).shape, 0.5, axes=1)
     return _ranged(np.moveaxis(waves, -1, along), order)
@@ -295,6 +260,7 @@ def _flags(order: _Order) -> NDArray[Any]:
 
 _GENERATORS: Mapping[str, Callable[[_Order], NDArray[Any]]] = {
     "picture": _picture,
+    "cepstra": _cepstra,
     "flat": _flat,
     "waveform": _waveform,
     "series": _series,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.inputs.batches import Samples, joined
-from onnx_tropnnc.inputs.synthetic import picture_layout
+from onnx_tropnnc.inputs.kinds import picture_layout
 
 __all__ = ["COLOURED", "with_variants"]
 

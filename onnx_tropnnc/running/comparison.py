@@ -18,8 +18,8 @@ from onnx_tropnnc.errors import BrokenPromiseError, NotRunnable
 from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.memory import ARENA_BYTES, MEMORY
 from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.kinds import kind_of
 from onnx_tropnnc.inputs.padding import mask_of
-from onnx_tropnnc.inputs.synthetic import kind_of
 from onnx_tropnnc.running.differences import OutputDifference, Tally
 from onnx_tropnnc.running.likely_agreement import REAL
 from onnx_tropnnc.running.sessions import ModelSource, Runner

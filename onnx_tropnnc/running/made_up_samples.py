@@ -1,6 +1,7 @@
 """Samples that onnxruntime really runs a model's original on: made-up ones, and texts without their padding."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_search import RunnableSamples, runnable_samples
 from onnx_tropnnc.inputs.padding import without_padding
 from onnx_tropnnc.inputs.samples import samples_for
+from onnx_tropnnc.running.fed_back import with_states_fed_back
 from onnx_tropnnc.running.run_limits import reason_of_size, reason_of_time, run_seconds
 from onnx_tropnnc.running.sessions import Runner
 
@@ -89,4 +91,5 @@ def made_up_samples(
     found = runnable_samples(model, attempt, ranges=ranges, seed=seed, memory=memory, verifying=verifying)
     if reason := reason_of_time(model, original, found.samples):
         raise SampleError(reason)
-    return found
+    given = set(ranges or {}) & {entry.name for entry in found.samples.inputs}
+    return found if given else replace(found, samples=with_states_fed_back(found.samples, original))

@@ -23,7 +23,7 @@ from onnx_tropnnc.graph.knowledge import channel_statistics
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import infer_shapes
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.inputs.synthetic import picture_layout
+from onnx_tropnnc.inputs.kinds import picture_layout
 from onnx_tropnnc.running.sessions import Runner
 from onnx_tropnnc.step_parts import counted
 from onnx_tropnnc.tuning.adam import Adam, rate_at
