@@ -15,7 +15,7 @@ from onnx_ir.passes.common import InlinePass
 from onnx_tropnnc.changes import Change, Note
 from onnx_tropnnc.graph.fused import split_fused
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.model_checks import check_graph
+from onnx_tropnnc.graph.model_checks import check_graph, check_wires
 
 __all__ = ["InlineFunctions"]
 
@@ -40,6 +40,7 @@ class InlineFunctions:
         InlinePass(fits)(model.ir)
         left = len(model.ir.functions)
         count -= left
+        check_wires(model.ir, model.name)
         split_fused(model.ir)
         check_graph(model.ir, model.name)  # only now do the nodes of functions meet the constants that they read
         notes = [Note(f"{count} model-local function{'s were' if count > 1 else ' was'} inlined")] if count else []

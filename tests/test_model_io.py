@@ -291,3 +291,10 @@ def test_an_input_that_nothing_computes_beside_a_computed_shape() -> None:
     model.graph.node[2].input[1] = "nobody"
     with pytest.raises(InputModelError, match="reads nobody, which nothing computes"):
         load(model)
+
+
+def test_an_input_that_nothing_computes_beside_a_fused_operator() -> None:
+    model = graph("g = com.microsoft.Gelu(x) y = MatMul(g, w)", random_weights(w=(4, 3)))
+    model.graph.node[0].input[0] = "nobody"
+    with pytest.raises(InputModelError, match="reads nobody, which nothing computes"):
+        load(model)

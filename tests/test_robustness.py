@@ -79,6 +79,11 @@ def test_mutated_structures() -> None:
     assert 8 <= sum(outcome.merged for outcome in found) <= 32  # some are sound still, and some are not
 
 
+def test_mutated_operators() -> None:
+    found = assert_all_hold(structures.mutated_operators, range(34))
+    assert 8 <= sum(outcome.merged for outcome in found) <= 28
+
+
 def test_strange_options() -> None:
     assert_all_hold(option_values.strange_options, range(20))
 

@@ -21,21 +21,34 @@ from onnx_tropnnc.graph.finiteness import not_finite
 from onnx_tropnnc.graph.layers import LAYERS
 from onnx_tropnnc.graph.shapes import checked_shapes
 
-__all__ = ["check_graph", "check_stored"]
+__all__ = ["check_graph", "check_stored", "check_wires"]
 
 _WEIGHTED = (*LAYERS, "BatchNormalization")
 
 
-def check_graph(model: ir.Model, name: str) -> None:
-    """Raise InputModelError for the first thing that does not hold; `name` is how the model is called."""
+def check_wires(model: ir.Model, name: str) -> None:
+    """Raise InputModelError where stored data are not whole, or a wire comes from nowhere.
+
+    Before that a graph can neither be copied nor be inferred; `name` is how the model is called.
+    """
     for graph in model.graphs():
         for value in graph.initializers.values():
             check_stored(value, name)
     for graph in model.graphs():
         for node in graph:
-            _check_node(node, name)
+            for read in node.inputs:
+                _check_made(read, node.name or node.op_type, name)
         for value in graph.outputs:
             _check_made(value, "the graph", name)
+
+
+def check_graph(model: ir.Model, name: str) -> None:
+    """Raise InputModelError for the first weight or operand that cannot be used; check_wires comes first."""
+    for graph in model.graphs():
+        for node in graph:
+            if node.op_type in _WEIGHTED and node.domain in ("", "ai.onnx"):
+                for value in node.inputs:
+                    _check_finite(value, node, name)
     shapes, inference_error = checked_shapes(model)
     nodes = (node for graph in model.graphs() for node in graph)
     # Our own sentences first: they name the constant that is broken, onnx's name what does not follow from it.
@@ -71,15 +84,6 @@ def _check_external(tensor: ir.ExternalTensor, name: str) -> None:
         raise InputModelError(f"{name}: the external data file {tensor.location} is missing")
     if os.path.getsize(path) < (tensor.offset or 0) + tensor.nbytes:
         raise InputModelError(f"{name}: the external data file {tensor.location} is too short for {tensor.name}")
-
-
-def _check_node(node: ir.Node, name: str) -> None:
-    """Check that every input comes from somewhere, and that weights are finite."""
-    for value in node.inputs:
-        _check_made(value, node.name or node.op_type, name)
-    if node.op_type in _WEIGHTED and node.domain in ("", "ai.onnx"):
-        for value in node.inputs:
-            _check_finite(value, node, name)
 
 
 def _check_made(value: ir.Value | None, reader: str, name: str) -> None:

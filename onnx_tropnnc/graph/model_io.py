@@ -24,7 +24,7 @@ from onnx_tropnnc.graph.constants import label, shape_of
 from onnx_tropnnc.graph.fused import fused_again, split_fused
 from onnx_tropnnc.graph.input_shapes import GivenShapes
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.model_checks import check_graph, check_stored
+from onnx_tropnnc.graph.model_checks import check_graph, check_stored, check_wires
 from onnx_tropnnc.graph.placing import data_file, place_with_data
 from onnx_tropnnc.graph.proto_checks import check_proto, graphs_of
 from onnx_tropnnc.graph.regular_files import check_output, irregular
@@ -78,6 +78,7 @@ def load(source: Source, *, input_shapes: GivenShapes | None = None, whole_heads
         ir.external_data.set_base_dir(graph.graph, path.absolute().parent)
         files = {path, *(Path(t.path) for t in _tensors(graph) if isinstance(t, ir.ExternalTensor))}
     try:
+        check_wires(graph, name)
         # onnxruntime's fused operators become standard ones, in which channels can be followed
         split_fused(graph)
         check_graph(graph, name)

@@ -7,6 +7,7 @@ broken         files that are truncated or changed
 interruptions  runs killed at random moments, disks without room
 escapes        files that reach outside their folder or hold pickles
 structures     real graphs with one to three mutations of wires, types, ranks, attributes, dimensions, names, functions
+operators      small models of recurrent layers, attention, fused and quantized operators, mutated likewise
 options        every option with values that nobody should give
 plans          changed plans in --apply-plan
 data           files in --data that hold no samples
@@ -32,10 +33,10 @@ from .outcomes import Outcome
 from .plans import changed_plan
 from .random_graphs import outcome
 from .stopped_runs import replaced, stopped
-from .structures import mutated
+from .structures import mutated, mutated_operators
 
 GRAPHS, BROKEN, KILLS, FULL = 500, 2000, 40, 12
-STRUCTURES, OPTIONS, PLANS, DATA, STOPPED, REPLACED = 5000, 1000, 500, 320, 60, 40
+STRUCTURES, OPERATORS, OPTIONS, PLANS, DATA, STOPPED, REPLACED = 5000, 600, 1000, 500, 320, 60, 40
 
 
 def _drawn(names: list[str], sample: int | None, seed: int) -> list[str]:
@@ -79,6 +80,7 @@ PARTS: dict[str, Callable[[int | None, int], Iterator[Outcome]]] = {
     "interruptions": _interruptions,
     "escapes": lambda sample, seed: map(escape, ESCAPES),
     "structures": _numbered(mutated, STRUCTURES),
+    "operators": _numbered(mutated_operators, OPERATORS),
     "options": _numbered(strange_options, OPTIONS),
     "plans": _numbered(changed_plan, PLANS),
     "data": _numbered(strange_data, DATA),

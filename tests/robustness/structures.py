@@ -16,10 +16,13 @@ import onnx
 from . import file_mutations, tensor_mutations, wire_mutations
 from .backend_nodes import case_names, sandwich
 from .commands import problem_of, run_command
+from .operator_models import OPERATOR_MODELS
+from .operator_mutations import operator_attribute_changed
 from .outcomes import Outcome
+from .picking import Mutation
 from .random_graphs import branching
 
-__all__ = ["mutated", "mutated_model"]
+__all__ = ["mutated", "mutated_model", "mutated_operators"]
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 TRAINED = ("digits_depthwise", "digits_resnet_bn", "mnist_lenet")
@@ -36,27 +39,53 @@ COMMANDS: Sequence[Sequence[str]] = (
 )
 
 
+OPERATOR_COMMANDS: Sequence[Sequence[str]] = (
+    *[("--ratio", "0.5", "--ties", "merge", "--no-verify", "--method", "tropnnc", "--reconstruct", "off")] * 3,
+    ("--ratio", "0.5", "--heads", "merge", "--memory", "0.2"),
+    ("--ratio", "0.4", "--effort", "standard", "--memory", "0.2"),
+    ("--target-macs", "0.6", "--min-agreement", "50", "--memory", "0.2"),
+    ("--lossless",),
+    ("--inspect",),
+)
+
+
 def mutated(seed: int) -> Outcome:
     """Run the command on a mutated model."""
     rng = np.random.default_rng([seed, 1])
     options = COMMANDS[int(rng.integers(len(COMMANDS)))]
-    model, name = mutated_model(seed)
+    return _tried(f"structure {seed}", *mutated_model(seed), options)
+
+
+def mutated_operators(seed: int) -> Outcome:
+    """Run the command on a mutated small model of recurrent layers, attention, fused or quantized operators."""
+    rng = np.random.default_rng([seed, 2])
+    base, options = list(OPERATOR_MODELS)[seed % len(OPERATOR_MODELS)], OPERATOR_COMMANDS[int(rng.integers(8))]
+    mutations = (*MUTATIONS, *[operator_attribute_changed] * len(MUTATIONS))
+    return _tried(f"operators {seed}", *_mutated(OPERATOR_MODELS[base](), base, mutations, rng), options)
+
+
+def _tried(case: str, model: onnx.ModelProto, name: str, options: Sequence[str]) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "in.onnx").write_bytes(model.SerializeToString())
         target = [] if "--inspect" in options else ["out.onnx"]
         ended = run_command(["in.onnx", *target, *options, "--quiet"], Path(folder))
         problem = problem_of(ended, Path(folder), writes=bool(target))
-    return Outcome(f"structure {seed} ({name}; {' '.join(options)})", problem, merged=ended.code == 0)
+    return Outcome(f"{case} ({name}; {' '.join(options)})", problem, merged=ended.code == 0)
 
 
 def mutated_model(seed: int) -> tuple[onnx.ModelProto, str]:
     """Return the model of a case and what was done to it."""
     rng = np.random.default_rng(seed)
-    base, name = _base(rng)
+    return _mutated(*_base(rng), MUTATIONS, rng)
+
+
+def _mutated(
+    base: onnx.ModelProto, name: str, mutations: Sequence[Mutation], rng: np.random.Generator
+) -> tuple[onnx.ModelProto, str]:
     model = onnx.ModelProto()
     model.CopyFrom(base)
     for _ in range(int(rng.integers(1, 4))):
-        mutation = MUTATIONS[int(rng.integers(len(MUTATIONS)))]
+        mutation = mutations[int(rng.integers(len(mutations)))]
         name += f", {mutation.__name__}"
         try:
             mutation(model, rng)
