@@ -97,6 +97,18 @@ def test_what_is_exact_stays_as_it_is() -> None:
     assert all(np.array_equal(array, weights[name]) for name, array in initializers(to_proto(model)).items())
 
 
+@pytest.mark.parametrize(
+    "body", ["z = Mul(f, zero)", "e = Exp(f) q = Neg(e) z = Sqrt(q)", "e = Exp(f) i = Div(e, zero) z = Neg(i)"]
+)
+def test_outputs_that_are_constant_or_infinite_teach_nothing(body: str) -> None:
+    weights = {n: a for n, a in residual_weights().items() if n in "wb"} | {"zero": np.float32(0)}
+    weights = weights if "zero" in body else {n: weights[n] for n in "wb"}
+    head = "a = Conv(x, w, b) p = GlobalAveragePool(a) f = Flatten(p)"
+    model = load(graph(f"{head} {body} y = Identity(z)", weights, inputs=PICTURE["inputs"], outputs="float[N, 6] y"))
+    (change,) = tune(model, model.clone(), samples_of(model, 128), MUCH)
+    assert str(change) == "not tuned: no output of the original varies on the samples, in finite numbers"
+
+
 def test_a_budget_for_a_few_steps_is_not_spent() -> None:
     model = load(graph(RESIDUAL, residual_weights(), **PICTURE))
     (change,) = tune(model, model.clone(), samples_of(model, 128), Tuning(budget=1000))

@@ -26,7 +26,7 @@ from onnx_tropnnc.running.sessions import Runner
 from onnx_tropnnc.step_parts import counted
 from onnx_tropnnc.tuning.adam import Adam, rate_at
 from onnx_tropnnc.tuning.batching import batch_shapes
-from onnx_tropnnc.tuning.targets import NOTHING, Targets, filled
+from onnx_tropnnc.tuning.targets import NOTHING, Targets, filled, teaches
 
 __all__ = ["Student", "Training", "trainable_weights", "write_weights"]
 
@@ -93,7 +93,7 @@ class Student:
             NotRunnable: onnxruntime cannot run them.
         """
         copy = model.clone()
-        self._batch, self._names = batch, tuple(name for name, scale in scales.items() if scale > NOTHING)
+        self._batch, self._names = batch, tuple(name for name, scale in scales.items() if teaches(scale))
         self._outputs = tuple(name for name in map(name_of, copy.graph.outputs) if name in self._names)
         loss = name_of(_loss(copy, shapes, {name: scales[name] for name in self._names}))
         constants = trainable_weights(copy)

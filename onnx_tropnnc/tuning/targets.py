@@ -20,7 +20,7 @@ from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.sessions import Runner
 
-__all__ = ["Targets", "filled", "shared_tensors"]
+__all__ = ["NOTHING", "Targets", "filled", "shared_tensors", "teaches"]
 
 _POOLS = ("AveragePool", "GlobalAveragePool", "MaxPool", "ReduceMean")
 
@@ -52,6 +52,11 @@ def shared_tensors(student: Model, teacher: Model, student_shapes: Shapes, teach
             if read and None not in shape and shape == teacher_shapes.get(name) and len(shape) > 1:
                 found.append(name)
     return tuple(found)
+
+
+def teaches(scale: float) -> bool:
+    """Return whether something can be learnt from a tensor with this variance: it varies, and is finite."""
+    return NOTHING < scale < np.inf
 
 
 def filled(positions: NDArray[np.int64], batch: int) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ from onnx_tropnnc.inputs.variants import with_variants
 from onnx_tropnnc.tuning.batching import Unbatched, batch_shapes, batched
 from onnx_tropnnc.tuning.distillation import Student, Training, write_weights
 from onnx_tropnnc.tuning.inversion import Inversion, invert
-from onnx_tropnnc.tuning.targets import Targets, shared_tensors
+from onnx_tropnnc.tuning.targets import Targets, shared_tensors, teaches
 
 __all__ = ["Tuning", "tune"]
 
@@ -124,7 +124,10 @@ def _tune(model: Model, reference: Model, samples: Samples, how: Tuning) -> tupl
     keep = int(4 * elements // batch) * (learning.count + held.count) <= how.memory  # float32, for every sample
     targets = Targets.of(teacher, names, learning, batch, keep=keep)
     judging = Targets.of(teacher, names, held, batch, keep=keep)
-    trained = Student(student, shapes, samples, batch, targets.scales(4 * batch))
+    scales = targets.scales(4 * batch)
+    if not any(teaches(scales[name]) for name in outputs):
+        return (Note("not tuned: no output of the original varies on the samples, in finite numbers"),)
+    trained = Student(student, shapes, samples, batch, scales)
     for rate in (how.rate / slower for slower in SLOWER):
         before, after = trained.learn(targets, Training(steps, rate), judging, how.seed)
         if after < before:
