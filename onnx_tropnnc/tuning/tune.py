@@ -94,7 +94,9 @@ def tune(model: Model, reference: Model, samples: Samples, how: Tuning) -> tuple
         how: how long and how fast.
     """
     try:
-        return _tune(model, reference, samples, how)
+        # errors that are not finite are never smaller than those before
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _tune(model, reference, samples, how)
     except (NotDifferentiable, NotRunnable) as error:
         return (Note(f"not tuned: {error}"),)
 
