@@ -1,9 +1,9 @@
-"""Budgets spent on inner channels alone, on residual streams too, and as the command chooses: accuracy without data.
+"""Budgets spent on inner channels alone and on residual streams too: accuracy without data.
 
     python benchmarks/residual_streams.py MODEL.onnx DATA.npz [--keep 0.8 0.7 0.6 0.5 0.4 0.3]
 
-DATA.npz is as for fidelity.py. Every size is asked for three times, with `--ties keep`, `merge` and `auto`; what the
-verification found on made-up samples (agreement of the top class in %, relative L2 error) stands beside the top-1.
+DATA.npz is as for fidelity.py. Every size is asked for twice, with `--ties keep` and `merge`; what the verification
+found on made-up samples (agreement of the top class in %, relative L2 error) stands beside the top-1.
 """
 
 import argparse
@@ -29,12 +29,12 @@ def row(path: Path, keep: float, ties: str, test: LabelledImages) -> str:
 
 
 def main() -> None:
-    """Print three rows for each size."""
+    """Print two rows for each size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--keep", type=float, nargs="+", default=[0.8, 0.7, 0.6, 0.5, 0.4, 0.3])
-    parser.add_argument("--ties", nargs="+", default=["keep", "merge", "auto"])
+    parser.add_argument("--ties", nargs="+", default=["keep", "merge"])
     arguments = parser.parse_args()
     test = LabelledImages.load(arguments.data)
     base = top_1(onnx.load(arguments.model), test)

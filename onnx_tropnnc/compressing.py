@@ -103,7 +103,7 @@ def compress(
         ratio_for: pairs (pattern, ratio): other ratios for layers whose names match.
         include: change only layers whose names match one of these patterns.
         exclude: do not change layers whose names match one of these patterns.
-        ties: keep or merge channels that residual connections tie; `auto` tries both with a budget.
+        ties: keep or merge channels that residual connections tie; `auto` merges them with a budget.
         heads: keep the number of attention heads, or remove whole heads.
         round_to: round channel counts up to a number's multiples, or to what a runtime is fast at; 1: do not round.
         reconstruct: the samples on which to fit the layers that read merged channels; `off` fits none.

@@ -73,8 +73,8 @@ class Options:
             last pair that matches counts.
         include: patterns of node names; only groups whose channels such nodes make are changed. Empty: all groups.
         exclude: patterns of node names; groups whose channels such nodes make are not changed.
-        ties: `keep` leaves groups alone that residual connections tie together, `merge` merges them too; `auto` tries
-            both where there is a budget, merges them with `lossless`, and keeps them otherwise.
+        ties: `keep` leaves groups alone that residual connections tie together, `merge` merges them too; `auto` merges
+            them with a budget or `lossless`, and keeps them otherwise.
         heads: `keep` keeps the number of attention heads and makes their values narrower; `merge` removes whole heads.
         round_to: round channel counts up to a multiple of this number, or of what a runtime is fast at: that of this
             machine (`auto`), of a preset such as `tensorrt`, or of a Rounding; 1 leaves counts as they are.

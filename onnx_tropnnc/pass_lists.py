@@ -8,7 +8,6 @@ from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Pass
 from onnx_tropnnc.passes.compress_channels import CompressChannels
-from onnx_tropnnc.passes.compress_either_way import CompressEitherWay, chooses_streams
 from onnx_tropnnc.passes.dequantize_weights import DequantizeWeights
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
@@ -55,18 +54,9 @@ def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool) ->
     return [*passes, DequantizeWeights()] if dequantizes else passes
 
 
-def compressing_pass(
-    options: Options, samples: SampleSets, original: Size | None = None
-) -> CompressChannels | CompressEitherWay:
-    """Return the pass that decides, merges and solves.
-
-    Where the options leave open whether a budget is spent on residual streams, and there are samples to judge by, the
-    pass tries both.
-    """
-    step = CompressChannels(options, samples.solving, original)
-    if samples.verifying is None or samples.solving is None or not chooses_streams(options):
-        return step
-    return CompressEitherWay(step, VerifyOutputs(samples.verifying, seed=options.seed, memory=options.memory_bytes))
+def compressing_pass(options: Options, samples: SampleSets, original: Size | None = None) -> CompressChannels:
+    """Return the pass that decides, merges and solves."""
+    return CompressChannels(options, samples.solving, original)
 
 
 def tuning_passes(options: Options, samples: SampleSets, reference: Model) -> list[Pass]:

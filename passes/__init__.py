@@ -5,7 +5,6 @@ if __name__ != "onnx_tropnnc.passes":
 
 from onnx_tropnnc.analysis.group_filter import GroupFilter
 from onnx_tropnnc.passes.compress_channels import CompressChannels
-from onnx_tropnnc.passes.compress_either_way import CompressEitherWay
 from onnx_tropnnc.passes.dequantize_weights import DequantizeWeights
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
@@ -24,7 +23,6 @@ from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 __all__ = [
     "CheckExactness",
     "CompressChannels",
-    "CompressEitherWay",
     "DequantizeWeights",
     "EditWithGraphSurgeon",
     "FoldBatchNorm",

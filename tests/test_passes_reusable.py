@@ -64,9 +64,6 @@ def tune() -> passes.TuneWeights:
 FRESH: dict[str, Callable[[], Pass]] = {
     "CheckExactness": passes.CheckExactness,
     "CompressChannels": lambda: compress(ratio=0.5),
-    "CompressEitherWay": lambda: passes.CompressEitherWay(
-        compress(target_params=0.8), passes.VerifyOutputs(timing_seconds=0.0)
-    ),
     "DequantizeWeights": passes.DequantizeWeights,
     "EditWithGraphSurgeon": lambda: passes.EditWithGraphSurgeon(rename_nodes),
     "FoldBatchNorm": passes.FoldBatchNorm,

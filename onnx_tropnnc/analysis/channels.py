@@ -121,6 +121,11 @@ class ChannelGroup:
         )
 
     @property
+    def residual_ties(self) -> tuple[str, ...]:
+        """Return the ties that make the group a residual stream: all but the gates."""
+        return tuple(tie for tie in self.ties if tie not in self.gates)
+
+    @property
     def homogeneous(self) -> bool:
         """Return whether a channel may be rescaled: all that it goes through is positively homogeneous."""
         return self.passage.homogeneous

@@ -32,7 +32,7 @@ class GroupFilter:
     def refusal(self, group: ChannelGroup) -> Reason | None:
         """Return why an option keeps the group as it is, or None where it may change."""
         # A gate multiplies: leaving it alone would keep most of a transformer or a mobile network as it is.
-        residual = [tie for tie in group.ties if tie not in group.gates]
+        residual = group.residual_ties
         if residual and self.ties == "keep":
             more = f" and {len(residual) - 1} more" if len(residual) > 1 else ""
             what = "combines" if len(residual) == 1 else "combine"

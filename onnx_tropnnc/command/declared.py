@@ -70,7 +70,7 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
         option("--exclude", metavar="PATTERN", help="Keep all channels of layers whose names match; may be repeated."),
         option("--include", metavar="PATTERN", help="Change only layers whose names match; may be repeated."),
         option("--ratio-for", metavar="PATTERN=R", help="Use another ratio for layers whose names match."),
-        option("--ties", help="Keep or merge channels that residual connections tie; auto: try both with a budget."),
+        option("--ties", help="Keep or merge channels that residual connections tie; auto: merge them with a budget."),
         option("--heads", help="Keep the number of attention heads, or remove whole heads."),
     ),
     "Samples": (

@@ -29,6 +29,11 @@ from onnx_tropnnc.step_parts import counted
 
 __all__ = ["budget_path", "kept_at_ratio", "rank_groups", "ranking_plan", "statistics_matched"]
 
+# How often a budget counts the error of a residual stream's consumers, because it goes through every block behind them
+# and none makes up for it. ResNet8 at half of its parameters keeps 57.6 % without this weight, 68.8 % with 2, 64.8 %
+# with 3, and 64.4 % where its streams stay whole.
+STREAM_WEIGHT = 2.0
+
 
 def rank_groups(
     model: Model,
@@ -115,11 +120,14 @@ def budget_path(
     rounding: Rounding = EXACTLY,
     rates: Mapping[str, int] = NO_RATES,
 ) -> Path:
-    """Return the path by predicted error per saved cost (`Costs`); its units are the groups, in order."""
+    """Return the path by predicted error per saved cost (`Costs`); its units are the groups, in order.
+
+    The errors of residual streams count STREAM_WEIGHT times.
+    """
     units = [Unit(group, rankings[group.name].order) for group in groups]
     # pinned channels are kept whatever the budget
     least = [int((g.blocks < 0).sum()) + least_count(int((g.blocks >= 0).sum())) for g in groups]
-    curves = [rankings[group.name].residual for group in groups]
+    curves = [rankings[g.name].residual * (STREAM_WEIGHT if g.residual_ties else 1.0) for g in groups]
     multiples = [rounding.multiple(group) for group in groups]
     return error_path(Costs(model, shapes, units, measure, rates), curves, least=least, round_to=multiples)
 
