@@ -18,6 +18,7 @@ __all__ = [
     "Reconstruct",
     "RepresentativeInput",
     "RoundingPreset",
+    "Streams",
     "Ties",
     "Variant",
 ]
@@ -68,6 +69,9 @@ RoundingPreset: TypeAlias = Literal[
     "auto", "onnxruntime-cpu", "onnxruntime-cpu-avx2", "onnxruntime-cpu-avx512", "cuda", "tensorrt", "openvino", "arm"
 ]
 """Where the result will run, which says what counts are fast; `auto` is this machine."""
+
+Streams: TypeAlias = Literal["keep", "rotate"]
+"""Whether residual streams that only linear layers write and read are rotated, so that they may become narrower."""
 
 Ties: TypeAlias = Literal["auto", "keep", "merge"]
 """What happens to channels that a residual connection ties to others."""

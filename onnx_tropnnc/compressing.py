@@ -18,6 +18,7 @@ from onnx_tropnnc.choices import (
     Reconstruct,
     RepresentativeInput,
     RoundingPreset,
+    Streams,
     Ties,
     Variant,
 )
@@ -57,6 +58,7 @@ def compress(
     include: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
     ties: Ties = "auto",
+    streams: Streams = "keep",
     heads: Heads = "keep",
     round_to: int | RoundingPreset | Rounding = "auto",
     reconstruct: Reconstruct = "auto",
@@ -104,6 +106,7 @@ def compress(
         include: change only layers whose names match one of these patterns.
         exclude: do not change layers whose names match one of these patterns.
         ties: keep or merge channels that residual connections tie; `auto` merges them with a budget.
+        streams: rotate residual streams to their principal components, of which the last may go, or keep them.
         heads: keep the number of attention heads, or remove whole heads.
         round_to: round channel counts up to a number's multiples, or to what a runtime is fast at; 1: do not round.
         reconstruct: the samples on which to fit the layers that read merged channels; `off` fits none.

@@ -152,7 +152,7 @@ class Compression:
         prepared = self.model.clone()
         if self.refusal is None:
             # without samples nothing is run, and constant channels stay; they are in the same groups as others
-            PassManager(exact_passes(self.options, SampleSets(), dequantizes=True))(prepared)
+            PassManager(exact_passes(self.options, SampleSets(), dequantizes=True, inspects=True))(prepared)
         shapes = shapes_of(prepared)
         groups = find_channel_groups(prepared, shapes)
 

@@ -21,6 +21,7 @@ from onnx_tropnnc.choices import (
     Reconstruct,
     RepresentativeInput,
     RoundingPreset,
+    Streams,
     Ties,
     Variant,
 )
@@ -75,6 +76,8 @@ class Options:
         exclude: patterns of node names; groups whose channels such nodes make are not changed.
         ties: `keep` leaves groups alone that residual connections tie together, `merge` merges them too; `auto` merges
             them with a budget or `lossless`, and keeps them otherwise.
+        streams: `rotate` rotates residual streams that only linear layers write and read, also through normalizations,
+            to their principal components, of which the last may go; `keep` leaves normalised streams as they are.
         heads: `keep` keeps the number of attention heads and makes their values narrower; `merge` removes whole heads.
         round_to: round channel counts up to a multiple of this number, or of what a runtime is fast at: that of this
             machine (`auto`), of a preset such as `tensorrt`, or of a Rounding; 1 leaves counts as they are.
@@ -119,6 +122,7 @@ class Options:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     ties: Ties = "auto"
+    streams: Streams = "keep"
     heads: Heads = "keep"
     round_to: "int | RoundingPreset | Rounding" = "auto"
     reconstruct: Reconstruct = "auto"
@@ -218,6 +222,11 @@ class Options:
     def merges_heads(self) -> bool:
         """Return whether attention loses whole heads."""
         return self.heads == "merge"
+
+    @property
+    def rotates_streams(self) -> bool:
+        """Return whether residual streams are rotated: where channels are selected, as components cannot be merged."""
+        return self.streams == "rotate" and self.removes and self.selects
 
     @property
     def selects(self) -> bool:

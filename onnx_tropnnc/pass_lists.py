@@ -11,12 +11,15 @@ from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.dequantize_weights import DequantizeWeights
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
+from onnx_tropnnc.passes.fold_positions import FoldPositions
 from onnx_tropnnc.passes.inline_functions import InlineFunctions
 from onnx_tropnnc.passes.name_bodies_apart import NameBodiesApart
 from onnx_tropnnc.passes.plain_constants import PlainConstants
 from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
+from onnx_tropnnc.passes.rotate_streams import RotateStreams
+from onnx_tropnnc.passes.simplify_normalizations import SimplifyNormalizations
 from onnx_tropnnc.passes.tune_weights import TuneWeights
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 from onnx_tropnnc.sample_sets import SampleSets
@@ -36,15 +39,20 @@ __all__ = [
 BUDGETS: Mapping[Effort, int] = {"quick": 0, "standard": 1_500_000_000_000, "thorough": 15_000_000_000_000}
 
 
-def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool) -> list[Pass]:
+def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool, inspects: bool = False) -> list[Pass]:
     """Return the passes that leave every output as it was.
 
+    `inspects` says whether streams are prepared for a rotation where there are no samples to rotate them on.
     `dequantizes` says whether weights that are stored as integers become floating-point numbers, so that their channels
     can be merged: QuantizeWeights stores them again, but with other steps where they changed.
     """
     # Functions first, because no other pass looks into them; constants before shapes, which are computed from them;
     # BatchNormalization last, because it needs constant parameters and a known layer before it.
     passes: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()]
+    if options.streams == "rotate" if inspects else options.rotates_streams and samples.solving is not None:
+        # components belong to one model, and constants after them: the last component of a centred stream is one
+        rotate = RotateStreams(samples.solving, options.seed, options.memory_bytes)
+        passes.extend((FoldPositions(), SimplifyNormalizations(), rotate))
     passes.append(
         FoldConstantChannels(samples.verifying or samples.solving, options.group_filter, options.memory_bytes)
     )

@@ -24,6 +24,7 @@ from onnx_tropnnc.choices import (
     Reconstruct,
     RepresentativeInput,
     RoundingPreset,
+    Streams,
     Ties,
     Variant,
 )
@@ -72,6 +73,7 @@ def sweep(
     include: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
     ties: Ties = "auto",
+    streams: Streams = "keep",
     heads: Heads = "keep",
     round_to: int | RoundingPreset | Rounding = "auto",
     reconstruct: Reconstruct = "auto",

@@ -8,6 +8,7 @@ from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.dequantize_weights import DequantizeWeights
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
+from onnx_tropnnc.passes.fold_positions import FoldPositions
 from onnx_tropnnc.passes.graph_surgeon import EditWithGraphSurgeon
 from onnx_tropnnc.passes.inline_functions import InlineFunctions
 from onnx_tropnnc.passes.merge_channels import MergeChannels
@@ -17,6 +18,8 @@ from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
+from onnx_tropnnc.passes.rotate_streams import RotateStreams
+from onnx_tropnnc.passes.simplify_normalizations import SimplifyNormalizations
 from onnx_tropnnc.passes.tune_weights import TuneWeights
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 
@@ -27,6 +30,7 @@ __all__ = [
     "EditWithGraphSurgeon",
     "FoldBatchNorm",
     "FoldConstantChannels",
+    "FoldPositions",
     "GroupFilter",
     "InlineFunctions",
     "MergeChannels",
@@ -36,6 +40,8 @@ __all__ = [
     "QuantizeWeights",
     "ReconstructConsumers",
     "RefreshShapes",
+    "RotateStreams",
+    "SimplifyNormalizations",
     "TuneWeights",
     "VerifyOutputs",
 ]

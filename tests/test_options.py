@@ -63,6 +63,7 @@ WRONG: dict[str, Sequence[object]] = {
     "include": ("Gemm*", (3,)),
     "exclude": ("Gemm*", (None,)),
     "ties": ("cut",),
+    "streams": ("cut",),
     "heads": ("cut",),
     "round_to": (0, -8, 2**40, "8", "fast", "", None),
     "reconstruct": ("on",),

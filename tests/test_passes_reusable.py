@@ -68,6 +68,7 @@ FRESH: dict[str, Callable[[], Pass]] = {
     "EditWithGraphSurgeon": lambda: passes.EditWithGraphSurgeon(rename_nodes),
     "FoldBatchNorm": passes.FoldBatchNorm,
     "FoldConstantChannels": lambda: passes.FoldConstantChannels(samples_for(load(MODELS["first"]), count=4)),
+    "FoldPositions": passes.FoldPositions,
     "InlineFunctions": passes.InlineFunctions,
     "MergeChannels": lambda: passes.MergeChannels(ratio=0.5),
     "NameBodiesApart": passes.NameBodiesApart,
@@ -76,6 +77,8 @@ FRESH: dict[str, Callable[[], Pass]] = {
     "QuantizeWeights": passes.QuantizeWeights,
     "ReconstructConsumers": reconstruct,
     "RefreshShapes": passes.RefreshShapes,
+    "RotateStreams": lambda: passes.RotateStreams(samples_for(load(MODELS["first"]), count=4)),
+    "SimplifyNormalizations": passes.SimplifyNormalizations,
     "TuneWeights": tune,
     "VerifyOutputs": lambda: passes.VerifyOutputs(timing_seconds=0.0),
 }

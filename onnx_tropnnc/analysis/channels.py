@@ -12,7 +12,7 @@ Only channels of a block may be merged with each other, so that one merge map se
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -25,13 +25,14 @@ from scipy.sparse.csgraph import connected_components
 from onnx_tropnnc.analysis.finite_weights import pin_not_finite
 from onnx_tropnnc.analysis.shared_constants import join_shared_weights, pin_shared_numbers
 from onnx_tropnnc.graph.constants import label, name_of
+from onnx_tropnnc.graph.knowledge import is_stream
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason, joined
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.operators import MOVERS, apply_rule, attention
 from onnx_tropnnc.operators.trace import ChannelIndices, Count, Kind, Trace, Use
 
-__all__ = ["ChannelGroup", "CountPlace", "Passage", "Place", "find_channel_groups"]
+__all__ = ["ChannelGroup", "CountPlace", "Passage", "Place", "find_channel_groups", "followed"]
 
 T = TypeVar("T")
 
@@ -89,6 +90,9 @@ class ChannelGroup:
         reasons: why channels are pinned; empty where none is.
         gates: those of the ties that multiply (squeeze and excitation, SwiGLU, attention): no residual streams.
         body: the If, Loop or Scan in whose body layers of it stand, so that its activations cannot be looked at.
+        norms: nodes that average over the channels, and are told when some go: normalizations of a rotated stream.
+        is_stream: whether the channels are principal components of a residual stream, which may be dropped but not
+            merged.
     """
 
     name: str
@@ -101,6 +105,8 @@ class ChannelGroup:
     reasons: tuple[Reason, ...]
     gates: tuple[str, ...] = ()
     body: str | None = None
+    norms: tuple[ir.Node, ...] = ()
+    is_stream: bool = False
 
     def of_kind(self, *kinds: Kind) -> tuple[Place, ...]:
         """Return the places of producers, biases, consumers or carriers."""
@@ -143,16 +149,23 @@ def find_channel_groups(model: Model, shapes: Shapes) -> tuple[ChannelGroup, ...
         model: the model; it is not changed.
         shapes: of its tensors, as `infer_shapes` returns them.
     """
-    trace = _walk(model, shapes)
+    return followed(model, shapes)[1]
+
+
+def followed(
+    model: Model, shapes: Shapes, through: frozenset[ir.Node] | None = None
+) -> tuple[Trace, tuple[ChannelGroup, ...]]:
+    """Return the record of the walk and the groups; `through` are nodes over whose averages channels pass (`Trace`)."""
+    trace = _walk(model, shapes, through)
     join_shared_weights(trace)
     pin_shared_numbers(trace)
     pin_not_finite(trace)
-    return tuple(_Resolution(trace).groups()) if trace.origins and trace.origins[-1].last else ()
+    return trace, tuple(_Resolution(trace).groups()) if trace.origins and trace.origins[-1].last else ()
 
 
-def _walk(model: Model, shapes: Shapes) -> Trace:
+def _walk(model: Model, shapes: Shapes, through: frozenset[ir.Node] | None) -> Trace:
     """Return the record of all nodes' rules, with channels pinned that leave the graph in which they are made."""
-    trace = Trace(model, shapes)
+    trace = Trace(model, shapes, through=through)
     leaving = {value: node for body, node in trace.owners.items() for value in body.outputs}
     for node in model.graph.all_nodes():
         apply_rule(node, trace)
@@ -161,6 +174,8 @@ def _walk(model: Model, shapes: Shapes) -> Trace:
             trace.computed.extend(channels for value in node.inputs for channels in trace.tracked(value).values())
         for value in node.outputs:
             axes = trace.tracked(value)
+            if is_stream(value):
+                trace.streams.extend(axes.values())
             if value.is_graph_output():
                 whose = f"leaves the body of {label(leaving[value])}" if value in leaving else "is a model output"
                 trace.pin(axes, Reason("model_output", f"{name_of(value)} {whose}"))
@@ -214,6 +229,8 @@ class _Resolution:
         pins = self._split((pin.channels, pin) for pin in self.trace.pins)
         trace = self.trace
         computed = self._split((channels, None) for channels in trace.computed)
+        norms = self._split((channels, node) for node, channels in trace.norms)
+        streams = self._split((channels, None) for channels in trace.streams)
         marked = {mark: set(self._split((c, None) for c in channels)) for mark, channels in trace.marks.items()}
         for number in sorted(places, key=lambda g: int(self.first[self.members[g][0]])):
             found = tuple(Place(use, members) for members, use in places[number])
@@ -227,7 +244,9 @@ class _Resolution:
                     fixes_zero=number not in marked["shifts_zero"],
                 )
                 through = [members for members, _ in computed.get(number, ())]
-                yield self._group(number, found, counted, reasons, tied, passage, through)
+                group = self._group(number, found, counted, reasons, tied, passage, through)
+                averaging = tuple(node for _, node in norms.get(number, ()))
+                yield replace(group, norms=averaging, is_stream=number in streams)
 
     def _split(self, labelled: Iterable[tuple[ChannelIndices, T]]) -> dict[int, list[tuple[ChannelIndices, T]]]:
         """Return per group the things with channels in it, and these as numbers within the group (-1: of another)."""

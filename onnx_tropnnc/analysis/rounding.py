@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
 from onnx_tropnnc.graph.constants import dims_of
-from onnx_tropnnc.graph.layers import convolution_groups
+from onnx_tropnnc.graph.layers import convolution_groups, is_convolution
 
 __all__ = ["EXACTLY", "Rounding"]
 
@@ -57,6 +57,9 @@ class Rounding:
 
     def multiple(self, group: ChannelGroup) -> int:
         """Return what the group's count should be a multiple of."""
+        # The patches of a vision transformer are one convolution of a stream that linear layers read everywhere else.
+        if group.is_stream and any(not is_convolution(place.use.node) for place in group.of_kind("consumer")):
+            return self.linear
         return max((self._of(place, group.channels) for place in group.places), default=1)
 
     def _of(self, place: Place, channels: int) -> int:

@@ -71,6 +71,7 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
         option("--include", metavar="PATTERN", help="Change only layers whose names match; may be repeated."),
         option("--ratio-for", metavar="PATTERN=R", help="Use another ratio for layers whose names match."),
         option("--ties", help="Keep or merge channels that residual connections tie; auto: merge them with a budget."),
+        option("--streams", help="Rotate residual streams, through normalizations too, so that they become narrower."),
         option("--heads", help="Keep the number of attention heads, or remove whole heads."),
     ),
     "Samples": (

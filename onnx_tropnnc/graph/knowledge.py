@@ -3,6 +3,9 @@
     row scale             a weight: what folding a BatchNormalization multiplied its channels by
     channel statistics    an activation: the mean and deviation that BatchNormalization promised of its channels
     quantization          a weight: how it was stored where a DequantizeLinear stood before it
+    stream                an activation: its channels are principal components of a residual stream
+    stream norm           what a node averages over the channels of such a stream, for a normalization
+    stream refusal        the same where the stream could not be rotated: why
 
 onnx-ir copies a value's `meta` when it clones a graph, and renaming a value leaves it alone, so that nobody has to keep
 tables of names up to date. Knowledge of a weight is only returned while it fits the weight's shape: a user's pass may
@@ -23,14 +26,21 @@ from onnx_tropnnc.graph.quantization import Quantization
 __all__ = [
     "ChannelStatistics",
     "RowScale",
+    "StreamNorm",
     "channel_statistics",
     "copy_knowledge_of_equals",
+    "is_stream",
     "knows_statistics",
     "move_knowledge",
     "row_scale",
     "set_channel_statistics",
     "set_row_scale",
+    "set_stream",
+    "set_stream_norm",
+    "set_stream_refusal",
     "set_weight_quantization",
+    "stream_norm",
+    "stream_refusal",
     "weight_quantization",
 ]
 
@@ -38,7 +48,10 @@ __all__ = [
 _ROW_SCALE = "onnx_tropnnc.row_scale"
 _STATISTICS = "onnx_tropnnc.channel_statistics"
 _QUANTIZATION = "onnx_tropnnc.quantization"
-_KEYS = (_ROW_SCALE, _STATISTICS, _QUANTIZATION)
+_STREAM = "onnx_tropnnc.stream"
+_STREAM_NORM = "onnx_tropnnc.stream_norm"
+_STREAM_REFUSAL = "onnx_tropnnc.stream_refusal"
+_KEYS = (_ROW_SCALE, _STATISTICS, _QUANTIZATION, _STREAM, _STREAM_NORM, _STREAM_REFUSAL)
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,19 @@ class ChannelStatistics:
 
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StreamNorm:
+    """What a normalization over a stream of which channels may go has to know.
+
+    Attributes:
+        width: how many channels the stream had at first, d.
+        energies: (d',) the mean square of each channel that is left, over samples; zeros where none were run.
+    """
+
+    width: int
+    energies: NDArray[np.float64]
 
 
 def row_scale(value: ir.Value) -> RowScale | None:
@@ -101,6 +127,38 @@ def weight_quantization(value: ir.Value) -> Quantization | None:
 def set_weight_quantization(value: ir.Value, stored: Quantization | None) -> None:
     """Remember how the weight was stored as integers; None forgets it."""
     _set(value, _QUANTIZATION, stored)
+
+
+def is_stream(value: ir.Value) -> bool:
+    """Return whether the tensor's channels are principal components of a residual stream."""
+    return value.meta.get(_STREAM) is True
+
+
+def set_stream(value: ir.Value) -> None:
+    """Remember that the tensor's channels are principal components of a residual stream."""
+    _set(value, _STREAM, True)
+
+
+def stream_norm(value: ir.Value) -> StreamNorm | None:
+    """Return what is known of the stream over whose channels this tensor is an average; None where it is none."""
+    found = value.meta.get(_STREAM_NORM)
+    return found if isinstance(found, StreamNorm) else None
+
+
+def set_stream_norm(value: ir.Value, norm: StreamNorm) -> None:
+    """Remember that the tensor is an average over a stream's channels, of which some may go."""
+    _set(value, _STREAM_NORM, norm)
+
+
+def stream_refusal(value: ir.Value) -> str | None:
+    """Return why the stream that a normalization reads could not be rotated, or None where nobody tried."""
+    found = value.meta.get(_STREAM_REFUSAL)
+    return found if isinstance(found, str) else None
+
+
+def set_stream_refusal(value: ir.Value, why: str) -> None:
+    """Remember why the stream could not be rotated."""
+    _set(value, _STREAM_REFUSAL, why)
 
 
 def move_knowledge(source: ir.Value, target: ir.Value) -> None:

@@ -8,6 +8,7 @@ Softmax, LayerNormalization, LRN ...   pinned where they mix the channels; chann
 
 import onnx_ir as ir
 
+from onnx_tropnnc.graph.knowledge import stream_refusal
 from onnx_tropnnc.operators.splitting import joined_along
 from onnx_tropnnc.operators.trace import ChannelIndices, Trace
 
@@ -60,12 +61,15 @@ def along_axis(node: ir.Node, trace: Trace) -> None:
     flat = node.op_type not in ("Softmax", "LogSoftmax", "Hardmax") or trace.model.opset < 13
     last = not flat or node.op_type in ("LayerNormalization", "RMSNormalization")
     start = node.attributes.get_int("axis", -1 if last else 1) % rank
+    if last and start == rank - 1 in axes and trace.averages(node):
+        _of_stream(node, rank - 1, trace)
+        return
     mixed = set(range(start, rank)) if flat else {start}
     if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
         trace.pin_by(node, axes, "unsupported_form", "returns its mean or deviation, and the model reads it")
-    trace.pin_by(
-        node, [channels for a, channels in axes.items() if a in mixed], "mixed_channels", "normalises over the channels"
-    )
+    why = stream_refusal(node.outputs[0])
+    what = "normalises over the channels" + (f", which stay as they are because {why}" if why else "")
+    trace.pin_by(node, [channels for a, channels in axes.items() if a in mixed], "mixed_channels", what)
     # Such a parameter is a matrix, whose columns would need a merge of their own.
     scaled = {a for a in set(axes) - mixed if any(_per_entry(v, a, rank, trace) for v in node.inputs[1:])}
     trace.pin_by(
@@ -79,6 +83,19 @@ def along_axis(node: ir.Node, trace: Trace) -> None:
     if node.op_type != "Softmax":  # Softmax is 1-Lipschitz; dividing by a small deviation is not
         trace.mark(kept, "not_lipschitz")
     trace.carry(node.outputs[0], kept)
+
+
+def _of_stream(node: ir.Node, axis: int, trace: Trace) -> None:
+    """Record that the channels of a rotated stream pass with their parameters; other axes are pinned."""
+    axes = dict(trace.tracked(node.inputs[0]))
+    channels = axes.pop(axis)
+    trace.pin_by(node, axes, "other_axis", "is followed along the channels only")
+    for slot, value in enumerate(node.inputs[1:], start=1):
+        if value is not None:
+            trace.use("carrier", node, slot, 0, channels)
+    trace.norms.append((node, channels))
+    trace.mark({axis: channels}, "not_homogeneous", "not_lipschitz", "shifts_zero")
+    trace.carry(node.outputs[0], {axis: channels})
 
 
 def _per_entry(parameter: ir.Value | None, axis: int, rank: int, trace: Trace) -> bool:

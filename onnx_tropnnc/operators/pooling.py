@@ -3,6 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
+from onnx_tropnnc.graph.knowledge import stream_refusal
 from onnx_tropnnc.operators.trace import Trace, shifted
 from onnx_tropnnc.operators.written_shapes import named_axes, written_number
 
@@ -69,9 +70,15 @@ def reduce(node: ir.Node, trace: Trace) -> None:
     gone = {a % rank for a in reduced} or (
         set() if node.attributes.get_int("noop_with_empty_axes", 0) else set(range(rank))
     )
-    trace.pin_by(
-        node, [channels for a, channels in axes.items() if a in gone], "mixed_channels", "reduces over the channels"
-    )
+    over = {a: channels for a, channels in axes.items() if a in gone}
+    if len(over) == 1 and len(gone) == 1 and trace.averages(node):
+        # a normalization of a rotated stream divides by this; its other channels are as they were where some go
+        trace.norms.extend((node, channels) for channels in over.values())
+        trace.mark(over, "not_homogeneous", "not_lipschitz")
+        return
+    why = stream_refusal(node.outputs[0])
+    what = "reduces over the channels" + (f", which stay as they are because {why}" if why else "")
+    trace.pin_by(node, over, "mixed_channels", what)
     kept = {a: channels for a, channels in axes.items() if a not in gone}
     # A sum or a norm of n values may move n times as far as one of them.
     if node.op_type not in ("ReduceMax", "ReduceMean", "ReduceMin"):

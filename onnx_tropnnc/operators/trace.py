@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.bodies import body_owners
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of, label, name_of
+from onnx_tropnnc.graph.knowledge import stream_norm
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason, ReasonKind
 from onnx_tropnnc.graph.shapes import Shapes
@@ -151,11 +152,21 @@ class Trace:
     marks: dict[Mark, list[ChannelIndices]] = field(default_factory=lambda: {mark: [] for mark in MARKS})
     """Channels that go through a function without a property that merging or an error bound needs; see `Mark`."""
     origins: list[Origin] = field(default_factory=list)
+    through: frozenset[ir.Node] | None = None
+    """Nodes that average over channels which may go all the same; None: those that know of a stream (knowledge.py)."""
+    norms: list[tuple[ir.Node, ChannelIndices]] = field(default_factory=list)
+    """Those of these nodes that were met, and the channels that they average over."""
+    streams: list[ChannelIndices] = field(default_factory=list)
+    """Lists of channels that are principal components of a residual stream."""
     owners: Mapping[ir.Graph, ir.Node] = field(init=False)
     """For each body its If, Loop or Scan."""
 
     def __post_init__(self) -> None:
         self.owners = body_owners(self.model.graph)
+
+    def averages(self, node: ir.Node) -> bool:
+        """Return whether the node averages over channels of which some may go: a normalization of a rotated stream."""
+        return stream_norm(node.outputs[0]) is not None if self.through is None else node in self.through
 
     # -- what rules ask ------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carri
 from onnx_tropnnc.merging.row_major import row_major
 from onnx_tropnnc.operators.trace import ChannelIndices, Kind, Use
 from onnx_tropnnc.rewriting.counts import recount
+from onnx_tropnnc.rewriting.stream_norms import narrow_norm
 
 __all__ = ["SLAB_BYTES", "Workspace"]
 
@@ -103,6 +104,8 @@ class Workspace:
             self.alive[key] = alive[(members < 0) | keep[members]]
         for counted in group.counts:
             recount(counted, before & ~keep)
+        for node in group.norms:
+            narrow_norm(node, keep[before])
         for node in dict.fromkeys(place.use.node for place in group.places if is_recurrent(place.use.node)):
             drop_zero_states(node)
         self.left[group] = keep
