@@ -48,6 +48,9 @@ Array = NDArray[Any]
 # an error to about one percent, which is less than the ridges' errors differ by.
 HELD_OUT = 5
 
+# Multiply-accumulates of the products that more rows than usual may take: half a second to a second of one core.
+SOLVING_MACS = 20_000_000_000
+
 
 @dataclass(frozen=True)
 class ReconstructConsumers:
@@ -189,16 +192,19 @@ class ReconstructConsumers:
         generator: np.random.Generator,
     ) -> Change:
         """Collect the rows of both layers once, solve the consumer on them, then refit it with its producer."""
-        xp = array_module(self.device)
-        rows = pair.gathered(visit, held, xp, generator)
+        rows = pair.gathered(visit, held, system.xp, generator)
+        # where its system is small, a consumer is solved on all rows: they are at hand
+        most = max(self.positions, SOLVING_MACS // len(system.weights) ** 2)
         if rows is not None:
-            pair.add_rows(system, rows, self.positions, xp, generator)
+            pair.add_rows(system, rows, most, self.seed)
         found = solve(system, self.ridges)
         change = job.finish([found])
-        refitted = None if rows is None or isinstance(found, Unsolved) else pair.refit(found, rows, xp, self.seed)
-        if refitted is None:
+        if rows is None or isinstance(found, Unsolved):
             return change
-        return replace(change, error_after=refitted.error_after, refitted=label(pair.pair.producer.node))
+        better = pair.refit(found, rows, most, self.ridges, self.seed)
+        if better is None:
+            return change
+        return replace(change, error_after=better.error_after, refitted=label(pair.pair.producer.node))
 
     def _solve_chains(
         self, pair: "_Pair", found: Iterable[ChainJob], generator: np.random.Generator

@@ -12,7 +12,8 @@ the last one reads a patch that grows with every layer.
 
 On made-up samples the model that runs is adjusted to statistics, which makes channel k of a pair's producer g_k times
 as long in it as in the result. The result's producer takes the step over g_k, and the same step of the bias, which is
-what the activation sees. Each layer of a chain would have two sets of weights then, so chains are not refitted there.
+what the activation sees. The search looks at the targets of the model that runs alone; least squares behind it find the
+consumers of both models. Each layer of a chain would have two sets of weights then, so chains are not refitted there.
 """
 
 import math
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,8 +38,8 @@ from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions
 from onnx_tropnnc.solving.pairs import Pair, pair_of
-from onnx_tropnnc.solving.reconstruction import NormalEquations, Solution
-from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, Refitted, consumer_reads, refit
+from onnx_tropnnc.solving.reconstruction import NormalEquations, Solution, Unsolved, solve
+from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, consumer_reads, refit
 from onnx_tropnnc.solving.refitting_effort import ALL_EFFORT, affordable_batch, affordable_steps, search_macs
 
 __all__ = ["ChainJob", "Held", "PairJob", "chains_of", "searches_share"]
@@ -46,9 +48,6 @@ Array = NDArray[Any]
 
 Held = Callable[[Positions, int], NDArray[np.bool_]]
 """Return which of these positions are held out, of a batch that begins with this sample."""
-
-# Relative to a target's energy this is nothing: it only keeps a target that does not vary from dividing by zero.
-LEAST_ENERGY = 1e-30
 
 # Rows of a pair's consumer that are computed at once: of 3 x 3 x 128 inputs they take 19 MB.
 SOLVED_AT_ONCE = 4096
@@ -148,11 +147,16 @@ class PairJob:
         system: NormalEquations,
         rows: tuple[ChainRows, ChainRows],
         most: int,
-        xp: Namespace,
-        generator: np.random.Generator,
+        seed: int,
+        producer: tuple[Array, Array] | None = None,
     ) -> None:
-        """Give about `most` of the rows to the consumer's normal equations."""
-        start = self._start(xp, (to_numpy(part) for part in (system.weights, system.bias)))
+        """Give about `most` of the rows to the consumer's normal equations, the same ones for the same seed.
+
+        `producer` are the matrix and the bias of the layer before it; None: those that it has.
+        """
+        xp, generator = system.xp, np.random.default_rng(seed)
+        before = producer or _parts(self.pair.producer)
+        start = _weights(xp, (*before, *(to_numpy(part) for part in (system.weights, system.bias))))
         total = sum(len(part.reads) for part in rows)
         for part, held in zip(rows, (False, True), strict=True):
             count = len(part.reads)
@@ -171,31 +175,52 @@ class PairJob:
         runner = load_segment(self.model, self.pair.nodes, feed, [source], arena=arena)
         return list(runner.run(feed)[0].shape)
 
-    def refit(self, solution: Solution, rows: tuple[ChainRows, ChainRows], xp: Namespace, seed: int) -> Refitted | None:
-        """Search, and write what was found into all models; return None where nothing better was found.
+    def refit(
+        self, solution: Solution, rows: tuple[ChainRows, ChainRows], most: int, ridges: Sequence[float], seed: int
+    ) -> Solution | None:
+        """Search for a better producer, solve the consumer for it, and write both into all models; None: found nothing.
 
-        The search starts from the consumer's solution as it was before it saw the rows that are held out.
+        The search starts from the consumer's solution as it was before it saw the rows that are held out. It looks at
+        the model that runs alone, because what the result's consumer makes is nearly a multiple of it.
+
+        Args:
+            solution: the consumer's, which all models have.
+            rows: those to fit and those to judge by.
+            most: about how many of them the consumer is solved on.
+            ridges: the lambdas to choose from.
+            seed: of the outputs that each step looks at, and of the rows that the consumer is solved on.
         """
-        units = self._units(rows[0])
-        start = self._start(xp, (to_numpy(part) for part in solution.unseen), units)
-        fit, judge = (ChainRows(r.inputs, r.reads, r.targets / xp.asarray(units)) for r in rows)
+        xp = array_api_compat.array_namespace(solution.weights)
+        columns = solution.weights.shape[1] // len(self.job.layers)
+        weights, bias = (to_numpy(part) for part in solution.unseen)
+        start = _weights(xp, (*_parts(self.pair.producer), weights[:, :columns], bias[:columns]))
+        fit, judge = (ChainRows(r.inputs, r.reads, r.targets[:, :columns]) for r in rows)
         # part 1 is the producer's bias, which stays 0 where the producer has none
         fixed, steps = () if self._biased else (1,), affordable_steps(self.share)
         found = refit(
             fit, judge, start, (self.pair.activations,), batch=self._batch, steps=steps, seed=seed, fixed=fixed
         )
-        if found is not None:
-            matrix, own_bias = _steps(start, found.weights)[:2]
-            running = self.pair.producer.matrix()[0]
-            for producer in self._producers:
-                # by how much each channel of the producer that runs is longer; 1 for those that read nothing
-                plain = producer.matrix()[0]
-                both, own = np.sum(running * plain, axis=0), np.sum(plain * plain, axis=0)
-                factor = np.divide(both, own, out=np.ones_like(both), where=both > 0.0)
-                producer.write(producer.matrix() + (matrix / factor)[None], own_bias if self._biased else None)
-            consumer, bias = (to_numpy(part).astype(np.float64) * units for part in found.weights.parts[2:])
-            self.job.write(consumer[None], (bias - to_numpy(solution.bias))[None])
-        return found
+        if found is None:
+            return None
+        matrix, own_bias, consumer, own = (to_numpy(part).astype(np.float64) for part in found.weights.parts)
+        system = NormalEquations(
+            xp.asarray(np.concatenate([consumer, weights[:, columns:]], axis=1)),
+            xp.asarray(np.concatenate([own, bias[columns:]])),
+        )
+        self.add_rows(system, rows, most, seed, (matrix, own_bias))
+        better = solve(system, ridges)
+        if isinstance(better, Unsolved) or not better.error_after < solution.error_after:
+            return None
+        matrix, own_bias = _steps(start, found.weights)[:2]
+        running = self.pair.producer.matrix()[0]
+        for producer in self._producers:
+            # by how much each channel of the producer that runs is longer; 1 for those that read nothing
+            plain = producer.matrix()[0]
+            both, own = np.sum(running * plain, axis=0), np.sum(plain * plain, axis=0)
+            factor = np.divide(both, own, out=np.ones_like(both), where=both > 0.0)
+            producer.write(producer.matrix() + (matrix / factor)[None], own_bias if self._biased else None)
+        self.job.write(to_numpy(better.weights)[None], to_numpy(better.bias - solution.bias)[None])
+        return better
 
     @cached_property
     def _batch(self) -> int:
@@ -211,17 +236,6 @@ class PairJob:
     def _biased(self) -> bool:
         """Return whether every producer has a bias: none gets one, for it may cost a node."""
         return all(producer.whole_bias() is not None for producer in self._producers)
-
-    def _units(self, rows: ChainRows) -> Array:
-        """Return for each column the root of the energy of its model's targets, so that both models count alike."""
-        models = len(self.job.layers)
-        targets = to_numpy(rows.targets).reshape(len(rows.targets), models, -1)
-        energies = np.square(targets - targets.mean(axis=0)).sum(axis=(0, 2))
-        return np.repeat(np.sqrt(np.maximum(energies, LEAST_ENERGY)), targets.shape[2]).astype(np.float32)
-
-    def _start(self, xp: Namespace, consumer: Iterable[Array], units: Array | float = 1.0) -> ChainWeights:
-        """Return the producer's weights as they are, and the given ones of the consumer, all models side by side."""
-        return _weights(xp, (*_parts(self.pair.producer), *(part / units for part in consumer)))
 
 
 def _known(pair: Pair | None) -> Pair:
@@ -291,8 +305,8 @@ class ChainJob:
 
 
 def _pair_sizes(job: LayerJob, pair: Pair) -> tuple[int, int]:
-    """Return how many elements the producer's matrix has, and the consumer's, of all models side by side."""
-    return _elements(pair.producer), len(job.layers) * _elements(job.consumer.layer)
+    """Return how many elements the producer's matrix has, and the consumer's."""
+    return _elements(pair.producer), _elements(job.consumer.layer)
 
 
 def _elements(layer: LinearLayer) -> int:

@@ -26,7 +26,7 @@ Array = NDArray[Any]
 TILE = 64
 
 # The most outputs that are kept for all steps of a search, and the most numbers that their first layer reads: 150 steps
-# of 2048 outputs look at each of 131,072 outputs two or three times, and 2**25 numbers of float32 are 128 MB.
+# of 1024 outputs look at each of 65,536 outputs two or three times, and 2**25 numbers of float32 are 128 MB.
 GATHERED, CACHED = 65_536, 2**25
 
 
