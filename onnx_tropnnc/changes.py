@@ -35,6 +35,8 @@ class Note(Change):
 
     text: str
     level: Literal["info", "warning"] = "info"
+    advice: str | None = None
+    """What to try next because of it, which the verdict then says; None: nothing in particular."""
 
     def __str__(self) -> str:
         """Return the line as it is printed: a warning begins with `warning: `."""

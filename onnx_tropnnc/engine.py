@@ -17,6 +17,7 @@ from onnx_tropnnc.backend import missing_cuda
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.changes import Note, Reconstructed
 from onnx_tropnnc.deciding.decisions import Decider
+from onnx_tropnnc.deciding.planning import kept_at_ratio
 from onnx_tropnnc.errors import OptionError, Setting
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason
@@ -56,6 +57,9 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger(__name__)
+
+# Where rounding leaves less than this share of the channels that were to go, a reader wonders why so little happened.
+LITTLE = 0.5
 
 # Before opset 7, broadcasting and BatchNormalization mean something else than the rules here say.
 OLDEST_OPSET = 7
@@ -255,10 +259,11 @@ def _settled(options: Options, samples: SampleSets, groups: Sequence[ChannelGrou
         # verification would tell how the samples were made
         notes.extend(Note(text) for text in samples.solving.notes)
     decides = options.removes and options.plan is None
-    free = (group for group in groups if group.pinned is None and options.group_filter.refusal(group) is None)
+    free = [group for group in groups if group.pinned is None and options.group_filter.refusal(group) is None]
     if decides and any(options.rounding.multiple(group) > 1 for group in free):
         name = f" (--round-to {options.round_to})" if isinstance(options.round_to, str) else ""
-        notes.append(Note(f"channel counts are rounded up to {options.rounding}{name}"))
+        text = f"channel counts are rounded up to {options.rounding}{name}"
+        notes.append(Note(text, advice=_unrounded_advice(options, free)))
     # patterns that match no layer are most often misspelled, and would have no effect silently
     ratios = tuple(pattern for pattern, _ in options.ratio_for)
     for name, patterns in (("include", options.include), ("exclude", options.exclude), ("ratio-for", ratios)):
@@ -267,6 +272,18 @@ def _settled(options: Options, samples: SampleSets, groups: Sequence[ChannelGrou
                 text = f"--{name} {pattern}: matches no layer that makes channels; --inspect lists their names"
                 notes.append(Note(text, "warning"))
     return options, tuple(notes)
+
+
+def _unrounded_advice(options: Options, groups: Sequence[ChannelGroup]) -> str | None:
+    """Return what to try where rounding keeps most of the channels that a ratio would remove, else None."""
+    if options.ratio is None:
+        return None
+    ratios = [(group, options.ratio_of(group)) for group in groups]
+    exactly = sum(group.channels - kept_at_ratio(group, ratio) for group, ratio in ratios)
+    rounded = sum(group.channels - kept_at_ratio(group, ratio, options.rounding) for group, ratio in ratios)
+    if rounded >= exactly * LITTLE:
+        return None
+    return f"--round-to 1 removes {exactly} channels; rounding up their numbers left {rounded} of these to be removed."
 
 
 def on_a_device(options: Options) -> tuple[Options, tuple[Note, ...]]:

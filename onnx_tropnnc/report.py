@@ -99,7 +99,8 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """Return in words whether the result is a good one, and what to try next."""
-        return judged(self.before, self.after, self.verification)
+        advice = next((note.advice for note in self.of(Note) if note.advice is not None), None)
+        return judged(self.before, self.after, self.verification, advice)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values: dicts, lists, strings, numbers, None."""

@@ -185,3 +185,14 @@ def test_the_report_states_the_multiples_where_there_are_some() -> None:
     assert notes(chain(64), ratio=0.4, round_to=1) == []
     assert notes(chain(64), lossless=True) == []
     assert notes(dense(), ratio=0.4) == []
+
+
+def test_the_verdict_names_the_rounding_that_keeps_what_a_ratio_would_remove() -> None:
+    def verdict(ratio: float, round_to: object) -> tuple[str, str]:
+        _, report = compress(chain(64), ratio=ratio, round_to=round_to, reconstruct="off", verify=False)  # type: ignore[arg-type]
+        return report.verdict.grade, report.verdict.advice
+
+    advice = "--round-to 1 removes 12 channels; rounding up their numbers left 0 of these to be removed."
+    assert verdict(0.1, 64) == ("unchanged", advice)
+    assert "--round-to" not in verdict(0.5, 16)[1]
+    assert "--round-to" not in verdict(0.1, 1)[1]

@@ -60,17 +60,22 @@ class Verdict:
         return f"{self.text} Next: {self.advice}"
 
 
-def judged(before: Size, after: Size, found: Verification | None) -> Verdict:
-    """Return the verdict on a result, from its sizes and its comparison with the original."""
+def judged(before: Size, after: Size, found: Verification | None, to_remove_more: str | None = None) -> Verdict:
+    """Return the verdict on a result, from its sizes and its comparison with the original.
+
+    `to_remove_more` is what to try next where an option kept most of what another one was to remove.
+    """
     grade = _grade(before, after, found)
+    worse = grade in ("poor", "refused")
+    advice = _ADVICE[grade] if to_remove_more is None or worse else to_remove_more
     if grade == "unchanged":
-        return Verdict(grade, "Nothing was removed.", _ADVICE[grade])
+        return Verdict(grade, "Nothing was removed.", advice)
     facts = [_size(before, after)]
     if found is not None and found.latency is not None:
         facts.append(_speed(found.latency))
     facts.append(_difference(found))
     said = ", ".join(fact for fact in facts if fact)
-    return Verdict(grade, f"{_WORDS[grade]}: {said}." if grade in _WORDS else f"{said.capitalize()}.", _ADVICE[grade])
+    return Verdict(grade, f"{_WORDS[grade]}: {said}." if grade in _WORDS else f"{said.capitalize()}.", advice)
 
 
 def _grade(before: Size, after: Size, found: Verification | None) -> Grade:
