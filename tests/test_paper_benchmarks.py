@@ -266,6 +266,15 @@ def test_a_figure_from_the_repository_alone(
     assert cells(head)[1:] == list(room("paper_uniform").CURVE_METHODS)
 
 
+def test_estimators_of_scikit_learn_take_the_place_of_the_clustering(digits: tuple[object, object]) -> None:
+    head, _, *rows, density, ward = room("estimators").lines(*digits)
+    assert len(cells(head)) == 4
+    found = {name: values for name, *values in map(cells, rows)}
+    assert found["Ward"] == found["AgglomerativeClustering, ward"]
+    assert "HDBSCAN, which keeps" in density
+    assert "Ward's tree with its counts" in ward
+
+
 def test_cup_and_tropnnc_share_vectors_by_request() -> None:
     rules = room("paper_non_uniform").rules_of(room("paper_tables").NON_UNIFORM["first-table4"])
     assert [rule.method for rule in rules.values()] == [Cup(), TropNNC(features="cup")]
