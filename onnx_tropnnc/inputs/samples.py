@@ -46,8 +46,9 @@ FEWEST, MOST, LINEAR = 80, 1280, 16384
 MOST_MACS = 2e11
 
 # Where nothing is solved, as many are made as would be held back to verify on, every fifth: 256 tell an agreement to
-# two or three percent.
-EVERY, VERIFYING = 5, 256
+# two or three percent. Both models run on each of them, the original twice: 20 billion multiply-accumulates are two to
+# four seconds of one core. Sixteen are enough to show that a step was not exact.
+EVERY, VERIFYING, VERIFYING_MACS, LEAST_VERIFYING = 5, 256, 2e10, 16
 
 # How often the samples should use a layer's weights for each channel that it reads: 25 equations for an unknown.
 USES = 25
@@ -91,7 +92,9 @@ def samples_for(
     inputs = resolve_shapes(specs, given)
     wanted, affordable = (count, count) if count else _worthwhile(model, inputs)
     if verifying:
-        wanted, affordable = (min(-(-number // EVERY), VERIFYING) for number in (wanted, affordable))
+        size = size_of(model, shapes_of(model))
+        most = int(np.clip(VERIFYING_MACS / max(size.macs or 0, 1), LEAST_VERIFYING, VERIFYING))
+        wanted, affordable = (min(-(-number // EVERY), most) for number in (wanted, affordable))
     fitting = most_that_fit(inputs, memory)
     known = input_hints(structure(model)) if hints is None else hints
     made = synthetic_samples(inputs, min(affordable, fitting), seed, ranges, known, tokenizer_beside(model.source))
