@@ -8,6 +8,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.filling import filled_up
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
+from onnx_tropnnc.inputs.text_variants import with_recombined_texts
 from onnx_tropnnc.inputs.variants import with_variants
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.running.made_up_samples import first_shapes, made_up_samples, original_runner, unpadded
@@ -41,9 +42,9 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
     """Return what to solve and to verify on: four fifths and one fifth of the user's samples, or of made-up ones.
 
     Where the user's samples are fewer than what is worth solving on, variants of them are solved on too
-    (inputs/variants.py), and unless `reconstruct` is `data` made-up pictures beside them (inputs/filling.py). All of
-    the user's samples serve verification where nothing is solved, or where `reconstruct` is `synthetic` and made-up
-    samples are solved on.
+    (inputs/variants.py, inputs/text_variants.py), and unless `reconstruct` is `data` made-up pictures beside them
+    (inputs/filling.py). All of the user's samples serve verification where nothing is solved, or where `reconstruct`
+    is `synthetic` and made-up samples are solved on.
     """
     if runtime_missing() and options.data is None:
         return SampleSets()
@@ -68,7 +69,7 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
         solving, verifying = given.split()
         wanted = samples_wanted(model, memory)
         solving = solving.thinned(wanted)
-        varied = with_variants(solving, wanted, options.seed)
+        varied = with_recombined_texts(with_variants(solving, wanted, options.seed), wanted, options.seed)
         if options.reconstruct == "auto":
             varied = filled_up(model, varied, wanted, seed=options.seed, memory=memory)
         return SampleSets(varied, verifying, learning=solving)

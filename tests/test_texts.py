@@ -17,6 +17,7 @@ from onnx_tropnnc.inputs.padding import mask_of, without_padding
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.inputs.sentences import SENTENCES
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
+from onnx_tropnnc.inputs.text_variants import with_recombined_texts
 from onnx_tropnnc.inputs.texts import TextInputs, text_inputs
 from onnx_tropnnc.inputs.tokenized import tokenizer_beside
 from onnx_tropnnc.running.made_up_samples import original_runner, unpadded
@@ -252,3 +253,67 @@ def test_a_length_written_into_the_graph_keeps_the_rows_whole():
     model = load(proto)
     padded = samples_for(model, count=12)
     assert unpadded(padded, original_runner(model)) is padded
+
+
+# -- more texts out of few --------------------------------------------------------------------------------------------
+
+
+def users_samples(count: int = 6) -> Samples:
+    """Texts 1, words 10 i .. 10 i + 3 + i, 2, as a user gives them: padded to the longest."""
+    texts = [[1, *range(10 * i, 10 * i + 3 + i), 2] for i in range(1, count + 1)]
+    width = max(map(len, texts))
+    arrays = {
+        "input_ids": np.array([text + [0] * (width - len(text)) for text in texts]),
+        "attention_mask": np.array([[1] * len(text) + [0] * (width - len(text)) for text in texts]),
+        "token_type_ids": np.zeros((count, width), np.int64),
+    }
+    given = Samples(tuple(row(name, width) for name in arrays), arrays, None, "file.npz")
+    return without_padding(given, lambda feed: True)
+
+
+def test_texts_are_put_together_from_the_user_s():
+    given = users_samples()
+    found = with_recombined_texts(given, 50)
+    assert found.count == 50
+    assert found.lengths is not None
+    assert (np.diff(found.lengths) <= 0).all()
+    assert found.inputs[0].shape == (64,)
+    ids, mask = found.arrays["input_ids"], found.arrays["attention_mask"]
+    assert_array_equal(mask, np.arange(64) < found.lengths[:, None])
+    assert (ids[mask == 0] == 0).all()
+    bodies = {tuple(range(10 * i, 10 * i + 3 + i)) for i in range(1, 7)}
+    for text, length in zip(ids, found.lengths, strict=True):
+        assert (text[0], text[length - 1]) == (1, 2)
+        words = text[1 : length - 1].tolist()
+        while words:
+            body = next(b for b in bodies if b[0] == words[0])
+            assert tuple(words[: len(body)]) == body[: len(words)]
+            words = words[len(body) :]
+    assert {tuple(text) for text in given.arrays["input_ids"]} <= {tuple(t[: given.inputs[0].shape[0]]) for t in ids}
+
+
+def test_no_texts_are_put_together_where_there_are_enough_or_where_they_are_none():
+    given = users_samples()
+    assert with_recombined_texts(given, 6) is given
+    padded = samples_for(load(encoder(16)), count=6)
+    assert with_recombined_texts(padded, 50) is padded
+    pictures = synthetic_samples([ResolvedInput("x", np.dtype(np.float32), (3, 8, 8))], 3, 0)
+    assert with_recombined_texts(pictures, 50) is pictures
+
+
+def test_sentences_that_judge_are_none_of_those_that_are_fitted_on(tmp_path):
+    write_tokenizer(tmp_path / "tokenizer.json", words=2000)
+    onnx.save(encoder(words=2000), tmp_path / "model.onnx")
+    samples = unpadded(
+        samples_for(load(tmp_path / "model.onnx"), count=200), original_runner(load(encoder(words=2000)))
+    )
+    fitted, judged = ({tuple(pair) for pair in pairs(part)} for part in samples.split())
+    # the same pair of words may stand in two sentences
+    assert len(judged - fitted) > 0.8 * len(judged)
+
+
+def pairs(samples: Samples):
+    """Yield the words that follow each other."""
+    for text, mask in zip(samples.arrays["input_ids"], samples.arrays["attention_mask"], strict=True):
+        words = text[mask != 0]
+        yield from zip(words[:-1].tolist(), words[1:].tolist(), strict=True)

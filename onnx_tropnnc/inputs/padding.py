@@ -3,9 +3,9 @@
     attention_mask   1 1 1 1 1 0 0 0          both texts run in one batch of length 6,
                      1 1 1 1 1 1 0 0          longer texts in batches of their own
 
-A text's length is that of the ones in its mask, if zeros follow them. Samples are sorted by length, so that those that
-run together have nearly the same length. Where the model's length is fixed, or a run on shorter rows fails, samples
-stay as they are.
+A text's length is that of the ones in its mask, if zeros follow them. The user's samples are sorted by length, as
+made-up ones are already, so that those that run together have nearly the same length. Where the model's length is
+fixed, or a run on shorter rows fails, samples stay as they are.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ def mask_of(samples: Samples) -> str | None:
 
 
 def without_padding(samples: Samples, runs: Runs) -> Samples:
-    """Return the samples sorted by length, longest first, and to be run without their padding, where that can be."""
+    """Return the samples, longest first, to be run without their padding, where that can be."""
     name = mask_of(samples)
     if name is None:
         return samples
@@ -44,7 +44,7 @@ def without_padding(samples: Samples, runs: Runs) -> Samples:
     open_ended = all(entry.elastic and entry.shape == shape for entry in samples.inputs)
     if not ends or not open_ended or lengths.min() == mask.shape[1]:
         return samples
-    order = np.argsort(-lengths, kind="stable")
+    order = np.arange(samples.count) if samples.made_up else np.argsort(-lengths, kind="stable")
     sorted_samples = replace(samples.take(order), lengths=lengths[order])
     shortest = sorted_samples.take(range(samples.count - (samples.inputs[0].batch or 1), samples.count))
     return sorted_samples if runs(shortest.first_feed(1)) else samples

@@ -20,6 +20,7 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_hints import InputHints, input_hints
 from onnx_tropnnc.inputs.readers import Data
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
+from onnx_tropnnc.inputs.texts import mean_length, text_inputs
 from onnx_tropnnc.inputs.tokenized import tokenizer_beside
 from onnx_tropnnc.inputs.user_samples import load_samples
 
@@ -90,13 +91,13 @@ def samples_for(
         names = ", ".join(spec.name for spec in specs)
         raise SampleError("{}: the model has no input {}; it has {}", Setting("input_range"), name, names)
     inputs = resolve_shapes(specs, given)
-    wanted, affordable = (count, count) if count else _worthwhile(model, inputs)
+    known = input_hints(structure(model)) if hints is None else hints
+    wanted, affordable = (count, count) if count else _worthwhile(model, inputs, known)
     if verifying:
         size = size_of(model, shapes_of(model))
         most = int(np.clip(VERIFYING_MACS / max(size.macs or 0, 1), LEAST_VERIFYING, VERIFYING))
         wanted, affordable = (min(-(-number // EVERY), most) for number in (wanted, affordable))
     fitting = most_that_fit(inputs, memory)
-    known = input_hints(structure(model)) if hints is None else hints
     made = synthetic_samples(inputs, min(affordable, fitting), seed, ranges, known, tokenizer_beside(model.source))
     if made.count >= wanted:
         return made
@@ -113,21 +114,30 @@ def samples_wanted(model: Model, memory: int = MEMORY) -> int:
     """
     try:
         inputs = resolve_shapes(input_specs_of(model), model.input_shapes)
-        return min(*_worthwhile(model, inputs), most_that_fit(inputs, memory))
+        return min(*_worthwhile(model, inputs, input_hints(structure(model))), most_that_fit(inputs, memory))
     except SampleError:
         return FEWEST
 
 
-def _worthwhile(model: Model, inputs: Sequence[ResolvedInput]) -> tuple[int, int]:
+def _worthwhile(model: Model, inputs: Sequence[ResolvedInput], hints: Mapping[str, InputHints]) -> tuple[int, int]:
     """Return how many samples say enough, and how many there is time to run."""
     size = size_of(model, shapes_of(model))
-    macs = size.macs or 0
+    macs = (size.macs or 0) * _filled_share(inputs, hints)
     values = sum(math.prod(entry.shape) for entry in inputs)
     # a layer reads about as many channels as the root of all weights, and each sample uses them so many times
     width, uses = math.sqrt(size.parameters), macs / max(size.parameters, 1)
     most = np.clip(USES * width / max(uses, 1), MOST, LINEAR)
     wanted = int(np.clip(min(MACS / max(macs, 1), VALUES / max(values, 1)), FEWEST, most))
     return wanted, int(np.clip(MOST_MACS / max(macs, 1), 1, wanted)) if FEWEST * macs > MACS else wanted
+
+
+def _filled_share(inputs: Sequence[ResolvedInput], hints: Mapping[str, InputHints]) -> float:
+    """Return which part of each sample is run: texts are run without their padding."""
+    texts = text_inputs(inputs, hints)
+    if not texts or not all(text.masks for text in texts) or not all(entry.elastic for entry in inputs):
+        return 1.0
+    longest = max(entry.shape[-1] for entry in inputs)
+    return mean_length(longest) / longest
 
 
 def most_that_fit(inputs: Sequence[ResolvedInput], memory: int) -> int:

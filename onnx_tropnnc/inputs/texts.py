@@ -16,6 +16,7 @@ other at random. Lengths are mixed where a mask says where a text ends; where th
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,18 @@ from numpy.typing import NDArray
 from onnx_tropnnc.graph.input_shapes import ResolvedInput
 from onnx_tropnnc.inputs.input_hints import InputHints
 
-__all__ = ["Rows", "TextInputs", "Vocabulary", "arranged", "made_up_rows", "text_inputs", "vocabulary_of"]
+__all__ = [
+    "Rows",
+    "TextInputs",
+    "Vocabulary",
+    "arranged",
+    "log_uniform_lengths",
+    "made_up_rows",
+    "mean_length",
+    "role_of",
+    "text_inputs",
+    "vocabulary_of",
+]
 
 Integers = NDArray[np.int64]
 
@@ -97,10 +109,10 @@ def text_inputs(inputs: Sequence[ResolvedInput], hints: Mapping[str, InputHints]
     """Return the texts that a model reads: one for each input that indexes a vocabulary."""
     rows = [entry for entry in inputs if entry.dtype.kind in "iuf" and _row_length(entry) >= SHORTEST_ROW]
     sizes = {e.name: _table_size(hints, e.name) for e in rows if e.dtype.kind in "iu"}
-    sources = [e for e in rows if sizes.get(e.name, 0) >= FEWEST_WORDS and not _role(e.name, hints)]
+    sources = [e for e in rows if sizes.get(e.name, 0) >= FEWEST_WORDS and not role_of(e.name, hints)]
     found: dict[str, dict[str, list[str]]] = {e.name: {"mask": [], "type": [], "position": []} for e in sources}
     for entry in rows:
-        role = _role(entry.name, hints)
+        role = role_of(entry.name, hints)
         alike = [source for source in sources if source.shape == entry.shape]
         if role and alike:
             # decoder_attention_mask belongs to decoder_input_ids where there are input_ids too
@@ -119,7 +131,7 @@ def _table_size(hints: Mapping[str, InputHints], name: str) -> int:
     return 0 if known is None or known.indices is None else known.indices[1] + 1
 
 
-def _role(name: str, hints: Mapping[str, InputHints]) -> str | None:
+def role_of(name: str, hints: Mapping[str, InputHints] = MappingProxyType({})) -> str | None:
     """Return what an input says of a text: its name tells, or what the graph computes of it."""
     lower = name.lower()
     if "mask" in lower or (name in hints and hints[name].mask):
@@ -155,10 +167,20 @@ def made_up_rows(count: int, length: int, hints: InputHints, rng: np.random.Gene
     stream = _stream(words, weights / weights.sum(), count * length, rng).reshape(count, length)
     lengths = np.full(count, length)
     if padded:
-        shortest = min(SHORTEST_TEXT, length)
-        drawn = np.exp(rng.uniform(math.log(shortest), math.log(length + 1), count))
-        lengths = np.minimum(drawn.astype(np.int64), length)
+        lengths = log_uniform_lengths(rng, count, SHORTEST_TEXT, length)
     return _framed(stream, lengths, vocabulary)
+
+
+def log_uniform_lengths(rng: np.random.Generator, count: int, shortest: int, longest: int) -> Integers:
+    """Return lengths, longest first, whose logarithms are uniform: as many are short as are twice as long."""
+    drawn = np.exp(rng.uniform(math.log(min(shortest, longest)), math.log(longest + 1), count))
+    return np.sort(np.minimum(drawn.astype(np.int64), longest))[::-1]
+
+
+def mean_length(longest: int) -> float:
+    """Return the mean of such lengths from SHORTEST_TEXT on."""
+    shortest = min(SHORTEST_TEXT, longest)
+    return (longest + 1 - shortest) / math.log((longest + 1) / shortest)
 
 
 def _stream(words: Integers, shares: NDArray[np.float64], count: int, rng: np.random.Generator) -> Integers:

@@ -3,12 +3,13 @@
     model.onnx, tokenizer.json          or          onnx/model.onnx, tokenizer.json
 
 A text is one sentence or several, until it has a length that is drawn. Every fourth one is a pair, where the tokenizer
-says how pairs are written. Without the package `tokenizers` texts are made up by texts.py.
+says how pairs are written. Every fifth text, which verification gets, consists of sentences that the others do not
+have: else a model that was fitted to these very sentences would look better than it is. Without the package
+`tokenizers` texts are made up by texts.py.
 """
 
 import importlib
 import importlib.util
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ import numpy as np
 
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.inputs.sentences import SENTENCES
-from onnx_tropnnc.inputs.texts import PAIRS, SHORTEST_TEXT, Rows, Vocabulary
+from onnx_tropnnc.inputs.texts import PAIRS, SHORTEST_TEXT, Rows, Vocabulary, log_uniform_lengths
 
 __all__ = ["load_tokenizer", "sentence_rows", "tokenizer_beside"]
+
+# Samples.split holds every so many back.
+EVERY = 5
 
 # Sentences of the package have five tokens at least; a pair of two of them fits twice into so many.
 SHORTEST_PAIR = 24
@@ -52,12 +56,13 @@ def sentence_rows(
 ) -> Rows:
     """Return texts of sentences in rows of this length: of mixed lengths if `padded`, else filling their row."""
     sizes = [len(encoded.ids) for encoded in tokenizer.encode_batch(list(SENTENCES))]
-    shortest = min(SHORTEST_TEXT, length)
-    wanted = np.exp(rng.uniform(math.log(shortest), math.log(length + 1), count)) if padded else [2.0 * length] * count
+    numbers = np.arange(len(SENTENCES))
+    pools = [numbers[(numbers % EVERY == EVERY - 1) == held] for held in (False, True)]
+    wanted = log_uniform_lengths(rng, count, SHORTEST_TEXT, length) if padded else np.full(count, 2 * length)
     texts: list[Any] = []
     for number, most in enumerate(wanted):
-        order, total, chosen = rng.permutation(len(SENTENCES)), 0, list[str]()
-        for place in order:
+        total, chosen = 0, list[str]()
+        for place in rng.permutation(pools[number % EVERY == EVERY - 1]):
             if chosen and total + sizes[place] > most:
                 break
             chosen.append(SENTENCES[place])
