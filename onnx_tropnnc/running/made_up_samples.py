@@ -15,6 +15,7 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_search import RunnableSamples, runnable_samples
 from onnx_tropnnc.inputs.padding import without_padding
 from onnx_tropnnc.inputs.samples import samples_for
+from onnx_tropnnc.running.autoencoders import scaled_to_outputs
 from onnx_tropnnc.running.fed_back import with_states_fed_back
 from onnx_tropnnc.running.run_limits import reason_of_size, reason_of_time, run_seconds
 from onnx_tropnnc.running.sessions import Runner
@@ -92,4 +93,7 @@ def made_up_samples(
     if reason := reason_of_time(model, original, found.samples):
         raise SampleError(reason)
     given = set(ranges or {}) & {entry.name for entry in found.samples.inputs}
-    return found if given else replace(found, samples=with_states_fed_back(found.samples, original))
+    if given:
+        return found
+    samples = scaled_to_outputs(model, with_states_fed_back(found.samples, original), original)
+    return replace(found, samples=samples)
