@@ -48,8 +48,11 @@ Array = NDArray[Any]
 # an error to about one percent, which is less than the ridges' errors differ by.
 HELD_OUT = 5
 
-# Multiply-accumulates of the products that more rows than usual may take: half a second to a second of one core.
-SOLVING_MACS = 20_000_000_000
+# Multiply-accumulates of the products that more rows than usual may take: a fifth of a second of one core.
+SOLVING_MACS = 5_000_000_000
+
+# Rows for each unknown of a layer that a search starts from.
+ROWS = 25
 
 
 @dataclass(frozen=True)
@@ -193,14 +196,16 @@ class ReconstructConsumers:
     ) -> Change:
         """Collect the rows of both layers once, solve the consumer on them, then refit it with its producer."""
         rows = pair.gathered(visit, held, system.xp, generator)
-        # where its system is small, a consumer is solved on all rows: they are at hand
-        most = max(self.positions, SOLVING_MACS // len(system.weights) ** 2)
+        # for a place to start from half of the rows are enough, as long as there are some for each unknown
+        unknowns = len(system.weights)
         if rows is not None:
-            pair.add_rows(system, rows, most, self.seed)
+            pair.add_rows(system, rows, min(self.positions, max(self.positions // 2, ROWS * unknowns)), self.seed)
         found = solve(system, self.ridges)
         change = job.finish([found])
         if rows is None or isinstance(found, Unsolved):
             return change
+        # where its system is small, the consumer is solved on all rows in the end: they are at hand
+        most = max(self.positions, SOLVING_MACS // unknowns**2)
         better = pair.refit(found, rows, most, self.ridges, self.seed)
         if better is None:
             return change

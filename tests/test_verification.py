@@ -1,5 +1,6 @@
 """A compressed model against its original."""
 
+import itertools
 import math
 import sys
 from dataclasses import replace
@@ -326,3 +327,16 @@ def test_latency_is_measured_for_both(weight):
     assert (found.threads, found.batch) == (1, 2)
     assert found.runs >= 3
     assert measure_latency(model, model, samples(model), timing_seconds=0.01).threads == available_cores()
+
+
+def test_latency_is_measured_until_the_medians_stand(weight):
+    """A clock whose every run takes the same time leaves nothing to wait for; one that jumps does (two warm up)."""
+    model = linear(weight)
+    steady, jumping = itertools.count(), itertools.accumulate(itertools.cycle((1, 1, 1, 100)))
+    found = [
+        measure_latency(
+            model, model, samples(model), threads=1, timing_seconds=60, clock=lambda ticks=ticks: next(ticks)
+        )
+        for ticks in (steady, jumping)
+    ]
+    assert [latency.runs for latency in found] == [100, 998]

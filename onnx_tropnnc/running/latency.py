@@ -1,5 +1,6 @@
 """Measure how long one run of a compressed model and of its original takes."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ __all__ = ["Latency", "measure_latency"]
 # The first runs allocate memory and touch the weights for the first time.
 WARM_UP = 2
 
-# The median of a thousand runs does not move any more.
-MOST_RUNS = 1000
+# The median of a thousand runs does not move any more. On a machine at rest it stands earlier: every hundred runs it is
+# asked whether the standard error of both medians is below this part of them, a tenth of what counts as slower.
+MOST_RUNS, ASKED, SETTLED = 1000, 100, 0.005
 
 # Timed runs of each model that are made even if they take longer than the time given, up to OVERTIME times as long:
 # quartiles of fewer times say nothing, but models whose runs take seconds must not take minutes for them.
@@ -79,7 +81,7 @@ def _measure(
     times: tuple[list[float], list[float]] = ([], [])
     pairs = list(zip((before, after), times, strict=True))
     begin = time.perf_counter()
-    while _unfinished(len(times[0]), (time.perf_counter() - begin) / seconds):
+    while _unfinished(len(times[0]), (time.perf_counter() - begin) / seconds) and not all(map(_settled, times)):
         pairs.reverse()
         for runner, log in pairs:
             start = clock()
@@ -97,6 +99,16 @@ def _unfinished(runs: int, elapsed: float) -> bool:
     if runs < WARM_UP + FEW_RUNS:
         return elapsed < OVERTIME
     return elapsed < 1 and runs < MOST_RUNS
+
+
+def _settled(times: Sequence[float]) -> bool:
+    """Return whether more runs would not move the median; asked now and then, because it takes as long as a run."""
+    runs = len(times) - WARM_UP
+    if runs < ASKED or runs % ASKED:
+        return False
+    median, spread = _median_and_spread(times[WARM_UP:])
+    # of a normal distribution: the quartiles are 1.35 deviations apart, and a median's error is 1.25 of the mean's
+    return 1.25 / 1.35 * spread / math.sqrt(runs) <= SETTLED * median
 
 
 def _median_and_spread(times: Sequence[float]) -> tuple[float, float]:

@@ -39,7 +39,7 @@ from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions
 from onnx_tropnnc.solving.pairs import Pair, pair_of
 from onnx_tropnnc.solving.reconstruction import NormalEquations, Solution, Unsolved, solve
-from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, consumer_reads, refit
+from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, consumer_reads, refit, squared_error
 from onnx_tropnnc.solving.refitting_effort import ALL_EFFORT, affordable_batch, affordable_steps, search_macs
 
 __all__ = ["ChainJob", "Held", "PairJob", "chains_of", "searches_share"]
@@ -196,10 +196,8 @@ class PairJob:
         start = _weights(xp, (*_parts(self.pair.producer), weights[:, :columns], bias[:columns]))
         fit, judge = (ChainRows(r.inputs, r.reads, r.targets[:, :columns]) for r in rows)
         # part 1 is the producer's bias, which stays 0 where the producer has none
-        fixed, steps = () if self._biased else (1,), affordable_steps(self.share)
-        found = refit(
-            fit, judge, start, (self.pair.activations,), batch=self._batch, steps=steps, seed=seed, fixed=fixed
-        )
+        fixed, steps, gaps = () if self._biased else (1,), affordable_steps(self.share), (self.pair.activations,)
+        found = refit(fit, judge, start, gaps, batch=self._batch, steps=steps, seed=seed, fixed=fixed)
         if found is None:
             return None
         matrix, own_bias, consumer, own = (to_numpy(part).astype(np.float64) for part in found.weights.parts)
@@ -209,7 +207,15 @@ class PairJob:
         )
         self.add_rows(system, rows, most, seed, (matrix, own_bias))
         better = solve(system, ridges)
-        if isinstance(better, Unsolved) or not better.error_after < solution.error_after:
+        if isinstance(better, Unsolved):
+            return None
+        parts = (solution, *_parts(self.pair.producer)), (better, matrix, own_bias)
+        before, after = (
+            squared_error(rows[1], _weights(xp, (*first, to_numpy(s.weights), to_numpy(s.bias))), gaps)
+            for s, *first in parts
+        )
+        # written so that an error that is NaN counts as no gain
+        if not after < before:
             return None
         matrix, own_bias = _steps(start, found.weights)[:2]
         running = self.pair.producer.matrix()[0]
