@@ -87,6 +87,21 @@ def test_texts_without_a_mask_fill_their_rows():
     assert found.source == "synthetic (tokens: words)"
 
 
+def test_half_of_the_texts_fill_their_rows_where_padding_would_be_fitted_on():
+    found = synthetic_samples([row(n, elastic=False) for n in NAMES[:2]], 40, 0, None, {"input_ids": BERT})
+    lengths = found.arrays["attention_mask"].sum(axis=1)
+    assert (lengths == 24).sum() >= 20
+    assert lengths.min() < 10
+
+
+def test_masks_may_be_flags():
+    entries = [row("input_ids"), ResolvedInput("attention_mask", np.dtype(bool), (24,), elastic=True)]
+    found = synthetic_samples(entries, 40, 0, None, {"input_ids": BERT})
+    assert found.arrays["attention_mask"].dtype == bool
+    assert 0 < found.arrays["attention_mask"].mean() < 1
+    assert mask_of(found) == "attention_mask"
+
+
 def test_each_mask_belongs_to_the_ids_whose_name_is_most_like_its_own():
     names = ("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask")
     hints = {"input_ids": BERT, "decoder_input_ids": BERT}

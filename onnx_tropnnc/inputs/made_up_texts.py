@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.input_shapes import ResolvedInput
 from onnx_tropnnc.inputs.input_hints import InputHints
-from onnx_tropnnc.inputs.texts import arranged, made_up_rows, text_inputs, vocabulary_of
+from onnx_tropnnc.inputs.texts import arranged, made_up_rows, text_inputs, vocabulary_of, wanted_lengths
 from onnx_tropnnc.inputs.tokenized import load_tokenizer, sentence_rows
 
 __all__ = ["made_up_texts"]
@@ -45,11 +45,13 @@ def made_up_texts(
         if text.ids in given:
             continue
         rng, own = np.random.default_rng((seed, number)), hints[text.ids]
-        vocabulary, length, padded = vocabulary_of(own), shapes[text.ids][-1], bool(text.masks)
-        texts = made_up_rows(count, length, own, rng, padded=padded)
+        vocabulary, length = vocabulary_of(own), shapes[text.ids][-1]
+        cut = all(entry.elastic and entry.shape == shapes[text.ids] for entry in inputs)
+        wanted = wanted_lengths(count, length, rng, masked=bool(text.masks), cut=cut)
+        texts = made_up_rows(wanted, length, own, rng)
         kind = "words"
         if tokenizer is not None:
-            sentences = sentence_rows(load_tokenizer(tokenizer), count, length, vocabulary, rng, padded=padded)
+            sentences = sentence_rows(load_tokenizer(tokenizer), wanted, length, vocabulary, rng)
             # a tokenizer of another model may lie in the same folder
             if (
                 own.indices is not None

@@ -35,6 +35,7 @@ __all__ = [
     "role_of",
     "text_inputs",
     "vocabulary_of",
+    "wanted_lengths",
 ]
 
 Integers = NDArray[np.int64]
@@ -107,7 +108,7 @@ class Rows:
 
 def text_inputs(inputs: Sequence[ResolvedInput], hints: Mapping[str, InputHints]) -> tuple[TextInputs, ...]:
     """Return the texts that a model reads: one for each input that indexes a vocabulary."""
-    rows = [entry for entry in inputs if entry.dtype.kind in "iuf" and _row_length(entry) >= SHORTEST_ROW]
+    rows = [entry for entry in inputs if entry.dtype.kind in "iufb" and _row_length(entry) >= SHORTEST_ROW]
     sizes = {e.name: _table_size(hints, e.name) for e in rows if e.dtype.kind in "iu"}
     sources = [e for e in rows if sizes.get(e.name, 0) >= FEWEST_WORDS and not role_of(e.name, hints)]
     found: dict[str, dict[str, list[str]]] = {e.name: {"mask": [], "type": [], "position": []} for e in sources}
@@ -155,26 +156,42 @@ def vocabulary_of(hints: InputHints) -> Vocabulary:
     return Vocabulary(pad=hints.constant) if hints.constant is not None and 0 <= hints.constant < size else Vocabulary()
 
 
-def made_up_rows(count: int, length: int, hints: InputHints, rng: np.random.Generator, *, padded: bool) -> Rows:
-    """Return texts of made-up words: of mixed lengths if `padded`, else as long as a row."""
-    vocabulary = vocabulary_of(hints)
+def wanted_lengths(count: int, length: int, rng: np.random.Generator, *, masked: bool, cut: bool) -> Integers:
+    """Return how long texts in rows of this length should be, longest first; more than a row means that they fill it.
+
+    Args:
+        count: how many.
+        length: of a row.
+        rng: what draws them.
+        masked: whether a mask tells where a text ends; without one all texts fill their rows.
+        cut: whether runs leave out the padding; else every other text fills its row, since layers are fitted on all.
+    """
+    if not masked:
+        return np.full(count, 2 * length)
+    lengths = log_uniform_lengths(rng, count, SHORTEST_TEXT, length)
+    if not cut:
+        lengths[: count // 2] = 2 * length
+    return lengths
+
+
+def made_up_rows(wanted: Integers, length: int, hints: InputHints, rng: np.random.Generator) -> Rows:
+    """Return texts of made-up words, as long as wanted, in rows of this length."""
+    vocabulary, count = vocabulary_of(hints), len(wanted)
     low, high = hints.indices or (0, 1)
     signs = [token for token in (vocabulary.begin, vocabulary.end, vocabulary.pad) if token is not None]
     words = np.setdiff1d(np.arange(max(low, vocabulary.first), high + 1), signs)
-    if vocabulary == Vocabulary() and not padded and low <= vocabulary.pad:
+    lengths = np.minimum(wanted, length)
+    if vocabulary == Vocabulary() and lengths.min(initial=length) == length and low <= vocabulary.pad:
         words = np.append(words, vocabulary.pad)  # which may be a word like others; then it is the rarest
     weights = 1.0 / (np.arange(len(words)) + SHIFT) ** EXPONENT
     stream = _stream(words, weights / weights.sum(), count * length, rng).reshape(count, length)
-    lengths = np.full(count, length)
-    if padded:
-        lengths = log_uniform_lengths(rng, count, SHORTEST_TEXT, length)
     return _framed(stream, lengths, vocabulary)
 
 
 def log_uniform_lengths(rng: np.random.Generator, count: int, shortest: int, longest: int) -> Integers:
     """Return lengths, longest first, whose logarithms are uniform: as many are short as are twice as long."""
     drawn = np.exp(rng.uniform(math.log(min(shortest, longest)), math.log(longest + 1), count))
-    return np.sort(np.minimum(drawn.astype(np.int64), longest))[::-1]
+    return np.sort(np.minimum(drawn.astype(np.int64), longest))[::-1].copy()
 
 
 def mean_length(longest: int) -> float:

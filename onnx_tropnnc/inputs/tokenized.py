@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.inputs.sentences import SENTENCES
-from onnx_tropnnc.inputs.texts import PAIRS, SHORTEST_TEXT, Rows, Vocabulary, log_uniform_lengths
+from onnx_tropnnc.inputs.texts import PAIRS, Rows, Vocabulary
 
 __all__ = ["load_tokenizer", "sentence_rows", "tokenizer_beside"]
 
@@ -52,13 +53,12 @@ def load_tokenizer(path: Path) -> Any:
 
 
 def sentence_rows(
-    tokenizer: Any, count: int, length: int, vocabulary: Vocabulary, rng: np.random.Generator, *, padded: bool
+    tokenizer: Any, wanted: NDArray[np.int64], length: int, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> Rows:
-    """Return texts of sentences in rows of this length: of mixed lengths if `padded`, else filling their row."""
+    """Return texts of sentences, about as long as wanted, in rows of this length."""
     sizes = [len(encoded.ids) for encoded in tokenizer.encode_batch(list(SENTENCES))]
     numbers = np.arange(len(SENTENCES))
     pools = [numbers[(numbers % EVERY == EVERY - 1) == held] for held in (False, True)]
-    wanted = log_uniform_lengths(rng, count, SHORTEST_TEXT, length) if padded else np.full(count, 2 * length)
     texts: list[Any] = []
     for number, most in enumerate(wanted):
         total, chosen = 0, list[str]()
@@ -70,8 +70,8 @@ def sentence_rows(
         half = len(chosen) // 2
         paired = number % PAIRS == PAIRS - 1 and half and most >= SHORTEST_PAIR
         texts.append((" ".join(chosen[:half]), " ".join(chosen[half:])) if paired else " ".join(chosen))
-    ids = np.full((count, length), vocabulary.pad)
-    lengths, seconds = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    ids = np.full((len(wanted), length), vocabulary.pad)
+    lengths, seconds = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.int64)
     for row, encoded in enumerate(tokenizer.encode_batch(texts)):
         own = encoded.ids[:length]
         # a text that was cut off ends as others do
