@@ -1,6 +1,7 @@
 """Texts made up for models that read tokens, and what becomes of their padding."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -248,11 +249,37 @@ def test_a_tokenizer_of_another_model_is_passed_over(tmp_path):
     assert "input_ids: words" in samples_for(load(tmp_path / "model.onnx"), count=5).source
 
 
-def test_a_damaged_tokenizer_is_named(tmp_path):
-    pytest.importorskip("tokenizers")
-    (tmp_path / "tokenizer.json").write_text("{}")
+DAMAGED = {
+    "not one": (lambda _: {}, "beside the model cannot be used: Model missing"),
+    "no word for the unknown": (lambda t: t["model"]["vocab"].pop("[UNK]"), "Missing [UNK] token"),
+    # the Rust code of the package ends in a panic, which Python sees as no Exception
+    "an unknown special token": (
+        lambda t: t.update(
+            post_processor={
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}],
+                "pair": [],
+                "special_tokens": {},
+            }
+        ),
+        "no entry found for key",
+    ),
+    "a text for each letter": (
+        lambda t: t.update(normalizer={"type": "Replace", "pattern": {"Regex": "[a-z]"}, "content": "the " * 1000}),
+        "makes 3000 tokens of 'the'; move tokenizer.json away",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_tokenizer_is_named(tmp_path, case):
+    damage, reason = DAMAGED[case]
+    path = tmp_path / "tokenizer.json"
+    write_tokenizer(path)
+    stored = json.loads(path.read_text())
+    path.write_text("{}" if damage(stored) == {} else json.dumps(stored))
     onnx.save(encoder(), tmp_path / "model.onnx")
-    with pytest.raises(SampleError, match=r"tokenizer\.json beside the model is no tokenizer"):
+    with pytest.raises(SampleError, match=re.escape(reason)):
         samples_for(load(tmp_path / "model.onnx"), count=5)
 
 

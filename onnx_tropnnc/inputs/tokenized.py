@@ -10,6 +10,8 @@ have: else a model that was fitted to these very sentences would look better tha
 
 import importlib
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,11 @@ EVERY = 5
 SHORTEST_PAIR = 24
 
 
+# Bytes and special tokens make ten tokens of a short word at most; a rule that replaces each letter by a thousand words
+# would take minutes and gigabytes for all sentences.
+SHORT_WORD, MOST_TOKENS = "the", 64
+
+
 def tokenizer_beside(source: object) -> Path | None:
     """Return the tokenizer.json beside a model's file, or above its folder `onnx`; None where there is none to read."""
     if not isinstance(source, Path) or importlib.util.find_spec("tokenizers") is None:
@@ -41,22 +48,45 @@ def load_tokenizer(path: Path) -> Any:
     """Return the tokenizer, which neither shortens texts nor fills them up.
 
     Raises:
-        SampleError: the file is damaged.
+        SampleError: the file is damaged, or makes a text of any length of a short word.
+    """
+    with _failures_told():
+        tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(path))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        made = len(tokenizer.encode(SHORT_WORD).ids)
+    if made > MOST_TOKENS:
+        raise SampleError(
+            f"the tokenizer beside the model makes {made} tokens of {SHORT_WORD!r}; move tokenizer.json away"
+        )
+    return tokenizer
+
+
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    """Turn everything that the package `tokenizers` raises for a damaged file into a SampleError.
+
+    Its errors have no class of their own; where Rust code ends, what is raised is no Exception at all.
     """
     try:
-        tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(path))
-    except Exception as error:  # the package raises no other class, whatever is wrong with the file
-        raise SampleError(f"{path.name} beside the model is no tokenizer: {error}; move it away") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise SampleError(f"tokenizer.json beside the model cannot be used: {reason}; move it away") from error
 
 
 def sentence_rows(
     tokenizer: Any, wanted: NDArray[np.int64], length: int, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> Rows:
-    """Return texts of sentences, about as long as wanted, in rows of this length."""
-    sizes = [len(encoded.ids) for encoded in tokenizer.encode_batch(list(SENTENCES))]
+    """Return texts of sentences, about as long as wanted, in rows of this length.
+
+    Raises:
+        SampleError: the tokenizer fails on them.
+    """
+    with _failures_told():
+        sizes = [len(encoded.ids) for encoded in tokenizer.encode_batch(list(SENTENCES))]
     numbers = np.arange(len(SENTENCES))
     pools = [numbers[(numbers % EVERY == EVERY - 1) == held] for held in (False, True)]
     texts: list[Any] = []
@@ -72,7 +102,9 @@ def sentence_rows(
         texts.append((" ".join(chosen[:half]), " ".join(chosen[half:])) if paired else " ".join(chosen))
     ids = np.full((len(wanted), length), vocabulary.pad)
     lengths, seconds = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.int64)
-    for row, encoded in enumerate(tokenizer.encode_batch(texts)):
+    with _failures_told():
+        rows = tokenizer.encode_batch(texts)
+    for row, encoded in enumerate(rows):
         own = encoded.ids[:length]
         # a text that was cut off ends as others do
         ids[row, : len(own)] = own if len(own) == len(encoded.ids) else [*own[:-1], encoded.ids[-1]]

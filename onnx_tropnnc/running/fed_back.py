@@ -46,7 +46,10 @@ def with_states_fed_back(samples: Samples, original: Runner) -> Samples:
                 made[name].append(values)
             outputs = dict(zip(original.outputs, original.run({**feed, **current}), strict=True))
             current = {name: outputs[output] for name, output in states.items()}
-            if not all(np.isfinite(values).all() for values in current.values()):
+            # the size of a state may follow from its values
+            if any(
+                values.shape != feed[name].shape or not np.isfinite(values).all() for name, values in current.items()
+            ):
                 return samples
     except NotRunnable:
         return samples
