@@ -147,3 +147,19 @@ def test_states_that_the_user_gave_a_range_for_are_left_alone():
     )
     found = made_up_samples(model, original_runner(model), ranges={"state": (2.0, 3.0)}).samples
     assert found.arrays["state"].min() >= 2
+
+
+def test_states_whose_size_follows_from_their_values_are_not_fed_back():
+    body = (
+        "y = MatMul(x, w) a = Abs(state) most = ReduceMax <keepdims = 0> (a) some = Greater(most, none) "
+        "k = Where(some, long, short) next = Slice(big, zero, k, one)"
+    )
+    weights = {"w": np.eye(4, 3), "none": np.float32(0), "big": np.ones((2, 8))}
+    weights |= {"long": np.array([8]), "short": np.array([3]), "zero": np.array([0]), "one": np.array([1])}
+    shapes = {"inputs": "float[1, 4] x, float[2, S] state", "outputs": "float[1, 3] y, float[2, T] next"}
+    model = load(graph(body, weights, **shapes))
+    model.input_shapes = {"state": (2, 8)}
+    runner = original_runner(model)
+    assert runner is not None
+    found = made_up_samples(model, runner).samples
+    assert "fed back" not in found.source
