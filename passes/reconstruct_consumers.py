@@ -32,7 +32,7 @@ from onnx_tropnnc.rewriting.statistics_matching import Affine, affines_for, matc
 from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.running.activations import LockStep, Visit
 from onnx_tropnnc.running.cores import steady_arithmetic
-from onnx_tropnnc.solving.chain_jobs import ChainJob, Held, PairJob, chains_of, searches_share
+from onnx_tropnnc.solving.chain_jobs import ChainJob, Held, PairJob, chains_of, searched, searches_share
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows
@@ -121,6 +121,8 @@ class ReconstructConsumers:
         passed = (f for f in found if isinstance(f, Passed) and f.node not in recurrent)
         yield from (Reconstructed(f.node, reason=f.reason) for f in passed)
         jobs = [pair.job(f, model) for f in found if isinstance(f, Consumer)]
+        share = searches_share(jobs)
+        jobs = [searched(job, share) for job in jobs]
         steps = LockStep(
             {REFERENCE: pair.reference, COMPRESSED: pair.compressed},
             self.samples,
@@ -131,7 +133,7 @@ class ReconstructConsumers:
         used = steps.affordable().count
         if used < self.samples.count:
             yield Note(f"reconstructed on {used} of {self.samples.count} samples: more would not fit in memory")
-        generator, share = np.random.default_rng(self.seed), searches_share(jobs)
+        generator = np.random.default_rng(self.seed)
         try:
             shown = counted(jobs, lambda job: f"solve {job.consumer.name}")
             for job, visit in zip(shown, steps, strict=True):
@@ -171,10 +173,10 @@ class ReconstructConsumers:
         xp, layer = array_module(self.device), job.consumer.layer
         matrices, biases = job.weights()
         systems = [NormalEquations(xp.asarray(w), xp.asarray(b)) for w, b in zip(matrices, biases, strict=True)]
-        if pair is not None and pair.searches:
+        if pair is not None:
             return self._solve_pair(job, pair, systems[0], visit, held, generator)
         start, count = 0, -(-self.positions // visit.batches)
-        for batch in visit if pair is None else pair.completed(visit):
+        for batch in visit:
             shape = batch[REFERENCE][job.consumer.target].shape
             positions = draw_positions(layer, shape, count, generator)
             inputs = input_rows(layer, batch[COMPRESSED][job.consumer.source], shape, positions)

@@ -18,7 +18,7 @@ consumers of both models. Each layer of a chain would have two sets of weights t
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,7 +42,7 @@ from onnx_tropnnc.solving.reconstruction import NormalEquations, Solution, Unsol
 from onnx_tropnnc.solving.refitting import ChainRows, ChainWeights, consumer_reads, refit, squared_error
 from onnx_tropnnc.solving.refitting_effort import ALL_EFFORT, affordable_batch, affordable_steps, search_macs
 
-__all__ = ["ChainJob", "Held", "PairJob", "chains_of", "searches_share"]
+__all__ = ["ChainJob", "Held", "PairJob", "chains_of", "searched", "searches_share"]
 
 Array = NDArray[Any]
 
@@ -113,19 +113,6 @@ class PairJob:
     def __post_init__(self) -> None:
         self.pair = _known(pair_of(self.job.consumer.layer))
         self.rows = _Rows(self.pair.producer, (self.job,))
-
-    def completed(self, visit: Visit) -> Iterator[Batch]:
-        """Yield the visit's batches, and in them what the consumer reads in the model that runs."""
-        source, reads, runner = self.job.consumer.source, self.job.consumer.reads, None
-        for batch in visit:
-            feed = {reads: batch[COMPRESSED][reads]}
-            runner = runner or load_segment(self.model, self.pair.nodes, feed, [source], arena=visit.arena)
-            yield {**batch, COMPRESSED: {**batch[COMPRESSED], source: runner.run(feed)[0]}}
-
-    @property
-    def searches(self) -> bool:
-        """Return whether the pair is narrow enough for a search."""
-        return self._batch > 0
 
     def gathered(
         self, visit: Visit, held: Held, xp: Namespace, generator: np.random.Generator
@@ -317,6 +304,14 @@ def _pair_sizes(job: LayerJob, pair: Pair) -> tuple[int, int]:
 
 def _elements(layer: LinearLayer) -> int:
     return math.prod(layer.weight_dims)
+
+
+def searched(job: LayerJob, share: float) -> LayerJob:
+    """Return the job, without its pair where that is too wide for a search: then the layer is solved alone."""
+    pair = job.consumer.pair
+    if pair is None or affordable_batch(_pair_sizes(job, pair), share):
+        return job
+    return replace(job, consumer=replace(job.consumer, pair=None))
 
 
 def searches_share(jobs: Sequence[LayerJob]) -> float:
