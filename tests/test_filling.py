@@ -9,8 +9,8 @@ from graphs import graph, random_weights
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.inputs.filling import MOST, filled_up
-from onnx_tropnnc.inputs.samples import samples_for
+from onnx_tropnnc.inputs.filling import filled_up
+from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.sample_sets import draw_samples
 
@@ -35,12 +35,12 @@ def pictures(model: Model, count: int) -> Samples:
     return replace(made, arrays={"x": np.clip(values, 0, 255).astype(np.float32)}, made_up=False)
 
 
-def test_made_up_pictures_follow_the_real_ones_in_their_range_and_moments() -> None:
+def test_made_up_pictures_of_another_scale_get_the_range_and_moments_of_the_real_ones() -> None:
     model = network()
     own = pictures(model, 50)
     found = filled_up(model, own, 90)
     added = found.arrays["x"][50:]
-    assert (found.count, found.made_up) == (90, False)
+    assert (found.count, found.made_up) == (90, True)
     assert np.array_equal(found.arrays["x"][:50], own.arrays["x"])
     assert own.arrays["x"].min() <= added.min()
     assert added.max() <= own.arrays["x"].max()
@@ -50,14 +50,26 @@ def test_made_up_pictures_follow_the_real_ones_in_their_range_and_moments() -> N
         assert getattr(added, name)(axis=(0, 2, 3)) == pytest.approx(expected, rel=0.15)
 
 
-def test_there_are_at_most_so_many_made_up_ones_for_each() -> None:
+def test_made_up_pictures_of_the_same_scale_stay_as_they_are() -> None:
     model = network()
-    assert filled_up(model, pictures(model, 10), 1000).count == 10 + MOST * 10
+    made = samples_for(model, count=30, seed=0).arrays["x"]
+    own = replace(pictures(model, 50), arrays={"x": samples_for(model, count=50, seed=1).arrays["x"]})
+    assert np.array_equal(filled_up(model, own, 80).arrays["x"][50:], made)
 
 
-def test_grey_pictures_stay_as_they_are() -> None:
-    model = network(channels=1)
-    own = pictures(model, 10)
+def test_grey_pictures_and_flat_ones_are_filled_up() -> None:
+    grey = network(channels=1)
+    assert filled_up(grey, pictures(grey, 10), 100).count == 100
+    flat = load(
+        graph("y = MatMul(x, w)", random_weights(w=(784, 4)), inputs="float[N, 784] x", outputs="float[N, 4] y")
+    )
+    own = replace(samples_for(flat, count=10), made_up=False)
+    assert filled_up(flat, own, 100).count == 100
+
+
+def test_vectors_stay_as_they_are() -> None:
+    model = load(graph("y = MatMul(x, w)", random_weights(w=(5, 4)), inputs="float[N, 5] x", outputs="float[N, 4] y"))
+    own = replace(samples_for(model, count=10), made_up=False)
     assert filled_up(model, own, 100) is own
 
 
@@ -72,7 +84,8 @@ def test_what_is_solved_on_is_filled_up_unless_data_alone_is_asked_for() -> None
     arrays = {"x": pictures(model, 10).arrays["x"]}
     drawn = {how: draw_samples(model, Options(ratio=0.5, data=arrays, reconstruct=how)) for how in ("auto", "data")}
     # 8 pictures and three variants of each
-    assert {how: sets.solving and sets.solving.count for how, sets in drawn.items()} == {"auto": 64, "data": 32}
+    wanted = samples_wanted(model)
+    assert {how: sets.solving and sets.solving.count for how, sets in drawn.items()} == {"auto": wanted, "data": 32}
     for sets in drawn.values():
         assert sets.verifying is not None
         assert sets.learning is not None

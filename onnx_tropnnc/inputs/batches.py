@@ -27,7 +27,7 @@ class Samples:
     source: str
     """Where the samples come from, for reports: `synthetic (...)`, a file's name, a reader. No program reads it."""
     made_up: bool = False
-    """Whether the samples were made up from the graph instead of given by the user."""
+    """Whether samples were made up from the graph, all or those beside the user's, instead of given by the user."""
     notes: tuple[str, ...] = ()
     """What a reader of results should know of how the samples were made."""
     lengths: NDArray[np.int64] | None = None
