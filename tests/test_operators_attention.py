@@ -159,3 +159,9 @@ def test_grouped_queries_of_onnxruntime() -> None:
     run(result, feeds_for(model))
     returned = graph(body, weights | more, inputs=words["inputs"], outputs=words["outputs"] + ", float[1, 2, 5, 8] pv")
     assert free(returned, whole_heads=True) == []
+
+
+def test_attention_without_its_number_of_heads_stays_as_it_is() -> None:
+    weights = random_weights(w=(8, 24), b=(24,), wo=(8, 3))
+    model = graph(f"a = {CONTRIB}.Attention <scale = 0.5> (x, w, b) y = MatMul(a, wo)", weights, **WORDS)
+    assert operators(plain_proto(load(model))) == ["Attention", "MatMul"]

@@ -5,6 +5,8 @@ attention       onnx's Attention and RotaryEmbedding, and onnxruntime's kinds of
 fused           what onnxruntime fuses: layers with activations, sums with normalizations, embeddings
 quantized       MatMulNBits with 4 and 8 bits, with and without zero points
 products        Einsum, with weights and of activations
+block           a transformer's, with its residual stream
+words, states   inputs that are made up as texts, and states that the model itself makes
 classifier      a picture classifier with BatchNormalization, whose agreement on real pictures is estimated
 """
 
@@ -141,6 +143,35 @@ def _classifier() -> onnx.ModelProto:
     return _model(body, weights, "float[N, 3, 16, 16] x", "float[N, 10] y")
 
 
+def _block() -> onnx.ModelProto:
+    """A transformer's block behind its embedding, whose residual stream may be rotated."""
+    body = (
+        "e = MatMul(x, we) n = LayerNormalization(e, g, b) "
+        "q = MatMul(n, wq) k = MatMul(n, wk) v = MatMul(n, wv) t = Transpose <perm = [0, 2, 1]> (k) l = MatMul(q, t) "
+        "p = Softmax(l) c = MatMul(p, v) o = MatMul(c, wo) r = Add(e, o) m = LayerNormalization(r, g, b) "
+        "h = MatMul(m, wh) a = Relu(h) d = MatMul(a, wd) s = Add(r, d) f = LayerNormalization(s, g, b) y = MatMul(f, u)"
+    )
+    squares = {name: (8, 8) for name in ("we", "wq", "wk", "wv", "wo")}
+    return _model(body, _random(**squares, g=(8,), b=(8,), wh=(8, 16), wd=(16, 8), u=(8, 3)))
+
+
+def _words() -> onnx.ModelProto:
+    """Token ids with their mask."""
+    body = (
+        "e = Gather(words, ids) f = Cast <to = 1> (attention_mask) m = Unsqueeze(f, last) "
+        "k = Mul(e, m) h = MatMul(k, w) r = Relu(h) y = MatMul(r, u)"
+    )
+    weights = _random(words=(64, 8), w=(8, 12), u=(12, 3)) | {"last": np.array([-1])}
+    return _model(body, weights, "int64[N, 6] ids, int64[N, 6] attention_mask", "float[N, 6, 3] y")
+
+
+def _states() -> onnx.ModelProto:
+    """A cell whose state is an input, and comes out again."""
+    body = "a = MatMul(x, w) r = Relu(a) m = MatMul(r, v) s = Add(m, state) next = Tanh(s) y = MatMul(next, u)"
+    weights = _random(w=(8, 12), v=(12, 6), u=(6, 3))
+    return _model(body, weights, "float[1, 8] x, float[1, 6] state", "float[1, 3] y, float[1, 6] next")
+
+
 OPERATOR_MODELS: Mapping[str, Callable[[], onnx.ModelProto]] = {
     "lstm": lambda: _recurrent("LSTM", 4, 1),
     "lstm with states": lambda: _recurrent("LSTM", 4, 2, ", , s, c, p"),
@@ -159,4 +190,7 @@ OPERATOR_MODELS: Mapping[str, Callable[[], onnx.ModelProto]] = {
     "8 bits with zeros": lambda: _blocks(8, zeros=True),
     "products": _products,
     "classifier": _classifier,
+    "block": _block,
+    "words": _words,
+    "states": _states,
 }

@@ -44,6 +44,7 @@ OPERATOR_COMMANDS: Sequence[Sequence[str]] = (
     ("--ratio", "0.5", "--heads", "merge", "--memory", "0.2"),
     ("--ratio", "0.4", "--effort", "standard", "--memory", "0.2"),
     ("--target-macs", "0.6", "--min-agreement", "50", "--memory", "0.2"),
+    ("--target-params", "0.7", "--streams", "rotate", "--memory", "0.2"),
     ("--lossless",),
     ("--inspect",),
 )
@@ -59,7 +60,8 @@ def mutated(seed: int) -> Outcome:
 def mutated_operators(seed: int) -> Outcome:
     """Run the command on a mutated small model of recurrent layers, attention, fused or quantized operators."""
     rng = np.random.default_rng([seed, 2])
-    base, options = list(OPERATOR_MODELS)[seed % len(OPERATOR_MODELS)], OPERATOR_COMMANDS[int(rng.integers(8))]
+    base = list(OPERATOR_MODELS)[seed % len(OPERATOR_MODELS)]
+    options = OPERATOR_COMMANDS[int(rng.integers(len(OPERATOR_COMMANDS)))]
     mutations = (*MUTATIONS, *[operator_attribute_changed] * len(MUTATIONS))
     return _tried(f"operators {seed}", *_mutated(OPERATOR_MODELS[base](), base, mutations, rng), options)
 

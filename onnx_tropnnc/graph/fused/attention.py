@@ -21,6 +21,8 @@ def attention(split: Split) -> bool:
     returns_state = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
     if stored is None or past is not None or returns_state or node.attributes.get_int("do_rotary", 0) != 0:
         return False
+    if "num_heads" not in node.attributes:  # nobody checks the attributes of operators that onnx does not know
+        return False
     # A mask of one number a sample is a length for both operators; other vectors mean something else in each.
     rank, maker = split.facts.rank(mask), None if mask is None else mask.producer()
     if mask is not None and rank not in (2, 3) and (maker is None or maker.op_type != "ReduceSum"):
