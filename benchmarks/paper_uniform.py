@@ -124,7 +124,9 @@ class Curves:
             return top_1(self.subject.folded, self.data)
         if method in ("thinet", GREEDY):
             assert self._decider is not None
-            options = Options(ratio=ratio, method="thinet", include=self.layers, round_to=1, reconstruct="off")
+            options = Options(
+                ratio=ratio, uniform=True, method="thinet", include=self.layers, round_to=1, reconstruct="off"
+            )
             model = self.subject.decided(self._decider, options, scaled=method == "thinet")
             return top_1(model, self.data)
         chosen = CURVE_METHODS[method]

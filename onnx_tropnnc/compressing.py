@@ -54,6 +54,7 @@ def compress(
     linkage: Linkage = "ward",
     iterations: int = 3,
     sign_fixed: bool = False,
+    uniform: bool = False,
     ratio_for: tuple[tuple[str, float], ...] = (),
     include: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
@@ -86,7 +87,7 @@ def compress(
 
     Args:
         model: a path, the bytes of a file, or a ModelProto; it is never changed.
-        ratio: remove this fraction of the channels of each group, in [0, 1).
+        ratio: remove this fraction of the channels, in [0, 1), spread over the layers so that outputs change least.
         threshold: merge channels that are closer than this distance.
         target_params: keep this fraction of the parameters.
         target_macs: keep this fraction of the multiply-accumulates.
@@ -102,6 +103,7 @@ def compress(
         linkage: the distance between clusters for `threshold`.
         iterations: the number of iterations of method tropnnc-iterative.
         sign_fixed: use the variant of tropnnc-iterative in the paper's Appendix A.6.
+        uniform: remove the fraction `ratio` of every group, without spreading it.
         ratio_for: pairs (pattern, ratio): other ratios for layers whose names match.
         include: change only layers whose names match one of these patterns.
         exclude: do not change layers whose names match one of these patterns.

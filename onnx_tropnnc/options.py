@@ -53,7 +53,8 @@ class Options:
         Options(ratio=0.3)                        Options(target_macs=0.5, data="samples.npz", round_to="arm")
 
     Attributes:
-        ratio: the fraction of channels to remove from each group, in [0, 1).
+        ratio: the fraction of channels to remove, in [0, 1): of each group, or, where channels are selected by their
+            activations, spread over the groups so that as many multiply-accumulates are left as then, but less is lost.
         threshold: merge channels that are closer than this distance; for clustering methods only.
         target_params: the fraction of the parameters to keep; they are removed where that changes outputs least.
         target_macs: the fraction of the multiply-accumulates to keep, likewise.
@@ -70,8 +71,9 @@ class Options:
         linkage: the distance between clusters where `threshold` is used: `ward`, `complete` or `average`.
         iterations: how often method tropnnc-iterative alternates.
         sign_fixed: use the variant of tropnnc-iterative in the paper's Appendix A.6.
-        ratio_for: pairs (pattern of node names, ratio): another ratio for groups whose channels such nodes make; the
-            last pair that matches counts.
+        uniform: remove the same fraction of every group, as the paper does, instead of spreading `ratio`.
+        ratio_for: pairs (pattern of node names, ratio): another ratio for groups whose channels such nodes make, which
+            is not spread; the last pair that matches counts.
         include: patterns of node names; only groups whose channels such nodes make are changed. Empty: all groups.
         exclude: patterns of node names; groups whose channels such nodes make are not changed.
         ties: `keep` leaves groups alone that residual connections tie together, `merge` merges them too; `auto` merges
@@ -118,6 +120,7 @@ class Options:
     linkage: Linkage = "ward"
     iterations: int = option(3, limits.ITERATIONS)
     sign_fixed: bool = False
+    uniform: bool = False
     ratio_for: tuple[tuple[str, float], ...] = option((), limits.REMOVED)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -272,6 +275,12 @@ class Options:
         from onnx_tropnnc.analysis.group_filter import ratio_for
 
         return ratio_for(group, self.ratio or 0.0, self.ratio_for)
+
+    def has_own_ratio(self, group: "ChannelGroup") -> bool:
+        """Return whether a pair of `ratio_for` names the group."""
+        from onnx_tropnnc.analysis.group_filter import matches
+
+        return any(matches(group, (pattern,)) for pattern, _ in self.ratio_for)
 
     @property
     def demanding(self) -> bool:

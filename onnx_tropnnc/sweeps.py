@@ -69,6 +69,7 @@ def sweep(
     linkage: Linkage = "ward",
     iterations: int = 3,
     sign_fixed: bool = False,
+    uniform: bool = False,
     ratio_for: tuple[tuple[str, float], ...] = (),
     include: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),

@@ -61,11 +61,26 @@ def test_a_budget_out_of_reach_says_what_can_be_reached(models_folder: Path) -> 
 
 def test_a_ratio_counts_for_every_group_but_those_with_their_own(models_folder: Path) -> None:
     path = models_folder / "mnist_deepnn.onnx"
-    first = compressed(path, ratio=0.5).of(Merged)
+    first = compressed(path, ratio=0.5, uniform=True).of(Merged)
     assert [(change.before, change.after) for change in first] == [(512, 256), (256, 128), (128, 64)]
     other = ((first[1].producers[0], 0.25),)
-    second = compressed(path, ratio=0.5, ratio_for=other).of(Merged)
+    second = compressed(path, ratio=0.5, ratio_for=other, uniform=True).of(Merged)
     assert [change.after for change in second] == [256, 192, 64]
+
+
+def test_a_ratio_leaves_as_many_multiply_accumulates_as_equal_shares(models_folder: Path) -> None:
+    """Fewer only by what the last step saves; a group with a ratio of its own keeps its count."""
+    path, options = models_folder / "mnist_deepnn.onnx", {"ratio": 0.5, "round_to": 1, "reconstruct": "synthetic"}
+    first = compressed(path, **options, uniform=True)
+    own = ((first.of(Merged)[1].producers[0], 0.25),)
+    for ratio_for in ((), own):
+        shared, spread = (compressed(path, **options, uniform=way, ratio_for=ratio_for) for way in (True, False))
+        assert shared.after.macs is not None
+        assert spread.after.macs is not None
+        assert 0.98 * shared.after.macs < spread.after.macs <= shared.after.macs
+        counts = [[change.after for change in report.of(Merged)] for report in (shared, spread)]
+        assert counts[0] != counts[1]
+        assert not ratio_for or counts[0][1] == counts[1][1] == 192
 
 
 def test_selection_is_the_same_for_the_same_seed(models_folder: Path) -> None:

@@ -59,6 +59,7 @@ WRONG: dict[str, Sequence[object]] = {
     "linkage": ("single",),
     "iterations": (-1, 10**9, 3.0, NAN),
     "sign_fixed": (1,),
+    "uniform": (1, "yes"),
     "ratio_for": ((("Gemm*", 1.5),), (("Gemm*", NAN),), (("Gemm*",),), "Gemm*", (0.5,)),
     "include": ("Gemm*", (3,)),
     "exclude": ("Gemm*", (None,)),

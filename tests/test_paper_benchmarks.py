@@ -205,7 +205,7 @@ def test_thinet_takes_only_the_layers_of_its_curve(models_folder: Path, test_ima
     measuring = room("measuring")
     images, labels = test_images("mnist")
     subject = measuring.Subject.load(models_folder / "mnist_lenet.onnx")
-    options = Options(ratio=0.5, method="thinet", include=subject.convolutions(), reconstruct="off")
+    options = Options(ratio=0.5, uniform=True, method="thinet", include=subject.convolutions(), reconstruct="off")
     model = subject.decided(subject.decider(measuring.LabelledImages(images[:50], labels[:50])), options)
     shapes = {value.name: tuple(value.shape.numpy()) for value in model.graph.initializers.values()}
     assert shapes["conv1.weight"] == (3, 1, 5, 5)

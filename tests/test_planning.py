@@ -6,7 +6,14 @@ import pytest
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.deciding.greedy_ranking import Ranking
-from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, rank_readings, ranking_plan
+from onnx_tropnnc.deciding.planning import (
+    budget_path,
+    kept_at_ratio,
+    rank_groups,
+    rank_readings,
+    ranking_plan,
+    spread,
+)
 from onnx_tropnnc.deciding.readings import Reading
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
@@ -157,3 +164,30 @@ def test_curves_are_measured_on_the_other_half() -> None:
     assert held_out.residual[5] == 0.0
     assert held_out.residual[0] == pytest.approx(np.sum(reading(2, 12).gram * reading(2, 12).covariance))
     assert held_out.residual[4] / held_out.residual[0] > seen.residual[4] / seen.residual[0]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.7, 0.95])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_spread_ratio_costs_no_more_than_equal_shares(ratio: float, known: bool) -> None:
+    """The cost is that in multiply-accumulates, or in parameters where the pictures' size is not known."""
+    model, groups, samples = folded(residual_network())
+    rankings = rank_groups(model, groups, samples)
+    shapes = shapes_of(model) if known else {}
+    counts = {group.name: kept_at_ratio(group, ratio) for group in groups}
+    found = spread(model, shapes, groups, rankings, counts)
+    assert found.keys() == counts.keys()
+    smaller = [load(apply(model, groups, rankings, kept)) for kept in (found, counts)]
+    sizes = [size_of(each, shapes_of(each)) for each in smaller]
+    costs = [size.macs if known else size.parameters for size in sizes]
+    assert costs[0] <= costs[1]
+    assert ratio or found == counts
+
+
+def test_groups_with_a_ratio_of_their_own_are_not_spread() -> None:
+    model, groups, samples = folded(residual_network())
+    rankings, shapes = rank_groups(model, groups, samples), shapes_of(model)
+    counts = {group.name: kept_at_ratio(group, 0.5) for group in groups}
+    for own in groups:
+        found = spread(model, shapes, groups, rankings, counts, fixed=[own.name])
+        assert found[own.name] == counts[own.name]
+    assert spread(model, shapes, groups, rankings, counts, fixed=list(counts)) == counts

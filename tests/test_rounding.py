@@ -51,7 +51,7 @@ def test_rounding_goes_up_to_a_multiple_and_never_above_what_there_is(
 
 @pytest.mark.parametrize("method", ["tropnnc", "l1", "select"])
 def test_a_ratio_keeps_multiples(method: str) -> None:
-    exact = {"ratio": 0.5, "method": method, "reconstruct": "auto" if method == "select" else "off"}
+    exact = {"ratio": 0.5, "method": method, "reconstruct": "auto" if method == "select" else "off", "uniform": True}
     assert counts(depthwise(), **exact, round_to=1) == {"Conv_0": 10, "Conv_3": 6}
     assert counts(depthwise(), **exact, round_to=KINDS) == {"Conv_0": 16, "Conv_3": 8}
     assert counts(depthwise(), **exact, round_to=5) == {"Conv_0": 10, "Conv_3": 10}

@@ -25,7 +25,12 @@ def _files(_: click.Context, __: click.Parameter, incomplete: str) -> list[Compl
 
 GROUPS: Mapping[str, tuple[click.Option, ...]] = {
     "How much to remove (give exactly one)": (
-        option("--ratio", metavar="R", help="Remove this fraction of the channels of each group, in [0, 1)."),
+        option(
+            "--ratio",
+            metavar="R",
+            help="Remove this fraction of the channels, in [0, 1), spread over the layers so that outputs change "
+            "least; it leaves as many multiply-accumulates as the same fraction of every layer.",
+        ),
         option("--target-params", metavar="F", help="Keep this fraction of the parameters, in (0, 1]."),
         option("--target-macs", metavar="F", help="Keep this fraction of the multiply-accumulates, in (0, 1]."),
         option(
@@ -69,6 +74,7 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
     "Which layers": (
         option("--exclude", metavar="PATTERN", help="Keep all channels of layers whose names match; may be repeated."),
         option("--include", metavar="PATTERN", help="Change only layers whose names match; may be repeated."),
+        option("--uniform", help="Remove the same fraction of every layer, instead of spreading --ratio."),
         option("--ratio-for", metavar="PATTERN=R", help="Use another ratio for layers whose names match."),
         option("--ties", help="Keep or merge channels that residual connections tie; auto: merge them with a budget."),
         option("--streams", help="Rotate residual streams, through normalizations too, so that they become narrower."),

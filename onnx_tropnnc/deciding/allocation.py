@@ -47,6 +47,8 @@ class Path:
     """(steps + 1,) the model's cost after each number of steps."""
     round_to: tuple[int, ...] = ()
     """The number that each unit's counts are multiples of; empty: 1 for all."""
+    start: tuple[int, ...] = ()
+    """How many channels each unit keeps where the path begins; empty: all."""
 
     def within(self, limit: float) -> tuple[int, ...] | Refused:
         """Return how many channels each unit keeps where the cost first is at most `limit`.
@@ -72,7 +74,7 @@ class Path:
 
     def counts(self, number: int) -> tuple[int, ...]:
         """Return how many channels each unit keeps after so many steps."""
-        found = list(self.costs.full)
+        found = list(self.start or self.costs.full)
         for unit, kept, _ in self.steps[:number]:
             found[unit] = kept
         return tuple(found)
@@ -102,7 +104,12 @@ def least_count(channels: int) -> int:
 
 
 def error_path(
-    costs: Costs, curves: Sequence[Vector], *, least: Sequence[int] | None = None, round_to: Sequence[int] = ()
+    costs: Costs,
+    curves: Sequence[Vector],
+    *,
+    least: Sequence[int] | None = None,
+    start: Sequence[int] = (),
+    round_to: Sequence[int] = (),
 ) -> Path:
     """Return the path along predicted errors: curves[u][k] is the loss when unit u keeps its first k channels.
 
@@ -110,15 +117,16 @@ def error_path(
         costs: of the units.
         curves: one a unit.
         least: the fewest channels that each unit keeps; None: those of `least_count`.
+        start: the most channels that each unit keeps; empty: all of them.
         round_to: the number that each unit's counts are multiples of.
     """
     floors, multiples = _floors(costs.units, least), _multiples(costs.units, round_to)
-    hulls = []
-    for unit, floor, curve, multiple in zip(costs.units, floors, curves, multiples, strict=True):
-        # all channels may be kept too, though their number need be no multiple
-        allowed = np.append(np.arange(-(-floor // multiple) * multiple, unit.size, multiple), unit.size)
+    most, hulls = tuple(start) or costs.full, []
+    for first, floor, curve, multiple in zip(most, floors, curves, multiples, strict=True):
+        # where the path begins the number need be no multiple
+        allowed = np.append(np.arange(-(-floor // multiple) * multiple, first, multiple), first)
         hulls.append(_lower_hull(allowed, curve))
-    return _path(costs, _cheapest_first(costs, hulls), multiples)
+    return _path(costs, _cheapest_first(costs, hulls), multiples, most)
 
 
 def threshold_path(
@@ -179,7 +187,7 @@ def _cheapest_first(costs: Costs, hulls: Sequence[Sequence[tuple[int, float]]]) 
     A step saves less and less as other units shrink, so that a price in the heap is at most the present one: it is
     computed again when it comes up, and the step is taken if its price is still the lowest.
     """
-    counts = list(costs.full)
+    counts = [hull[0][0] for hull in hulls]
     places = [0] * len(hulls)
 
     def price(unit: int) -> float:
@@ -205,15 +213,18 @@ def _cheapest_first(costs: Costs, hulls: Sequence[Sequence[tuple[int, float]]]) 
             heapq.heappush(heap, (price(unit), unit))
 
 
-def _path(costs: Costs, steps: Iterator[Step] | Sequence[Step], round_to: tuple[int, ...]) -> Path:
+def _path(
+    costs: Costs, steps: Iterator[Step] | Sequence[Step], round_to: tuple[int, ...], start: tuple[int, ...] = ()
+) -> Path:
     """Return the path of these steps with the model's cost after each."""
-    counts, totals, taken = list(costs.full), [costs.total(costs.full)], []
+    counts = list(start or costs.full)
+    totals, taken = [costs.total(counts)], []
     for step in steps:
         unit, kept, _ = step
         totals.append(totals[-1] - costs.saved(counts, unit, kept))
         counts[unit] = kept
         taken.append(step)
-    return Path(costs, tuple(taken), np.asarray(totals, np.int64), round_to)
+    return Path(costs, tuple(taken), np.asarray(totals, np.int64), round_to, start)
 
 
 def _with(counts: Sequence[int], unit: int, kept: int) -> tuple[int, ...]:

@@ -2,7 +2,9 @@
 
     clustering with a ratio or a threshold   nothing: MergeChannels clusters group by group
     clustering with a budget                 sizes: the global threshold that meets the budget, as counts per block
-    select with a ratio                      maps: the first K channels of each group's ranking are kept
+    select with a ratio                      maps: the first channels of each group's ranking are kept, where they serve
+                                             most at the multiply-accumulates that equal shares would leave
+    select with a ratio, `uniform`           maps: the first K channels of each group's ranking are kept
     select with a budget                     maps: channels are removed where they cost the least predicted error
     thinet                                   maps: as select, by ThiNet's ranking and predicted error; the channels
                                              that are kept are scaled
@@ -27,7 +29,7 @@ from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.deciding.allocation import Path, ranking_path, threshold_path
 from onnx_tropnnc.deciding.greedy_ranking import Ranking
-from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, ranking_plan
+from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, ranking_plan, spread
 from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
 from onnx_tropnnc.deciding.weight_ranking import block_counts, ranking_by_weights
 from onnx_tropnnc.errors import NotRunnable, OptionError, Setting
@@ -142,7 +144,11 @@ class Decider:
         groups = self._eligible(options)
         rounding = options.rounding
         counts = {group.name: kept_at_ratio(group, options.ratio_of(group), rounding) for group in groups}
-        return self._selected(groups, self._ranked(groups, options), counts, options)
+        ranked = self._ranked(groups, options)
+        if not options.uniform:
+            fixed = [group.name for group in groups if options.has_own_ratio(group) or not self._is_compared(group)]
+            counts = spread(self.model, self.shapes, groups, ranked, counts, fixed=fixed, rounding=rounding)
+        return self._selected(groups, ranked, counts, options)
 
     def affines(self, options: Options) -> Mapping[str, Affine]:
         """Return what adjusts the samples' activations to the model's statistics; it is computed once.
@@ -178,6 +184,13 @@ class Decider:
     def _is_seen(self, group: ChannelGroup) -> bool:
         """Return whether samples tell about the group: it is in no body, and its activations fit in float32."""
         return group.body is None and group.name not in self._overflowed
+
+    def _is_compared(self, group: ChannelGroup) -> bool:
+        """Return whether the group's predicted error can be held against those of others.
+
+        An error of a residual stream goes through every block behind it.
+        """
+        return self._is_seen(group) and not group.residual_ties and not group.is_stream
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:
         return [g for g in self.groups if g.pinned is None and options.group_filter.refusal(g) is None]

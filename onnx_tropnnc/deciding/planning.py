@@ -2,13 +2,14 @@
 
     rankings = rank_groups(model, groups, samples, ...)         once: runs the samples and ranks every group
     counts = {g.name: kept_at_ratio(g, 0.3) for g in groups}    as often as asked; or by budget_path(...).within(limit)
+    counts = spread(model, shapes, groups, rankings, counts)    as many multiply-accumulates, where they serve most
     plan = ranking_plan(groups, rankings, counts)               merge maps by group name, for MergeChannels(plan=...)
 
 If BatchNormalization statistics are known and the samples are made up, the samples run through a copy of the model that
 is adjusted to those statistics.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +17,20 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.costs import NO_RATES, Costs, Measure, Unit
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
+from onnx_tropnnc.bisection import Refused
 from onnx_tropnnc.deciding.allocation import Path, error_path, least_count, uniform_count
 from onnx_tropnnc.deciding.greedy_ranking import Ranking, held_out_curve, rank_channels, with_ridge
 from onnx_tropnnc.deciding.readings import Reading, group_readings
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
+from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap, keep_channels
 from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, match_statistics
 from onnx_tropnnc.step_parts import counted
 
-__all__ = ["budget_path", "kept_at_ratio", "rank_groups", "ranking_plan", "statistics_matched"]
+__all__ = ["budget_path", "kept_at_ratio", "rank_groups", "ranking_plan", "spread", "statistics_matched"]
 
 # How often a budget counts the error of a residual stream's consumers, because it goes through every block behind them
 # and none makes up for it. ResNet8 at half of its parameters keeps 57.6 % without this weight, 68.8 % with 2, 64.8 %
@@ -120,16 +123,53 @@ def budget_path(
     rounding: Rounding = EXACTLY,
     rates: Mapping[str, int] = NO_RATES,
 ) -> Path:
-    """Return the path by predicted error per saved cost (`Costs`); its units are the groups, in order.
-
-    The errors of residual streams count STREAM_WEIGHT times.
-    """
+    """Return the path by predicted error per saved cost (`Costs`); its units are the groups, in order."""
     units = [Unit(group, rankings[group.name].order) for group in groups]
-    # pinned channels are kept whatever the budget
-    least = [int((g.blocks < 0).sum()) + least_count(int((g.blocks >= 0).sum())) for g in groups]
-    curves = [rankings[g.name].residual * (STREAM_WEIGHT if g.residual_ties else 1.0) for g in groups]
+    least = [_least_count(group) for group in groups]
     multiples = [rounding.multiple(group) for group in groups]
-    return error_path(Costs(model, shapes, units, measure, rates), curves, least=least, round_to=multiples)
+    costs = Costs(model, shapes, units, measure, rates)
+    return error_path(costs, _curves(groups, rankings), least=least, round_to=multiples)
+
+
+def _least_count(group: ChannelGroup) -> int:
+    """Return the fewest channels that a budget leaves of a group: pinned ones are kept whatever the budget."""
+    return int((group.blocks < 0).sum()) + least_count(int((group.blocks >= 0).sum()))
+
+
+def _curves(groups: Sequence[ChannelGroup], rankings: Mapping[str, Ranking]) -> list[NDArray[np.float64]]:
+    """Return the error curves; those of residual streams count STREAM_WEIGHT times."""
+    return [rankings[g.name].residual * (STREAM_WEIGHT if g.residual_ties else 1.0) for g in groups]
+
+
+def spread(
+    model: Model,
+    shapes: Shapes,
+    groups: Sequence[ChannelGroup],
+    rankings: Mapping[str, Ranking],
+    counts: Mapping[str, int],
+    *,
+    fixed: Collection[str] = (),
+    rounding: Rounding = EXACTLY,
+) -> dict[str, int]:
+    """Return how many channels each group keeps where the model costs no more than with `counts`, but loses less.
+
+    The cost is that in multiply-accumulates, or in parameters where a shape is not known. Parameters alone would be
+    taken from late layers, and the result would be slower. Groups whose names are in `fixed` keep as many as `counts`
+    says.
+    """
+    measure: Measure = "parameters" if size_of(model, shapes).macs is None else "macs"
+    costs = Costs(model, shapes, [Unit(group, rankings[group.name].order) for group in groups], measure)
+    given = [counts[group.name] for group in groups]
+    # a budget takes no group below a tenth of its channels, but a ratio above 0.9 does
+    least = [
+        count if group.name in fixed else min(count, _least_count(group))
+        for group, count in zip(groups, given, strict=True)
+    ]
+    start = [counts[group.name] if group.name in fixed else group.channels for group in groups]
+    curves, multiples = _curves(groups, rankings), [rounding.multiple(group) for group in groups]
+    found = error_path(costs, curves, least=least, start=start, round_to=multiples).within(costs.total(given))
+    assert not isinstance(found, Refused), "the path ends at the least counts, which cost no more than the given ones"
+    return {group.name: count for group, count in zip(groups, found, strict=True)}
 
 
 def ranking_plan(
