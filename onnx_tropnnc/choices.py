@@ -15,6 +15,7 @@ __all__ = [
     "Heads",
     "Linkage",
     "MethodName",
+    "Queries",
     "Reconstruct",
     "RepresentativeInput",
     "RoundingPreset",
@@ -58,6 +59,9 @@ MethodName: TypeAlias = Literal[
     "random",
 ]
 """The methods that come with this package; installed plugins add names, and Python callers may give an object."""
+
+Queries: TypeAlias = Literal["keep", "narrow"]
+"""Whether the features of queries and keys stay, or may go as those of values do."""
 
 Reconstruct: TypeAlias = Literal["auto", "off", "synthetic", "data"]
 """What samples the layers that read merged channels are solved on."""

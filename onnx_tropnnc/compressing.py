@@ -15,6 +15,7 @@ from onnx_tropnnc.choices import (
     Heads,
     Linkage,
     MethodName,
+    Queries,
     Reconstruct,
     RepresentativeInput,
     RoundingPreset,
@@ -60,6 +61,7 @@ def compress(
     exclude: tuple[str, ...] = (),
     ties: Ties = "auto",
     streams: Streams = "keep",
+    queries: Queries = "keep",
     heads: Heads = "keep",
     round_to: int | RoundingPreset | Rounding = "auto",
     reconstruct: Reconstruct = "auto",
@@ -109,6 +111,7 @@ def compress(
         exclude: do not change layers whose names match one of these patterns.
         ties: keep or merge channels that residual connections tie; `auto` merges them with a budget.
         streams: rotate residual streams to their principal components, of which the last may go, or keep them.
+        queries: make queries and keys narrower, all heads alike, or keep them.
         heads: keep the number of attention heads, or remove whole heads.
         round_to: round channel counts up to a number's multiples, or to what a runtime is fast at; 1: do not round.
         reconstruct: the samples on which to fit the layers that read merged channels; `off` fits none.

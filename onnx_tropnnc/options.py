@@ -18,6 +18,7 @@ from onnx_tropnnc.choices import (
     Heads,
     Linkage,
     MethodName,
+    Queries,
     Reconstruct,
     RepresentativeInput,
     RoundingPreset,
@@ -80,6 +81,8 @@ class Options:
             them with a budget or `lossless`, and keeps them otherwise.
         streams: `rotate` rotates residual streams that only linear layers write and read, also through normalizations,
             to their principal components, of which the last may go; `keep` leaves normalised streams as they are.
+        queries: `narrow` removes features of queries and keys, all heads alike, in the basis in which the last ones add
+            least to the scores; `keep` leaves them as wide as they are.
         heads: `keep` keeps the number of attention heads and makes their values narrower; `merge` removes whole heads.
         round_to: round channel counts up to a multiple of this number, or of what a runtime is fast at: that of this
             machine (`auto`), of a preset such as `tensorrt`, or of a Rounding; 1 leaves counts as they are.
@@ -126,6 +129,7 @@ class Options:
     exclude: tuple[str, ...] = ()
     ties: Ties = "auto"
     streams: Streams = "keep"
+    queries: Queries = "keep"
     heads: Heads = "keep"
     round_to: "int | RoundingPreset | Rounding" = "auto"
     reconstruct: Reconstruct = "auto"
@@ -230,6 +234,17 @@ class Options:
     def rotates_streams(self) -> bool:
         """Return whether residual streams are rotated: where channels are selected, as components cannot be merged."""
         return self.streams == "rotate" and self.removes and self.selects
+
+    @property
+    def narrows_queries(self) -> bool:
+        """Return whether queries and keys lose features: where they are selected, and heads do not go as a whole."""
+        return (
+            self.queries == "narrow"
+            and self.heads == "keep"
+            and self.removes
+            and self.selects
+            and self.method != "thinet"
+        )
 
     @property
     def selects(self) -> bool:

@@ -14,6 +14,7 @@ from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
 from onnx_tropnnc.passes.fold_positions import FoldPositions
 from onnx_tropnnc.passes.inline_functions import InlineFunctions
 from onnx_tropnnc.passes.name_bodies_apart import NameBodiesApart
+from onnx_tropnnc.passes.narrow_queries import NarrowQueries
 from onnx_tropnnc.passes.plain_constants import PlainConstants
 from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
@@ -53,6 +54,9 @@ def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool, in
         # components belong to one model, and constants after them: the last component of a centred stream is one
         rotate = RotateStreams(samples.solving, options.seed, options.memory_bytes)
         passes.extend((FoldPositions(), SimplifyNormalizations(), rotate))
+    narrows = options.queries == "narrow" and options.heads == "keep"
+    if narrows if inspects else options.narrows_queries and samples.solving is not None:
+        passes.append(NarrowQueries(samples.solving, options.memory_bytes))
     passes.append(
         FoldConstantChannels(samples.verifying or samples.solving, options.group_filter, options.memory_bytes)
     )

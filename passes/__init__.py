@@ -13,6 +13,7 @@ from onnx_tropnnc.passes.graph_surgeon import EditWithGraphSurgeon
 from onnx_tropnnc.passes.inline_functions import InlineFunctions
 from onnx_tropnnc.passes.merge_channels import MergeChannels
 from onnx_tropnnc.passes.name_bodies_apart import NameBodiesApart
+from onnx_tropnnc.passes.narrow_queries import NarrowQueries
 from onnx_tropnnc.passes.plain_constants import PlainConstants
 from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
@@ -35,6 +36,7 @@ __all__ = [
     "InlineFunctions",
     "MergeChannels",
     "NameBodiesApart",
+    "NarrowQueries",
     "PlainConstants",
     "PlainShapes",
     "QuantizeWeights",

@@ -43,16 +43,14 @@ class FoldPositions:
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Change the model in place and return a note for each node that was folded."""
-        shapes = shapes_of(model)
-        for node in list(model.graph):
-            _copy_dimensions(node, shapes)
-        folded = [node for node in list(model.graph) if _fold_lookup(node)]
-        shapes = shapes_of(model)
-        folded += [node for node in list(model.graph) if _fold_tokens(node, shapes, model.opset)]
-        return tuple(Note(f"{label(node)} folded into a constant that is added") for node in folded)
+        folded: list[ir.Node] = []
+        for fold in _FOLDS:
+            shapes = shapes_of(model)
+            folded.extend(node for node in list(model.graph) if fold(node, shapes, model.opset))
+        return tuple(Note(f"{label(node)} folded into a constant") for node in folded)
 
 
-def _fold_lookup(node: ir.Node) -> bool:
+def _fold_lookup(node: ir.Node, shapes: Shapes, opset: int) -> bool:
     """Replace a Gather of constants by a constant; return whether it was one."""
     if node.op_type != "Gather" or node.domain not in ("", "ai.onnx") or node.outputs[0].is_graph_output():
         return False
@@ -69,21 +67,23 @@ def _fold_lookup(node: ir.Node) -> bool:
     return True
 
 
-def _copy_dimensions(node: ir.Node, shapes: Shapes) -> None:
+def _copy_dimensions(node: ir.Node, shapes: Shapes, opset: int) -> bool:
     """Write 0 where the target of a Reshape has a dimension of the Reshape's input at the same place."""
     if node.op_type != "Reshape" or constant_tensor(node.inputs[1]) is not None:
-        return
+        return False
     if node.attributes.get_int("allowzero", 0) != 0:
-        return
+        return False
     data, target = node.inputs[:2]
     rank = len(shapes.get(name_of(data)) or ()) if data is not None else 0
     entries = _entries(target, data, rank)
     if entries is None or None in entries or not any(isinstance(entry, _Copied) for entry in entries):
-        return
+        return False
     numbers = [0 if isinstance(entry, _Copied) and entry.place == i else entry for i, entry in enumerate(entries)]
     if all(isinstance(number, int) for number in numbers):
         node.replace_input_with(1, add_initializer(node, f"{label(node)}_target", np.array(numbers, np.int64)))
         remove_unread_nodes(maker for maker in [None if target is None else target.producer()] if maker is not None)
+        return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -183,3 +183,7 @@ def _token(value: ir.Value | None) -> NDArray[np.generic] | None:
                 filling = zeros.attributes.get_tensor("value")
                 found = array_of(other) if filling is None or not np.any(filling.numpy()) else None
     return found if found is not None and found.ndim and found.dtype.kind == "f" else None
+
+
+_FOLDS = (_copy_dimensions, _fold_lookup, _fold_tokens)
+"""In this order: where dimensions are copied, more shapes are known behind them."""

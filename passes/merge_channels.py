@@ -147,7 +147,8 @@ class MergeChannels:
 
     def _bound(self, group: ChannelGroup, before: MergeMap, step: MergeMap, work: "_Work") -> Bound | None:
         """Return the error bound of merging the group: the sum over its blocks, as contraction is exact."""
-        if self.bound_radius is None:
+        # what goes from a stream or from scores changes what stays, by which a normalization or a Softmax divides
+        if self.bound_radius is None or group.drops_only:
             return None
         bounds = []
         for vectors, merge_map in work.blocks(group, before, step):
@@ -169,6 +170,8 @@ class MergeChannels:
         """Return the predicted error of the group's consumers; contraction is exact and adds none."""
         if group.name in self.predicted:
             return Prediction(self.predicted[group.name], "activations")
+        if group.products:
+            return None  # no layer reads queries and keys
         losses = (linear_loss(*block, seed=self.seed) for block in work.blocks(group, before, step))
         relative = sum(losses, start=Loss(0.0, 0.0)).relative
         return None if relative is None else Prediction(relative, "weights")

@@ -65,6 +65,7 @@ WRONG: dict[str, Sequence[object]] = {
     "exclude": ("Gemm*", (None,)),
     "ties": ("cut",),
     "streams": ("cut",),
+    "queries": ("cut",),
     "heads": ("cut",),
     "round_to": (0, -8, 2**40, "8", "fast", "", None),
     "reconstruct": ("on",),

@@ -72,6 +72,7 @@ FRESH: dict[str, Callable[[], Pass]] = {
     "InlineFunctions": passes.InlineFunctions,
     "MergeChannels": lambda: passes.MergeChannels(ratio=0.5),
     "NameBodiesApart": passes.NameBodiesApart,
+    "NarrowQueries": lambda: passes.NarrowQueries(samples_for(load(MODELS["first"]), count=4)),
     "PlainConstants": passes.PlainConstants,
     "PlainShapes": passes.PlainShapes,
     "QuantizeWeights": passes.QuantizeWeights,

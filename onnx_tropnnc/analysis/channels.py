@@ -91,8 +91,8 @@ class ChannelGroup:
         gates: those of the ties that multiply (squeeze and excitation, SwiGLU, attention): no residual streams.
         body: the If, Loop or Scan in whose body layers of it stand, so that its activations cannot be looked at.
         norms: nodes that average over the channels, and are told when some go: normalizations of a rotated stream.
-        is_stream: whether the channels are principal components of a residual stream, which may be dropped but not
-            merged.
+        is_stream: whether the channels are principal components of a residual stream.
+        products: products of queries and keys, each with the channel of each feature that it sums over.
     """
 
     name: str
@@ -107,6 +107,7 @@ class ChannelGroup:
     body: str | None = None
     norms: tuple[ir.Node, ...] = ()
     is_stream: bool = False
+    products: tuple[tuple[ir.Node, ChannelIndices], ...] = ()
 
     def of_kind(self, *kinds: Kind) -> tuple[Place, ...]:
         """Return the places of producers, biases, consumers or carriers."""
@@ -125,6 +126,11 @@ class ChannelGroup:
             and np.array_equal(other.members, place.members)
             for other in self.places
         )
+
+    @property
+    def drops_only(self) -> bool:
+        """Return whether channels may be dropped but not merged: a sum of two is no feature or component."""
+        return self.is_stream or bool(self.products)
 
     @property
     def residual_ties(self) -> tuple[str, ...]:
@@ -231,6 +237,7 @@ class _Resolution:
         computed = self._split((channels, None) for channels in trace.computed)
         norms = self._split((channels, node) for node, channels in trace.norms)
         streams = self._split((channels, None) for channels in trace.streams)
+        products = self._split((channels, node) for node, channels in trace.products)
         marked = {mark: set(self._split((c, None) for c in channels)) for mark, channels in trace.marks.items()}
         for number in sorted(places, key=lambda g: int(self.first[self.members[g][0]])):
             found = tuple(Place(use, members) for members, use in places[number])
@@ -244,9 +251,11 @@ class _Resolution:
                     fixes_zero=number not in marked["shifts_zero"],
                 )
                 through = [members for members, _ in computed.get(number, ())]
-                group = self._group(number, found, counted, reasons, tied, passage, through)
+                scored = [members for members, _ in products.get(number, ())]
+                group = self._group(number, found, counted, reasons, tied, passage, through, scored)
                 averaging = tuple(node for _, node in norms.get(number, ()))
-                yield replace(group, norms=averaging, is_stream=number in streams)
+                multiplied = tuple((node, members) for members, node in products.get(number, ()))
+                yield replace(group, norms=averaging, is_stream=number in streams, products=multiplied)
 
     def _split(self, labelled: Iterable[tuple[ChannelIndices, T]]) -> dict[int, list[tuple[ChannelIndices, T]]]:
         """Return per group the things with channels in it, and these as numbers within the group (-1: of another)."""
@@ -267,6 +276,7 @@ class _Resolution:
         ties: list[ir.Node],
         passage: Passage,
         through: list[ChannelIndices],
+        scored: list[ChannelIndices],
     ) -> ChannelGroup:
         size = len(self.members[number])
         pinned = np.zeros(size, bool)
@@ -274,7 +284,8 @@ class _Resolution:
             pinned[members[members >= 0]] = True
         found = dict.fromkeys(reason for _, reason in reasons)
         for kind, reason in _MISSING.items():
-            standing = _occurrences((p.members for p in places if p.use.kind == kind), size).sum(axis=0)
+            read = scored if kind == "consumer" else ()
+            standing = _occurrences((*(p.members for p in places if p.use.kind == kind), *read), size).sum(axis=0)
             # A pinned channel has its reason already; a second one would say less.
             missing = ~pinned & (standing == 0)
             pinned |= missing

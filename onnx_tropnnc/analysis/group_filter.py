@@ -33,8 +33,8 @@ class GroupFilter:
         """Return why an option keeps the group as it is, or None where it may change."""
         # A gate multiplies: leaving it alone would keep most of a transformer or a mobile network as it is.
         residual = group.residual_ties
-        # components of a rotated stream are there to be dropped
-        if residual and self.ties == "keep" and not group.is_stream:
+        # Components of a rotated stream are there to be dropped, and rotary positions add features of queries.
+        if residual and self.ties == "keep" and not group.drops_only:
             more = f" and {len(residual) - 1} more" if len(residual) > 1 else ""
             what = "combines" if len(residual) == 1 else "combine"
             text = f"{residual[0]}{more} {what} the channels with those of another activation (--ties keep)"

@@ -9,7 +9,7 @@ channels, by which a normalization divides, is the same. The scale and the shift
 they are folded into the readers behind them, and where one of these is the stream itself (post-norm), there is no fold.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -200,15 +200,8 @@ class _Walk:
             parameters = [None if array is None else np.asarray(array, np.float64).reshape(-1) for array in found]
             scale, shift = (*parameters, None, None)[:2]
             self._pass(node, Affine(np.ones(n) if scale is None else scale, np.zeros(n) if shift is None else shift))
-        elif node.op_type in ("Add", "Sub", "Sum"):
-            self._sum(node, carried)
-        elif node.op_type in ("Div", "Mul"):
-            self._product(node, carried)
-        elif node.op_type == "BatchNormalization":
-            scale, shift = scale_and_shift(node)
-            self._affine(node, carried[0], scale, shift)
         else:
-            self._move(node, carried)
+            _BY_OPERATOR.get(node.op_type, _Walk._move)(self, node, carried)
 
     def _state(self, node: ir.Node, slot: int) -> Affine | None:
         value = node.inputs[slot]
@@ -301,6 +294,9 @@ class _Walk:
         self.affines.append((node, slot))
         self._pass(node, Affine(before.scale * scale, before.shift * scale + shift))
 
+    def _batch_norm(self, node: ir.Node, carried: Sequence[int]) -> None:
+        self._affine(node, carried[0], *scale_and_shift(node))
+
     def _move(self, node: ir.Node, carried: Sequence[int]) -> None:
         name = node.op_type
         if name not in _MOVING | _AVERAGING | _SUMMING or node.domain not in ("", "ai.onnx"):
@@ -314,3 +310,14 @@ class _Walk:
         if name in _SUMMING and state is not None and state.shifts:
             raise _NotLinear(f"{label(node)} ({name}) counts the shift of a normalization more or less than once")
         self._pass(node, state)
+
+
+_BY_OPERATOR: Mapping[str, Callable[[_Walk, ir.Node, Sequence[int]], None]] = {
+    "Add": _Walk._sum,
+    "BatchNormalization": _Walk._batch_norm,
+    "Div": _Walk._product,
+    "Mul": _Walk._product,
+    "Sub": _Walk._sum,
+    "Sum": _Walk._sum,
+}
+"""What becomes of a stream at an operator; at all others it is moved or averaged, or they are not linear."""

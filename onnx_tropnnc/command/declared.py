@@ -78,6 +78,7 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
         option("--ratio-for", metavar="PATTERN=R", help="Use another ratio for layers whose names match."),
         option("--ties", help="Keep or merge channels that residual connections tie; auto: merge them with a budget."),
         option("--streams", help="Rotate residual streams, through normalizations too, so that they become narrower."),
+        option("--queries", help="Keep queries and keys of attention, or make them narrower, all heads alike."),
         option("--heads", help="Keep the number of attention heads, or remove whole heads."),
     ),
     "Samples": (

@@ -169,7 +169,8 @@ class Decider:
     ) -> Decision:
         """Return maps that keep the first channels, and sizes of the groups that samples tell nothing about."""
         seen = [group for group in groups if self._is_seen(group)]
-        sizes = {g.name: block_counts(g, ranked[g.name], counts[g.name]) for g in groups if not self._is_seen(g)}
+        clustered = [group for group in groups if not self._is_seen(group) and not group.drops_only]
+        sizes = {g.name: block_counts(g, ranked[g.name], counts[g.name]) for g in clustered}
         kept = {group.name: counts[group.name] for group in seen}
         maps = ranking_plan(seen, ranked, kept)
         # a channel and its duplicate explain the same outputs: keeping both would waste one

@@ -19,7 +19,7 @@ so that a solution on one half can be judged on the other.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ from onnx_tropnnc.analysis.channels import ChannelGroup, Place
 from onnx_tropnnc.deciding.moments import Covariances, Turn, Variances, drawn
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
 from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.knowledge import score_energies
 from onnx_tropnnc.graph.layers import convolution_groups
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.memory import MEMORY
@@ -40,7 +41,7 @@ from onnx_tropnnc.merging.labels import occurrences
 from onnx_tropnnc.operators.trace import ChannelIndices, Use
 from onnx_tropnnc.running.watching import watched
 
-__all__ = ["Reading", "group_readings"]
+__all__ = ["Reading", "group_readings", "stream_of"]
 
 Matrix = NDArray[np.float64]
 
@@ -98,7 +99,7 @@ def group_readings(
         for value, places in tensors[group.name].items()
     }
     consumers = _nodes(place for found in tensors.values() for places in found.values() for place in places)
-    variances = {_stream(node): Variances() for node in consumers}
+    variances = {stream_of(node): Variances() for node in consumers}
     watches = [
         _Watch(
             name_of(value),
@@ -108,10 +109,10 @@ def group_readings(
         )
         for (name, value), sums in covariances.items()
     ]
-    axes = {_stream(node): _channel_axis(node) for node in consumers}
+    axes = {stream_of(node): _channel_axis(node) for node in consumers}
     watches.extend(_Watch(name_of(value), axes[value], ROWS, sums) for value, sums in variances.items())
     _run(model, watches, samples, seed, memory)
-    found = {node: variances[_stream(node)].found() for node in consumers}
+    found = {node: variances[stream_of(node)].found() for node in consumers}
     # a consumer whose output never varies would give an infinite weight
     streams = {node: max(variance, 1e-30) for node, variance in found.items() if variance is not None}
     seen = {
@@ -120,13 +121,26 @@ def group_readings(
         if all(node in streams for places in tensors[group.name].values() for node in _nodes(places))
     }
     return {
-        group.name: tuple(
-            Reading(name_of(value), halves, _gram(group.channels, tensors[group.name][value], streams))
-            for value, halves in moments.items()
+        group.name: (
+            *(
+                Reading(name_of(value), halves, _gram(group.channels, tensors[group.name][value], streams))
+                for value, halves in moments.items()
+            ),
+            *_scores(group),
         )
         for group, moments in seen.items()
         if all(moments.values())
     }
+
+
+def _scores(group: ChannelGroup) -> Iterator[Reading]:
+    """Yield a reading for each product of queries and keys, in which features add what they add to the scores."""
+    for node, members in group.products:
+        energies, sums = score_energies(node.outputs[0]), np.zeros(group.channels)
+        if energies is not None and len(energies) == len(members):
+            np.add.at(sums, members[members >= 0], energies[members >= 0])
+        # features of the heads' principal bases are uncorrelated, and their energies are known already
+        yield Reading(name_of(node.outputs[0]), (np.diag(sums), np.diag(sums)), np.eye(group.channels))
 
 
 # -- where consumers stand --------------------------------------------------------------------------------------------
@@ -154,7 +168,7 @@ def _nodes(places: Iterable[Place]) -> list[ir.Node]:
     return [place.use.node for place in places]
 
 
-def _stream(node: ir.Node) -> ir.Value:
+def stream_of(node: ir.Node) -> ir.Value:
     """Return the output of the residual Add that this node's output reaches unchanged, else its own output."""
     own = value = next(value for value in node.outputs if name_of(value))
     while len(value.uses()) == 1 and not value.is_graph_output():

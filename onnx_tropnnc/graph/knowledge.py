@@ -6,6 +6,7 @@
     stream                an activation: its channels are principal components of a residual stream
     stream norm           what a node averages over the channels of such a stream, for a normalization
     stream refusal        the same where the stream could not be rotated: why
+    score energies        a product of queries and keys: what each of their features adds to the scores
 
 onnx-ir copies a value's `meta` when it clones a graph, and renaming a value leaves it alone, so that nobody has to keep
 tables of names up to date. Knowledge of a weight is only returned while it fits the weight's shape: a user's pass may
@@ -33,8 +34,10 @@ __all__ = [
     "knows_statistics",
     "move_knowledge",
     "row_scale",
+    "score_energies",
     "set_channel_statistics",
     "set_row_scale",
+    "set_score_energies",
     "set_stream",
     "set_stream_norm",
     "set_stream_refusal",
@@ -51,7 +54,8 @@ _QUANTIZATION = "onnx_tropnnc.quantization"
 _STREAM = "onnx_tropnnc.stream"
 _STREAM_NORM = "onnx_tropnnc.stream_norm"
 _STREAM_REFUSAL = "onnx_tropnnc.stream_refusal"
-_KEYS = (_ROW_SCALE, _STATISTICS, _QUANTIZATION, _STREAM, _STREAM_NORM, _STREAM_REFUSAL)
+_SCORE_ENERGIES = "onnx_tropnnc.score_energies"
+_KEYS = (_ROW_SCALE, _STATISTICS, _QUANTIZATION, _STREAM, _STREAM_NORM, _STREAM_REFUSAL, _SCORE_ENERGIES)
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,17 @@ def stream_refusal(value: ir.Value) -> str | None:
 def set_stream_refusal(value: ir.Value, why: str) -> None:
     """Remember why the stream could not be rotated."""
     _set(value, _STREAM_REFUSAL, why)
+
+
+def score_energies(value: ir.Value) -> NDArray[np.float64] | None:
+    """Return (e,) what each feature of queries and keys adds to their product; None where features have to stay."""
+    found = value.meta.get(_SCORE_ENERGIES)
+    return found if isinstance(found, np.ndarray) else None
+
+
+def set_score_energies(value: ir.Value, energies: NDArray[np.float64]) -> None:
+    """Remember that features may leave a product of queries and keys, and what each of them adds to it."""
+    _set(value, _SCORE_ENERGIES, energies)
 
 
 def move_knowledge(source: ir.Value, target: ir.Value) -> None:

@@ -2,12 +2,14 @@
 
 Gemm    y = alpha x W + beta b       W reads channels along axis 0 (1 with transB), and makes them along the other one
 MatMul  y = x W  or  y = W x         channels on other axes of x pass; all matrices of a stack W have the same channels
-MatMul  y = q k                      two activations: the channels that are summed over are pinned, others pass
+MatMul  y = q k                      two activations: the channels that are summed over are pinned, others pass; queries
+                                     and keys of which features may go (knowledge.py) keep the same ones
 """
 
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import constant_tensor, label
+from onnx_tropnnc.graph.knowledge import score_energies
 from onnx_tropnnc.graph.layers import bias_of, factor, made_axis, weight_slot
 from onnx_tropnnc.graph.quantization import is_quantized_weight, quantization_refusal
 from onnx_tropnnc.graph.reasons import Reason
@@ -132,7 +134,13 @@ def _of_activations(node: ir.Node, trace: Trace) -> None:
     if reason is None:
         reason = Reason("mixed_channels", f"{label(node)} sums over the channels of two activations (a matrix product)")
     contracted = [side.pop(axis) for side, axis in ((left, -1), (right, -2)) if axis in side]
-    trace.pin(contracted, reason)
+    if score_energies(node.outputs[0]) is not None and len(contracted) == 2 and len({*map(len, contracted)}) == 1:
+        # queries and keys lose the same features, and the scores what these add to them
+        trace.tie(node, *contracted)
+        trace.products.append((node, contracted[0]))
+        trace.mark(dict(enumerate(contracted)), "not_homogeneous", "not_lipschitz")
+    else:
+        trace.pin(contracted, reason)
     result: dict[int, ChannelIndices] = {}
     for ours, theirs, other in ((left, right, values[1]), (right, left, values[0])):
         for axis, channels in ours.items():

@@ -47,7 +47,7 @@ def contract_everywhere(
     Where counts are rounded, as many channels stay as the runtime is fast at: a depthwise convolution of 10 channels
     takes twice as long as one of 16.
     """
-    found = {group: MergeMap.identity(group.channels) for group in groups}
+    found = {group: MergeMap.identity(group.channels) for group in groups if not group.drops_only}
     # ends, because every round with a change makes the model smaller
     progress = True
     while progress:

@@ -1,0 +1,167 @@
+"""Let queries and keys lose features: choose a basis for each head, and measure what each feature adds to the scores.
+
+before  scores = (x Wq) (x Wk)^T          all features of a head alike
+after   scores = (x Wq A) (x Wk B)^T      A B^T = I: the last features add least (deciding/score_basis.py)
+needs   samples; one layer for queries and one for keys whose columns are known. Where they are rotated by positions,
+        features stay as they are, and pairs of them may go
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_tropnnc.analysis.heads import HeadProduct, Side, head_products
+from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.deciding.readings import stream_of
+from onnx_tropnnc.deciding.score_basis import score_bases
+from onnx_tropnnc.errors import NotRunnable
+from onnx_tropnnc.graph.constants import array_of, name_of, own_input, set_array
+from onnx_tropnnc.graph.knowledge import set_score_energies
+from onnx_tropnnc.graph.layers import bias_of, made_axis
+from onnx_tropnnc.graph.memory import MEMORY
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.running.watching import watched
+
+__all__ = ["NarrowQueries"]
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NarrowQueries:
+    """Prepare every product of queries and keys for a loss of features.
+
+    Attributes:
+        samples: what moments are taken on; None: features are marked as free, and nothing is measured.
+        memory: the bytes that running the model may take.
+    """
+
+    samples: Samples | None = None
+    memory: int = MEMORY
+    name: str = "choose bases of queries and keys"
+
+    def __call__(self, model: Model) -> tuple[Change, ...]:
+        """Return one note for all products, or one that says why there is none."""
+        shapes = shapes_of(model)
+        found = head_products(model, shapes)
+        if self.samples is None:
+            for product in found:
+                features = shapes.get(name_of(product.features[0])) or (0,)
+                set_score_energies(product.node.outputs[0], np.zeros(int(features[-1] or 0)))
+            return ()
+        try:
+            moments = _moments(model, found, self.samples, self.memory)
+        except NotRunnable as error:
+            return (Note(f"queries and keys stay as wide as they are: onnxruntime cannot run the model ({error})"),)
+        rotated = 0
+        for product in found:
+            if product not in moments:
+                continue
+            queries, keys, weight = moments[product]
+            if product.sides is not None and _is_alone(product.sides):
+                queries, keys = _rotate(product.sides, queries, keys)
+                rotated += 1
+            energies = np.einsum("hjj,hjj->j", queries, keys) / len(queries)
+            set_score_energies(product.node.outputs[0], energies * product.scale**2 * weight)
+        if not found:
+            return ()
+        return (Note(f"{rotated} of {len(found)} products of queries and keys were written in bases of their own"),)
+
+
+_Moments = tuple[Matrix, Matrix, float]
+"""The second moments of queries and keys by head, and how much an error of the scores counts."""
+
+
+def _moments(
+    model: Model, products: Sequence[HeadProduct], samples: Samples, memory: int
+) -> dict[HeadProduct, _Moments]:
+    """Return the moments of each product, without those whose heads do not belong to each other one by one."""
+    features = {name_of(p.features[side]): -1 - side for p in products for side in (0, 1)}
+    layers = {p: (p.reader.outputs[0], stream_of(p.reader)) for p in products if p.reader is not None}
+    sums = {name: _Sums() for name in (*features, *(name_of(value) for pair in layers.values() for value in pair))}
+    for _, _, tensors in watched(model, tuple(sums), (samples,), memory=memory) if sums else ():
+        for name, array in tensors.items():
+            # heads, then rows of samples and words, then features
+            moved = np.moveaxis(array, features.get(name, -1), -1)
+            heads = np.moveaxis(moved, -3, 0) if name in features else moved[None]
+            sums[name].add(heads.reshape(len(heads), -1, moved.shape[-1]).astype(np.float64))
+    found = {}
+    for product in products:
+        queries, keys = (sums[name_of(value)] for value in product.features)
+        second, centred = queries.second, keys.centred
+        if len(centred) == 1:
+            centred = np.repeat(centred, len(second), axis=0)
+        weight = 1.0
+        if product in layers:
+            own, stream = (float(np.trace(sums[name_of(value)].centred[0])) for value in layers[product])
+            weight = own / max(own, stream, 1e-30)
+        if len(centred) == len(second) and np.isfinite(second).all() and np.isfinite(centred).all():
+            found[product] = second, centred, weight
+    return found
+
+
+@dataclass
+class _Sums:
+    """Sums over rows, by head."""
+
+    count: int = 0
+    total: Matrix | float = 0.0
+    products: Matrix | float = 0.0
+
+    def add(self, rows: Matrix) -> None:
+        """Add rows (heads, s, features)."""
+        self.count += rows.shape[1]
+        self.total = self.total + rows.sum(axis=1)
+        self.products = self.products + rows.swapaxes(1, 2) @ rows
+
+    @property
+    def second(self) -> Matrix:
+        """Return the mean of x x^T for each head."""
+        return np.asarray(self.products) / self.count
+
+    @property
+    def centred(self) -> Matrix:
+        """Return the covariance for each head."""
+        mean = np.asarray(self.total) / self.count
+        return self.second - mean[:, :, None] * mean[:, None, :]
+
+
+def _is_alone(sides: tuple[Side, Side]) -> bool:
+    """Return whether nothing else reads the weights and the biases of queries and keys."""
+    values = [side.layer.inputs[1] for side in sides] + [bias_of(side.layer) for side in sides]
+    values += [node.inputs[slot] for side in sides for node, slot in side.biases]
+    queries, keys = (side.columns.reshape(-1) for side in sides)
+    shared = sides[0].layer is sides[1].layer and bool(np.isin(queries, keys).any())
+    return not shared and all(value is None or len(value.uses()) == 1 for value in values)
+
+
+def _rotate(sides: tuple[Side, Side], queries: Matrix, keys: Matrix) -> tuple[Matrix, Matrix]:
+    """Write both sides in the bases of their heads; return the moments there."""
+    columns = np.broadcast_to(sides[1].columns, (len(queries), sides[1].columns.shape[1]))
+    # queries of several heads may be multiplied with the same keys
+    _, first, of_head = np.unique(columns, axis=0, return_index=True, return_inverse=True)
+    of_head = of_head.reshape(-1)
+    bases = [score_bases(queries[of_head == i].mean(axis=0), keys[head]) for i, head in enumerate(first)]
+    _write(sides[0], sides[0].columns, [bases[i][0] for i in of_head])
+    _write(sides[1], columns[first], [keys_basis for _, keys_basis in bases])
+    turned = [
+        (bases[i][0].T @ queries[h] @ bases[i][0], bases[i][1].T @ keys[h] @ bases[i][1]) for h, i in enumerate(of_head)
+    ]
+    return np.stack([q for q, _ in turned]), np.stack([k for _, k in turned])
+
+
+def _write(side: Side, heads: NDArray[np.int64], bases: Sequence[Matrix]) -> None:
+    """Write the columns of each head in its basis, in the layer's weight and in what is added behind it."""
+    places = [(side.layer, 1, made_axis(side.layer)), *((node, slot, -1) for node, slot in side.biases)]
+    if bias_of(side.layer) is not None:
+        places.append((side.layer, 2, -1))
+    for node, slot, axis in places:
+        value = own_input(node, slot, 1)
+        array = np.moveaxis(np.array(array_of(value), np.float64), axis, -1)
+        for columns, basis in zip(heads, bases, strict=True):
+            array[..., columns] = array[..., columns] @ basis
+        set_array(value, np.moveaxis(array, -1, axis))
