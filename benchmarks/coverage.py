@@ -22,11 +22,14 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.pass_manager import PassManager
 from onnx_tropnnc.passes import (
     FoldBatchNorm,
+    FoldPositions,
     GroupFilter,
     InlineFunctions,
     NameBodiesApart,
+    NarrowQueries,
     PlainConstants,
     PlainShapes,
+    SimplifyNormalizations,
 )
 
 __all__ = ["covered", "folded", "onnxsim_share", "percent"]
@@ -34,10 +37,15 @@ __all__ = ["covered", "folded", "onnxsim_share", "percent"]
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def folded(path: Path, *, whole_heads: bool = False) -> Model:
-    """Return the model with constants computed and BatchNormalization folded."""
+def folded(path: Path, *, whole_heads: bool = False, narrow: bool = False) -> Model:
+    """Return the model with constants computed and BatchNormalization folded.
+
+    `narrow` prepares residual streams, queries and keys, as `--streams rotate --queries narrow` does for `--inspect`.
+    """
     model = load(path, whole_heads=whole_heads)
     PassManager([InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()])(model)
+    if narrow:
+        PassManager([FoldPositions(), SimplifyNormalizations(), NarrowQueries()])(model)
     return model
 
 

@@ -60,8 +60,8 @@ MethodName: TypeAlias = Literal[
 ]
 """The methods that come with this package; installed plugins add names, and Python callers may give an object."""
 
-Queries: TypeAlias = Literal["keep", "narrow"]
-"""Whether the features of queries and keys stay, or may go as those of values do."""
+Queries: TypeAlias = Literal["auto", "keep", "narrow"]
+"""Whether the features of queries and keys stay, or may go as those of values do; `auto` lets them with a budget."""
 
 Reconstruct: TypeAlias = Literal["auto", "off", "synthetic", "data"]
 """What samples the layers that read merged channels are solved on."""
@@ -74,8 +74,9 @@ RoundingPreset: TypeAlias = Literal[
 ]
 """Where the result will run, which says what counts are fast; `auto` is this machine."""
 
-Streams: TypeAlias = Literal["keep", "rotate"]
-"""Whether residual streams that only linear layers write and read are rotated, so that they may become narrower."""
+Streams: TypeAlias = Literal["auto", "keep", "rotate"]
+"""Whether residual streams that only linear layers write and read are rotated, so that they may become narrower; `auto`
+rotates those of transformers with a budget."""
 
 Ties: TypeAlias = Literal["auto", "keep", "merge"]
 """What happens to channels that a residual connection ties to others."""

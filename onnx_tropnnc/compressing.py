@@ -60,8 +60,8 @@ def compress(
     include: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
     ties: Ties = "auto",
-    streams: Streams = "keep",
-    queries: Queries = "keep",
+    streams: Streams = "auto",
+    queries: Queries = "auto",
     heads: Heads = "keep",
     round_to: int | RoundingPreset | Rounding = "auto",
     reconstruct: Reconstruct = "auto",
@@ -110,8 +110,9 @@ def compress(
         include: change only layers whose names match one of these patterns.
         exclude: do not change layers whose names match one of these patterns.
         ties: keep or merge channels that residual connections tie; `auto` merges them with a budget.
-        streams: rotate residual streams to their principal components, of which the last may go, or keep them.
-        queries: make queries and keys narrower, all heads alike, or keep them.
+        streams: rotate residual streams to their principal components, of which the last may go, or keep them; `auto`
+            rotates those of transformers with a budget.
+        queries: make queries and keys narrower, all heads alike, or keep them; `auto` does with a budget.
         heads: keep the number of attention heads, or remove whole heads.
         round_to: round channel counts up to a number's multiples, or to what a runtime is fast at; 1: do not round.
         reconstruct: the samples on which to fit the layers that read merged channels; `off` fits none.

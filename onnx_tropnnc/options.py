@@ -80,9 +80,11 @@ class Options:
         ties: `keep` leaves groups alone that residual connections tie together, `merge` merges them too; `auto` merges
             them with a budget or `lossless`, and keeps them otherwise.
         streams: `rotate` rotates residual streams that only linear layers write and read, also through normalizations,
-            to their principal components, of which the last may go; `keep` leaves normalised streams as they are.
+            to their principal components, of which the last may go; `keep` leaves normalised streams as they are;
+            `auto` rotates those of transformers where there is a budget or a plan.
         queries: `narrow` removes features of queries and keys, all heads alike, in the basis in which the last ones add
-            least to the scores; `keep` leaves them as wide as they are.
+            least to the scores; `keep` leaves them as wide as they are; `auto` removes them where there is a budget or
+            a plan.
         heads: `keep` keeps the number of attention heads and makes their values narrower; `merge` removes whole heads.
         round_to: round channel counts up to a multiple of this number, or of what a runtime is fast at: that of this
             machine (`auto`), of a preset such as `tensorrt`, or of a Rounding; 1 leaves counts as they are.
@@ -128,8 +130,8 @@ class Options:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     ties: Ties = "auto"
-    streams: Streams = "keep"
-    queries: Queries = "keep"
+    streams: Streams = "auto"
+    queries: Queries = "auto"
     heads: Heads = "keep"
     round_to: "int | RoundingPreset | Rounding" = "auto"
     reconstruct: Reconstruct = "auto"
@@ -233,18 +235,19 @@ class Options:
     @property
     def rotates_streams(self) -> bool:
         """Return whether residual streams are rotated: where channels are selected, as components cannot be merged."""
-        return self.streams == "rotate" and self.removes and self.selects
+        return self._rewrites(self.streams == "rotate", self.streams == "auto")
 
     @property
     def narrows_queries(self) -> bool:
         """Return whether queries and keys lose features: where they are selected, and heads do not go as a whole."""
-        return (
-            self.queries == "narrow"
-            and self.heads == "keep"
-            and self.removes
-            and self.selects
-            and self.method != "thinet"
-        )
+        chosen = self._rewrites(self.queries == "narrow", self.queries == "auto")
+        return chosen and self.heads == "keep" and self.method != "thinet"
+
+    def _rewrites(self, asked: bool, automatic: bool) -> bool:
+        # a plan that was made with a budget names streams and queries as they are after the rewrite
+        left_open = (self.target_params, self.target_macs, self.target_latency, self.plan)
+        spends = any(amount is not None for amount in left_open)
+        return (asked or (automatic and spends)) and self.removes and self.selects
 
     @property
     def selects(self) -> bool:

@@ -12,6 +12,7 @@ from onnx_tropnnc.passes.dequantize_weights import DequantizeWeights
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
 from onnx_tropnnc.passes.fold_positions import FoldPositions
+from onnx_tropnnc.passes.if_exact import IfExact
 from onnx_tropnnc.passes.inline_functions import InlineFunctions
 from onnx_tropnnc.passes.name_bodies_apart import NameBodiesApart
 from onnx_tropnnc.passes.narrow_queries import NarrowQueries
@@ -50,13 +51,12 @@ def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool, in
     # Functions first, because no other pass looks into them; constants before shapes, which are computed from them;
     # BatchNormalization last, because it needs constant parameters and a known layer before it.
     passes: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()]
-    if options.streams == "rotate" if inspects else options.rotates_streams and samples.solving is not None:
-        # components belong to one model, and constants after them: the last component of a centred stream is one
-        rotate = RotateStreams(samples.solving, options.seed, options.memory_bytes)
-        passes.extend((FoldPositions(), SimplifyNormalizations(), rotate))
-    narrows = options.queries == "narrow" and options.heads == "keep"
-    if narrows if inspects else options.narrows_queries and samples.solving is not None:
-        passes.append(NarrowQueries(samples.solving, options.memory_bytes))
+    steps = _rewriting_steps(options, samples, inspects=inspects)
+    if steps:
+        compared = samples.verifying or samples.solving
+        check = None if compared is None else CheckExactness(compared, memory=options.memory_bytes)
+        # constants after them: the last component of a centred stream is one
+        passes.append(IfExact(steps, check))
     passes.append(
         FoldConstantChannels(samples.verifying or samples.solving, options.group_filter, options.memory_bytes)
     )
@@ -64,6 +64,20 @@ def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool, in
         passes.append(CheckExactness(samples.verifying, memory=options.memory_bytes))
     # after the check, because onnxruntime computes integers and the numbers that they stand for slightly differently
     return [*passes, DequantizeWeights()] if dequantizes else passes
+
+
+def _rewriting_steps(options: Options, samples: SampleSets, *, inspects: bool) -> list[Pass]:
+    """Return the steps after which residual streams, queries and keys may become narrower, as far as they may."""
+    able = inspects or samples.solving is not None
+    steps: list[Pass] = []
+    asked = options.streams == "rotate"
+    if able and (options.rotates_streams or (inspects and asked)):
+        rotate = RotateStreams(samples.solving, options.seed, options.memory_bytes)
+        steps.extend((FoldPositions(), SimplifyNormalizations(everywhere=asked), rotate))
+    asked = (options.queries, options.heads) == ("narrow", "keep")
+    if able and (options.narrows_queries or (inspects and asked)):
+        steps.append(NarrowQueries(samples.solving, options.memory_bytes))
+    return steps
 
 
 def compressing_pass(options: Options, samples: SampleSets, original: Size | None = None) -> CompressChannels:

@@ -10,6 +10,7 @@ from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
 from onnx_tropnnc.passes.fold_positions import FoldPositions
 from onnx_tropnnc.passes.graph_surgeon import EditWithGraphSurgeon
+from onnx_tropnnc.passes.if_exact import IfExact
 from onnx_tropnnc.passes.inline_functions import InlineFunctions
 from onnx_tropnnc.passes.merge_channels import MergeChannels
 from onnx_tropnnc.passes.name_bodies_apart import NameBodiesApart
@@ -33,6 +34,7 @@ __all__ = [
     "FoldConstantChannels",
     "FoldPositions",
     "GroupFilter",
+    "IfExact",
     "InlineFunctions",
     "MergeChannels",
     "NameBodiesApart",

@@ -54,12 +54,18 @@ def _fold_lookup(node: ir.Node, shapes: Shapes, opset: int) -> bool:
     """Replace a Gather of constants by a constant; return whether it was one."""
     if node.op_type != "Gather" or node.domain not in ("", "ai.onnx") or node.outputs[0].is_graph_output():
         return False
-    table, rows = array_of(node.inputs[0]), array_of(node.inputs[1])
+    table, indices = array_of(node.inputs[0]), array_of(node.inputs[1])
     tensor = constant_tensor(node.inputs[0])
-    if table is None or rows is None or tensor is None or not is_floating(tensor):
+    if table is None or indices is None or tensor is None or not is_floating(tensor):
+        return False
+    rows = indices.astype(np.int64)
+    axis = node.attributes.get_int("axis", 0)
+    length = table.shape[axis] if -table.ndim <= axis < table.ndim else 0
+    # a constant that is larger than its table would make the model larger
+    if rows.size > length or (rows < -length).any() or (rows >= length).any():
         return False
     read = list(node.inputs)
-    replace_by_constant(node.outputs[0], np.take(table, rows.astype(np.int64), axis=node.attributes.get_int("axis", 0)))
+    replace_by_constant(node.outputs[0], np.take(table, rows, axis=axis))
     assert isinstance(node.graph, ir.Graph)
     node.graph.remove(node, safe=True)
     for value in read:

@@ -45,15 +45,17 @@ class RotateStreams:
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Return one note for each stream."""
-        streams = [g for g in find_channel_groups(model, shapes_of(model)) if g.is_stream and g.pinned is None]
-        if self.samples is None or not streams:
+        groups = [g for g in find_channel_groups(model, shapes_of(model)) if g.pinned is None]
+        streams, others = [g for g in groups if g.is_stream], [g for g in groups if g.norms and not g.is_stream]
+        if self.samples is None or not (streams or others):
             return ()
         try:
-            readings = group_readings(model, streams, self.samples, seed=self.seed, memory=self.memory)
+            found = (model, streams, self.samples)
+            readings = group_readings(*found, seed=self.seed, memory=self.memory) if streams else {}
             rotated = [stream for stream in streams if stream.name in readings]
             for stream in rotated:
                 transform(stream, principal_basis(readings[stream.name]))
-            self._measure(model, rotated, self.samples)
+            self._measure(model, [*rotated, *others], self.samples)
         except NotRunnable as error:
             return (Note(f"streams are not rotated: onnxruntime cannot run the model ({error})"),)
         return tuple(
@@ -67,11 +69,13 @@ class RotateStreams:
         sums: dict[str, NDArray[np.float64]] = {}
         counts: dict[str, int] = {}
         axes = dict(read.values())
+        centred = {name for node, (name, _) in read.items() if node.op_type == "LayerNormalization"}
         if not axes:
             return
         for _, _, tensors in watched(model, tuple(axes), (samples,), memory=self.memory):
             for name, array in tensors.items():
                 rows = np.moveaxis(array, axes[name], -1).reshape(-1, array.shape[axes[name]]).astype(np.float64)
+                rows -= rows.mean(axis=1, keepdims=True) * (name in centred)
                 sums[name] = sums.get(name, 0.0) + np.square(rows).sum(axis=0)
                 counts[name] = counts.get(name, 0) + len(rows)
         for node, (name, _) in read.items():

@@ -63,6 +63,23 @@ def test_columns_of_each_head_are_found() -> None:
     assert keys == np.arange(20, 40).reshape(HEADS, SIZE).tolist()
 
 
+@pytest.mark.parametrize("reader", ["an output", "a Softmax"])
+def test_keys_with_another_reader_stay(reader: str) -> None:
+    model = attention()
+    if reader == "an output":
+        model.graph.output.append(onnx.helper.make_tensor_value_info("k2", 1, ["N", 5, HEADS, SIZE]))
+    else:
+        model.graph.node.append(onnx.helper.make_node("Softmax", ["k2"], ["z"], "other", axis=-1))
+        model.graph.output.append(onnx.helper.make_tensor_value_info("z", 1, ["N", 5, HEADS, SIZE]))
+    loaded = load(model)
+    (product,) = head_products(loaded, shapes_of(loaded))
+    assert product.sides is None
+    passes.NarrowQueries(samples_for(loaded, count=16))(loaded)
+    assert_same_outputs(model, to_proto(loaded), 0.0)
+    groups = {group.name: group for group in find_channel_groups(loaded, shapes_of(loaded))}
+    assert groups["MatMul_0"].pinned is not None
+
+
 def test_features_that_add_nothing_to_the_scores_go_first() -> None:
     model = attention(rank=3)
     result, report = onnx_tropnnc.compress(

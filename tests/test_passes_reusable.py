@@ -69,6 +69,7 @@ FRESH: dict[str, Callable[[], Pass]] = {
     "FoldBatchNorm": passes.FoldBatchNorm,
     "FoldConstantChannels": lambda: passes.FoldConstantChannels(samples_for(load(MODELS["first"]), count=4)),
     "FoldPositions": passes.FoldPositions,
+    "IfExact": lambda: passes.IfExact((passes.FoldPositions(),)),
     "InlineFunctions": passes.InlineFunctions,
     "MergeChannels": lambda: passes.MergeChannels(ratio=0.5),
     "NameBodiesApart": passes.NameBodiesApart,

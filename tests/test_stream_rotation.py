@@ -8,8 +8,11 @@ from graphs import assert_same_outputs, dims, graph, initializers, operators, ra
 import onnx_tropnnc
 from onnx_tropnnc import Options, passes
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.changes import Merged
+from onnx_tropnnc.analysis.streams import find_streams
+from onnx_tropnnc.changes import Change, Merged, Note
 from onnx_tropnnc.engine import Compression
+from onnx_tropnnc.graph.constants import array_of, set_array
+from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
 
@@ -64,9 +67,11 @@ def prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Channel
 
 
 def refusal(model: onnx.ModelProto) -> str:
-    """Return why the group of the first layer may not change, with streams to be rotated."""
-    inspection = Compression(load(model), Options(ratio=0.5, streams="rotate")).inspect()
-    return str(inspection.groups[0].pinned)
+    """Return why the stream is not rotated."""
+    loaded = load(model)
+    streams, refusals = find_streams(loaded, shapes_of(loaded))
+    assert streams == ()
+    return refusals[0].why
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -130,8 +135,10 @@ def test_streams_are_groups_like_others(options: dict[str, object]) -> None:
     result, report = onnx_tropnnc.compress(transformer(), streams="rotate", **options)
     assert dims(result)["wp"][1] < WIDTH
     assert report.verification is not None
-    kept, _ = onnx_tropnnc.compress(transformer(), **options)
+    kept, _ = onnx_tropnnc.compress(transformer(), streams="keep", **options)
     assert dims(kept)["wp"] == (6, WIDTH)
+    automatic, _ = onnx_tropnnc.compress(transformer(), **options)
+    assert (dims(automatic)["wp"][1] < WIDTH) == ("target_params" in options)
 
 
 def test_at_ratio_0_nothing_is_rewritten() -> None:
@@ -148,16 +155,43 @@ def test_inspect_shows_the_stream_and_covers_its_weights() -> None:
     assert inspection.coverage.share == 1.0
 
 
-def test_a_stream_with_other_readers_is_refused() -> None:
-    model = transformer(middle="r0 = Softplus(h1) r1 = MatMul(r0, wr) ")
+def softplus(form: str) -> onnx.ModelProto:
+    """The transformer, with an activation that reads its stream."""
+    model = transformer(form, middle="r0 = Softplus(h1) r1 = MatMul(r0, wr) ")
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((8, 3), np.float32), "wr"))
-    assert "which stay as they are because Softplus_8 (Softplus) is not linear in it" in refusal(model)
+    model.graph.output.append(onnx.helper.make_tensor_value_info("r1", 1, ["N", 5, 3]))
+    return model
 
 
-def test_a_stream_that_is_a_model_output_is_refused() -> None:
+def test_a_stream_with_other_readers_is_not_rotated() -> None:
+    assert refusal(softplus("LayerNormalization")) == "Softplus_8 (Softplus) is not linear in it"
+
+
+def test_a_written_normalization_of_such_a_stream_says_why_it_stays() -> None:
+    inspection = Compression(load(softplus("written out")), Options(ratio=0.5, streams="rotate")).inspect()
+    why = "which stay as they are because Softplus_16 (Softplus) is not linear in it"
+    assert why in str(inspection.groups[0].pinned)
+
+
+def test_channels_of_such_a_stream_go_one_by_one() -> None:
+    model = softplus("LayerNormalization")
+    options = {"ratio": 0.25, "streams": "rotate"}
+    kept, _ = onnx_tropnnc.compress(model, **options)
+    assert dims(kept)["wp"] == (6, 8)
+    result, report = onnx_tropnnc.compress(model, ties="merge", **options)
+    onnx.checker.check_model(result, full_check=True)
+    assert {name: dims(result)[name] for name in ("wp", "g1", "b1", "wr")} == {
+        "wp": (6, 6), "g1": (6,), "b1": (6,), "wr": (6, 3)
+    }  # fmt: skip
+    assert report.verification is not None
+    assert all(output.relative_l2 < 0.5 for output in report.verification.outputs)
+
+
+def test_a_stream_that_is_a_model_output_stays() -> None:
     model = transformer()
     model.graph.output.append(onnx.helper.make_tensor_value_info("h1", 1, ["N", 5, 8]))
-    assert "which stay as they are because h1 is a model output" in refusal(model)
+    inspection = Compression(load(model), Options(ratio=0.5, streams="rotate")).inspect()
+    assert "which stay as they are because h1 is a model output" in str(inspection.groups[0].pinned)
 
 
 def test_norms_behind_the_sum_are_refused() -> None:
@@ -166,14 +200,37 @@ def test_norms_behind_the_sum_are_refused() -> None:
         "n1 = LayerNormalization <axis = -1> (h, g, b) y = MatMul(n1, wy)"
     )
     weights = random_weights(wp=(6, 8), g=(8,), b=(8,), wd=(8, 8), wy=(8, 3))
-    assert "because Add_3 reads it scaled channel by channel (post-norm)" in refusal(graph(body, weights, **WORDS))
+    assert refusal(graph(body, weights, **WORDS)) == "Add_3 reads it scaled channel by channel (post-norm)"
 
 
 def test_a_reader_of_the_mean_is_refused() -> None:
     model = transformer(middle="r = MatMul(h1, wr) ")
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((8, 3), np.float32), "wr"))
     model.graph.output.append(onnx.helper.make_tensor_value_info("r", 1, ["N", 5, 3]))
-    assert "MatMul_8 reads it with the mean that its normalizations subtract" in refusal(model)
+    assert refusal(model) == "MatMul_8 reads it with the mean that its normalizations subtract"
+
+
+class Double:
+    """A step that is not exact: it doubles the last layer's weights."""
+
+    name = "double"
+
+    def __call__(self, model: Model) -> tuple[Change, ...]:
+        value = model.graph.initializers["wy"]
+        set_array(value, 2 * np.asarray(array_of(value)))
+        return (Note("doubled"),)
+
+
+def test_steps_that_are_not_exact_are_taken_back() -> None:
+    before = transformer()
+    loaded = load(before)
+    (note,) = passes.IfExact((passes.SimplifyNormalizations(), Double()), passes.CheckExactness())(loaded)
+    assert "stay as wide as they are: output y changed by" in str(note)
+    assert_same_outputs(before, to_proto(loaded), 0.0)
+    assert passes.IfExact((Double(),))(loaded) == ()
+    assert_same_outputs(before, to_proto(loaded), 0.0)
+    assert passes.IfExact((passes.SimplifyNormalizations(),), passes.CheckExactness())(loaded)
+    assert "LayerNormalization" not in operators(to_proto(loaded))
 
 
 def test_parameters_per_channel_between_a_stream_and_its_readers_are_folded() -> None:

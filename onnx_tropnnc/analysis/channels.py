@@ -130,7 +130,7 @@ class ChannelGroup:
     @property
     def drops_only(self) -> bool:
         """Return whether channels may be dropped but not merged: a sum of two is no feature or component."""
-        return self.is_stream or bool(self.products)
+        return self.is_stream or bool(self.products) or bool(self.norms)
 
     @property
     def residual_ties(self) -> tuple[str, ...]:

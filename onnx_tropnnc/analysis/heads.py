@@ -8,6 +8,7 @@ product: there, each head shows the columns of its features. Where a node comput
 the columns are not known; features may be dropped there, but no basis be chosen.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,7 +20,7 @@ from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of, nam
 from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
 from onnx_tropnnc.graph.layers import is_layer, weight_slot
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.shapes import Shapes
+from onnx_tropnnc.graph.shapes import BATCH, Shapes, infer_shapes
 
 __all__ = ["HeadProduct", "Side", "head_products"]
 
@@ -27,6 +28,9 @@ Columns = NDArray[np.int64]
 
 # Nodes between the product and its Softmax: a scale, a mask, and a few that hand the scores on.
 _LONGEST = 8
+
+# Elements of a tensor through which columns are sent: 0.25 GB of their numbers.
+_MOST = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +74,11 @@ class HeadProduct:
 
 def head_products(model: Model, shapes: Shapes) -> tuple[HeadProduct, ...]:
     """Return the products of queries and keys in the main graph, in its order."""
-    walk, found = _Columns(shapes, model.ir.opset_imports), []
+    # one sample shows the same columns as many, in a fraction of the memory
+    given = {name_of(v): shapes.get(name_of(v)) or () for v in model.graph.inputs if not v.is_initializer()}
+    known = {name: shape for name, shape in given.items() if None not in shape}
+    few = infer_shapes(model, {n: tuple(1 if d == BATCH else int(d or 0) for d in s) for n, s in known.items()})
+    walk, found = _Columns(few, model.ir.opset_imports), []
     for node in model.graph:
         if node.op_type != "MatMul" or any(value is None or constant_tensor(value) for value in node.inputs):
             continue
@@ -79,8 +87,12 @@ def head_products(model: Model, shapes: Shapes) -> tuple[HeadProduct, ...]:
         softmax, scale = _softmax(node)
         if softmax is None:
             continue
+        # what was sent to the product before is not needed any more
+        walk.known.clear()
         sides = [walk.side(value, features) for value, features in zip(node.inputs, (-1, -2), strict=True)]
         both = (sides[0], sides[1]) if sides[0] is not None and sides[1] is not None else None
+        if both is not None and not all(walk.only_read_by(node, side) for side in both):
+            both = None
         found.append(HeadProduct(node, scale, _layer_behind(softmax), both))
     return tuple(found)
 
@@ -127,7 +139,7 @@ class _Sent:
 
     layer: ir.Node
     biases: tuple[tuple[ir.Node, int], ...]
-    numbers: NDArray[np.int64]
+    numbers: NDArray[np.int32]
 
 
 @dataclass
@@ -144,9 +156,29 @@ class _Columns:
         if sent is None:
             return None
         moved = np.moveaxis(sent.numbers, features, -1)
-        heads = moved[0, :, 0, :]
+        heads = moved[0, :, 0, :].astype(np.int64)
         # every sample and every word must have the same columns
         return Side(sent.layer, sent.biases, heads) if (moved == heads[None, :, None, :]).all() else None
+
+    def only_read_by(self, product: ir.Node, side: Side) -> bool:
+        """Return whether nothing but the product reads the side's columns: no output, no other product."""
+        columns, seen = side.columns.reshape(-1), set[ir.Value]()
+        waiting = list(side.layer.outputs)
+        while waiting:
+            value = waiting.pop()
+            sent = self._sent(value)
+            if value in seen or sent is None or not np.isin(columns, sent.numbers).any():
+                continue
+            seen.add(value)
+            if value.is_graph_output():
+                return False
+            for node in (use.node for use in value.uses()):
+                # behind a node that computes, as the product does, the columns are not known
+                known = [output for output in node.outputs if self._sent(output) is not None]
+                if node is not product and (len(known) < len(node.outputs) or node.graph is not product.graph):
+                    return False
+                waiting.extend(known)
+        return True
 
     def _sent(self, value: ir.Value | None) -> _Sent | None:
         if value is None:
@@ -160,10 +192,12 @@ class _Columns:
         if node is None or shape is None or None in shape or node.domain not in ("", "ai.onnx"):
             return None
         dims = tuple(int(d or 0) for d in shape)
+        if math.prod(dims) > _MOST:
+            return None
         if is_layer(node) and node.op_type in ("Gemm", "MatMul") and weight_slot(node) == 1:
             if constant_tensor(node.inputs[1]) is None:
                 return None
-            return _Sent(node, (), np.broadcast_to(np.arange(dims[-1]), dims))
+            return _Sent(node, (), np.broadcast_to(np.arange(dims[-1], dtype=np.int32), dims))
         if node.op_type in ("Add", "Mul", "Div"):
             return self._scaled(node)
         sent = self._sent(node.inputs[0]) if node.inputs else None
@@ -195,7 +229,7 @@ class _Columns:
         own = dims == (width,) and np.array_equal(sent.numbers.reshape(-1, width)[0], np.arange(width))
         return _Sent(sent.layer, (*sent.biases, (node, 1 - slot)), sent.numbers) if own else None
 
-    def _moved(self, node: ir.Node, value: ir.Value, numbers: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    def _moved(self, node: ir.Node, value: ir.Value, numbers: NDArray[np.int32]) -> NDArray[np.int32] | None:
         if node.op_type == "Identity":
             return numbers
         if node.op_type == "Split":
@@ -211,6 +245,6 @@ class _Columns:
                     return None
                 feeds[name_of(other)] = array
         try:
-            return np.asarray(evaluate(node, feeds, self.opsets), np.int64)
+            return np.asarray(evaluate(node, feeds, self.opsets), np.int32)
         except EVALUATION_FAILURES:
             return None

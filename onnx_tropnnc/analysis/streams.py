@@ -77,10 +77,14 @@ class Stream:
 
 @dataclass(frozen=True, eq=False)
 class Refusal:
-    """Why a stream with these normalizations is not rotated."""
+    """Why a stream with these normalizations is not rotated.
+
+    `width` is how many channels it has where these may go one by one; 0 where they may not change at all.
+    """
 
     norms: tuple[Normalization, ...]
     why: str
+    width: int = 0
 
 
 class _NotLinear(Exception):
@@ -107,7 +111,8 @@ def find_streams(model: Model, shapes: Shapes) -> tuple[tuple[Stream, ...], tupl
         try:
             streams.append(_Walk(trace, group, own, _tensors(trace, group, number, places)).stream())
         except _NotLinear as refusal:
-            refusals.append(Refusal(own, str(refusal)))
+            width = 0 if group.reasons or group.body is not None else group.channels
+            refusals.append(Refusal(own, str(refusal), width))
     return tuple(streams), tuple(refusals)
 
 

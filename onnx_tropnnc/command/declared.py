@@ -77,8 +77,8 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
         option("--uniform", help="Remove the same fraction of every layer, instead of spreading --ratio."),
         option("--ratio-for", metavar="PATTERN=R", help="Use another ratio for layers whose names match."),
         option("--ties", help="Keep or merge channels that residual connections tie; auto: merge them with a budget."),
-        option("--streams", help="Rotate residual streams, through normalizations too, so that they become narrower."),
-        option("--queries", help="Keep queries and keys of attention, or make them narrower, all heads alike."),
+        option("--streams", help="Rotate residual streams, so that normalised ones get narrower; auto: with a budget."),
+        option("--queries", help="Make queries and keys of attention narrower, or keep them; auto: with a budget."),
         option("--heads", help="Keep the number of attention heads, or remove whole heads."),
     ),
     "Samples": (

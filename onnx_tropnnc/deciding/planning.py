@@ -155,7 +155,7 @@ def _least_count(group: ChannelGroup) -> int:
 
 def _curves(groups: Sequence[ChannelGroup], rankings: Mapping[str, Ranking]) -> list[NDArray[np.float64]]:
     """Return the error curves; those of residual streams count STREAM_WEIGHT times."""
-    weights = [STREAM_WEIGHT if g.residual_ties and not g.drops_only else 1.0 for g in groups]
+    weights = [STREAM_WEIGHT if g.residual_ties and not (g.is_stream or g.products) else 1.0 for g in groups]
     return [rankings[g.name].residual * weight for g, weight in zip(groups, weights, strict=True)]
 
 

@@ -72,7 +72,7 @@ def narrow_norm(average: ir.Node, left: NDArray[np.bool_]) -> None:
     before, after = len(energies), int(left.sum())
     missing = float(energies[~left].sum())
     set_stream_norm(average.outputs[0], StreamNorm(known.width, energies[left]))
-    if average.op_type == "RMSNormalization":
+    if average.op_type in ("LayerNormalization", "RMSNormalization"):
         epsilon = average.attributes.get_float("epsilon", 1e-5)
         average.attributes["epsilon"] = ir.AttrFloat32("epsilon", (epsilon * before + missing) / after)
         scaled, slot = average, 1
