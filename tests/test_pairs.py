@@ -44,6 +44,57 @@ def test_elementwise_functions_make_a_pair(between: str, count: int) -> None:
     assert (len(found.activations), len(found.nodes)) == (count, count + 1)
 
 
+# One function each, as exporters write it; c0 to c3 are 0.5, 1.4142, 0.0447 and 0.7979.
+COMPOUND = {
+    "gelu": "d = Div(p, c1) e = Erf(d) f = Add(e, one) g = Mul(p, f) h = Mul(g, c0)",
+    "gelu, tanh": "s = Pow(p, three) t = Mul(s, c2) u = Add(p, t) q = Mul(u, c3) r = Tanh(q) f = Add(r, one) "
+    "g = Mul(p, f) h = Mul(c0, g)",
+    "silu": "s = Sigmoid(p) h = Mul(p, s)",
+    "hard swish": "s = HardSigmoid <alpha = 0.1666> (p) h = Mul(s, p)",
+    "hard swish, one node": "h = HardSwish(p)",
+    "gelu, one node": "h = Gelu(p)",
+    "gelu, tanh, one node": 'h = Gelu <approximate = "tanh"> (p)',
+    "twice": "h = Add(p, p)",
+}
+NUMBERS = {"c0": 0.5, "c1": 2**0.5, "c2": 0.044715, "c3": (2 / np.pi) ** 0.5, "one": 1.0, "three": 3.0}
+SINGLE = {name: np.asarray(value) for name, value in NUMBERS.items()}
+
+
+@pytest.mark.parametrize("between", COMPOUND.values(), ids=COMPOUND)
+def test_functions_of_several_nodes_make_a_pair_and_have_their_value_and_slope(between: str) -> None:
+    body = f"a = MatMul(x, v) p = Add(a, b) {between} y = MatMul(h, w)"
+    model = load(graph(body, {**LINEAR, **SINGLE}, opset=20))
+    found = pair_of(LinearLayer(next(node for node in model.graph if node.outputs[0].name == "y")))
+    assert found is not None
+    assert [node.op_type for node in found.nodes[:2]] == ["MatMul", "Add"]
+    assert len(found.nodes) == 2 + between.count("=") - between.count("<")
+    (activation,) = found.activations
+    points = np.linspace(-2.9, 2.9, 24, dtype=np.float32).reshape(4, 6)
+    alone = graph(between, SINGLE, inputs="float[N, 6] p", outputs="float[N, 6] h", opset=20)
+    for name in ("numpy", "strict"):
+        xp = array_module("cpu") if name == "numpy" else pytest.importorskip("array_api_strict")
+        x, step = xp.asarray(points), 1e-2
+        assert_allclose(to_numpy(activation.value(x)), run(alone, {"p": points})[0], atol=2e-6)
+        ahead, back = (run(alone, {"p": (points + s).astype(np.float32)})[0] for s in (step, -step))
+        assert_allclose(to_numpy(activation.slope(x)), (ahead - back) / (2 * step), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        "s = Sigmoid(p) h = Mul(p, s) z = Neg(s)",
+        "s = Sigmoid(p) h = Mul(p, s) z = Neg(p)",
+        "s = Sigmoid(x2) h = Mul(p, s)",
+        "h = Mul(p, many)",
+        "t = Pow(p, c1) h = Mul(p, t)",
+    ],
+)
+def test_functions_that_others_read_or_that_read_others_make_no_pair(between: str) -> None:
+    weights = {**LINEAR, **SINGLE, "many": np.arange(6.0)}
+    inputs = "float[N, 4] x, float[N, 6] x2" if "x2" in between else "float[N, 4] x"
+    assert pair(f"a = MatMul(x, v) p = Add(a, b) {between} y = MatMul(h, w)", weights, inputs=inputs) is None
+
+
 def test_a_matmul_brings_its_bias_along() -> None:
     found = pair("a = MatMul(x, v) p = Add(a, b) h = Relu(p) y = MatMul(h, w)", LINEAR)
     assert found is not None
@@ -57,7 +108,6 @@ def test_a_matmul_brings_its_bias_along() -> None:
         "p = Conv(x, v, b) h = Relu(p) z = Neg(h) y = Conv(h, w)",
         "h = Conv(x, v, b) y = Conv(h, w) z = Neg(h)",
         "p = Conv(x, v, b) low1 = Neg(low) h = Clip(p, low1) y = Conv(h, w)",
-        "p = Conv(x, v, b) h = Add(p, p) y = Conv(h, w)",
         "v1 = Neg(v) p = Conv(x, v1, b) h = Relu(p) y = Conv(h, w)",
         "p = Conv(x, v, b) h = Relu(p) y = Conv(h, w) z = Conv(x, v)",
     ],

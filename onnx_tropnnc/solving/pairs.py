@@ -5,14 +5,19 @@
 Such a pair can be refitted as a whole (refitting.py): no other node reads what the producer makes, or its weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
+from onnx_tropnnc.solving.activation_graphs import activation_graph
 from onnx_tropnnc.solving.activation_slopes import Activation, activation_of
 
 __all__ = ["Pair", "pair_of"]
+
+_Step = tuple[tuple[ir.Node, ...], Activation]
+"""The nodes of one activation, and their function."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,21 +32,31 @@ class Pair:
 
 def pair_of(consumer: LinearLayer) -> Pair | None:
     """Return the pair that the consumer belongs to, or None where its input is made in another way."""
-    value, found = consumer.data, list[tuple[ir.Node, Activation]]()
-    while (maker := value.producer()) is not None and len(value.uses()) == 1 and not value.is_graph_output():
+    value, found = consumer.data, list[_Step]()
+    while (maker := value.producer()) is not None and _read_once(value, found):
         activation = activation_of(maker)
-        if activation is None:
+        if activation is not None:
+            found.append(((maker,), activation))
+            source = maker.inputs[0]
+        elif (graph := activation_graph(value)) is not None:
+            found.append((graph.nodes, graph.activation))
+            source = graph.source
+        else:
             producer = _producer(value, maker)
             if producer is None or not _alike(producer, consumer):
                 return None
-            nodes, between = zip(*found[::-1], strict=True) if found else ((), ())
+            nodes = (node for nodes, _ in found[::-1] for node in nodes)
             # the producer's node, and the Add that holds its bias where it has one there
-            return Pair(producer, between, (*dict.fromkeys((producer.node, maker)), *nodes))
-        found.append((maker, activation))
-        source = maker.inputs[0]
+            return Pair(producer, tuple(a for _, a in found[::-1]), (*dict.fromkeys((producer.node, maker)), *nodes))
         assert source is not None
         value = source
     return None
+
+
+def _read_once(value: ir.Value, found: Sequence[_Step]) -> bool:
+    """Return whether nobody reads the value but what is behind it: one node, or the nodes of one activation."""
+    readers = {use.node for use in value.uses()}
+    return not value.is_graph_output() and (len(value.uses()) == 1 or bool(found and readers <= set(found[-1][0])))
 
 
 def _producer(value: ir.Value, maker: ir.Node) -> LinearLayer | None:
