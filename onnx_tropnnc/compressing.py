@@ -62,6 +62,7 @@ def compress(
     ties: Ties = "auto",
     streams: Streams = "auto",
     queries: Queries = "auto",
+    factorize: bool = False,
     heads: Heads = "keep",
     round_to: int | RoundingPreset | Rounding = "auto",
     reconstruct: Reconstruct = "auto",
@@ -113,6 +114,7 @@ def compress(
         streams: rotate residual streams to their principal components, of which the last may go, or keep them; `auto`
             rotates those of transformers with a budget.
         queries: make queries and keys narrower, all heads alike, or keep them; `auto` does with a budget.
+        factorize: write large layers and tables as two factors, whose components a budget may remove.
         heads: keep the number of attention heads, or remove whole heads.
         round_to: round channel counts up to a number's multiples, or to what a runtime is fast at; 1: do not round.
         reconstruct: the samples on which to fit the layers that read merged channels; `off` fits none.

@@ -85,6 +85,7 @@ class Options:
         queries: `narrow` removes features of queries and keys, all heads alike, in the basis in which the last ones add
             least to the scores; `keep` leaves them as wide as they are; `auto` removes them where there is a budget or
             a plan.
+        factorize: write large layers and tables of embeddings as two factors, whose components a budget may remove.
         heads: `keep` keeps the number of attention heads and makes their values narrower; `merge` removes whole heads.
         round_to: round channel counts up to a multiple of this number, or of what a runtime is fast at: that of this
             machine (`auto`), of a preset such as `tensorrt`, or of a Rounding; 1 leaves counts as they are.
@@ -132,6 +133,7 @@ class Options:
     ties: Ties = "auto"
     streams: Streams = "auto"
     queries: Queries = "auto"
+    factorize: bool = False
     heads: Heads = "keep"
     round_to: "int | RoundingPreset | Rounding" = "auto"
     reconstruct: Reconstruct = "auto"
@@ -242,6 +244,12 @@ class Options:
         """Return whether queries and keys lose features: where they are selected, and heads do not go as a whole."""
         chosen = self._rewrites(self.queries == "narrow", self.queries == "auto")
         return chosen and self.heads == "keep" and self.method != "thinet"
+
+    @property
+    def factorizes(self) -> bool:
+        """Return whether large layers are written as two factors: where a budget says what that is worth."""
+        budget = any(amount is not None for amount in (self.target_params, self.target_macs, self.target_latency))
+        return self.factorize and (budget or self.plan is not None) and self.selects and self.method != "thinet"
 
     def _rewrites(self, asked: bool, automatic: bool) -> bool:
         # a plan that was made with a budget names streams and queries as they are after the rewrite

@@ -9,6 +9,7 @@ from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Pass
 from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.dequantize_weights import DequantizeWeights
+from onnx_tropnnc.passes.factorize_layers import FactorizeLayers, JoinFactors
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
 from onnx_tropnnc.passes.fold_positions import FoldPositions
@@ -77,6 +78,8 @@ def _rewriting_steps(options: Options, samples: SampleSets, *, inspects: bool) -
     asked = (options.queries, options.heads) == ("narrow", "keep")
     if able and (options.narrows_queries or (inspects and asked)):
         steps.append(NarrowQueries(samples.solving, options.memory_bytes))
+    if options.factorizes and samples.solving is not None:
+        steps.append(FactorizeLayers(samples.solving, options.memory_bytes))
     return steps
 
 
@@ -99,7 +102,7 @@ def tuning_passes(options: Options, samples: SampleSets, reference: Model) -> li
 def finishing_passes() -> list[Pass]:
     """Return the passes after which a compressed model can be written or run."""
     # shapes last: QuantizeWeights adds nodes, whose outputs need a shape too
-    return [QuantizeWeights(), RefreshShapes()]
+    return [JoinFactors(), QuantizeWeights(), RefreshShapes()]
 
 
 def checking_passes(options: Options, samples: SampleSets) -> list[Pass]:

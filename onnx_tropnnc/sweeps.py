@@ -77,6 +77,7 @@ def sweep(
     ties: Ties = "auto",
     streams: Streams = "auto",
     queries: Queries = "auto",
+    factorize: bool = False,
     heads: Heads = "keep",
     round_to: int | RoundingPreset | Rounding = "auto",
     reconstruct: Reconstruct = "auto",

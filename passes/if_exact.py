@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from onnx_tropnnc.changes import Change, Note
 from onnx_tropnnc.errors import BrokenPromiseError
-from onnx_tropnnc.graph.knowledge import is_stream, score_energies, stream_norm, stream_refusal
+from onnx_tropnnc.graph.knowledge import is_factor, is_stream, score_energies, stream_norm, stream_refusal
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.pass_manager import Pass
 from onnx_tropnnc.passes.verify_outputs import CheckExactness
@@ -43,9 +43,8 @@ class IfExact:
         before = model.clone()
         changes = [change for step in self.steps for change in step(model)]
         values = [value for node in model.graph for value in node.outputs]
-        if not any(
-            is_stream(v) or stream_norm(v) or stream_refusal(v) or score_energies(v) is not None for v in values
-        ):
+        marked = (is_stream(v) or stream_norm(v) or stream_refusal(v) or is_factor(v) for v in values)
+        if not (any(marked) or any(score_energies(v) is not None for v in values)):
             # what was only prepared stays as it was: no channels may go that could not before
             model.replace_content(before)
             return ()

@@ -65,7 +65,7 @@ class RotateStreams:
 
     def _measure(self, model: Model, streams: list[ChannelGroup], samples: Samples) -> None:
         """Remember the mean square of every channel in front of each normalization."""
-        read = {node: _normalised(node) for stream in streams for node in stream.norms}
+        read = {node: _normalised(node) for stream in streams for node, _ in stream.norms}
         sums: dict[str, NDArray[np.float64]] = {}
         counts: dict[str, int] = {}
         axes = dict(read.values())

@@ -14,6 +14,7 @@ import numpy as np
 
 from onnx_tropnnc.analysis.streams import find_streams
 from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.graph.constants import name_of
 from onnx_tropnnc.graph.knowledge import StreamNorm, set_stream_norm, set_stream_refusal
 from onnx_tropnnc.graph.layers import is_convolution
 from onnx_tropnnc.graph.model import Model
@@ -37,11 +38,13 @@ class SimplifyNormalizations:
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Return one note for each stream."""
-        streams, refusals = find_streams(model, shapes_of(model))
+        shapes = shapes_of(model)
+        streams, refusals = find_streams(model, shapes)
         for refusal in refusals:
-            if self.everywhere and refusal.width and all(norm.is_operator for norm in refusal.norms):
+            if self.everywhere and refusal.may_shrink and all(norm.is_operator for norm in refusal.norms):
                 for norm in refusal.norms:
-                    set_stream_norm(norm.node.outputs[0], StreamNorm(refusal.width, np.zeros(refusal.width)))
+                    width = int((shapes[name_of(norm.data)] or (0,))[norm.axis] or 0)
+                    set_stream_norm(norm.node.outputs[0], StreamNorm(width, np.zeros(width)))
                 continue
             # once is enough: a stream has two normalizations a block
             for node in refusal.norms[0].averages if refusal.norms else ():

@@ -66,6 +66,7 @@ WRONG: dict[str, Sequence[object]] = {
     "ties": ("cut",),
     "streams": ("cut",),
     "queries": ("cut",),
+    "factorize": ("yes", 1),
     "heads": ("cut",),
     "round_to": (0, -8, 2**40, "8", "fast", "", None),
     "reconstruct": ("on",),

@@ -283,3 +283,17 @@ def test_looked_up_positions_become_a_constant() -> None:
     after = to_proto(loaded)
     assert operators(after) == ["Gather", "Add", "MatMul"]
     assert_same_outputs(model, after, feeds={"x": np.array([[1, 2, 3, 8, 0]])})
+
+
+def test_a_normalization_over_several_copies_of_a_stream_is_told_of_all() -> None:
+    """Four neighbours side by side, as Swin merges patches; two here."""
+    body = (
+        "p = MatMul(x, wp) h0 = Softplus(p) a = Slice(h0, zero, two, one) b = Slice(h0, two, four, one) "
+        "c = Concat <axis = -1> (a, b) n = LayerNormalization <axis = -1> (c, g, s) y = MatMul(n, wy)"
+    )
+    numbers = {"zero": [0], "one": [1], "two": [2], "four": [4]}
+    weights = random_weights(wp=(6, 8), g=(16,), s=(16,), wy=(16, 3)) | {n: np.array(a) for n, a in numbers.items()}
+    model = graph(body, weights, inputs=WORDS["inputs"], outputs="float[N, 2, 3] y")
+    result, _ = onnx_tropnnc.compress(model, ratio=0.25, streams="rotate")
+    onnx.checker.check_model(result, full_check=True)
+    assert {name: dims(result)[name] for name in ("wp", "g", "wy")} == {"wp": (6, 6), "g": (12,), "wy": (12, 3)}

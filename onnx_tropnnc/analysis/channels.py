@@ -10,6 +10,7 @@ Only channels of a block may be merged with each other, so that one merge map se
 """
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,8 +25,8 @@ from scipy.sparse.csgraph import connected_components
 
 from onnx_tropnnc.analysis.finite_weights import pin_not_finite
 from onnx_tropnnc.analysis.shared_constants import join_shared_weights, pin_shared_numbers
-from onnx_tropnnc.graph.constants import label, name_of
-from onnx_tropnnc.graph.knowledge import is_stream
+from onnx_tropnnc.graph.constants import dims_of, label, name_of
+from onnx_tropnnc.graph.knowledge import is_factor, is_stream
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason, joined
 from onnx_tropnnc.graph.shapes import Shapes
@@ -90,8 +91,10 @@ class ChannelGroup:
         reasons: why channels are pinned; empty where none is.
         gates: those of the ties that multiply (squeeze and excitation, SwiGLU, attention): no residual streams.
         body: the If, Loop or Scan in whose body layers of it stand, so that its activations cannot be looked at.
-        norms: nodes that average over the channels, and are told when some go: normalizations of a rotated stream.
+        norms: nodes that average over the channels and are told when some go, as normalizations of a rotated stream,
+            each with the channel at each position that it averages over.
         is_stream: whether the channels are principal components of a residual stream.
+        is_factor: whether the channels lie between the two factors of a layer's weight.
         products: products of queries and keys, each with the channel of each feature that it sums over.
     """
 
@@ -105,8 +108,9 @@ class ChannelGroup:
     reasons: tuple[Reason, ...]
     gates: tuple[str, ...] = ()
     body: str | None = None
-    norms: tuple[ir.Node, ...] = ()
+    norms: tuple[tuple[ir.Node, ChannelIndices], ...] = ()
     is_stream: bool = False
+    is_factor: bool = False
     products: tuple[tuple[ir.Node, ChannelIndices], ...] = ()
 
     def of_kind(self, *kinds: Kind) -> tuple[Place, ...]:
@@ -130,7 +134,14 @@ class ChannelGroup:
     @property
     def drops_only(self) -> bool:
         """Return whether channels may be dropped but not merged: a sum of two is no feature or component."""
-        return self.is_stream or bool(self.products) or bool(self.norms)
+        return self.is_stream or self.is_factor or bool(self.products) or bool(self.norms)
+
+    @property
+    def break_even(self) -> int:
+        """Return how many components two factors may have and be no larger than their product, (d k + k m) < d m."""
+        sizes = [math.prod(dims_of(self.of_kind(kind)[0].use.value) or ()) for kind in ("producer", "consumer")]
+        d, m = (size // self.channels for size in sizes)
+        return max(1, (d * m - 1) // (d + m))
 
     @property
     def residual_ties(self) -> tuple[str, ...]:
@@ -182,6 +193,8 @@ def _walk(model: Model, shapes: Shapes, through: frozenset[ir.Node] | None) -> T
             axes = trace.tracked(value)
             if is_stream(value):
                 trace.streams.extend(axes.values())
+            if is_factor(value):
+                trace.factors.extend(axes.values())
             if value.is_graph_output():
                 whose = f"leaves the body of {label(leaving[value])}" if value in leaving else "is a model output"
                 trace.pin(axes, Reason("model_output", f"{name_of(value)} {whose}"))
@@ -238,12 +251,18 @@ class _Resolution:
         norms = self._split((channels, node) for node, channels in trace.norms)
         streams = self._split((channels, None) for channels in trace.streams)
         products = self._split((channels, node) for node, channels in trace.products)
+        factors = self._split((channels, None) for channels in trace.factors)
         marked = {mark: set(self._split((c, None) for c in channels)) for mark, channels in trace.marks.items()}
         for number in sorted(places, key=lambda g: int(self.first[self.members[g][0]])):
             found = tuple(Place(use, members) for members, use in places[number])
             if any(place.use.kind == "producer" for place in found):
                 counted = tuple(CountPlace(count, members) for members, count in counts.get(number, ()))
                 reasons = [(members, pin.reason) for members, pin in pins.get(number, ())]
+                averaging = tuple((node, members) for members, node in norms.get(number, ()))
+                for node, members in averaging:
+                    if (members < 0).any():
+                        text = f"{label(node)} averages over these channels together with others"
+                        reasons.append((members, Reason("mixed_channels", text)))
                 tied = [tie.node for _, tie in ties.get(number, ())]
                 passage = Passage(
                     homogeneous=number not in marked["not_homogeneous"],
@@ -253,9 +272,14 @@ class _Resolution:
                 through = [members for members, _ in computed.get(number, ())]
                 scored = [members for members, _ in products.get(number, ())]
                 group = self._group(number, found, counted, reasons, tied, passage, through, scored)
-                averaging = tuple(node for _, node in norms.get(number, ()))
                 multiplied = tuple((node, members) for members, node in products.get(number, ()))
-                yield replace(group, norms=averaging, is_stream=number in streams, products=multiplied)
+                yield replace(
+                    group,
+                    norms=averaging,
+                    products=multiplied,
+                    is_stream=number in streams,
+                    is_factor=number in factors,
+                )
 
     def _split(self, labelled: Iterable[tuple[ChannelIndices, T]]) -> dict[int, list[tuple[ChannelIndices, T]]]:
         """Return per group the things with channels in it, and these as numbers within the group (-1: of another)."""

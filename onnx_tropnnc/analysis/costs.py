@@ -65,6 +65,8 @@ class _Weight:
     axes: tuple[_Axis, ...]
     uses: int
     """Multiply-accumulates of one element for one sample, each counted by its layer's rate."""
+    stored: int
+    """The constant's elements before anything goes."""
     is_copy: bool
     """Whether the constant is a copy that only a merge will make, for one of several readers of a parameter."""
 
@@ -110,7 +112,7 @@ class Costs:
         whole = size.parameters if measure == "parameters" else weighted_macs(model, shapes, rates)
         # copies that a merge will make cost parameters then, but are no part of the model's size now
         there = [weight for weight in self._weights if measure == "macs" or not weight.is_copy]
-        self._rest = whole - self._sum(there, self.full)
+        self._rest = whole - sum(weight.stored * (1 if measure == "parameters" else weight.uses) for weight in there)
 
     def total(self, counts: Counts) -> int:
         """Return the model's total cost when each unit keeps so many channels."""
@@ -150,12 +152,15 @@ def _weights(units: Sequence[Unit], shapes: Shapes, graph: ir.Graph, rates: Mapp
             if occurrences.any():
                 # position k: how long the axis is when the first k channels of the order are kept
                 standing = np.concatenate([[0], np.cumsum(occurrences)])
+                if unit.group.is_factor:
+                    # with more components than this the factors are multiplied again, and cost what their product does
+                    standing = np.minimum(standing, unit.group.break_even)
                 axes[_tensor(unit.group, place)][place.use.axis][number] = standing
     # of several copies of a constant the first one is the constant itself
     seen: set[ir.Value] = set()
     found = []
     for (value, reader, _), on in axes.items():
-        weight = _weight(value, reader, on, shapes, graph, rates, is_copy=value in seen)
+        weight = _weight(value, reader, on, units, shapes, graph, rates, is_copy=value in seen)
         seen.add(value)
         found.append(weight)
     return [weight for weight in found if weight is not None]
@@ -176,6 +181,7 @@ def _weight(
     value: ir.Value,
     reader: ir.Node | None,
     on: Mapping[int, Mapping[int, NDArray[np.int64]]],
+    units: Sequence[Unit],
     shapes: Shapes,
     graph: ir.Graph,
     rates: Mapping[str, int],
@@ -191,11 +197,16 @@ def _weight(
         return None
     dims = shape_of(tensor)
     axes = tuple(
-        _Axis(dims[axis] - sum(int(lengths[-1]) for lengths in standing.values()), standing)
+        _Axis(dims[axis] - sum(_length(units[unit], lengths) for unit, lengths in standing.items()), standing)
         for axis, standing in on.items()
     )
     others = int(np.prod([d for axis, d in enumerate(dims) if axis not in on], dtype=np.int64))
     readers = {use.node: None for use in value.uses()} if reader is None else {reader: None}
     own = (node for node in readers if node.graph is graph)
     macs = sum((weight_macs(node, value, shapes) or 0) * _rate(node, rates) for node in own)
-    return _Weight(others, axes, macs // max(1, tensor.size), is_copy)
+    return _Weight(others, axes, macs // max(1, tensor.size), int(tensor.size), is_copy)
+
+
+def _length(unit: Unit, lengths: NDArray[np.int64]) -> int:
+    """Return how many positions all channels of a unit take; of two factors these are all that the axis has."""
+    return unit.group.channels if unit.group.is_factor else int(lengths[-1])

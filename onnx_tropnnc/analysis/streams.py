@@ -79,12 +79,12 @@ class Stream:
 class Refusal:
     """Why a stream with these normalizations is not rotated.
 
-    `width` is how many channels it has where these may go one by one; 0 where they may not change at all.
+    `may_shrink` says whether its channels may go one by one.
     """
 
     norms: tuple[Normalization, ...]
     why: str
-    width: int = 0
+    may_shrink: bool = False
 
 
 class _NotLinear(Exception):
@@ -104,15 +104,15 @@ def find_streams(model: Model, shapes: Shapes) -> tuple[tuple[Stream, ...], tupl
             local[place.use.channels[inside]] = place.members[inside]
     streams, refusals = [], []
     for number, group in enumerate(groups):
-        own = tuple(norm for norm in norms if any(node in group.norms for node in norm.averages))
+        averaging = {node for node, _ in group.norms}
+        own = tuple(norm for norm in norms if averaging.intersection(norm.averages))
         sums = [tie for tie in group.ties if tie not in group.gates]
         if not own and not sums:
             continue
         try:
             streams.append(_Walk(trace, group, own, _tensors(trace, group, number, places)).stream())
         except _NotLinear as refusal:
-            width = 0 if group.reasons or group.body is not None else group.channels
-            refusals.append(Refusal(own, str(refusal), width))
+            refusals.append(Refusal(own, str(refusal), not group.reasons and group.body is None))
     return tuple(streams), tuple(refusals)
 
 

@@ -79,6 +79,9 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
         option("--ties", help="Keep or merge channels that residual connections tie; auto: merge them with a budget."),
         option("--streams", help="Rotate residual streams, so that normalised ones get narrower; auto: with a budget."),
         option("--queries", help="Make queries and keys of attention narrower, or keep them; auto: with a budget."),
+        option(
+            "--factorize", help="With a budget, write large layers and tables as two factors where that saves more."
+        ),
         option("--heads", help="Keep the number of attention heads, or remove whole heads."),
     ),
     "Samples": (

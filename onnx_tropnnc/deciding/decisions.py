@@ -242,8 +242,10 @@ class Decider:
             counts = path.within(limit)
             if isinstance(counts, Refused):
                 return counts
-            kept = zip(path.costs.units, counts, strict=True)
-            return self._selected(groups, ranked, {unit.group.name: count for unit, count in kept}, options)
+            kept = zip((unit.group for unit in path.costs.units), counts, strict=True)
+            # factors that are no smaller than their product keep all components, and are multiplied again
+            whole = {g.name: g.channels if g.is_factor and count >= g.break_even else count for g, count in kept}
+            return self._selected(groups, ranked, whole, options)
         path = self._clustering_path(groups, options, measure)
         counts = path.within(limit)
         if isinstance(counts, Refused):

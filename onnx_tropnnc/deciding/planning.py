@@ -124,6 +124,8 @@ def rank_readings(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ran
 
 def kept_at_ratio(group: ChannelGroup, ratio: float, rounding: Rounding = EXACTLY) -> int:
     """Return how many channels are kept at this ratio of those that may be removed, with the pinned ones."""
+    if group.is_factor:
+        return group.channels  # factors are worth what they save of a budget
     pinned = int((group.blocks < 0).sum())
     count = pinned + max(uniform_count(group.channels - pinned, ratio), _blocks(group) if group.products else 0)
     return rounding.up(count, group.channels, rounding.multiple(group))
@@ -144,7 +146,9 @@ def budget_path(
     least = [_least_count(group) for group in groups]
     multiples = [rounding.multiple(group) for group in groups]
     costs = Costs(model, shapes, units, measure, rates)
-    return error_path(costs, _curves(groups, rankings), least=least, round_to=multiples)
+    # with more components than break even, factors cost what their product does
+    start = [g.break_even if g.is_factor else g.channels for g in groups]
+    return error_path(costs, _curves(groups, rankings), least=least, start=start, round_to=multiples)
 
 
 def _least_count(group: ChannelGroup) -> int:
@@ -156,7 +160,7 @@ def _least_count(group: ChannelGroup) -> int:
 def _curves(groups: Sequence[ChannelGroup], rankings: Mapping[str, Ranking]) -> list[NDArray[np.float64]]:
     """Return the error curves; those of residual streams count STREAM_WEIGHT times."""
     weights = [STREAM_WEIGHT if g.residual_ties and not (g.is_stream or g.products) else 1.0 for g in groups]
-    return [rankings[g.name].residual * weight for g, weight in zip(groups, weights, strict=True)]
+    return [_priced(g, rankings[g.name].residual * weight) for g, weight in zip(groups, weights, strict=True)]
 
 
 def spread(
@@ -188,6 +192,13 @@ def spread(
     found = error_path(costs, curves, least=least, start=start, round_to=multiples).within(costs.total(given))
     assert not isinstance(found, Refused), "the path ends at the least counts, which cost no more than the given ones"
     return {group.name: count for group, count in zip(groups, found, strict=True)}
+
+
+def _priced(group: ChannelGroup, curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the curve; factors that are as large as their product are multiplied again, and lose nothing."""
+    if not group.is_factor:
+        return curve
+    return np.where(np.arange(len(curve)) >= group.break_even, curve[-1], curve)
 
 
 def ranking_plan(

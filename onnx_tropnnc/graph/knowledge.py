@@ -6,6 +6,7 @@
     stream                an activation: its channels are principal components of a residual stream
     stream norm           what a node averages over the channels of such a stream, for a normalization
     stream refusal        the same where the stream could not be rotated: why
+    factor                an activation between the two factors of a layer's weight
     score energies        a product of queries and keys: what each of their features adds to the scores
 
 onnx-ir copies a value's `meta` when it clones a graph, and renaming a value leaves it alone, so that nobody has to keep
@@ -30,12 +31,14 @@ __all__ = [
     "StreamNorm",
     "channel_statistics",
     "copy_knowledge_of_equals",
+    "is_factor",
     "is_stream",
     "knows_statistics",
     "move_knowledge",
     "row_scale",
     "score_energies",
     "set_channel_statistics",
+    "set_factor",
     "set_row_scale",
     "set_score_energies",
     "set_stream",
@@ -55,7 +58,8 @@ _STREAM = "onnx_tropnnc.stream"
 _STREAM_NORM = "onnx_tropnnc.stream_norm"
 _STREAM_REFUSAL = "onnx_tropnnc.stream_refusal"
 _SCORE_ENERGIES = "onnx_tropnnc.score_energies"
-_KEYS = (_ROW_SCALE, _STATISTICS, _QUANTIZATION, _STREAM, _STREAM_NORM, _STREAM_REFUSAL, _SCORE_ENERGIES)
+_FACTOR = "onnx_tropnnc.factor"
+_KEYS = (_ROW_SCALE, _STATISTICS, _QUANTIZATION, _STREAM, _STREAM_NORM, _STREAM_REFUSAL, _SCORE_ENERGIES, _FACTOR)
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,16 @@ def stream_refusal(value: ir.Value) -> str | None:
 def set_stream_refusal(value: ir.Value, why: str) -> None:
     """Remember why the stream could not be rotated."""
     _set(value, _STREAM_REFUSAL, why)
+
+
+def is_factor(value: ir.Value) -> bool:
+    """Return whether the tensor lies between the two factors of a layer's weight."""
+    return value.meta.get(_FACTOR) is True
+
+
+def set_factor(value: ir.Value) -> None:
+    """Remember that the tensor lies between the two factors of a layer's weight."""
+    _set(value, _FACTOR, True)
 
 
 def score_energies(value: ir.Value) -> NDArray[np.float64] | None:

@@ -156,6 +156,8 @@ class Trace:
     """Nodes that average over channels which may go all the same; None: those that know of a stream (knowledge.py)."""
     norms: list[tuple[ir.Node, ChannelIndices]] = field(default_factory=list)
     """Those of these nodes that were met, and the channels that they average over."""
+    factors: list[ChannelIndices] = field(default_factory=list)
+    """Lists of channels between the two factors of a layer's weight."""
     products: list[tuple[ir.Node, ChannelIndices]] = field(default_factory=list)
     """Products of queries and keys, and their features, which may go: nothing but the scores reads them."""
     streams: list[ChannelIndices] = field(default_factory=list)

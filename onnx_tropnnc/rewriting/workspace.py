@@ -104,8 +104,8 @@ class Workspace:
             self.alive[key] = alive[(members < 0) | keep[members]]
         for counted in group.counts:
             recount(counted, before & ~keep)
-        for node in group.norms:
-            narrow_norm(node, keep[before])
+        for node, members in group.norms:
+            narrow_norm(node, keep[members[before[members]]])
         for node in dict.fromkeys(place.use.node for place in group.places if is_recurrent(place.use.node)):
             drop_zero_states(node)
         self.left[group] = keep
