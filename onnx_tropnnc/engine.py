@@ -15,7 +15,7 @@ from onnx_tropnnc.analysis.group_filter import matches
 from onnx_tropnnc.analysis.unreached import UnreachedLayer, unreached_layers
 from onnx_tropnnc.backend import missing_cuda
 from onnx_tropnnc.bisection import Refused, unless_refused
-from onnx_tropnnc.changes import Note, Reconstructed
+from onnx_tropnnc.changes import Merged, Note, Reconstructed
 from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.deciding.planning import kept_at_ratio
 from onnx_tropnnc.errors import OptionError, Setting
@@ -215,7 +215,8 @@ class Compression:
         # a survey shows fidelity whatever --no-verify says, and times its points later, one by one
         surveyed: list[Pass] = [verifying_pass(options, samples).without_timing()]
         checks = surveyed if self.surveys else checking_passes(options, samples)
-        tuning = [] if self.surveys else tuning_passes(options, samples, decider.model)
+        merges = {change.group: change.merge_map for change in merged if isinstance(change, Merged)}
+        tuning = [] if self.surveys else tuning_passes(options, samples, decider.model, merges)
         finished = PassManager([*tuning, *finishing_passes(), *checks], progress=self.progress).timed(self.model)
         return replace(
             start,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from onnx_tropnnc.choices import Effort
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.sizes import Size
+from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Pass
 from onnx_tropnnc.passes.compress_channels import CompressChannels
@@ -88,7 +89,9 @@ def compressing_pass(options: Options, samples: SampleSets, original: Size | Non
     return CompressChannels(options, samples.solving, original)
 
 
-def tuning_passes(options: Options, samples: SampleSets, reference: Model) -> list[Pass]:
+def tuning_passes(
+    options: Options, samples: SampleSets, reference: Model, merges: Mapping[str, MergeMap]
+) -> list[Pass]:
     """Return the pass after which all weights have learnt from `reference`, the model before it was compressed.
 
     None where the options ask for no effort, or where there are no samples to learn from.
@@ -96,7 +99,8 @@ def tuning_passes(options: Options, samples: SampleSets, reference: Model) -> li
     budget = BUDGETS[options.effort]
     if not budget or samples.learning is None or not options.solves:
         return []
-    return [TuneWeights(reference, samples.learning, Tuning(budget, memory=options.memory_bytes, seed=options.seed))]
+    how = Tuning(budget, memory=options.memory_bytes, seed=options.seed)
+    return [TuneWeights(reference, samples.learning, how, merges)]
 
 
 def finishing_passes() -> list[Pass]:

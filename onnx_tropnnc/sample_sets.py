@@ -13,7 +13,7 @@ from onnx_tropnnc.inputs.variants import with_variants
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.running.made_up_samples import first_shapes, made_up_samples, original_runner, unpadded
 from onnx_tropnnc.running.run_limits import reason_of_size, reason_of_time
-from onnx_tropnnc.running.sessions import runtime_missing
+from onnx_tropnnc.running.sessions import Runner, runtime_missing
 
 __all__ = ["SampleSets", "draw_samples"]
 
@@ -27,7 +27,7 @@ class SampleSets:
     input_shapes: GivenShapes | None = None
     """What the model's `input_shapes` must be to agree with made-up samples; None: what they are."""
     learning: Samples | None = None
-    """What all weights may learn from together: as `solving`, but the user's samples without variants of them."""
+    """What all weights may learn from together: the user's samples without variants of them, or other made-up ones."""
     refusal: str | None = None
     """Why the model is run on no samples: none could be made up that it takes, or a run takes too much."""
 
@@ -86,4 +86,16 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
     if not solves:
         return SampleSets(None, given or samples, found.shapes)
     made = samples.split()
-    return SampleSets(made[0], given or made[1], found.shapes, learning=made[0])
+    return SampleSets(made[0], given or made[1], found.shapes, learning=_others(model, original, options))
+
+
+def _others(model: Model, original: Runner | None, options: Options) -> Samples | None:
+    """Return made-up samples that no layer is solved on, for all weights to learn from; None where none learn.
+
+    Layers were fitted to the others, the last one nearly exactly, so that those would teach next to nothing.
+    """
+    if options.effort == "quick":
+        return None
+    seed = options.seed + 1
+    found = made_up_samples(model, original, ranges=options.input_range, seed=seed, memory=options.memory_bytes)
+    return unpadded(found.samples, original)

@@ -5,12 +5,14 @@ after   the same graph with other weights, where these are better on held-out sa
 needs   the model before; samples that are real, or that were inverted; onnxruntime
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from onnx_tropnnc.changes import Change
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.tuning.tune import Tuning, tune
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.tuning.tune import NO_MERGES, Tuning, tune
 
 __all__ = ["TuneWeights"]
 
@@ -23,13 +25,15 @@ class TuneWeights:
         reference: the model before it was compressed, its tensors under the same names.
         samples: what to learn from, each once.
         how: how long and how fast.
+        merges: what was merged, by group.
     """
 
     reference: Model
     samples: Samples
     how: Tuning
+    merges: Mapping[str, MergeMap] = field(default_factory=lambda: NO_MERGES)
     name: str = "tune weights"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Change the weights in place where that makes the model better."""
-        return tune(model, self.reference, self.samples, self.how)
+        return tune(model, self.reference, self.samples, self.how, self.merges)

@@ -34,8 +34,8 @@ class Adam:
         self._second = {name: np.zeros_like(array) for name, array in arrays.items()}
         self._count = 0
 
-    def step(self, gradients: Mapping[str, NDArray[Any]], rates: Mapping[str, float]) -> None:
-        """Move every array that has a gradient against it, at its own rate."""
+    def step(self, gradients: Mapping[str, NDArray[Any]], rates: Mapping[str, float | NDArray[Any]]) -> None:
+        """Move every array that has a gradient against it, at its own rate or rates, which broadcast with it."""
         self._count += 1
         first_share, second_share = 1.0 - FIRST**self._count, 1.0 - SECOND**self._count
         for name, gradient in gradients.items():
@@ -44,4 +44,4 @@ class Adam:
             second += (1.0 - SECOND) * (gradient * gradient - second)
             root = np.sqrt(second / np.float32(second_share))
             root += np.float32(SMALLEST)
-            self._arrays[name][...] -= np.float32(rates[name] / first_share) * (first / root)
+            self._arrays[name][...] -= np.asarray(rates[name] / first_share, np.float32) * (first / root)

@@ -10,6 +10,7 @@ bytes are a hundred times smaller than those of one that reads numbers around 0.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,14 @@ from onnx_tropnnc.running.sessions import Runner
 from onnx_tropnnc.step_parts import counted
 from onnx_tropnnc.tuning.adam import Adam, rate_at
 from onnx_tropnnc.tuning.batching import batch_shapes
+from onnx_tropnnc.tuning.centring import Centre
 from onnx_tropnnc.tuning.targets import NOTHING, Targets, filled, teaches
 
 __all__ = ["Student", "Training", "trainable_weights", "write_weights"]
 
 Weights = dict[str, NDArray[np.float32]]
+Array = NDArray[Any]
+NO_CENTRES: Mapping[str, Centre] = MappingProxyType({})
 _TARGET = "target of {}"
 
 
@@ -86,13 +90,15 @@ class Student:
         samples: Samples,
         batch: int,
         scales: Mapping[str, float],
+        centres: Mapping[str, Centre] = NO_CENTRES,
     ) -> None:
-        """Write the graphs for tensors with these scales, and load them.
+        """Write the graphs for tensors with these scales, and load them; `centres` are those of the weights by name.
 
         Raises:
             NotRunnable: onnxruntime cannot run them.
         """
         copy = model.clone()
+        self._centres = centres
         self._batch, self._names = batch, tuple(name for name, scale in scales.items() if teaches(scale))
         self._outputs = tuple(name for name in map(name_of, copy.graph.outputs) if name in self._names)
         loss = name_of(_loss(copy, shapes, {name: scales[name] for name in self._names}))
@@ -115,8 +121,6 @@ class Student:
     def learn(self, targets: Targets, training: Training, held: Targets, seed: int) -> tuple[float, float]:
         """Follow the gradient, and end with the weights that were best on held-out samples.
 
-        Where the first judgement is worse than the start, the rate is too high for this network: learning ends there.
-
         Returns:
             The error on the held-out samples before and after, as `error` returns it.
         """
@@ -124,7 +128,7 @@ class Student:
         before = best = self.error(held)
         kept = {name: array.copy() for name, array in self.weights.items()}
         adam = Adam(self.weights)
-        sizes = {name: max(_typical_size(array), SMALLEST) for name, array in self.weights.items()}
+        sizes = {name: self._size(name) for name in self.weights}
         every = -(-training.steps // training.judged)
         for step in counted(range(training.steps), lambda step: "tune all weights"):
             # the rest of a permutation that fills no batch is dropped
@@ -137,16 +141,34 @@ class Student:
             feed |= {_TARGET.format(name): wanted[name] for name in self._names}
             outputs = self._training.run(feed)
             gradients = {name: outputs[slot] for name, slot in self._order.items()}
-            adam.step(gradients, {name: rate * sizes[name] for name in gradients})
+            self._step(adam, gradients, {name: rate * sizes[name] for name in gradients})
             if (step + 1) % every == 0 or step + 1 == training.steps:
                 error = self.error(held)
-                if best == before and error > before and step + 1 < training.steps:
-                    break
                 if error < best:
                     best, kept = error, {name: array.copy() for name, array in self.weights.items()}
         for name, array in kept.items():
             self.weights[name][...] = array
         return before, best
+
+    def _size(self, name: str) -> Array:
+        """Return the typical size of the weights that a rate is in units of: of each channel of a layer that it makes.
+
+        Folded weights of one layer differ fifty times between channels.
+        """
+        array, centre = self.weights[name], self._centres.get(name)
+        if centre is None:
+            return np.asarray(max(_typical_size(array), SMALLEST))
+        others = tuple(axis for axis in range(array.ndim) if axis != centre.made)
+        return np.asarray(np.maximum(np.sqrt(np.mean(np.square(array), axis=others, keepdims=True)), SMALLEST))
+
+    def _step(self, adam: Adam, gradients: dict[str, Array], rates: Mapping[str, Array]) -> None:
+        """Take a step of all weights, those of layers as if these read their inputs minus the means."""
+        centred = {name: c for name, c in self._centres.items() if name in gradients and c.bias in gradients}
+        before = {name: self.weights[name].copy() for name in centred}
+        moved = {name: centre.gradient(gradients[name], gradients[centre.bias]) for name, centre in centred.items()}
+        adam.step({**gradients, **moved}, rates)
+        for name, centre in centred.items():
+            self.weights[centre.bias][...] -= centre.shift(self.weights[name] - before[name])
 
     def error(self, held: Targets) -> float:
         """Return the relative squared error of the outputs: 1 is as bad as always returning their mean."""

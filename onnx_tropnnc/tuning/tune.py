@@ -10,24 +10,32 @@ be, nothing is learnt: held-out made-up samples are of the same kind, so they ca
 How long it learns is a budget of multiply-accumulates and not of seconds, so that the same input gives the same output.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
 from onnx_tropnnc.changes import Change, Note
 from onnx_tropnnc.errors import NotDifferentiable, NotRunnable
 from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.knowledge import knows_statistics
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import infer_shapes, shapes_of
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.variants import with_variants
+from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.tuning.batching import Unbatched, batch_shapes, batched
+from onnx_tropnnc.tuning.centring import centres_of
 from onnx_tropnnc.tuning.distillation import Student, Training, write_weights
 from onnx_tropnnc.tuning.inversion import Inversion, invert
+from onnx_tropnnc.tuning.kept_channels import kept_channels
 from onnx_tropnnc.tuning.targets import Targets, shared_tensors, teaches
 
 __all__ = ["Tuning", "tune"]
+
+NO_MERGES: Mapping[str, MergeMap] = MappingProxyType({})
 
 # Samples a step: as many as leave ENOUGH_STEPS. The smallest batch is a guess; no other was tried.
 BATCH, SMALLEST_BATCH = 64, 8
@@ -48,7 +56,7 @@ EPOCHS = 80
 FEWEST_STEPS = 20
 
 # What the rate is divided by in turn until learning helps: a guess at the divisors; two ResNets took 0.03 as it is.
-SLOWER = (1, 4, 16)
+SLOWER = (1, 4)
 
 # Multiply-accumulates of a step, in units of the forward pass: that, and the gradients of inputs and of weights.
 COST_OF_A_STEP = 3
@@ -78,13 +86,15 @@ class Tuning:
     """
 
     budget: int
-    rate: float = 0.03
+    rate: float = 0.005
     inversion: Inversion = field(default_factory=Inversion)
     memory: int = 2**30
     seed: int = 0
 
 
-def tune(model: Model, reference: Model, samples: Samples, how: Tuning) -> tuple[Change, ...]:
+def tune(
+    model: Model, reference: Model, samples: Samples, how: Tuning, merges: Mapping[str, MergeMap] = NO_MERGES
+) -> tuple[Change, ...]:
     """Change the model's weights so that it computes more nearly what `reference` does; say what came of it.
 
     Args:
@@ -92,18 +102,21 @@ def tune(model: Model, reference: Model, samples: Samples, how: Tuning) -> tuple
         reference: the model before it was compressed, its tensors under the same names.
         samples: what to learn from, each once: variants are made here.
         how: how long and how fast.
+        merges: what was merged, by group: tensors of which channels were kept are targets too.
     """
     try:
         # errors that are not finite are never smaller than those before
         with np.errstate(over="ignore", invalid="ignore"):
-            return _tune(model, reference, samples, how)
+            return _tune(model, reference, samples, how, merges)
     except (NotDifferentiable, NotRunnable) as error:
         return (Note(f"not tuned: {error}"),)
 
 
-def _tune(model: Model, reference: Model, samples: Samples, how: Tuning) -> tuple[Change, ...]:
+def _tune(
+    model: Model, reference: Model, samples: Samples, how: Tuning, merges: Mapping[str, MergeMap]
+) -> tuple[Change, ...]:
     budget = how.budget
-    if samples.made_up:
+    if samples.made_up and knows_statistics(reference.graph):
         inverted = _inverted(reference, samples, how)
         if isinstance(inverted, Unbatched):
             return (Note(f"not tuned on made-up inputs: {inverted.reason}"),)
@@ -117,19 +130,21 @@ def _tune(model: Model, reference: Model, samples: Samples, how: Tuning) -> tupl
         if isinstance(whole, Unbatched):
             return (Note(f"not tuned: {whole.reason}"),)
     assert isinstance(student, Model) and isinstance(teacher, Model)
-    learning = with_variants(learning, VARIANTS * learning.count, how.seed)
+    if not samples.made_up:
+        learning = with_variants(learning, VARIANTS * learning.count, how.seed)
     shapes = infer_shapes(student, batch_shapes(samples, batch))
     outputs = [name_of(value) for value in student.graph.outputs if None not in shapes.get(name_of(value), (None,))]
-    inner = shared_tensors(student, teacher, shapes, infer_shapes(teacher, batch_shapes(samples, batch)))
+    kept = kept_channels(reference, merges)
+    inner = shared_tensors(student, teacher, shapes, infer_shapes(teacher, batch_shapes(samples, batch)), kept)
     names = [*outputs, *inner]
     elements = sum(np.prod([int(size or 1) for size in shapes[name]], dtype=np.int64) for name in names)
     keep = int(4 * elements // batch) * (learning.count + held.count) <= how.memory  # float32, for every sample
-    targets = Targets.of(teacher, names, learning, batch, keep=keep)
-    judging = Targets.of(teacher, names, held, batch, keep=keep)
+    targets = Targets.of(teacher, names, learning, batch, keep=keep, kept=kept)
+    judging = Targets.of(teacher, names, held, batch, keep=keep, kept=kept)
     scales = targets.scales(4 * batch)
     if not any(teaches(scales[name]) for name in outputs):
         return (Note("not tuned: no output of the original varies on the samples, in finite numbers"),)
-    trained = Student(student, shapes, samples, batch, scales)
+    trained = Student(student, shapes, samples, batch, scales, centres_of(student, learning, batch))
     for rate in (how.rate / slower for slower in SLOWER):
         before, after = trained.learn(targets, Training(steps, rate), judging, how.seed)
         if after < before:
