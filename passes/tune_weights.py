@@ -2,7 +2,7 @@
 
 before  a compressed model; each of its layers was solved by itself
 after   the same graph with other weights, where these are better on held-out samples
-needs   the model before; samples that are real, or that were inverted; onnxruntime
+needs   the model before; samples that no layer was solved on, where they are made up; onnxruntime
 """
 
 from collections.abc import Mapping

@@ -16,9 +16,14 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import infer_shapes, input_specs_of
 from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.merging.merge_map import MergeMap
+from onnx_tropnnc.sample_sets import draw_samples
 from onnx_tropnnc.tuning.adam import Adam, rate_at
+from onnx_tropnnc.tuning.adjusting import Adjusted, adjusted
 from onnx_tropnnc.tuning.batching import Unbatched, batched
-from onnx_tropnnc.tuning.inversion import Inversion, invert
+from onnx_tropnnc.tuning.centring import centres_of
+from onnx_tropnnc.tuning.distillation import write_weights
+from onnx_tropnnc.tuning.kept_channels import kept_channels, kept_outputs
 from onnx_tropnnc.tuning.targets import Targets, shared_tensors
 from onnx_tropnnc.tuning.tune import Tuning, tune
 
@@ -201,42 +206,110 @@ NORMALISED = "a = Conv <pads = [1, 1, 1, 1]> (x, w) n = BatchNormalization(a, s,
 )
 
 
-def test_inverted_inputs_have_the_statistics_that_the_network_was_trained_on() -> None:
-    weights = random_weights(w=(6, 3, 3, 3), s=(6,), e=(6,), g=(5, 6), h=(5,))
-    convolution = graph(
-        "y = Conv <pads = [1, 1, 1, 1]> (x, w)", {"w": weights["w"]}, outputs="float[N, 6, 8, 8] y", **INPUT
-    )
-    training = 0.5 + 0.5 * np.random.default_rng(9).standard_normal((64, 3, 8, 8)).astype(np.float32)
+@pytest.mark.parametrize(
+    ("body", "shapes"),
+    [
+        ("y = Conv(r, w, b)", {"w": (5, 3, 1, 1), "b": (5,)}),
+        ("y = Conv <group = 3> (r, w, b)", {"w": (3, 1, 1, 1), "b": (3,)}),
+        ("p = GlobalAveragePool(r) f = Flatten(p) y = Gemm <transB = 1> (f, w, b)", {"w": (5, 3), "b": (5,)}),
+        ("p = GlobalAveragePool(r) f = Flatten(p) y = Gemm(f, w, b)", {"w": (3, 5), "b": (5,)}),
+    ],
+)
+def test_a_step_of_centred_weights_moves_no_mean(body: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    """And the gradient of the weights is that where the outputs' means stay: it is 0 if only these are off."""
+    weights, outputs = random_weights(1, **shapes), "float[N, M, P, Q] y" if "Gemm" not in body else "float[N, M] y"
+    proto = graph(f"r = Relu(x) {body}", weights, outputs=outputs, **INPUT)
+    model = load(proto)
+    samples = samples_of(model, 16)
+    (centre,) = centres_of(model, samples, 16).values()
+    step = 0.1 * random_weights(2, **shapes)["w"]
+    moved = {"w": weights["w"] + step, "b": weights["b"] - centre.shift(step)}
+    others = graph(f"r = Relu(x) {body}", moved, outputs=outputs, **INPUT)
+    before, after = (run(each, samples.first_feed(16))[0] for each in (proto, others))
+    axes = (0, *range(2, before.ndim))
+    np.testing.assert_allclose(after.mean(axis=axes), before.mean(axis=axes), atol=1e-5)
+    assert np.abs(after - before).max() > 0.01
+    # the gradients of the sum of all outputs
+    sums = before.size / before.shape[1] * np.broadcast_to(centre.means, weights["w"].shape)
+    whole = np.full_like(weights["b"], before.size / before.shape[1])
+    np.testing.assert_allclose(centre.gradient(sums, whole), 0, atol=1e-3)
 
-    def moments(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        (tensor,) = run(convolution, {"x": inputs})
-        return np.asarray([tensor.mean(axis=(0, 2, 3)), tensor.std(axis=(0, 2, 3))])
 
-    mean, deviation = moments(training)
-    model = load(graph(NORMALISED, weights | {"m": mean, "v": deviation**2}, **PICTURE))
-    passes.FoldBatchNorm()(model)
-    samples = samples_of(model, 64)
-    found = invert(model, samples, Inversion(steps=80, rate=0.05, batch=32))
-    assert isinstance(found, Samples)
-    assert found.count == 64
-    before, after = (
-        np.abs((moments(inputs.arrays["x"]) - moments(training)) / deviation).mean() for inputs in (samples, found)
-    )
-    assert after < before / 4
-    assert np.abs(found.arrays["x"]).max() <= np.abs(samples.arrays["x"]).max()
+def test_layers_without_a_bias_or_with_shared_weights_have_no_centre() -> None:
+    body = "r = Relu(x) a = Conv(r, w, b) c = Conv(r, w, d) e = Conv(r, u) y = Sum(a, c, e)"
+    weights = random_weights(w=(5, 3, 1, 1), b=(5,), d=(5,), u=(5, 3, 1, 1))
+    model = load(graph(body, weights, outputs="float[N, 5, 8, 8] y", **INPUT))
+    assert centres_of(model, samples_of(model, 8), 8) == {}
 
 
-def test_made_up_samples_are_learnt_from_only_where_they_can_be_inverted() -> None:
+def halved(*channels: int, of: int = 6) -> MergeMap:
+    labels, weights = np.full(of, -1), np.zeros(of)
+    labels[list(channels)], weights[list(channels)] = np.arange(len(channels)), 1.0
+    return MergeMap(labels, weights, weights)
+
+
+def test_tensors_of_kept_channels_are_targets() -> None:
+    """Whose targets are the original's channels; merged ones are none."""
     original = load(graph(RESIDUAL, residual_weights(), **PICTURE))
-    model = load(graph(RESIDUAL, noisy(residual_weights()), **PICTURE))
-    before = initializers(to_proto(model))
-    (change,) = tune(model, original, replace(samples_of(model, 128), made_up=True), MUCH)
+    kept = kept_channels(original, {"Conv_0": halved(0, 2, 5)})
+    assert list(kept) == ["r"]
+    assert kept["r"].positions.tolist() == [0, 2, 5]
+    assert kept["r"].shape((4, 6, 8, 8)) == (4, 3, 8, 8)
+    samples = samples_of(original, 8)
+    whole = batched(original, samples, 4)
+    assert isinstance(whole, Model)
+    ours, theirs = (Targets.of(whole, ("r",), samples, 4, keep=True, kept=part).at(np.arange(4)) for part in (kept, {}))
+    np.testing.assert_array_equal(ours[0], theirs[0][:, [0, 2, 5]])
+    merged = replace(halved(0, 2, 5), labels=np.asarray([0, 0, 1, 1, 2, 2]), alpha=np.full(6, 0.5), gamma=np.ones(6))
+    assert kept_channels(original, {"Conv_0": merged}) == {}
+    assert kept_outputs(original, {"Conv_0": merged}) == {"a": None}
+
+
+def test_what_the_adjusted_model_learns_is_carried_to_the_result() -> None:
+    """Without a step nothing changes; where a channel becomes half as long again, the result's does too."""
+    weights = random_weights(w=(6, 3, 3, 3), s=(6,), e=(6,), m=(6,), g=(5, 6), h=(5,)) | {"v": np.full(6, 4.0)}
+    reference = load(graph(NORMALISED, weights, **PICTURE))
+    passes.FoldBatchNorm()(reference)
+    merges = {"Conv_0": halved(0, 2, 5)}
+    result = reference.clone()
+    passes.MergeChannels(plan=merges)(result)
+    samples = replace(samples_of(reference, 64), made_up=True)
+    before = initializers(to_proto(result))
+    pair = adjusted(result, reference, samples, merges, 2**30)
+    assert isinstance(pair, Adjusted)
+    start = pair.student.clone()
+    first = initializers(to_proto(start))
+    pair.carry(result, start)
+    for name, array in initializers(to_proto(result)).items():
+        np.testing.assert_array_equal(array, before[name])
+    (name,) = (name for name, array in first.items() if array.shape == (3, 3, 3, 3))
+    (own,) = (name for name, array in before.items() if array.shape == (3, 3, 3, 3))
+    write_weights(pair.student, {name: 1.5 * first[name]})
+    pair.carry(result, start)
+    np.testing.assert_allclose(initializers(to_proto(result))[own], 1.5 * before[own], rtol=1e-5)
+
+
+def test_statistics_of_merged_channels_are_not_known() -> None:
+    weights = random_weights(w=(6, 3, 3, 3), s=(6,), e=(6,), m=(6,), g=(5, 6), h=(5,)) | {"v": np.full(6, 4.0)}
+    reference = load(graph(NORMALISED, weights, **PICTURE))
+    passes.FoldBatchNorm()(reference)
+    merged = replace(halved(0, 2, 5), labels=np.asarray([0, 0, 1, 1, 2, 2]), alpha=np.full(6, 0.5), gamma=np.ones(6))
+    result = reference.clone()
+    passes.MergeChannels(plan={"Conv_0": merged})(result)
+    samples = replace(samples_of(reference, 128), made_up=True)
+    (change,) = tune(result, reference, samples, MUCH, {"Conv_0": merged})
     assert "not tuned on made-up inputs" in str(change)
-    assert all(np.array_equal(array, before[name]) for name, array in initializers(to_proto(model)).items())
 
 
-def test_nothing_is_inverted_where_nothing_is_known() -> None:
-    model = load(graph(RESIDUAL, residual_weights(), **PICTURE))
-    found = invert(model, samples_of(model, 64), Inversion())
-    assert isinstance(found, Unbatched)
-    assert "BatchNormalization" in found.reason
+def test_effort_without_samples_learns_from_made_up_ones() -> None:
+    """Of which no layer was solved on any."""
+    weights = random_weights(w=(6, 3, 3, 3), s=(6,), e=(6,), m=(6,), g=(5, 6), h=(5,)) | {"v": np.full(6, 4.0)}
+    original = graph(NORMALISED, weights, **PICTURE)
+    options = Options(ratio=0.5, effort="standard", verify=False)
+    sets = draw_samples(load(original), options)
+    assert sets.learning is not None
+    assert sets.solving is not None
+    assert not np.isin(sets.learning.arrays["x"][:, 0, 0, 0], sets.solving.arrays["x"][:, 0, 0, 0]).any()
+    assert draw_samples(load(original), replace(options, effort="quick")).learning is None
+    _, report = compress(original, ratio=0.5, effort="standard", verify=False)
+    assert any("tuned together" in str(change) for change in report.changes)

@@ -28,7 +28,7 @@ from onnx_tropnnc.step_parts import counted
 from onnx_tropnnc.tuning.adam import Adam, rate_at
 from onnx_tropnnc.tuning.batching import batch_shapes
 from onnx_tropnnc.tuning.centring import Centre
-from onnx_tropnnc.tuning.targets import NOTHING, Targets, filled, teaches
+from onnx_tropnnc.tuning.targets import Targets, filled, teaches
 
 __all__ = ["Student", "Training", "trainable_weights", "write_weights"]
 
@@ -100,7 +100,7 @@ class Student:
         copy = model.clone()
         self._centres = centres
         self._batch, self._names = batch, tuple(name for name, scale in scales.items() if teaches(scale))
-        self._outputs = tuple(name for name in map(name_of, copy.graph.outputs) if name in self._names)
+        self._scales = scales
         loss = name_of(_loss(copy, shapes, {name: scales[name] for name in self._names}))
         constants = trainable_weights(copy)
         inputs = {**batch_shapes(samples, batch)}
@@ -109,7 +109,7 @@ class Student:
         self._training = Runner.load(graph.proto, spinning=False)
         self._order = {name: self._training.outputs.index(output) for name, output in graph.gradients.items()}
         # the same model with its weights as inputs, and without gradients: what judges
-        forward = gradient_graph(model, [], list(constants), batch_shapes(samples, batch), keep=self._outputs)
+        forward = gradient_graph(model, [], list(constants), batch_shapes(samples, batch), keep=self._names)
         self._forward = Runner.load(forward.proto, spinning=False)
         self.ended: tuple[Ended, ...] = graph.ended
         arrays = {name: np.array(array_of(value), np.float32) for name, value in constants.items()}
@@ -171,18 +171,20 @@ class Student:
             self.weights[centre.bias][...] -= centre.shift(self.weights[name] - before[name])
 
     def error(self, held: Targets) -> float:
-        """Return the relative squared error of the outputs: 1 is as bad as always returning their mean."""
-        squares, spread = np.zeros(len(self._outputs)), np.zeros(len(self._outputs))
-        slots = [held.names.index(name) for name in self._outputs]
+        """Return the mean of the targets' relative squared errors: 1 is as bad as always returning a channel's mean.
+
+        Tensors inside count as in the loss: a few hundred scores tell less of the weights than they do.
+        """
+        squares, counts = np.zeros(len(self._names)), np.zeros(len(self._names))
         for start in range(0, held.samples.count, self._batch):
             positions = np.arange(start, min(start + self._batch, held.samples.count))
-            wanted = held.at(positions)
+            wanted = dict(zip(held.names, held.at(positions), strict=True))
             found = self._forward.run(self._feed(held.samples, filled(positions, self._batch)))
-            for number, (whole, slot) in enumerate(zip(found, slots, strict=True)):
-                output = whole[: len(positions)]
-                squares[number] += np.sum((output - wanted[slot]) ** 2, dtype=np.float64)
-                spread[number] += np.sum((wanted[slot] - wanted[slot].mean(axis=0)) ** 2, dtype=np.float64)
-        return float(np.mean(squares / np.maximum(spread, NOTHING)))
+            for number, (name, whole) in enumerate(zip(self._names, found, strict=True)):
+                off = whole[: len(positions)] - wanted[name]
+                squares[number] += np.sum(off * off, dtype=np.float64) / self._scales[name]
+                counts[number] += off.size
+        return float(np.mean(squares / counts))
 
     def _feed(self, samples: Samples, positions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         batch = {name: array[positions] for name, array in samples.arrays.items()}
