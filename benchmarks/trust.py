@@ -8,12 +8,13 @@ BatchNormalization can be folded first, with made-up samples alone. `true` is th
 result on real pictures, `on made-up` that on made-up ones, and `stated` the middle of what the tool prints. Each row is
 kept in a JSON file as soon as it is known, with all that a statement may be fitted to, and is not computed again.
 
-`--fit` computes nothing new: it fits the four constants of onnx_tropnnc/running/likely_agreement.py to the rows, and
+`--fit` computes nothing new: it fits the constants of onnx_tropnnc/running/likely_agreement.py to the rows, and
 says how far the statement is off for rows of a model that the fit has not seen.
 """
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -35,8 +36,7 @@ from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.knowledge import knows_statistics
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.running import likely_agreement
-from onnx_tropnnc.running.likely_agreement import from_made_up_samples
+from onnx_tropnnc.running.likely_agreement import Calibration, from_made_up_samples
 from onnx_tropnnc.running.score_errors import ScoreErrors, ScoreTally
 from onnx_tropnnc.sample_sets import draw_samples
 
@@ -50,13 +50,13 @@ AMOUNTS: Mapping[str, Mapping[str, float]] = {
 }
 
 # What an optimistic statement costs beside a pessimistic one: a bad model is shipped.
-OPTIMISM = 0.02
+OPTIMISM = 0.08
 
-# Keeps the constants near 1 where the rows leave them open.
-PULL = 0.02
+# Keeps the constants small where the rows leave them open.
+PULL = 0.03
 
-# Where the search for the logarithms of the constants starts (the exponents themselves are not logarithms).
-START = (1.7, 1.5, 0.4, 0.5)
+# Where the search starts: the logarithms of tolerance and steepness, and between them the four exponents.
+START = (0.0, 0.5, 0.5, 0.3, 0.0, 0.5)
 
 
 def scores(model: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -170,20 +170,15 @@ def summarise(rows: Sequence[Row]) -> None:
         print(f"| {label} | {len(part)} | {spread} | {np.abs(raw).mean():.1f} | {np.abs(off).mean():.1f} | {most} |")
 
 
+def _calibration(point: Floats) -> Calibration:
+    tolerance, confidence, certainty, growth, steeper, steepness = map(float, point)
+    return Calibration(math.exp(tolerance), confidence, certainty, growth, math.exp(steepness), steeper)
+
+
 def _predicted(point: Floats, rows: Sequence[Row]) -> Floats:
-    tolerance, power, growth, steepness = point
-    found = [row["errors"] for row in rows]
-    width, classes, confidence = (
-        np.array([f[name] for f in found], float) for name in ("width", "classes", "confidence")
-    )
-    few = classes < np.minimum(likely_agreement.FEW_CLASSES, likely_agreement.FEW_SHARE * width)
-    sure = np.where(few, likely_agreement.UNSURE, np.clip(confidence, *likely_agreement.CONFIDENCE_LIMITS))
-    known = np.array([row["statistics_known"] for row in rows])
-    error = np.where(known, [f["relative"] for f in found], [f["by_direction"] for f in found])
-    logarithm = np.log(np.maximum(error, 1e-12)) - tolerance - power * np.log(sure)
-    logarithm += np.where(known, 0.0, growth * np.log(width / classes))
-    share = 1 / (1 + np.exp(np.clip(np.exp(steepness) * logarithm, -50, 50)))
-    return np.asarray(100 * (1 / width + (1 - 1 / width) * share))
+    calibration = _calibration(point)
+    found = [(ScoreErrors(**row["errors"]), row["statistics_known"]) for row in rows]
+    return np.array([calibration.agreement(calibration.excess(e, statistics_known=k), e.width) for e, k in found])
 
 
 def fitted(rows: Sequence[Row]) -> Floats:
@@ -207,10 +202,9 @@ def _family(row: Row) -> str:
 
 def fit(rows: Sequence[Row]) -> None:
     """Print the constants, and how far statements are off that are fitted without the model's own rows."""
-    rows = [row for row in rows if row["errors"] is not None]
-    tolerance, power, growth, steepness = fitted(rows)
-    constants = f"{np.exp(tolerance):.2f}, {power:.2f}, {growth:.2f}, {np.exp(steepness):.2f}"
-    print(f"\nTOLERANCE, CONFIDENCE_POWER, GROWTH, STEEPNESS = {constants}")
+    # results that answer exactly as the original tell nothing of the constants
+    rows = [row for row in rows if row["errors"] is not None and row["errors"]["relative"] > 0]
+    print(f"\n{_calibration(fitted(rows))}")
     off = []
     for family in dict.fromkeys(map(_family, rows)):
         unseen = [row for row in rows if _family(row) == family]

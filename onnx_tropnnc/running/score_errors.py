@@ -1,15 +1,9 @@
 """Measure the error of rows of scores in units that carry over from made-up inputs to real ones.
 
     relative      root of (variance of the error) / (variance of the original's scores)
-    by_direction  root of the mean, over the principal directions of the original's scores, of
-                  (variance of the error along a direction) / (variance of the scores along it)
     confidence    median difference of the original's two largest scores, over the scores' standard deviation
+    certainty     mean of the largest probability that Softmax makes of the original's scores
     classes       how many classes the inputs reach: exp(entropy of the original's answers)
-
-In `by_direction` every direction counts the same, because the scores of made-up inputs often vary along one direction
-only, brightness for instance, while real inputs vary along as many as there are classes. A small MobileNet v2 without
-BatchNormalization shows the difference: on made-up inputs `relative` was 0.04 and `by_direction` 0.26, and on real ones
-the relative error was 0.35.
 
 Scores are first centred within their row, because a number that is added to a whole row changes no answer, and then
 around the mean over all rows, because what all inputs share is no evidence: where made-up inputs all fall into one
@@ -35,11 +29,8 @@ MOST_ROWS = 512
 # Numbers of each model that are kept, 32 MB: rows of 50,000 scores are kept 80 times.
 MOST_NUMBERS = 2**22
 
-# Each direction needs several rows to tell its variance, and beyond 30 there is mostly noise.
-ROWS_A_DIRECTION, MOST_DIRECTIONS = 3, 30
-
-# A direction with less than this share of the largest variance is none: scores are rounded to 7 digits.
-LEAST_VARIANCE = 1e-10
+# One or two rows centred around their mean tell nothing.
+FEWEST_ROWS = 3
 
 # Beside a slope below this one, or a negative one, the error counts as infinite: the result tells nothing any more.
 LEAST_SLOPE = 1e-3
@@ -59,8 +50,8 @@ class ScoreErrors:
     width: int
     """How many scores a row has."""
     relative: float
-    by_direction: float
     confidence: float
+    certainty: float
     classes: float
 
 
@@ -87,7 +78,7 @@ class ScoreTally:
 
     def errors(self) -> ScoreErrors | None:
         """Return what the rows tell; None where they are too few, or do not differ."""
-        if self.rows < ROWS_A_DIRECTION or len({part.shape[1] for part in self.before}) > 1:
+        if self.rows < FEWEST_ROWS or len({part.shape[1] for part in self.before}) > 1:
             return None
         before = np.concatenate(self.before).astype(np.float64)
         after = np.concatenate(self.after).astype(np.float64)
@@ -100,9 +91,6 @@ class ScoreTally:
         slope = float(np.sum(scores * found) / np.sum(scores**2))
         error = found - slope * scores
         related = slope > LEAST_SLOPE
-        variances, along = _principal_directions(scores, error)
-        if not len(variances):
-            return None
         rows, width = scores.shape
         largest = np.partition(before, -2, axis=1)
         margin = float(np.median(largest[:, -1] - largest[:, -2]))
@@ -112,8 +100,8 @@ class ScoreTally:
             rows,
             width,
             relative=float(error.std() / scores.std()) / slope if related else math.inf,
-            by_direction=float(np.sqrt(np.mean(along / variances))) / slope if related else math.inf,
             confidence=margin / float(scores.std()),
+            certainty=float(np.mean(1.0 / np.exp(before - before.max(axis=1, keepdims=True)).sum(axis=1))),
             classes=float(np.exp(-np.sum(shares * np.log(shares)))),
         )
 
@@ -127,17 +115,3 @@ def _centred(scores: Scores) -> Scores:
     within = scores - scores.mean(axis=1, keepdims=True)
     centred: Scores = within - within.mean(axis=0)
     return centred
-
-
-def _principal_directions(scores: Scores, error: Scores) -> tuple[Scores, Scores]:
-    """Return the sums of squares of both along the directions in which the scores vary, largest first."""
-    rows, width = scores.shape
-    most = min(width - 1, rows // ROWS_A_DIRECTION, MOST_DIRECTIONS)
-    # the smaller of the two Gram matrices has the same eigenvalues
-    if width <= rows:
-        variances, vectors = np.linalg.eigh(scores.T @ scores)
-    else:
-        variances, left = np.linalg.eigh(scores @ scores.T)
-        vectors = scores.T @ left / np.sqrt(np.maximum(variances, np.finfo(np.float64).tiny))
-    chosen = [i for i in range(len(variances))[::-1][:most] if variances[i] > LEAST_VARIANCE * max(variances[-1], 0.0)]
-    return variances[chosen], np.sum((error @ vectors[:, chosen]) ** 2, axis=0)
