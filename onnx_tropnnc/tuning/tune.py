@@ -51,9 +51,11 @@ VARIANTS = 4
 # How many times each sample may be learnt from, variants of it included: 512 pictures overfit after 200.
 EPOCHS = 80
 
-# The same for made-up samples, which are not what the network will see: MobileNetV1 learnt 3 times from each, ResNet8
-# 13 times to advantage, in small batches, at half the rate. At a fifth of it MobileNetV1 keeps as much.
-MADE_UP_EPOCHS, MADE_UP_BATCH, MADE_UP_RATE = 8, 16, 0.5
+# The same for made-up samples, which are not what the network will see: in small batches, at half the rate. Learning
+# 24 times from each instead of 8 times brings ResNet8 at 0.3 of its parameters from 54.5 to 56.9 %, and ResNet20 at
+# half from 73.3 to 74.6 % on 128 pictures; from 160 pictures ResNet8 learns more in 24 times (68.5 %) than in
+# 80 (67.3 %).
+MADE_UP_EPOCHS, MADE_UP_BATCH, MADE_UP_RATE = 24, 16, 0.5
 
 # Fewer are all warm-up.
 FEWEST_STEPS = 20
