@@ -87,11 +87,23 @@ def test_targets_that_do_not_fit_in_memory_are_computed_anew_and_the_same() -> N
     weights = residual_weights()
     original = load(graph(RESIDUAL, weights, **PICTURE))
     found = []
-    for memory in (2**30, 0):
+    # half of the second is enough for a step of 16 samples, but not for the targets of all
+    for memory in (2**30, 600_000):
         model = load(graph(RESIDUAL, noisy(weights), **PICTURE))
         tune(model, original, samples_of(model, 128), Tuning(budget=10**8, memory=memory))
         found.append(initializers(to_proto(model)))
     assert all(np.allclose(found[0][name], found[1][name], atol=1e-5) for name in found[0])
+
+
+def test_steps_are_as_small_as_the_memory_asks_and_no_smaller_than_they_teach() -> None:
+    weights = residual_weights()
+    model = load(graph(RESIDUAL, noisy(weights), **PICTURE))
+    original, samples = load(graph(RESIDUAL, weights, **PICTURE)), samples_of(model, 128)
+    before = initializers(to_proto(model))
+    (change,) = tune(model, original, samples, Tuning(budget=10**9, memory=100_000))
+    assert str(change) == "not tuned: a step of 8 samples would not fit in --memory"
+    assert all(np.array_equal(array, before[name]) for name, array in initializers(to_proto(model)).items())
+    assert "tuned together" in str(tune(model, original, samples, Tuning(budget=10**9, memory=300_000))[-1])
 
 
 def test_what_is_exact_stays_as_it_is() -> None:

@@ -19,6 +19,8 @@ import numpy as np
 from onnx_tropnnc.changes import Change, Note
 from onnx_tropnnc.errors import NotDifferentiable, NotRunnable
 from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.memory import ARENA_BYTES, tensor_bytes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import infer_shapes, shapes_of
 from onnx_tropnnc.graph.sizes import size_of
@@ -38,6 +40,13 @@ NO_MERGES: Mapping[str, MergeMap] = MappingProxyType({})
 
 # Samples a step: as many as leave ENOUGH_STEPS. MobileNetV1 learns from 47 steps of 16 pictures, but not from 41 of 8.
 BATCH, SMALLEST_BATCH = 64, 16
+
+# Where the memory is enough for fewer samples a step, nothing is learnt: their gradients say too little.
+LEAST_BATCH = 8
+
+# How many times a step holds as much as all tensors of a forward run: these, the gradients of half of them, and what
+# operators need. EfficientNet-lite0, whose tensors take 50 MB a sample, took 5.5 GB with 16 samples a step.
+TENSORS_OF_A_STEP = 3
 
 # A budget that pays for more is spent on larger batches first; 300 and 560 steps were measured, not 400 itself.
 ENOUGH_STEPS = 400
@@ -74,7 +83,8 @@ class Tuning:
     Attributes:
         budget: multiply-accumulates that the whole may take.
         rate: of Adam, in units of each weight tensor's typical size.
-        memory: bytes that the original's tensors may take; beyond, they are computed at every step anew.
+        memory: bytes that the original's tensors and a step may take, half each; tensors beyond are computed at every
+            step anew.
         seed: of the order of samples and of their variants.
     """
 
@@ -122,7 +132,9 @@ def _learnt(
     """Let the model learn from a reference that is like it on these samples."""
     learning, held = samples.split(HELD_OUT)
     variants, share = (1, MADE_UP_RATE) if samples.made_up else (VARIANTS, 1.0)
-    batch, steps = _batch_and_steps(model, reference, learning, variants, how.budget)
+    batch, steps = _batch_and_steps(model, reference, learning, variants, how.budget, how.memory)
+    if batch < min(LEAST_BATCH, learning.count):
+        return (Note(f"not tuned: a step of {LEAST_BATCH} samples would not fit in --memory"),)
     if steps < FEWEST_STEPS:
         return (Note(f"not tuned: the budget is enough for {max(0, steps)} steps of {batch} samples"),)
     student, teacher = (batched(each, samples, batch) for each in (model, reference))
@@ -136,13 +148,15 @@ def _learnt(
     inner = shared_tensors(student, teacher, shapes, infer_shapes(teacher, batch_shapes(samples, batch)), kept)
     names = [*outputs, *inner]
     elements = sum(np.prod([int(size or 1) for size in shapes[name]], dtype=np.int64) for name in names)
-    keep = int(4 * elements // batch) * (learning.count + held.count) <= how.memory  # float32, for every sample
+    # float32, for every sample; the step takes the other half
+    keep = int(4 * elements // batch) * (learning.count + held.count) <= how.memory // 2
     targets = Targets.of(teacher, names, learning, batch, keep=keep, kept=kept)
     judging = Targets.of(teacher, names, held, batch, keep=keep, kept=kept)
     scales = targets.scales(4 * batch)
     if not any(teaches(scales[name]) for name in outputs):
         return (Note("not tuned: no output of the original varies on the samples, in finite numbers"),)
-    trained = Student(student, shapes, samples, batch, scales, centres_of(student, learning, batch))
+    small = batch * TENSORS_OF_A_STEP * _sample_bytes(model, learning) < ARENA_BYTES
+    trained = Student(student, shapes, samples, batch, scales, centres_of(student, learning, batch), arena=small)
     for rate in (share * how.rate / slower for slower in SLOWER):
         before, after = trained.learn(targets, Training(steps, rate), judging, how.seed)
         if after < before:
@@ -159,7 +173,9 @@ def _macs(model: Model) -> int:
     return max(1, size_of(model, shapes_of(model)).macs or 0)
 
 
-def _batch_and_steps(model: Model, reference: Model, learning: Samples, variants: int, budget: int) -> tuple[int, int]:
+def _batch_and_steps(
+    model: Model, reference: Model, learning: Samples, variants: int, budget: int, memory: int
+) -> tuple[int, int]:
     """Return the samples of a step, and how many steps the budget pays for.
 
     Args:
@@ -168,9 +184,18 @@ def _batch_and_steps(model: Model, reference: Model, learning: Samples, variants
         learning: the samples.
         variants: how many variants there are of each, itself included.
         budget: multiply-accumulates.
+        memory: bytes that learning may take; a step takes at most half of them.
     """
     left = budget - variants * learning.count * _macs(reference)
     cost = COST_OF_A_STEP * _macs(model)
     most, epochs = (MADE_UP_BATCH, MADE_UP_EPOCHS) if learning.made_up else (BATCH, EPOCHS)
-    batch = min(int(np.clip(left // (cost * ENOUGH_STEPS), SMALLEST_BATCH, most)), learning.count)
-    return batch, min(left // (cost * batch), epochs * learning.count // batch)
+    batch = int(np.clip(left // (cost * ENOUGH_STEPS), SMALLEST_BATCH, most))
+    batch = min(batch, learning.count, memory // (2 * TENSORS_OF_A_STEP * _sample_bytes(model, learning)))
+    return batch, min(left // (cost * max(1, batch)), epochs * learning.count // max(1, batch))
+
+
+def _sample_bytes(model: Model, samples: Samples) -> int:
+    """Return the bytes of all tensors that the model makes of a sample."""
+    shapes = infer_shapes(model, samples.run_shapes)
+    total = sum(tensor_bytes(value, shapes) for node in model.graph for value in node.outputs)
+    return max(1, total // (run_size(samples.inputs) or 1))
