@@ -272,7 +272,7 @@ class Options:
         if isinstance(self.round_to, Rounding):
             return self.round_to
         if isinstance(self.round_to, str):
-            return rounding_named(self.round_to, self.device)
+            return rounding_named(self.round_to, self.device, for_size=self.target_params is not None)
         return Rounding.to(self.round_to)
 
     @property

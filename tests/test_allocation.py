@@ -272,6 +272,19 @@ def test_counts_are_multiples_where_asked() -> None:
     assert {count for limit in range(52, 115) for count in path.within(limit)} <= {4, 6, 8}
 
 
+def test_what_a_long_step_leaves_of_a_budget_goes_to_other_units() -> None:
+    """Steps of 4 channels: the last unit's brings the model far below the limit, where the first unit's fits again."""
+    _, costs = costs_of(chain, "parameters")
+    path = error_path(costs, errors(costs), round_to=(4, 4), least=[4, 4])
+    limit = int(path.totals[-2]) - 1
+    counts = path.within(limit)
+    spare = limit - costs.total(counts)
+    for unit, most in enumerate(costs.full):
+        if counts[unit] < most:
+            larger = tuple(min(most, count + 4) if u == unit else count for u, count in enumerate(counts))
+            assert costs.total(larger) - costs.total(counts) > spare
+
+
 def test_nothing_goes_below_the_floors_given() -> None:
     _, costs = costs_of(chain, "parameters")
     path = error_path(costs, errors(costs), least=[7, 6])

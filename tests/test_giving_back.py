@@ -67,7 +67,7 @@ def slow_report(before: float = 1.0, after: float = 2.0, **counts: int) -> Repor
 
 def test_whole_blocks_are_tried_first() -> None:
     found = options_not_slower(slow_report(), ASKED, trials(lambda rows: 2.0 if rows["a"] % 16 else 0.9))
-    assert found == replace(ASKED, round_to=replace(PRESETS["onnxruntime-cpu"], narrows=False))
+    assert found == replace(ASKED, round_to=replace(PRESETS["onnxruntime-cpu"], parts=0))
 
 
 def test_depthwise_layers_keep_their_channels_where_blocks_do_not_help() -> None:

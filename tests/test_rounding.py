@@ -10,6 +10,7 @@ from onnx_tropnnc import compress
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.analysis.rounding_presets import PRESETS, preset_of, rounding_named
 from onnx_tropnnc.changes import Merged, Note
+from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes import MergeChannels
 
 KINDS = Rounding(convolution=4, depthwise=8, linear=2)
@@ -156,6 +157,16 @@ def test_the_default_is_the_preset_of_this_processor_and_leaves_linear_layers_al
     assert counts(chain(64), **options) == counts(chain(64), **options, round_to=rounding_named("auto"))
     assert counts(dense(), **options) == {"Gemm_0": 13}
     assert rounding_named("auto", "cuda") == PRESETS["cuda"]
+
+
+def test_smaller_multiples_serve_where_parameters_are_to_be_saved() -> None:
+    for device in ("cpu", "cuda"):
+        assert Options(target_params=0.5, device=device).rounding == rounding_named("auto", device, for_size=True)
+        assert Options(target_macs=0.5, device=device).rounding == rounding_named("auto", device)
+    assert Options(target_params=0.5, round_to="tensorrt").rounding == PRESETS["tensorrt"]
+    sized, plain = rounding_named("auto", "cuda", for_size=True), PRESETS["cuda"]
+    group = groups_of(chain(64, kernel=3))["Conv_0"]
+    assert (sized.multiple(group), plain.multiple(group)) == (4, 8)
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,6 @@ from onnx_tropnnc.graph.layers import convolution_groups, is_convolution
 
 __all__ = ["EXACTLY", "Rounding"]
 
-# A multiple is at most this share of a group's channels where it may be smaller: with multiples of 16, a layer of 16 or
-# 32 channels could lose none at a ratio of 0.3, though its weights and those of its readers would become smaller.
-_SHARE = 4
-
 # onnxruntime's blocked convolutions read inputs of a multiple of 4 channels only; others are computed by slow kernels.
 _ALIGNMENT = 4
 
@@ -36,19 +32,20 @@ class Rounding:
         convolution: the multiple for plain and grouped convolutions.
         depthwise: the multiple for depthwise convolutions.
         linear: the multiple for all other layers with weights.
-        narrows: whether a group of few channels takes a smaller multiple, down to 4: of 16 channels 4, of 32 8.
+        parts: how many steps a group can lose its channels in, at least, by smaller multiples down to 4: with 4 parts
+            the multiple of 16 channels is 4, and that of 32 is 8. 0: no multiple is made smaller.
     """
 
     convolution: int = 1
     depthwise: int = 1
     linear: int = 1
-    narrows: bool = False
+    parts: int = 0
 
     def __str__(self) -> str:
         """Return the multiples in words."""
         plain = f"multiples of {self.convolution} (Conv), {self.depthwise} (depthwise Conv), {self.linear} (linear)"
-        wide = _SHARE * max(self.convolution, self.depthwise)
-        return f"{plain}, smaller ones where a layer has fewer than {wide} channels" if self.narrows else plain
+        wide = self.parts * max(self.convolution, self.depthwise)
+        return f"{plain}, smaller ones where a layer has fewer than {wide} channels" if self.parts else plain
 
     @staticmethod
     def to(multiple: int) -> "Rounding":
@@ -69,7 +66,7 @@ class Rounding:
         multiple = self.depthwise if kind == "carrier" else self.convolution
         grouped = kind != "carrier" and convolution_groups(node) > 1
         # every group of a grouped convolution must be whole blocks, or all of it is computed by slow kernels
-        if not self.narrows or (grouped and channels % multiple == 0):
+        if not self.parts or (grouped and channels % multiple == 0):
             return multiple
         if channels < _UNBLOCKED:
             return 1
@@ -78,7 +75,7 @@ class Rounding:
         blocked = multiple <= channels < 2 * multiple
         if blocked and (kind == "carrier" or (kind == "consumer" and _is_pointwise(node))):
             return multiple
-        while multiple > _ALIGNMENT and multiple * _SHARE > channels:
+        while multiple > _ALIGNMENT and multiple * self.parts > channels:
             multiple //= 2
         return multiple
 

@@ -19,6 +19,7 @@ import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,8 @@ class Path:
     def within(self, limit: float) -> tuple[int, ...] | Refused:
         """Return how many channels each unit keeps where the cost first is at most `limit`.
 
-        The last step removes no more channels than that takes.
+        What the last step removes beyond the limit is given back to its unit. Where counts are rounded a step is long:
+        what is still left then goes to units whose steps were the dearest before it.
         Refused where the end of the path is above `limit`; the reason says what can be reached.
         """
         if self.totals[-1] > limit:
@@ -64,8 +66,7 @@ class Path:
             )
         # costs fall along the path, so their negatives are sorted
         number = int(np.searchsorted(-self.totals, -limit, side="left"))
-        counts = self.counts(number)
-        return self._eased(counts, number, limit) if number else counts
+        return self._eased(number, limit)
 
     def level(self, limit: float) -> float:
         """Return the threshold (or score, or error per saved cost) of the last step that `within` takes."""
@@ -79,18 +80,30 @@ class Path:
             found[unit] = kept
         return tuple(found)
 
-    def _eased(self, counts: tuple[int, ...], number: int, limit: float) -> tuple[int, ...]:
-        """Return the counts with the last step undone as far as the limit allows."""
-        unit, before = self.steps[number - 1][0], self.counts(number - 1)
-        fits = search(
-            counts[unit],
-            before[unit],
-            lambda kept: self.costs.total(_with(counts, unit, kept)) <= limit,
-            wanted="largest",
-        )
-        low = counts[unit] if fits is None else fits
-        multiple = self.round_to[unit] if self.round_to else 1
-        return _with(counts, unit, max(counts[unit], low - low % multiple))
+    def _eased(self, number: int, limit: float) -> tuple[int, ...]:
+        """Return the counts after so many steps, with the last ones undone as far as the limit allows."""
+        counts, ended = self.counts(number), set[int]()
+        before: dict[int, list[int]] = {unit: [most] for unit, most in enumerate(self.start or self.costs.full)}
+        for unit, kept, _ in self.steps[:number]:
+            before[unit].append(kept)
+        for unit, _, _ in reversed(self.steps[:number]):
+            # without rounding too little is left to tell, and smaller budgets keep fewer channels of every unit
+            if ended and max(self.round_to, default=1) == 1:
+                break
+            if unit in ended:
+                continue
+            before[unit].pop()
+            most, multiple = before[unit][-1], self.round_to[unit] if self.round_to else 1
+            fits = search(counts[unit], most + 1, partial(self._fits, counts, unit, limit), wanted="largest")
+            largest = counts[unit] if fits is None else fits
+            if largest < most:
+                ended.add(unit)
+                largest -= largest % multiple
+            counts = _with(counts, unit, max(counts[unit], largest))
+        return counts
+
+    def _fits(self, counts: tuple[int, ...], unit: int, limit: float, kept: int) -> bool:
+        return self.costs.total(_with(counts, unit, kept)) <= limit
 
 
 def uniform_count(channels: int, ratio: float) -> int:

@@ -92,7 +92,7 @@ def held_to_latency(report: Report, options: Options) -> Report:
 
 def _ways(options: Options, merged: Sequence[Merged], groups: Sequence[ChannelGroup]) -> Iterable[Options]:
     """Yield the options of each way."""
-    blocks = replace(options.rounding, narrows=False)
+    blocks = replace(options.rounding, parts=0)
     changed = {change.group: change for change in merged}
     here = [group for group in groups if group.name in changed]
     depthwise = [group for group in here if any(place.use.node.op_type == "Conv" for place in group.of_kind("carrier"))]
