@@ -144,6 +144,23 @@ def test_rotation_keeps_features_and_passes_heads() -> None:
     run(result, feeds_for(model))
 
 
+def test_rotation_pins_words_which_have_angles_of_their_own() -> None:
+    """A layer before it makes 6 words of 5, a layer behind it mixes them; half of them stand twice."""
+    first = np.repeat(random_weights(wl=(3, 5))["wl"], 2, axis=0)
+    angles = np.outer(np.arange(9), [1.0, 0.1]).astype(np.float32)
+    more = {"c": np.cos(angles), "s": np.sin(angles), "p": np.arange(6, dtype=np.int64)[None]}
+    model = graph(
+        "h = MatMul(wl, x) q = RotaryEmbedding <num_heads = 2> (h, c, s, p) y = MatMul(wr, q)",
+        {"wl": first, "wr": random_weights(wr=(4, 6))["wr"]} | more,
+        inputs="float[1, 5, 8] x",
+        outputs="float[1, 4, 8] y",
+        opset=23,
+    )
+    assert free(model) == []
+    result, _ = onnx_tropnnc.compress(model, lossless=True)
+    assert_same_outputs(model, result, 1e-5)
+
+
 def test_grouped_queries_of_onnxruntime() -> None:
     """Values cannot become narrower than keys there; two heads of queries go with one of keys and values."""
     operator = f"{CONTRIB}.GroupQueryAttention <num_heads = 4, kv_num_heads = 2> (q, k, v, , , last, total)"

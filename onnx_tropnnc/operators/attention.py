@@ -105,19 +105,22 @@ def _has_heads(value: ir.Value | None, trace: Trace) -> bool:
 
 
 def rotation(node: ir.Node, trace: Trace) -> None:
-    """Whole heads pass; features within a head are pinned, because they are turned in pairs."""
+    """Whole heads pass; features within a head are pinned, because they are turned in pairs.
+
+    Samples and words are pinned too: each has its own angle, in position_ids or in the tables.
+    """
     x = node.inputs[0]
     axes, rank = dict(trace.tracked(x)), trace.rank(x)
     if not axes:
         return
-    passed: dict[int, ChannelIndices] = {axis: axes.pop(axis) for axis in (0, 1) if axis in axes}
+    passed: dict[int, ChannelIndices] = {1: axes.pop(1)} if rank == 4 and 1 in axes else {}
     channels = axes.get(2)
     heads = node.attributes.get_int("num_heads", 0)
     if rank == 3 and channels is not None and trace.model.whole_heads and heads > 1 and len(channels) % heads == 0:
         per_head = joined_along(axes.pop(2).reshape(heads, -1), 0, trace)
         trace.count(node, "num_heads", None, per_head)
         passed[2] = channels
-    trace.pin_by(node, axes, "mixed_channels", "turns the features of a head in pairs")
+    trace.pin_by(node, axes, "mixed_channels", "turns the features of a head in pairs, each word by its own angle")
     trace.mark(passed, "not_lipschitz")
     trace.carry(node.outputs[0], passed)
 
