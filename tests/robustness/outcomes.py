@@ -76,6 +76,14 @@ def _close(y: NDArray[np.generic], z: NDArray[np.generic]) -> bool:
     return bool(np.allclose(y, z, rtol=TOLERANCE, atol=TOLERANCE * scale, equal_nan=True))
 
 
-def compressed(model: onnx.ModelProto, ratio: float) -> onnx.ModelProto:
-    """Merged alone, residual streams too."""
-    return compress(model, ratio=ratio, verify=False, ties="merge", method="tropnnc", reconstruct="off")[0]
+def compressed(model: onnx.ModelProto, ratio: float, *, exactly: bool = False) -> onnx.ModelProto:
+    """Merged alone, residual streams too; `exactly` without rounded counts, for which some duplicates stay."""
+    return compress(
+        model,
+        ratio=ratio,
+        verify=False,
+        ties="merge",
+        method="tropnnc",
+        reconstruct="off",
+        round_to=1 if exactly else "auto",
+    )[0]
