@@ -8,7 +8,7 @@ from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.activations import LockStep, Stop
 from onnx_tropnnc.running.free_batches import freed
-from tests.graphs import graph, random_weights
+from tests.graphs import CONTRIB, graph, random_weights
 
 WEIGHTS = random_weights(w=(4, 5), b=(5,), rows=(1, 4))
 DECLARED = {"inputs": "float[1, 4] x", "outputs": "float[1, M] y"}
@@ -52,6 +52,14 @@ def test_samples_that_a_node_mixes_are_run_alone(body: str) -> None:
     constants = {"zero": np.asarray(0, np.int64), "zero_number": np.asarray(-1e9, np.float32)}
     model = load(graph(body, WEIGHTS | constants, **DECLARED))
     assert freed(samples(), {"m": model}, {"m": ["y"]}).inputs[0].batch == 1
+
+
+def test_operators_of_onnxruntime_are_run_alone() -> None:
+    """They check less: GroupQueryAttention of 1.24 ends the process where its lengths are those of one sample."""
+    model = load(graph(f"y = {CONTRIB}.Inverse(x)", inputs="float[1, 4, 4] x", outputs="float[1, 4, 4] y"))
+    entry = ResolvedInput("x", np.dtype(np.float32), (4, 4), batch=1)
+    arrays = {"x": np.random.default_rng(0).standard_normal((9, 4, 4)).astype(np.float32)}
+    assert freed(Samples((entry,), arrays, None, "drawn"), {"m": model}, {"m": ["y"]}).inputs[0].batch == 1
 
 
 def test_what_takes_more_than_one_sample_a_run_stays_so() -> None:
