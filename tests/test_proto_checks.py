@@ -63,6 +63,11 @@ def test_tensors() -> None:
     assert refusal(model) == "tensor w holds 48 bytes where its shape needs 60"
     model.graph.initializer[0].dims[0] = -4
     assert refusal(model) == "tensor w has a negative dimension"
+    for dims in ([0, 2**62], [0, 2**30, 2**30]):
+        model = network()
+        model.graph.initializer[0].ClearField("raw_data")
+        model.graph.initializer[0].dims[:] = dims
+        assert refusal(model) == f"tensor w has dimensions that no memory holds ({' x '.join(map(str, dims))})"
     model = network()
     model.graph.initializer[0].data_type = 77
     assert refusal(model) == "tensor w has no element type that is known (77)"

@@ -143,6 +143,9 @@ def _about_tensor(tensor: onnx.TensorProto) -> str | None:
         return f"{called} has no element type that is known ({tensor.data_type})"
     if any(d < 0 for d in tensor.dims):
         return f"{called} has a negative dimension"
+    # numpy makes no array of such a shape even where another dimension is 0
+    if math.prod(max(d, 1) for d in tensor.dims) > _LARGEST_DIMENSION:
+        return f"{called} has dimensions that no memory holds ({' x '.join(map(str, tensor.dims[:6]))})"
     kind = kinds.Name(tensor.data_type)
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         reason = _about_external(tensor)
