@@ -36,6 +36,7 @@ from onnx_tropnnc.solving.chain_jobs import ChainJob, Held, PairJob, chains_of, 
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows
+from onnx_tropnnc.solving.pairs import pair_of
 from onnx_tropnnc.solving.reconstruction import NormalEquations, Unsolved, solve
 from onnx_tropnnc.solving.recurrent_layers import solve_recurrent_layers
 from onnx_tropnnc.step_parts import counted
@@ -120,7 +121,7 @@ class ReconstructConsumers:
         yield from (change for changes in recurrent.values() for change in changes)
         passed = (f for f in found if isinstance(f, Passed) and f.node not in recurrent)
         yield from (Reconstructed(f.node, reason=f.reason) for f in passed)
-        jobs = [pair.job(f, model) for f in found if isinstance(f, Consumer)]
+        jobs = [_in_whole_pairs(job) for job in [pair.job(f, model) for f in found if isinstance(f, Consumer)]]
         share = searches_share(jobs)
         jobs = [searched(job, share) for job in jobs]
         steps = LockStep(
@@ -224,6 +225,13 @@ class ReconstructConsumers:
         shown = counted(chains, lambda chain: f"fit the chain of layers up to {chain.stop.name}")
         for chain, visit in zip(shown, steps, strict=True):
             yield from chain.solve(visit, held, array_module(self.device), generator)
+
+
+def _in_whole_pairs(job: LayerJob) -> LayerJob:
+    """Return the job without its pair where a layer that was given a bias is no longer in one."""
+    if job.consumer.pair is None or all(pair_of(layer) is not None for layer in job.layers):
+        return job
+    return replace(job, consumer=replace(job.consumer, pair=None))
 
 
 def _held_out_of(samples: int) -> Held:

@@ -79,8 +79,12 @@ def test_mutated_structures() -> None:
     assert 8 <= sum(outcome.merged for outcome in found) <= 32  # some are sound still, and some are not
 
 
+# A weight of rank 1 in a fused Attention, and a pair of layers that is none any more once the first has got a bias.
+FAILED_ONCE = 154, 348
+
+
 def test_mutated_operators() -> None:
-    found = assert_all_hold(structures.mutated_operators, range(34))
+    found = assert_all_hold(structures.mutated_operators, [*range(34), *FAILED_ONCE])
     assert 8 <= sum(outcome.merged for outcome in found) <= 28
 
 

@@ -19,7 +19,13 @@ def attention(split: Split) -> bool:
     x, weight, bias, mask, past, scores = (split.input(slot) for slot in range(6))
     stored = dims_of(weight)
     returns_state = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
-    if stored is None or past is not None or returns_state or node.attributes.get_int("do_rotary", 0) != 0:
+    if (
+        stored is None
+        or len(stored) != 2
+        or past is not None
+        or returns_state
+        or node.attributes.get_int("do_rotary", 0) != 0
+    ):
         return False
     if "num_heads" not in node.attributes:  # nobody checks the attributes of operators that onnx does not know
         return False
