@@ -7,13 +7,13 @@ needs   samples, on which the components are told apart; JoinFactors multiplies 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.deciding.moments import HeadMoments
 from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.constants import constant_tensor, dims_of, name_of
 from onnx_tropnnc.graph.knowledge import is_factor
@@ -70,48 +70,27 @@ class FactorizeLayers:
         return (Note(f"{len(large)} layers are written as two factors each"),)
 
     def _covariances(self, model: Model, nodes: Sequence[ir.Node]) -> dict[ir.Node, NDArray[np.float64]]:
-        """Return the covariance of what each layer reads; of a table how often each row is read, on the diagonal."""
+        """Return the covariance of what each layer reads; of a table the share of each row in what is read."""
         read = {node: _read(node) for node in nodes}
-        moments = {node: _Moments(_dims(node)[0], node.op_type == "Gather") for node in nodes}
+        tables = {node for node in nodes if node.op_type == "Gather"}
+        moments = {node: HeadMoments() for node in nodes if node not in tables}
+        # rows that the samples lack count too
+        counts = {node: np.ones(_dims(node)[0]) for node in tables}
         given = self.samples.arrays
         inside = tuple(dict.fromkeys(name for name, _ in read.values() if name not in given))
         walks = watched(model, inside, (self.samples,), memory=self.memory) if inside else ()
         for tensors in (given, *(tensors for _, _, tensors in walks)):
             for node, (name, axis) in read.items():
-                if name in tensors:
-                    moments[node].add(np.moveaxis(tensors[name], axis, -1))
-        return {node: found.covariance for node, found in moments.items()}
-
-
-@dataclass
-class _Moments:
-    """The sums of what a layer reads, or how often each row of a table is read."""
-
-    width: int
-    counts_rows: bool
-    count: int = 0
-
-    def __post_init__(self) -> None:
-        self.total = np.zeros(self.width)
-        self.products = np.zeros((0, 0) if self.counts_rows else (self.width, self.width))
-
-    def add(self, array: NDArray[Any]) -> None:
-        """Add a tensor with channels on its last axis, or with numbers of rows."""
-        if self.counts_rows:
-            self.total += np.bincount(np.ravel(array).astype(np.int64) % self.width, minlength=self.width)
-            return
-        rows = array.reshape(-1, array.shape[-1]).astype(np.float64)
-        self.count += len(rows)
-        self.total += rows.sum(axis=0)
-        self.products += rows.T @ rows
-
-    @property
-    def covariance(self) -> NDArray[np.float64]:
-        """Return the covariance; of a table the share of each row, in which rows that the samples lack count too."""
-        if self.counts_rows:
-            return np.asarray((self.total + 1.0) / (self.total.sum() + self.width))
-        mean = self.total / max(1, self.count)
-        return np.asarray(self.products / max(1, self.count) - np.outer(mean, mean))
+                if name not in tensors:
+                    continue
+                if node in tables:
+                    rows = len(counts[node])
+                    counts[node] += np.bincount(np.ravel(tensors[name]).astype(np.int64) % rows, minlength=rows)
+                else:
+                    moved = np.moveaxis(tensors[name], axis, -1)
+                    moments[node].add(moved.reshape(1, -1, moved.shape[-1]).astype(np.float64))
+        shares = {node: found / found.sum() for node, found in counts.items()}
+        return {**shares, **{node: found.centred[0] for node, found in moments.items()}}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.heads import HeadProduct, Side, head_products
 from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.deciding.moments import HeadMoments
 from onnx_tropnnc.deciding.readings import stream_of
 from onnx_tropnnc.deciding.score_basis import score_bases
 from onnx_tropnnc.errors import NotRunnable
@@ -82,7 +83,9 @@ def _moments(
     """Return the moments of each product, without those whose heads do not belong to each other one by one."""
     features = {name_of(p.features[side]): -1 - side for p in products for side in (0, 1)}
     layers = {p: (p.reader.outputs[0], stream_of(p.reader)) for p in products if p.reader is not None}
-    sums = {name: _Sums() for name in (*features, *(name_of(value) for pair in layers.values() for value in pair))}
+    sums = {
+        name: HeadMoments() for name in (*features, *(name_of(value) for pair in layers.values() for value in pair))
+    }
     for _, _, tensors in watched(model, tuple(sums), (samples,), memory=memory) if sums else ():
         for name, array in tensors.items():
             # heads, then rows of samples and words, then features
@@ -102,32 +105,6 @@ def _moments(
         if len(centred) == len(second) and np.isfinite(second).all() and np.isfinite(centred).all():
             found[product] = second, centred, weight
     return found
-
-
-@dataclass
-class _Sums:
-    """Sums over rows, by head."""
-
-    count: int = 0
-    total: Matrix | float = 0.0
-    products: Matrix | float = 0.0
-
-    def add(self, rows: Matrix) -> None:
-        """Add rows (heads, s, features)."""
-        self.count += rows.shape[1]
-        self.total = self.total + rows.sum(axis=1)
-        self.products = self.products + rows.swapaxes(1, 2) @ rows
-
-    @property
-    def second(self) -> Matrix:
-        """Return the mean of x x^T for each head."""
-        return np.asarray(self.products) / self.count
-
-    @property
-    def centred(self) -> Matrix:
-        """Return the covariance for each head."""
-        mean = np.asarray(self.total) / self.count
-        return self.second - mean[:, :, None] * mean[:, None, :]
 
 
 def _is_alone(sides: tuple[Side, Side]) -> bool:

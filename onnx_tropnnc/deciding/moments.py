@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Covariances", "Turn", "Variances", "drawn"]
+__all__ = ["Covariances", "HeadMoments", "Turn", "Variances", "drawn"]
 
 Matrix = NDArray[np.float64]
 Rows = NDArray[np.float32]
@@ -129,6 +129,32 @@ class Variances:
         if not self.seen.enough:
             return None
         return float(np.mean([(squares / n - (total / n) ** 2).sum() for _, total, squares, n in self.halves.values()]))
+
+
+@dataclass
+class HeadMoments:
+    """First and second moments of the features of each head, from all rows given to `add`, in float64."""
+
+    count: int = 0
+    total: Matrix | float = 0.0
+    products: Matrix | float = 0.0
+
+    def add(self, rows: Matrix) -> None:
+        """Add rows (heads, s, features)."""
+        self.count += rows.shape[1]
+        self.total = self.total + rows.sum(axis=1)
+        self.products = self.products + rows.swapaxes(1, 2) @ rows
+
+    @property
+    def second(self) -> Matrix:
+        """Return the mean of x x^T for each head."""
+        return np.asarray(self.products) / self.count
+
+    @property
+    def centred(self) -> Matrix:
+        """Return the covariance for each head."""
+        mean = np.asarray(self.total) / self.count
+        return self.second - mean[:, :, None] * mean[:, None, :]
 
 
 def drawn(tensor: NDArray[Any], axis: int, most: int, rng: np.random.Generator) -> Rows:
