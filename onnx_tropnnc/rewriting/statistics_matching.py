@@ -41,7 +41,7 @@ from onnx_tropnnc.rewriting.folding import fold_batch_norms
 from onnx_tropnnc.running.activations import LockStep, Stop
 from onnx_tropnnc.running.watching import watching
 
-__all__ = ["NO_AFFINES", "Affine", "affines_for", "match_statistics", "statistics_affines"]
+__all__ = ["NO_AFFINES", "Affine", "affines_for", "gains_between", "match_statistics", "statistics_affines"]
 
 KEY = "model"
 
@@ -249,6 +249,15 @@ def _one_by_one(model: Model, samples: Samples, batch: int | None, memory: int) 
             found[name] = affine
             visit.update(KEY, name, affine)
     return found
+
+
+def gains_between(adjusted: NDArray[np.float64], plain: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (groups, m) by how much each output channel of the adjusted weights (groups, d, m) is longer.
+
+    1 for channels that read nothing.
+    """
+    both, own = np.sum(adjusted * plain, axis=1), np.sum(plain * plain, axis=1)
+    return np.asarray(np.divide(both, own, out=np.ones_like(both), where=both > 0.0))
 
 
 def _moments(tensors: Iterable[NDArray[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

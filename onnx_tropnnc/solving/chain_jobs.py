@@ -31,6 +31,7 @@ from onnx_tropnnc.changes import Note
 from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.rewriting.statistics_matching import gains_between
 from onnx_tropnnc.running.activations import Batch, Stop, Visit
 from onnx_tropnnc.running.segments import load_segment
 from onnx_tropnnc.solving.chain_rows import GatheredRows, draw_tiles, rows_kept
@@ -205,13 +206,11 @@ class PairJob:
         if not after < before:
             return None
         matrix, own_bias = _steps(start, found.weights)[:2]
-        running = self.pair.producer.matrix()[0]
+        running = self.pair.producer.matrix()
         for producer in self._producers:
-            # by how much each channel of the producer that runs is longer; 1 for those that read nothing
-            plain = producer.matrix()[0]
-            both, own = np.sum(running * plain, axis=0), np.sum(plain * plain, axis=0)
-            factor = np.divide(both, own, out=np.ones_like(both), where=both > 0.0)
-            producer.write(producer.matrix() + (matrix / factor)[None], own_bias if self._biased else None)
+            plain = producer.matrix()
+            step = matrix / gains_between(running, plain)[0]
+            producer.write(plain + step[None], own_bias if self._biased else None)
         self.job.write(to_numpy(better.weights)[None], to_numpy(better.bias - solution.bias)[None])
         return better
 

@@ -21,7 +21,7 @@ from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.rewriting.statistics_matching import affines_for, match_statistics
+from onnx_tropnnc.rewriting.statistics_matching import affines_for, gains_between, match_statistics
 from onnx_tropnnc.tuning.batching import Unbatched
 from onnx_tropnnc.tuning.distillation import trainable_weights
 from onnx_tropnnc.tuning.kept_channels import kept_outputs
@@ -91,8 +91,7 @@ def adjusted(
 def _step(result: LinearLayer, old: LinearLayer, new: LinearLayer) -> None:
     """Take the step from `old` to `new` in the result's layer, over the gain by which its channels are longer there."""
     plain, start = result.matrix(), old.matrix()
-    both, own = np.sum(start * plain, axis=1), np.sum(plain * plain, axis=1)
-    gain = np.divide(both, own, out=np.ones_like(both), where=both > 0.0)
+    gain = gains_between(start, plain)
     after, before, there = new.whole_bias(), old.whole_bias(), result.whole_bias()
     added = None if after is None or before is None or there is None else after - before
     result.write(plain + (new.matrix() - start) / gain[:, None], added)
