@@ -19,11 +19,9 @@ from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from onnx_tropnnc.analysis.finite_weights import pin_not_finite
+from onnx_tropnnc.analysis.partitions import blocks_of, components, standings
 from onnx_tropnnc.analysis.shared_constants import join_shared_weights, pin_shared_numbers
 from onnx_tropnnc.graph.constants import dims_of, label, name_of
 from onnx_tropnnc.graph.knowledge import is_factor, is_stream
@@ -216,7 +214,7 @@ class _Resolution:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         numbers = trace.origins[-1].last
-        self.component = _components(numbers, trace.same)
+        self.component = components(numbers, trace.same)
         # Only now it is known whether the two lists that one number counts are the same channels.
         for left, right, reason in trace.shared:
             if not np.array_equal(self.component[left], self.component[right]):
@@ -224,7 +222,7 @@ class _Resolution:
         self.count = int(self.component.max()) + 1
         origin = np.repeat(np.arange(len(trace.origins)), [o.last - o.first for o in trace.origins])
         # Each layer is a node of this graph, too: channels are connected through the layer that makes them.
-        together = _components(self.count + len(trace.origins), [(self.component, origin + self.count)])
+        together = components(self.count + len(trace.origins), [(self.component, origin + self.count)])
         self.group = together[: self.count]
         self.first = np.full(self.count, numbers)
         np.minimum.at(self.first, self.component, np.arange(numbers))
@@ -270,9 +268,9 @@ class _Resolution:
                     fixes_zero=number not in marked["shifts_zero"],
                 )
                 through = [members for members, _ in computed.get(number, ())]
-                scored = [members for members, _ in products.get(number, ())]
-                group = self._group(number, found, counted, reasons, tied, passage, through, scored)
                 multiplied = tuple((node, members) for members, node in products.get(number, ()))
+                scored = [members for _, members in multiplied]
+                group = self._group(number, found, counted, reasons, tied, passage, through, scored)
                 yield replace(
                     group,
                     norms=averaging,
@@ -309,13 +307,13 @@ class _Resolution:
         found = dict.fromkeys(reason for _, reason in reasons)
         for kind, reason in _MISSING.items():
             read = scored if kind == "consumer" else ()
-            standing = _occurrences((*(p.members for p in places if p.use.kind == kind), *read), size).sum(axis=0)
+            standing = standings((*(p.members for p in places if p.use.kind == kind), *read), size).sum(axis=0)
             # A pinned channel has its reason already; a second one would say less.
             missing = ~pinned & (standing == 0)
             pinned |= missing
             if missing.any():
                 found[reason] = None
-        blocks = _blocks(_occurrences([*(place.members for place in places), *through], size), pinned)
+        blocks = blocks_of(standings([*(place.members for place in places), *through], size), pinned)
         first = next(place.use.node for place in places if place.use.kind == "producer")
         factors = [
             node for node in ties if node.op_type in ("MatMul", "Mul", *attention.RULES, *attention.CONTRIB_RULES)
@@ -328,30 +326,3 @@ class _Resolution:
             name = f"{name} ({name_of(first.outputs[0])})"
         self.names.add(name)
         return ChannelGroup(name, size, places, counts, names, passage, blocks, tuple(found), gates, body)
-
-
-def _components(count: int, pairs: Iterable[tuple[ChannelIndices, ChannelIndices]]) -> ChannelIndices:
-    """Return the connected component of each of `count` things, given pairs of those that belong together."""
-    listed = list(pairs)
-    left = np.concatenate([pair[0] for pair in listed]) if listed else np.zeros(0, np.int64)
-    right = np.concatenate([pair[1] for pair in listed]) if listed else np.zeros(0, np.int64)
-    graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
-
-
-def _occurrences(standing: Iterable[ChannelIndices], size: int) -> NDArray[np.int64]:
-    """Return (places, n) how often each channel stands in each place; equal rows once, as they say nothing new."""
-    rows = [np.bincount(members[members >= 0], minlength=size) for members in standing]
-    different = {row.tobytes(): row for row in rows}
-    return np.stack(list(different.values())) if different else np.zeros((1, size), np.int64)
-
-
-def _blocks(occurrences: NDArray[np.int64], pinned: NDArray[np.bool_]) -> ChannelIndices:
-    """Return for each channel the number of its block, channels with equal columns being one; -1 for pinned ones."""
-    blocks = np.full(len(pinned), -1)
-    free = np.flatnonzero(~pinned)
-    if free.size:
-        _, first, inverse = np.unique(occurrences[:, free], axis=1, return_index=True, return_inverse=True)
-        # np.unique orders blocks by their columns; they are numbered by their first channel instead.
-        blocks[free] = np.argsort(np.argsort(first))[inverse.reshape(-1)]
-    return blocks
