@@ -248,14 +248,16 @@ class Options:
     @property
     def factorizes(self) -> bool:
         """Return whether large layers are written as two factors: where a budget says what that is worth."""
-        budget = any(amount is not None for amount in (self.target_params, self.target_macs, self.target_latency))
-        return self.factorize and (budget or self.plan is not None) and self.selects and self.method != "thinet"
+        return self.factorize and self._spends and self.selects and self.method != "thinet"
 
     def _rewrites(self, asked: bool, automatic: bool) -> bool:
-        # a plan that was made with a budget names streams and queries as they are after the rewrite
-        left_open = (self.target_params, self.target_macs, self.target_latency, self.plan)
-        spends = any(amount is not None for amount in left_open)
-        return (asked or (automatic and spends)) and self.removes and self.selects
+        return (asked or (automatic and self._spends)) and self.removes and self.selects
+
+    @property
+    def _spends(self) -> bool:
+        # a plan that was made with a budget names streams, queries and factors as they are after the rewrite
+        budgets = (self.target_params, self.target_macs, self.target_latency, self.plan)
+        return any(amount is not None for amount in budgets)
 
     @property
     def selects(self) -> bool:
@@ -306,7 +308,7 @@ class Options:
         """Return whether a pair of `ratio_for` names the group."""
         from onnx_tropnnc.analysis.group_filter import matches
 
-        return any(matches(group, (pattern,)) for pattern, _ in self.ratio_for)
+        return matches(group, tuple(pattern for pattern, _ in self.ratio_for))
 
     @property
     def demanding(self) -> bool:

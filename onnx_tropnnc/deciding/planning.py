@@ -142,12 +142,23 @@ def budget_path(
     rates: Mapping[str, int] = NO_RATES,
 ) -> Path:
     """Return the path by predicted error per saved cost (`Costs`); its units are the groups, in order."""
-    units = [Unit(group, rankings[group.name].order) for group in groups]
+    costs = Costs(model, shapes, _units(groups, rankings), measure, rates)
     least = [_least_count(group) for group in groups]
-    multiples = [rounding.multiple(group) for group in groups]
-    costs = Costs(model, shapes, units, measure, rates)
     # with more components than break even, factors cost what their product does
     start = [g.break_even if g.is_factor else g.channels for g in groups]
+    return _error_path(costs, rankings, least, start, rounding)
+
+
+def _units(groups: Sequence[ChannelGroup], rankings: Mapping[str, Ranking]) -> list[Unit]:
+    return [Unit(group, rankings[group.name].order) for group in groups]
+
+
+def _error_path(
+    costs: Costs, rankings: Mapping[str, Ranking], least: Sequence[int], start: Sequence[int], rounding: Rounding
+) -> Path:
+    """Return the path by predicted errors between the most and the fewest channels of each group."""
+    groups = [unit.group for unit in costs.units]
+    multiples = [rounding.multiple(group) for group in groups]
     return error_path(costs, _curves(groups, rankings), least=least, start=start, round_to=multiples)
 
 
@@ -180,7 +191,7 @@ def spread(
     says.
     """
     measure: Measure = "parameters" if size_of(model, shapes).macs is None else "macs"
-    costs = Costs(model, shapes, [Unit(group, rankings[group.name].order) for group in groups], measure)
+    costs = Costs(model, shapes, _units(groups, rankings), measure)
     given = [counts[group.name] for group in groups]
     # a budget takes no group below a tenth of its channels, but a ratio above 0.9 does
     least = [
@@ -188,8 +199,7 @@ def spread(
         for group, count in zip(groups, given, strict=True)
     ]
     start = [counts[group.name] if group.name in fixed else group.channels for group in groups]
-    curves, multiples = _curves(groups, rankings), [rounding.multiple(group) for group in groups]
-    found = error_path(costs, curves, least=least, start=start, round_to=multiples).within(costs.total(given))
+    found = _error_path(costs, rankings, least, start, rounding).within(costs.total(given))
     assert not isinstance(found, Refused), "the path ends at the least counts, which cost no more than the given ones"
     return {group.name: count for group, count in zip(groups, found, strict=True)}
 

@@ -53,7 +53,7 @@ def with_states_fed_back(samples: Samples, original: Runner) -> Samples:
                 return samples
     except NotRunnable:
         return samples
-    arrays = {name: samples.arrays[name] for name in samples.arrays}
+    arrays = dict(samples.arrays)
     for entry in samples.inputs:
         if entry.name in made:
             stacked = np.concatenate(made[entry.name]) if entry.stacked else np.stack(made[entry.name])
