@@ -1,6 +1,7 @@
 """Counts that a runtime likes: which multiple a group takes, and that every way to decide keeps to it."""
 
 import numpy as np
+import onnx
 import pytest
 from graphs import graph, groups_of, random_weights
 from hypothesis import given
@@ -10,6 +11,7 @@ from onnx_tropnnc import compress
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.analysis.rounding_presets import PRESETS, preset_of, rounding_named
 from onnx_tropnnc.changes import Merged, Note
+from onnx_tropnnc.choices import RoundingPreset
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes import MergeChannels
 
@@ -104,7 +106,7 @@ def test_the_pass_alone_rounds_too() -> None:
     assert np.isfinite(np.asarray(dims(model)["u"])).all()
 
 
-def chain(channels: int, group: int = 1, op: str = "Conv", kernel: int = 1) -> object:
+def chain(channels: int, group: int = 1, op: str = "Conv", kernel: int = 1) -> onnx.ModelProto:
     """Return a model with a group of so many channels, made by a convolution and read by a grouped or depthwise one."""
     a, b = (channels * (1 if group in (1, channels) else group) for _ in range(2))
     sides = kernel, kernel
@@ -199,8 +201,8 @@ def test_the_report_states_the_multiples_where_there_are_some() -> None:
 
 
 def test_the_verdict_names_the_rounding_that_keeps_what_a_ratio_would_remove() -> None:
-    def verdict(ratio: float, round_to: object) -> tuple[str, str]:
-        _, report = compress(chain(64), ratio=ratio, round_to=round_to, reconstruct="off", verify=False)  # type: ignore[arg-type]
+    def verdict(ratio: float, round_to: int | RoundingPreset) -> tuple[str, str]:
+        _, report = compress(chain(64), ratio=ratio, round_to=round_to, reconstruct="off", verify=False)
         return report.verdict.grade, report.verdict.advice
 
     advice = "--round-to 1 removes 12 channels; rounding up their numbers left 0 of these to be removed."
