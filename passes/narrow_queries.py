@@ -4,12 +4,14 @@ before  scores = (x Wq) (x Wk)^T          all features of a head alike
 after   scores = (x Wq A) (x Wk B)^T      A B^T = I: the last features add least (deciding/score_basis.py)
 needs   samples; one layer for queries and one for keys whose columns are known. Where they are rotated by positions,
         features stay as they are, and pairs of them may go
+also    attention that is one operator: its scale, 1 / sqrt(features), is written down, since features may go
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.heads import HeadProduct, Side, head_products
@@ -52,7 +54,8 @@ class NarrowQueries:
         if self.samples is None:
             for product in found:
                 features = shapes.get(name_of(product.features[0])) or (0,)
-                set_score_energies(product.node.outputs[0], np.zeros(int(features[-1] or 0)))
+                count = int(features[-1] or 0) if product.fused is None else product.fused.features
+                set_score_energies(product.node.outputs[0], np.zeros(count))
             return ()
         try:
             moments = _moments(model, found, self.samples, self.memory)
@@ -66,6 +69,8 @@ class NarrowQueries:
             if product.sides is not None and _is_alone(product.sides):
                 queries, keys = _rotate(product.sides, queries, keys)
                 rotated += 1
+            if product.fused is not None:
+                product.node.attributes["scale"] = ir.AttrFloat32("scale", product.scale)
             energies = np.einsum("hjj,hjj->j", queries, keys) / len(queries)
             set_score_energies(product.node.outputs[0], energies * product.scale**2 * weight)
         if not found:
@@ -81,26 +86,26 @@ def _moments(
     model: Model, products: Sequence[HeadProduct], samples: Samples, memory: int
 ) -> dict[HeadProduct, _Moments]:
     """Return the moments of each product, without those whose heads do not belong to each other one by one."""
-    features = {name_of(p.features[side]): -1 - side for p in products for side in (0, 1)}
+    sides = {(p, side): HeadMoments() for p in products for side in (0, 1)}
     layers = {p: (p.reader.outputs[0], stream_of(p.reader)) for p in products if p.reader is not None}
-    sums = {
-        name: HeadMoments() for name in (*features, *(name_of(value) for pair in layers.values() for value in pair))
-    }
-    for _, _, tensors in watched(model, tuple(sums), (samples,), memory=memory) if sums else ():
-        for name, array in tensors.items():
-            # heads, then rows of samples and words, then features
-            moved = np.moveaxis(array, features.get(name, -1), -1)
-            heads = np.moveaxis(moved, -3, 0) if name in features else moved[None]
-            sums[name].add(heads.reshape(len(heads), -1, moved.shape[-1]).astype(np.float64))
+    outputs = {name_of(value): HeadMoments() for pair in layers.values() for value in pair}
+    names = dict.fromkeys((*(name_of(p.features[side]) for p, side in sides), *outputs))
+    for _, _, tensors in watched(model, tuple(names), (samples,), memory=memory) if names else ():
+        for (product, side), sums in sides.items():
+            name = name_of(product.features[side])
+            if name in tensors:
+                sums.add(product.by_head(side, tensors[name]).astype(np.float64))
+        for name, sums in outputs.items():
+            if name in tensors:
+                sums.add(tensors[name].reshape(1, -1, tensors[name].shape[-1]).astype(np.float64))
     found = {}
     for product in products:
-        queries, keys = (sums[name_of(value)] for value in product.features)
-        second, centred = queries.second, keys.centred
+        second, centred = sides[product, 0].second, sides[product, 1].centred
         if len(centred) == 1:
             centred = np.repeat(centred, len(second), axis=0)
         weight = 1.0
         if product in layers:
-            own, stream = (float(np.trace(sums[name_of(value)].centred[0])) for value in layers[product])
+            own, stream = (float(np.trace(outputs[name_of(value)].centred[0])) for value in layers[product])
             weight = own / max(own, stream, 1e-30)
         if len(centred) == len(second) and np.isfinite(second).all() and np.isfinite(centred).all():
             found[product] = second, centred, weight
@@ -110,7 +115,7 @@ def _moments(
 def _is_alone(sides: tuple[Side, Side]) -> bool:
     """Return whether nothing else reads the weights and the biases of queries and keys."""
     values = [side.layer.inputs[1] for side in sides] + [bias_of(side.layer) for side in sides]
-    values += [node.inputs[slot] for side in sides for node, slot in side.biases]
+    values += [bias.node.inputs[bias.slot] for side in sides for bias in side.biases]
     queries, keys = (side.columns.reshape(-1) for side in sides)
     shared = sides[0].layer is sides[1].layer and bool(np.isin(queries, keys).any())
     return not shared and all(value is None or len(value.uses()) == 1 for value in values)
@@ -123,22 +128,25 @@ def _rotate(sides: tuple[Side, Side], queries: Matrix, keys: Matrix) -> tuple[Ma
     _, first, of_head = np.unique(columns, axis=0, return_index=True, return_inverse=True)
     of_head = of_head.reshape(-1)
     bases = [score_bases(queries[of_head == i].mean(axis=0), keys[head]) for i, head in enumerate(first)]
-    _write(sides[0], sides[0].columns, [bases[i][0] for i in of_head])
-    _write(sides[1], columns[first], [keys_basis for _, keys_basis in bases])
+    _write(sides[0], dict(enumerate(bases[i][0] for i in of_head)))
+    _write(sides[1], dict(zip(first.tolist(), (keys_basis for _, keys_basis in bases), strict=True)))
     turned = [
         (bases[i][0].T @ queries[h] @ bases[i][0], bases[i][1].T @ keys[h] @ bases[i][1]) for h, i in enumerate(of_head)
     ]
     return np.stack([q for q, _ in turned]), np.stack([k for _, k in turned])
 
 
-def _write(side: Side, heads: NDArray[np.int64], bases: Sequence[Matrix]) -> None:
+def _write(side: Side, bases: Mapping[int, Matrix]) -> None:
     """Write the columns of each head in its basis, in the layer's weight and in what is added behind it."""
-    places = [(side.layer, 1, made_axis(side.layer)), *((node, slot, -1) for node, slot in side.biases)]
+    places = [(side.layer, 1, made_axis(side.layer), side.columns)]
+    places += [(bias.node, bias.slot, -1, bias.columns) for bias in side.biases]
     if bias_of(side.layer) is not None:
-        places.append((side.layer, 2, -1))
-    for node, slot, axis in places:
+        places.append((side.layer, 2, -1, side.columns))
+    for node, slot, axis, columns in places:
         value = own_input(node, slot, 1)
         array = np.moveaxis(np.array(array_of(value), np.float64), axis, -1)
-        for columns, basis in zip(heads, bases, strict=True):
-            array[..., columns] = array[..., columns] @ basis
+        for head, basis in bases.items():
+            # one head of keys may serve all heads of queries
+            own = columns[head % len(columns)]
+            array[..., own] = array[..., own] @ basis
         set_array(value, np.moveaxis(array, -1, axis))

@@ -1,7 +1,7 @@
 """Find the products of queries and keys, and which columns of which layers make the features of each head.
 
     q = Reshape(x Wq + bq), k = Reshape(x Wk + bk)      N x heads x words x features
-    scores = q k^T, scaled, then Softmax
+    scores = q k^T, scaled, then Softmax                or all of it as one operator (fused_heads.py)
 
 Numbers of columns are sent from a layer through the nodes behind it, as the layer's outputs would go, up to the
 product: there, each head shows the columns of its features. Where a node computes with them (a rotation by positions),
@@ -10,19 +10,21 @@ the columns are not known; features may be dropped there, but no basis be chosen
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnx_tropnnc.analysis.fused_heads import BIAS, FusedHeads, fused_heads
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of, name_of
 from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
 from onnx_tropnnc.graph.layers import is_layer, weight_slot
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import BATCH, Shapes, infer_shapes
 
-__all__ = ["HeadProduct", "Side", "head_products"]
+__all__ = ["Bias", "HeadProduct", "Side", "head_products"]
 
 Columns = NDArray[np.int64]
 
@@ -34,17 +36,26 @@ _MOST = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
+class Bias:
+    """A constant that is added to queries or keys: the node, the slot of the constant, and its entries by head."""
+
+    node: ir.Node
+    slot: int
+    columns: Columns
+
+
+@dataclass(frozen=True, eq=False)
 class Side:
     """The layer that makes queries or keys, and its columns for each head.
 
     Attributes:
         layer: the node with the weight.
-        biases: the additions behind it, each with the slot of its constant.
+        biases: what is added behind it.
         columns: (heads, features).
     """
 
     layer: ir.Node
-    biases: tuple[tuple[ir.Node, int], ...]
+    biases: tuple[Bias, ...]
     columns: Columns
 
 
@@ -53,16 +64,18 @@ class HeadProduct:
     """A product of queries and keys.
 
     Attributes:
-        node: the MatMul.
+        node: the MatMul, or the operator that is all of the attention.
         scale: what the scores are multiplied by before the Softmax.
         reader: the first layer behind the attention; None where there is none.
         sides: queries and keys where their columns are known; None elsewhere.
+        fused: how such an operator divides queries and keys into heads; None for a MatMul, where heads are an axis.
     """
 
     node: ir.Node
     scale: float
     reader: ir.Node | None
     sides: tuple[Side, Side] | None
+    fused: FusedHeads | None = None
 
     @property
     def features(self) -> tuple[ir.Value, ir.Value]:
@@ -70,6 +83,13 @@ class HeadProduct:
         q, k = self.node.inputs[:2]
         assert q is not None and k is not None
         return q, k
+
+    def by_head(self, side: int, array: NDArray[Any]) -> NDArray[Any]:
+        """Return (heads, rows of samples and words, features) of what queries (side 0) or keys (1) are in a run."""
+        # keys that a MatMul reads are transposed
+        split = np.moveaxis(array, -1 - side, -1) if self.fused is None else self.fused.by_head(side, array)
+        heads = np.moveaxis(split, -3, 0)
+        return heads.reshape(len(heads), -1, heads.shape[-1])
 
 
 def head_products(model: Model, shapes: Shapes) -> tuple[HeadProduct, ...]:
@@ -80,6 +100,11 @@ def head_products(model: Model, shapes: Shapes) -> tuple[HeadProduct, ...]:
     few = infer_shapes(model, {n: tuple(1 if d == BATCH else int(d or 0) for d in s) for n, s in known.items()})
     walk, found = _Columns(few, model.ir.opset_imports), []
     for node in model.graph:
+        fused = fused_heads(node, shapes)
+        if fused is not None:
+            walk.known.clear()
+            found.append(HeadProduct(node, fused.scale, _layer_behind(node), walk.fused_sides(fused), fused))
+            continue
         if node.op_type != "MatMul" or any(value is None or constant_tensor(value) for value in node.inputs):
             continue
         if any(len(shapes.get(name_of(value)) or ()) != 4 for value in node.inputs if value is not None):
@@ -90,10 +115,7 @@ def head_products(model: Model, shapes: Shapes) -> tuple[HeadProduct, ...]:
         # what was sent to the product before is not needed any more
         walk.known.clear()
         sides = [walk.side(value, features) for value, features in zip(node.inputs, (-1, -2), strict=True)]
-        both = (sides[0], sides[1]) if sides[0] is not None and sides[1] is not None else None
-        if both is not None and not all(walk.only_read_by(node, side) for side in both):
-            both = None
-        found.append(HeadProduct(node, scale, _layer_behind(softmax), both))
+        found.append(HeadProduct(node, scale, _layer_behind(softmax), walk.both(node, *sides)))
     return tuple(found)
 
 
@@ -142,6 +164,13 @@ class _Sent:
     numbers: NDArray[np.int32]
 
 
+def _side(sent: _Sent, numbers: NDArray[np.int32]) -> Side | None:
+    """Return the columns of each head of (samples, heads, words, features), or None where samples or words differ."""
+    heads = numbers[0, :, 0, :].astype(np.int64)
+    biases = tuple(Bias(node, slot, heads) for node, slot in sent.biases)
+    return Side(sent.layer, biases, heads) if (numbers == heads[None, :, None, :]).all() else None
+
+
 @dataclass
 class _Columns:
     """Sends numbers of columns through the graph."""
@@ -153,12 +182,28 @@ class _Columns:
     def side(self, value: ir.Value | None, features: int) -> Side | None:
         """Return the columns of each head at a product's input, whose features lie along this axis."""
         sent = self._sent(value)
-        if sent is None:
+        return None if sent is None else _side(sent, np.moveaxis(sent.numbers, features, -1))
+
+    def fused_sides(self, fused: FusedHeads) -> tuple[Side, Side] | None:
+        """Return queries and keys of attention that is one operator, by the heads of the queries."""
+        found: list[Side | None] = []
+        for number, value in enumerate(fused.node.inputs[:2]):
+            sent = self._sent(value)
+            if sent is None:
+                return None
+            count = fused.counts[number]
+            heads = sent.numbers.reshape(*sent.numbers.shape[:-1], count, fused.features).swapaxes(-2, -3)
+            side = _side(sent, np.repeat(heads, fused.counts[0] // count, axis=-3))
+            if side is not None and fused.biases is not None:
+                side = replace(side, biases=(*side.biases, Bias(fused.node, BIAS, fused.biases[number])))
+            found.append(side)
+        return self.both(fused.node, *found)
+
+    def both(self, product: ir.Node, queries: Side | None, keys: Side | None) -> tuple[Side, Side] | None:
+        """Return both sides where their columns are known, and only the product reads them."""
+        if queries is None or keys is None or not all(self.only_read_by(product, side) for side in (queries, keys)):
             return None
-        moved = np.moveaxis(sent.numbers, features, -1)
-        heads = moved[0, :, 0, :].astype(np.int64)
-        # every sample and every word must have the same columns
-        return Side(sent.layer, sent.biases, heads) if (moved == heads[None, :, None, :]).all() else None
+        return queries, keys
 
     def only_read_by(self, product: ir.Node, side: Side) -> bool:
         """Return whether nothing but the product reads the side's columns: no output, no other product."""
@@ -172,10 +217,13 @@ class _Columns:
             seen.add(value)
             if value.is_graph_output():
                 return False
-            for node in (use.node for use in value.uses()):
+            for node, slot in ((use.node, use.idx) for use in value.uses()):
                 # behind a node that computes, as the product does, the columns are not known
                 known = [output for output in node.outputs if self._sent(output) is not None]
-                if node is not product and (len(known) < len(node.outputs) or node.graph is not product.graph):
+                # a third input of the product is the values
+                if (node is not product or slot > 1) and (
+                    len(known) < len(node.outputs) or node.graph is not product.graph
+                ):
                     return False
                 waiting.extend(known)
         return True

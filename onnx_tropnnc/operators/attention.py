@@ -1,7 +1,8 @@
 """Attention as one operator, and the rotation of queries and keys by their positions.
 
-MultiHeadAttention, Attention     queries and keys are multiplied with each other and stay; values become narrower, all
-                                  heads alike; with `--heads merge` whole heads go, with their queries, keys and values
+MultiHeadAttention, Attention     values become narrower, all heads alike; queries and keys too where their features may
+                                  go (knowledge.py), both the same ones; with `--heads merge` whole heads go, with their
+                                  queries, keys and values
 GroupQueryAttention               values are as wide as keys, so only whole heads may go
 RotaryEmbedding                   turns pairs of features within a head; whole heads pass
 """
@@ -9,6 +10,7 @@ RotaryEmbedding                   turns pairs of features within a head; whole h
 import numpy as np
 import onnx_ir as ir
 
+from onnx_tropnnc.graph.knowledge import score_energies
 from onnx_tropnnc.graph.layers import is_layer
 from onnx_tropnnc.operators.splitting import joined_along
 from onnx_tropnnc.operators.trace import Axes, ChannelIndices, Trace
@@ -17,7 +19,7 @@ __all__ = ["CONTRIB_RULES", "RULES"]
 
 
 def attention(node: ir.Node, trace: Trace) -> None:
-    """Values pass, all heads alike, or whole heads with their queries and keys; other channels are pinned."""
+    """Values pass, all heads alike; queries and keys too with `--queries narrow`; or whole heads. Others are pinned."""
     if len(node.inputs) < 3 or any(trace.rank(value) != 3 for value in node.inputs[:3]):
         _pin_all(node, "reads queries, keys or values in a form that is not followed", trace)
         return
@@ -38,7 +40,7 @@ def attention(node: ir.Node, trace: Trace) -> None:
 
 
 def grouped_attention(node: ir.Node, trace: Trace) -> None:
-    """Whole heads pass; by themselves values must stay as wide as keys. Keys and values that are returned stay."""
+    """Whole heads pass, but no features: values must be as wide as keys. Keys and values that are returned stay."""
     if len(node.inputs) < 3 or any(trace.rank(value) != 3 for value in node.inputs[:3]):
         _pin_all(node, "reads queries, keys or values in a form that is not followed", trace)
         return
@@ -74,8 +76,14 @@ def _attend(
         for name, heads in dict(zip(names, per_head[:2], strict=True)).items():
             trace.count(node, name, None, heads)
     else:
-        pinned = [c for c in (q, k) if c is not None]
-        trace.pin_by(node, pinned, "mixed_channels", "multiplies queries with keys")
+        if score_energies(node.outputs[0]) is not None and q is not None and k is not None:
+            features = [joined_along(c.reshape(n, -1), 1, trace) for c, n in zip((q, k), counts[:2], strict=True)]
+            trace.tie(node, *features)
+            trace.products.append((node, features[0]))
+            trace.mark(dict(enumerate(features)), "not_homogeneous", "not_lipschitz")
+        else:
+            pinned = [c for c in (q, k) if c is not None]
+            trace.pin_by(node, pinned, "mixed_channels", "multiplies queries with keys")
         if values_stay or len(v) == counts[2]:
             trace.pin_by(node, [v], "unsupported_form", "needs values as wide as keys, or returns them")
         else:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import array_of, dims_of
-from onnx_tropnnc.graph.fused.parts import Split, SplitRule
+from onnx_tropnnc.graph.fused.parts import Split, SplitRule, part_of
 
 __all__ = ["RULES"]
 
@@ -57,8 +57,12 @@ def _sizes(nodes: Sequence[ir.Node]) -> Mapping[str, ir.Attr]:
     divides, attends = nodes[-2:]
     array = array_of(divides.inputs[1]) if len(divides.inputs) > 1 else None
     sizes = list(divides.attributes.get_ints("split", ())) if array is None else [int(size) for size in array]
-    heads = {"num_heads": attends.attributes["num_heads"]}
-    return heads if len(set(sizes)) == 1 else heads | {"qkv_hidden_sizes": ir.AttrInt64s("qkv_hidden_sizes", sizes)}
+    # queries that become narrower keep their scale as an attribute
+    own = {name: attends.attributes[name] for name in ("num_heads", "scale") if name in attends.attributes}
+    part = part_of(attends)
+    written = part is not None and "qkv_hidden_sizes" in part.whole.attributes
+    equal = len(set(sizes)) == 1 and not written
+    return own if equal else own | {"qkv_hidden_sizes": ir.AttrInt64s("qkv_hidden_sizes", sizes)}
 
 
 RULES: Mapping[tuple[str, str], SplitRule] = {("com.microsoft", "Attention"): attention}

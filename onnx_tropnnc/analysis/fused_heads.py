@@ -1,0 +1,96 @@
+"""The heads of attention that is one operator: com.microsoft's MultiHeadAttention, and onnx's Attention (opset 23).
+
+    y = MultiHeadAttention(q, k, v, [bias])       q, k: samples x words x (heads * features)
+
+Queries and keys may be narrower than values in both, as onnxruntime's kernels take the widths from the tensors. The
+scale, 1 / sqrt(features) unless an attribute says otherwise, has to be written down before features go.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnx_tropnnc.graph.constants import array_of, dims_of, name_of
+from onnx_tropnnc.graph.shapes import Shapes
+
+__all__ = ["BIAS", "FusedHeads", "fused_heads"]
+
+BIAS = 3
+"""The slot of MultiHeadAttention's bias: that of queries, then that of keys, then that of values."""
+
+_COUNTS = {
+    ("com.microsoft", "MultiHeadAttention"): ("num_heads", "num_heads"),
+    ("", "Attention"): ("q_num_heads", "kv_num_heads"),
+}
+"""The attributes that count the heads of queries, and those of keys and values."""
+
+
+@dataclass(frozen=True, eq=False)
+class FusedHeads:
+    """How the last axes of queries and keys are divided into heads.
+
+    Attributes:
+        node: the operator.
+        counts: the heads of queries, and those of keys, each of which may serve several of queries.
+        features: of a head.
+        biased: whether the operator adds a bias to queries and keys.
+    """
+
+    node: ir.Node
+    counts: tuple[int, int]
+    features: int
+    biased: bool
+
+    @property
+    def scale(self) -> float:
+        """Return what the scores are multiplied by before the Softmax."""
+        # onnxruntime takes 0 as absent
+        return self.node.attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(self.features)
+
+    @cached_property
+    def biases(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Return where the bias has the numbers of each feature, (heads, features), for queries and for keys."""
+        if not self.biased:
+            return None
+        places = np.arange(2 * self.counts[0] * self.features).reshape(2, self.counts[0], self.features)
+        return places[0], places[1]
+
+    def by_head(self, side: int, array: NDArray[Any]) -> NDArray[Any]:
+        """Return queries (side 0) or keys (1), with their bias, as (samples, heads of queries, words, features)."""
+        if self.biases is not None:
+            bias = array_of(self.node.inputs[BIAS])
+            assert bias is not None
+            array = array + bias[self.biases[side].reshape(-1)]
+        heads = array.reshape(*array.shape[:-1], self.counts[side], self.features).swapaxes(-2, -3)
+        return np.repeat(heads, self.counts[0] // self.counts[side], axis=-3)
+
+
+def fused_heads(node: ir.Node, shapes: Shapes) -> FusedHeads | None:
+    """Return the heads of a fused attention whose queries and keys may lose features; None for all other nodes.
+
+    Keys that are kept for later words, or returned, are as wide as the program outside expects.
+    """
+    names = _COUNTS.get((node.domain, node.op_type))
+    if names is None or len(node.inputs) < 3 or any(value is None for value in node.inputs[:3]):
+        return None
+    contrib = node.domain != ""
+    returns = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+    if returns or any(value is not None for value in node.inputs[6 if contrib else 4 :]):
+        return None
+    read = [shapes.get(name_of(value)) or () for value in node.inputs[:3] if value is not None]
+    queries, keys, values = (int(shape[2] or 0) if len(shape) == 3 else 0 for shape in read)
+    counts = node.attributes.get_int(names[0], 0), node.attributes.get_int(names[1], 0)
+    if min(queries, keys, values, *counts) < 1 or counts[0] % counts[1]:
+        return None
+    features = queries // counts[0]
+    if (queries, keys) != (counts[0] * features, counts[1] * features):
+        return None
+    bias = node.inputs[BIAS] if contrib and len(node.inputs) > BIAS else None
+    if bias is not None and dims_of(bias) != (queries + keys + values,):
+        return None
+    return FusedHeads(node, counts, features, bias is not None)
