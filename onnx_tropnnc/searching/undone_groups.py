@@ -59,11 +59,18 @@ def without_growth(model: Model, report: Report, options: Options, trials: Trial
     Merging a group may need copies of constants that others read too, and solving a layer may add a bias. The model's
     content becomes that without the groups that saved nothing; where even this is larger, that of the original.
     """
-    merged = report.of(Merged)
-    grown = [change for change in merged if change.parameters_saved <= 0]
+    merged, before = report.of(Merged), report.before.parameters
+
+    def alone(change: Merged) -> int:
+        # of groups that share a constant the last one to be merged needs no copy of it, unless the others are undone
+        return _parameters(trials.replayed(replace(options, reconstruct="off"), _plan([change])))
+
+    # folding has made the prepared model smaller than the original
+    whole = _parameters(trials.decider.model)
+    grown = [change for change in merged if alone(change) >= whole]
     if grown:
         left = trials.replayed(options, _plan([change for change in merged if change not in grown]))
-        if size_of(left, shapes_of(left)).parameters <= report.before.parameters:
+        if _parameters(left) <= before:
             model.replace_content(left)
             return _rewritten(report, model, grown, trials, _GROWN)
     size = report.after.parameters
@@ -72,6 +79,10 @@ def without_growth(model: Model, report: Report, options: Options, trials: Trial
     note = Note(f"{text}; ask for a larger ratio or a smaller budget", "warning")
     checked = trials.check(model) if options.verify else ()
     return replace(report, after=report.before, changes=(note, *checked))
+
+
+def _parameters(model: Model) -> int:
+    return size_of(model, shapes_of(model)).parameters
 
 
 def _plan(merged: Sequence[Merged]) -> dict[str, MergeMap]:
