@@ -58,8 +58,13 @@ def test_a_terminal_gets_a_bar_with_the_part_that_is_worked_on(monkeypatch: pyte
         progress.step("verify outputs")
         (task,) = progress.bar.tasks
         assert (task.description, task.total) == ("verify outputs", None)
+        before = len(terminal.getvalue())
+        progress.bar.refresh()
+        # nothing is known of the time that this step takes
+        assert "left" not in terminal.getvalue()[before:]
     assert isinstance(progress.bar.console, Console)
     assert "solve conv_1" in terminal.getvalue()
+    assert " left" in terminal.getvalue()
     # a line that ends with a line break and seconds is a pipe's
     assert "compress channels: 0.0 s" not in terminal.getvalue()
 

@@ -19,14 +19,15 @@ __all__ = ["main"]
 
 def main() -> NoReturn:
     """Run the command line and end the process."""
-    _prepare_streams()
-    if missing := missing_passes():
-        print(f"onnx-tropnnc: {missing}", file=sys.stderr)
-        sys.exit(2)
     interruption = Interruption()
     code = 0
+    # signals that come before this end Python without a line
     interruption.install()
     try:
+        _prepare_streams()
+        if missing := missing_passes():
+            print(f"onnx-tropnnc: {missing}", file=sys.stderr)
+            sys.exit(2)
         try:
             import logging
 

@@ -68,8 +68,23 @@ def _bar() -> Any:
     """Return the line for a terminal, which disappears in the end."""
     # imported here: quiet runs and pipes need not wait for it
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class TimeLeftColumn(TimeRemainingColumn):
+        """The time left with the word for it, nothing where the number of parts is not known."""
+
+        def render(self, task: Task) -> Text:
+            text = super().render(task)
+            return text.append(" left") if text else text
 
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=20)
-    left = TimeRemainingColumn(), TextColumn("left,"), TimeElapsedColumn()
-    return Progress(*columns, *left, console=Console(stderr=True), transient=True)
+    return Progress(*columns, TimeElapsedColumn(), TimeLeftColumn(), console=Console(stderr=True), transient=True)

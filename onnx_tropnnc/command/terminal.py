@@ -1,6 +1,7 @@
 """Print a report, the groups of a model, or a sweep as text, for a terminal or a pipe."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -17,6 +18,10 @@ from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.verification import Verification
 
 __all__ = ["knee_lines", "print_coverage", "print_curve", "print_groups", "print_report"]
+
+# What is said of groups that were not merged.
+_PINNED, _BY_OPTIONS, _WHOLE, _UNDONE = "pinned by the graph", "kept by options", "whole at this size", "undone"
+_WHY_KEPT = {"nothing_to_merge": _WHOLE, "target_reached": _WHOLE, "undone": _UNDONE}
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -60,9 +65,10 @@ def _lines(report: Report) -> Iterable[str]:
             yield f"  {change.node} is not folded: {change.reason}"
     before, after = sum(m.before for m in merged), sum(m.after for m in merged)
     yield f"merged {len(merged)} of {len(merged) + len(kept)} channel groups: {before} channels became {after}"
-    pinned = sum(k.pinned for k in kept)
     if kept:
-        yield f"  not merged: {pinned} pinned by the graph, {len(kept) - pinned} kept by options; --inspect says why"
+        numbers = Counter(_PINNED if k.pinned else _WHY_KEPT.get(k.reason.kind, _BY_OPTIONS) for k in kept)
+        listed = ", ".join(f"{numbers[why]} {why}" for why in (_PINNED, _BY_OPTIONS, _WHOLE, _UNDONE) if numbers[why])
+        yield f"  not merged: {listed}{'; --inspect says why' if numbers[_PINNED] or numbers[_BY_OPTIONS] else ''}"
     yield from _errors(merged, report.of(Reconstructed))
     yield from _bounds(merged)
     for layer in report.of(Unreached):

@@ -20,8 +20,11 @@ from .outcomes import Outcome
 
 __all__ = ["replaced", "stopped"]
 
-STARTED = "import os, runpy, sys; os.write(1, b'.'); runpy.run_module('onnx_tropnnc', run_name='__main__')"
-"""Tells when Python itself is up: no package can answer signals that arrive before."""
+STARTED = (
+    "import os, runpy, onnx_tropnnc.command.entry; os.write(1, b'.'); "
+    "runpy.run_module('onnx_tropnnc', run_name='__main__')"
+)
+"""Tells when the package's first module is there: it cannot answer signals that arrive before."""
 OPTIONS = ("--method", "l1", "--reconstruct", "off", "--no-verify", "--quiet")
 
 
