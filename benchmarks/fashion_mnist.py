@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from measuring import LabelledImages, missing
 
-__all__ = ["FASHION", "fashion_images"]
+__all__ = ["FASHION", "fashion_images", "pictures"]
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package puts its files."""
@@ -25,3 +25,9 @@ def fashion_images(folder: Path, part: Literal["train", "t10k"]) -> LabelledImag
     images, labels = (np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8) for path in paths)
     grey = (images[_IMAGES_HEAD:].reshape(-1, 1, 28, 28) / 255).astype(np.float32)
     return LabelledImages(grey, labels[_LABELS_HEAD:].astype(np.int64))
+
+
+def pictures(data: LabelledImages) -> LabelledImages:
+    """Return the images as networks for CIFAR-10 read them: a black margin around them, three equal channels."""
+    padded = np.pad(data.images, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    return LabelledImages(np.repeat(padded, 3, axis=1), data.labels)

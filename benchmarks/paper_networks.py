@@ -1,10 +1,11 @@
 """Train the networks of the paper's Tables 1 to 3 and Figures 7 and 9, and keep them as ONNX under build/.
 
-And deepNN with other activations, for activations.py.
+And deepNN with other activations, for activations.py; and AlexNet, VGG16 and ResNet18, narrower, on Fashion-MNIST at
+32 x 32, for the tables and figures whose own networks are not published.
 
     pip install '.[train]'
     apt-get install dataset-fashion-mnist        Debian's package; or --fashion FOLDER with its four .gz files
-    python benchmarks/paper_networks.py          all of them, some 20 minutes of one core
+    python benchmarks/paper_networks.py          all of them, some 40 minutes of one core
     python benchmarks/paper_networks.py mnist_3_5_single
 
 The network of Tables 1 to 3 is "a simple CNN network with two fully connected layers and a final hidden linear layer
@@ -24,13 +25,21 @@ from types import MappingProxyType, ModuleType
 
 import numpy as np
 import torch
-from fashion_mnist import FASHION, fashion_images
+from fashion_mnist import FASHION, fashion_images, pictures
+from measuring import LabelledImages
+from networks import cifar
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 CACHE = Path(__file__).parent.parent / "build" / "paper" / "networks"
 BATCH = 128
+PICTURES = 6000
+"""Images of the networks for 32 x 32 pictures: all 60,000 would take VGG16 more than an hour of one core."""
+WIDTHS: Mapping[str, int] = MappingProxyType({"alexnet": 32, "vgg16": 16, "resnet18": 32})
+"""Channels of their first convolutions, 64 in the original: so each trains in less than 8 minutes of one core."""
+VGG_EPOCHS = (1, 2, 8)
+"""VGG16 is trained for several lengths of time: training_length.py compares how redundant it is after each."""
 
 
 def _models_train() -> ModuleType:
@@ -71,6 +80,14 @@ def fashion_mnist(fashion: Path) -> Digits:
     """Return Fashion-MNIST's 60,000 training images, from the files of Debian's package."""
     data = fashion_images(fashion, "train")
     return Digits(data.images, data.labels)
+
+
+@cache
+def fashion_pictures(fashion: Path) -> Digits:
+    """Return Fashion-MNIST's first training images, 32 x 32."""
+    data = fashion_images(fashion, "train")
+    shown = pictures(LabelledImages(data.images[:PICTURES], data.labels[:PICTURES]))
+    return Digits(shown.images, shown.labels)
 
 
 def cnn(outputs: int) -> nn.Module:
@@ -131,6 +148,18 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 partial(deep_nn_with, activation), mnist, epochs=4, seeds=3
             )
             for activation in (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU)
+        },
+        "fashion_mnist_alexnet": Recipe(
+            partial(cifar.alexnet, WIDTHS["alexnet"], hidden=1024), fashion_pictures, epochs=10, rate=1e-3, seeds=1
+        ),
+        "fashion_mnist_resnet18": Recipe(
+            partial(cifar.resnet18, WIDTHS["resnet18"]), fashion_pictures, epochs=10, seeds=1
+        ),
+        **{
+            f"fashion_mnist_vgg16_{epochs}": Recipe(
+                partial(cifar.vgg16, WIDTHS["vgg16"]), fashion_pictures, epochs=epochs, seeds=1
+            )
+            for epochs in VGG_EPOCHS
         },
     }
 )

@@ -231,8 +231,8 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def test_networks_that_were_trained_before_need_no_pytorch(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    paper = room("paper")
-    monkeypatch.setattr(paper, "CACHE", tmp_path)
+    cases = room("paper_cases")
+    monkeypatch.setattr(cases, "CACHE", tmp_path)
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "paper_networks", raising=False)
     assert refused("table1") == (
@@ -241,11 +241,11 @@ def test_networks_that_were_trained_before_need_no_pytorch(
     (tmp_path / "networks").mkdir()
     trained = tmp_path / "networks" / "fashion_mnist_lenet_0.onnx"
     trained.write_bytes(b"")
-    assert paper._network("fashion_mnist_lenet", None) == trained
+    assert cases.trained_network("fashion_mnist_lenet", None) == trained
 
 
 def test_what_a_command_lacks_is_said_in_one_line(tmp_path: Path, refused: Callable[..., str]) -> None:
-    assert "--model" in refused("table7")
+    assert "--data" in refused("table7", "--model", tmp_path / "no.onnx")
     assert "no.onnx is missing" in refused("figure8a", "--model", tmp_path / "no.onnx", "--data", tmp_path / "no.npz")
     assert "x.pth is missing" in refused("table6", "--checkpoint", tmp_path / "x.pth")
     (tmp_path / "x.onnx").write_bytes(b"")
