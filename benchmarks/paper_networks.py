@@ -150,7 +150,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             for activation in (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU)
         },
         "fashion_mnist_alexnet": Recipe(
-            partial(cifar.alexnet, WIDTHS["alexnet"], hidden=1024), fashion_pictures, epochs=10, rate=1e-3, seeds=1
+            partial(cifar.alexnet, WIDTHS["alexnet"], hidden=1024), fashion_pictures, epochs=20, rate=1e-3, seeds=1
         ),
         "fashion_mnist_resnet18": Recipe(
             partial(cifar.resnet18, WIDTHS["resnet18"]), fashion_pictures, epochs=10, seeds=1
