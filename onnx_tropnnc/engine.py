@@ -284,7 +284,8 @@ def _unrounded_advice(options: Options, groups: Sequence[ChannelGroup]) -> str |
     rounded = sum(group.channels - kept_at_ratio(group, ratio, options.rounding) for group, ratio in ratios)
     if rounded >= exactly * LITTLE:
         return None
-    return f"--round-to 1 removes {exactly} channels; rounding up their numbers left {rounded} of these to be removed."
+    kept = f"{exactly - rounded} of the {exactly} channels"
+    return f"--round-to 1 removes more: rounding keeps {kept} that equal shares of the layers would lose."
 
 
 def on_a_device(options: Options) -> tuple[Options, tuple[Note, ...]]:

@@ -205,7 +205,9 @@ def test_the_verdict_names_the_rounding_that_keeps_what_a_ratio_would_remove() -
         _, report = compress(chain(64), ratio=ratio, round_to=round_to, reconstruct="off", verify=False)
         return report.verdict.grade, report.verdict.advice
 
-    advice = "--round-to 1 removes 12 channels; rounding up their numbers left 0 of these to be removed."
+    advice = (
+        "--round-to 1 removes more: rounding keeps 12 of the 12 channels that equal shares of the layers would lose."
+    )
     assert verdict(0.1, 64) == ("unchanged", advice)
     assert "--round-to" not in verdict(0.5, 16)[1]
     assert "--round-to" not in verdict(0.1, 1)[1]
