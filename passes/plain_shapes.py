@@ -4,6 +4,10 @@ before  Reshape(y, Concat(Gather(Shape(y), 0), 2, Gather(Shape(y), 1) / 2, -1)) 
 after   Reshape(y, Concat(Gather(Shape(y), 0), 2, 32, -1))
 needs   dimensions that do not depend on the inputs; dynamic dimensions of the inputs stay dynamic
 
+before  Pad(y, Cast(Concat(1, ConstantOfShape(2 * 4 - 4))))      pads as PyTorch exports them without folding constants
+after   Pad(y, (1, 0, 0, 0, 0))
+needs   integers that are computed from constant integers alone
+
 Merging changes the number of channels. A plain number can be reduced, where for arithmetic it would have to be proven
 that its result follows.
 """
@@ -43,12 +47,11 @@ class PlainShapes:
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Visit nodes in topological order, again as long as the numbers written make more shapes known."""
         for _ in range(ROUNDS):
-            if not any(node.op_type == "Shape" for node in model.graph.all_nodes()):
-                break
-            work = _Work(model, infer_shapes(model, {}))
+            asks = any(node.op_type == "Shape" for node in model.graph.all_nodes())
+            work = _Work(model, infer_shapes(model, {}) if asks else {})
             for node in list(model.graph.all_nodes()):
                 work.treat(node)
-            if not work.written:
+            if not asks or not work.written:
                 break
         return ()
 
@@ -84,10 +87,16 @@ class _Work:
         return np.asarray([_OPEN if d is None else d for d in shape[start:end]], np.int64)
 
     def _computed(self, node: ir.Node) -> NDArray[np.generic] | None:
-        """Return the node's output where it picks fixed entries of a shape, or computes with numbers written here."""
+        """Return the node's output where it picks fixed entries of a shape, or computes with numbers written here.
+
+        Integers that are computed from constant integers follow too.
+        """
         values = [value for value in node.inputs if value is not None]
         picks = node.op_type in ("Gather", "Slice") and values[0] in self.partial
-        if not picks and (node.op_type not in _ARITHMETIC or not self.written.intersection(values)):
+        if not picks and node.op_type not in _ARITHMETIC:
+            return None
+        follows = picks or not self.written.isdisjoint(values)
+        if not follows and not all(map(_is_integer, values)):
             return None
         arrays = [self.partial.get(value) if picks and i == 0 else _small(value) for i, value in enumerate(values)]
         known = {name_of(value): array for value, array in zip(values, arrays, strict=True) if array is not None}
@@ -97,6 +106,8 @@ class _Work:
             result = evaluate(node, known, self.model.ir.opset_imports)
         except EVALUATION_FAILURES:
             return None  # it may never run: then nothing follows from it
+        if not follows and result.dtype.kind not in "iub":
+            return None  # numbers to compute activations with, such as the zeros that a recurrent layer begins with
         return None if result.size > _SMALL or (picks and (result == _OPEN).any()) else result
 
     def _remove(self, node: ir.Node) -> None:
@@ -112,6 +123,11 @@ class _Work:
                 self._remove(maker)
             else:
                 remove_unread(value)
+
+
+def _is_integer(value: ir.Value) -> bool:
+    tensor = constant_tensor(value)
+    return tensor is not None and tensor.dtype in (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL)
 
 
 def _small(value: ir.Value) -> NDArray[np.generic] | None:

@@ -73,3 +73,22 @@ def test_a_shape_that_is_an_output_stays_one() -> None:
 def test_a_model_without_shapes_is_left_alone() -> None:
     model = graph("y = MatMul(x, w)", random_weights(w=(4, 3)))
     assert operators(plain(model)) == ["MatMul"]
+
+
+def test_pads_computed_from_constants_alone_are_written() -> None:
+    """PyTorch's exporter writes the pads of F.pad so where it folds no constants."""
+    body = (
+        "many = Mul(two, two) zeros = Sub(many, four) none = ConstantOfShape <value = int64[1] {0}> (zeros)"
+        "pads = Concat <axis = 0> (ends, none) p = Cast <to = 7> (pads) y = Pad(x, p)"
+    )
+    more = {"two": np.array([2]), "four": np.array([4]), "ends": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
+    result = plain(graph(body, more, **PICTURE))
+    assert operators(result) == ["Pad"]
+    assert initializers(result)["p"].tolist() == more["ends"].tolist()
+
+
+def test_numbers_that_activations_are_computed_with_stay() -> None:
+    """A state of zeros in the file would count as parameters."""
+    body = "z = ConstantOfShape(size) y = Add(x, z)"
+    model = graph(body, {"size": np.array([4, 1, 1])}, **PICTURE)
+    assert operators(plain(model)) == ["ConstantOfShape", "Add"]
