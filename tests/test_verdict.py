@@ -34,9 +34,9 @@ def compared(error: float, *, shortfalls: tuple[str, ...] = (), ms: float | None
         (compared(0.0), "good", "outputs differ by about 0 %"),
         (compared(0.1), "fair", "outputs differ by about 10 %"),
         (compared(0.5), "poor", "outputs differ by about 50 %"),
-        (compared(0.5, agreement=99.0), "good", "scores differ by about 50 %"),
-        (compared(0.1, agreement=95.0), "fair", "scores differ by about 10 %"),
-        (compared(0.1, agreement=60.0), "poor", "scores differ by about 10 %"),
+        (compared(0.5, agreement=99.0), "good", "top-1 agreement 99.0 %"),
+        (compared(0.1, agreement=95.0), "fair", "top-1 agreement 95.0 %"),
+        (compared(0.1, agreement=60.0), "poor", "top-1 agreement 60.0 %"),
         (compared(0.1, agreement=60.0, top1_before=90.0, top1_after=89.5), "good", "90.0 % before and 89.5 % after"),
         (compared(0.1, agreement=99.0, top1_before=90.0, top1_after=70.0), "poor", "90.0 % before and 70.0 % after"),
         (compared(0.1, shortfalls=("too far",)), "refused", "outputs differ by about 10 %"),
@@ -88,7 +88,7 @@ def test_a_verdict_on_made_up_samples_says_so_and_never_guesses() -> None:
 
     verdict = judged(BEFORE, size(500), found(LikelyAgreement(95.0, 99.0, 100.0, judged_on="made-up pictures")))
     assert verdict.grade == "good"
-    assert verdict.text == "Good result: half the size, scores differ by about 10 %, judged on made-up pictures."
+    assert verdict.text == "Good result: half the size, top-1 agreement about 95 to 100 %, judged on made-up pictures."
     verdict = judged(BEFORE, size(500), found(LikelyAgreement(0.0, 50.0, 100.0, judged_on="made-up pictures")))
     assert verdict.grade == "unknown"
     assert "--data" in verdict.advice

@@ -1,7 +1,7 @@
 """Say in words whether a result is a good one, and what to try next.
 
     judged(before, after, verification).line
-    Good result: half the size, 1.9 times faster, scores differ by about 2 %. Next: ...
+    Good result: half the size, 1.9 times faster, top-1 agreement 99.2 %. Next: ...
 
 Labels decide where they were given, then how often the largest score likely stays the same, then the relative L2 error.
 """
@@ -131,6 +131,8 @@ def _difference(found: Verification | None) -> str:
     error = 100 * (found.relative_l2 or 0.0)
     if not math.isfinite(error):
         return f"{what} are NaN or infinite where the original's are not"
+    if found.likely_agreement is not None and found.likely_agreement.known:
+        # the grade follows it: scores may differ a lot while the largest one stays the same
+        return f"top-1 agreement {found.likely_agreement}"
     about = f"{error:.1g}" if 0 < error < 1 else f"{error:.0f}"
-    reservation = "" if found.likely_agreement is None else found.likely_agreement.reservation
-    return f"{what} differ by about {about} %{reservation}"
+    return f"{what} differ by about {about} %"
