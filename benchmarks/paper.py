@@ -129,7 +129,7 @@ _alexnet, _vgg = partial(curve, fused=False), partial(curve, fused=True)
 """The paper compresses VGG with its BatchNormalization fused beforehand (7.3, second version)."""
 _VGG_SIZES = Given(VGG, CIFAR10, (0.99, 0.9, 0.8, 0.7, 0.6), architecture="vgg16")
 _ALEXNET_TRAINED = Given(trained="fashion_mnist_alexnet", title="AlexNet-shaped, linear layers, Fashion-MNIST")
-_VGG_NARROW = Given(trained="fashion_mnist_vgg16_10", title="VGG-shaped, convolutional, fused, Fashion-MNIST")
+_VGG_NARROW = Given(trained="fashion_mnist_vgg16_8", title="VGG-shaped, convolutional, fused, Fashion-MNIST")
 _RESNET56_SIZES = Given(RESNET56, CIFAR10, (0.847, 0.741, 0.635), architecture="resnet56")
 
 

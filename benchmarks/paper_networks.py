@@ -38,7 +38,7 @@ PICTURES = 12_000
 """Images of the networks for 32 x 32 pictures: all 60,000 would take VGG16 17 minutes of one core."""
 WIDTHS: Mapping[str, int] = MappingProxyType({"alexnet": 32, "vgg16": 16, "resnet18": 32})
 """Channels of their first convolutions, 64 in the original: so each trains in less than 8 minutes of one core."""
-VGG_EPOCHS = (1, 2, 10)
+VGG_EPOCHS = (1, 2, 8)
 """VGG16 is trained for several lengths of time: training_length.py compares how redundant it is after each."""
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/training_length.py [--fashion FOLDER] [--folder FOLDER] [--limit N]
 
-The same VGG16, a quarter as wide, is trained with the same images of Fashion-MNIST at 32 x 32 for one, two and ten
+The same VGG16, a quarter as wide, is trained with the same images of Fashion-MNIST at 32 x 32 for one, two and eight
 epochs (paper_networks.py) and compressed without data by the rules of Table 6. The networks differ in their own
 accuracy, so what is left of it stands beside each result, in %.
 """
@@ -18,7 +18,7 @@ from paper_non_uniform import measured_at_size, rules_of
 from paper_tables import NON_UNIFORM
 
 SHARES = (0.9, 0.8, 0.7, 0.6)
-EPOCHS = (1, 2, 10)
+EPOCHS = (1, 2, 8)
 
 
 def lines(subjects: Mapping[int, Subject], data: LabelledImages, shares: Sequence[float] = SHARES) -> Iterator[str]:
@@ -35,7 +35,7 @@ def lines(subjects: Mapping[int, Subject], data: LabelledImages, shares: Sequenc
 
 def main() -> None:
     """Train what is not there yet, and print the table."""
-    parser = argparse.ArgumentParser(description="What merging costs VGG16 after one, two and ten epochs.")
+    parser = argparse.ArgumentParser(description="What merging costs VGG16 after one, two and eight epochs.")
     parser.add_argument("--fashion", type=Path, help="folder with Fashion-MNIST's .gz files; default: Debian's package")
     parser.add_argument("--folder", type=Path, help="where fashion_mnist_test.npz is")
     parser.add_argument("--limit", type=int, help="use the first N test images only")

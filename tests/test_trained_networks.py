@@ -63,7 +63,7 @@ def printed(name: str, fashion: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     ("name", "title", "network"),
     [
         ("figure8a", "Figure 8a: AlexNet-shaped, linear layers, Fashion-MNIST", "alexnet"),
-        ("figure8d", "Figure 8d: VGG-shaped, convolutional, fused, Fashion-MNIST", "vgg16_10"),
+        ("figure8d", "Figure 8d: VGG-shaped, convolutional, fused, Fashion-MNIST", "vgg16_8"),
         ("table7", "Table 7: ResNet18-shaped, on Fashion-MNIST", "resnet18"),
     ],
 )
