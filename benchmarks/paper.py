@@ -135,7 +135,10 @@ _RESNET56_SIZES = Given(RESNET56, CIFAR10, (0.847, 0.741, 0.635), architecture="
 
 def _resnet18(number: str, more: str = "") -> Given:
     """Return the ResNet18 that is trained here, for one of the paper's tables."""
-    return Given(trained="fashion_mnist_resnet18", title=f"{number}: ResNet18-shaped, on Fashion-MNIST{more}")
+    # down to a third of the parameters: a network this wide for its images loses next to nothing at the usual 70 %
+    fractions = (0.9, 0.7, 0.5, 0.35)
+    title = f"{number}: ResNet18-shaped, on Fashion-MNIST{more}"
+    return Given(trained="fashion_mnist_resnet18", fractions=fractions, title=title)
 
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
