@@ -131,9 +131,9 @@ class ReconstructConsumers:
             self.batch,
             self.memory,
         )
-        used = steps.affordable().count
-        if used < self.samples.count:
-            yield Note(f"reconstructed on {used} of {self.samples.count} samples: more would not fit in memory")
+        used = steps.affordable()
+        if used.count < self.samples.count:
+            yield Note(f"reconstructed on {used.count} of {self.samples.count} samples: more would not fit in memory")
         generator = np.random.default_rng(self.seed)
         try:
             shown = counted(jobs, lambda job: f"solve {job.consumer.name}")
@@ -221,7 +221,7 @@ class ReconstructConsumers:
         chains = tuple(found)
         models = {REFERENCE: pair.reference, COMPRESSED: pair.compressed}
         steps = LockStep(models, self.samples, [chain.stop for chain in chains], self.batch, self.memory)
-        held = _held_out_of(steps.affordable().count)
+        held = _held_out_of(steps.affordable())
         shown = counted(chains, lambda chain: f"fit the chain of layers up to {chain.stop.name}")
         for chain, visit in zip(shown, steps, strict=True):
             yield from chain.solve(visit, held, array_module(self.device), generator)
@@ -234,11 +234,12 @@ def _in_whole_pairs(job: LayerJob) -> LayerJob:
     return replace(job, consumer=replace(job.consumer, pair=None))
 
 
-def _held_out_of(samples: int) -> Held:
+def _held_out_of(samples: Samples) -> Held:
     """Return the function that marks the rows of every fifth sample; of every fifth row, where samples are too few."""
+    of_sample = samples.numbers()
 
     def held(positions: Positions, start: int) -> NDArray[np.bool_]:
-        numbers = positions[0] + start if samples >= HELD_OUT else np.arange(len(positions[0]))
+        numbers = of_sample[positions[0] + start] if len(of_sample) >= HELD_OUT else np.arange(len(positions[0]))
         return np.asarray(numbers % HELD_OUT == HELD_OUT - 1)
 
     return held

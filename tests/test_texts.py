@@ -1,7 +1,9 @@
 """Texts made up for models that read tokens, and what becomes of their padding."""
 
+import itertools
 import json
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -300,9 +302,9 @@ def test_a_length_written_into_the_graph_keeps_the_rows_whole():
 # -- more texts out of few --------------------------------------------------------------------------------------------
 
 
-def users_samples(count: int = 6) -> Samples:
+def users_samples(count: int = 6, step: int = 10) -> Samples:
     """Texts 1, words 10 i .. 10 i + 3 + i, 2, as a user gives them: padded to the longest."""
-    texts = [[1, *range(10 * i, 10 * i + 3 + i), 2] for i in range(1, count + 1)]
+    texts = [[1, *range(step * i, step * i + 3 + i), 2] for i in range(1, count + 1)]
     width = max(map(len, texts))
     arrays = {
         "input_ids": np.array([text + [0] * (width - len(text)) for text in texts]),
@@ -352,6 +354,37 @@ def test_sentences_that_judge_are_none_of_those_that_are_fitted_on(tmp_path):
     fitted, judged = ({tuple(pair) for pair in pairs(part)} for part in samples.split())
     # the same pair of words may stand in two sentences
     assert len(judged - fitted) > 0.8 * len(judged)
+
+
+def test_texts_of_different_parts_share_no_sentence(tmp_path):
+    write_tokenizer(tmp_path / "tokenizer.json", words=2000)
+    onnx.save(encoder(words=2000), tmp_path / "model.onnx")
+    samples, _ = samples_for(load(tmp_path / "model.onnx"), count=200).split()
+    assert np.unique(samples.parts).tolist() == list(range(10))
+    # the tokenizer splits at spaces, so that a sentence's last word ends with its mark
+    found = [{tuple(text) for text in sentences_of(samples, part)} for part in range(10)]
+    for part, other in itertools.combinations(range(10), 2):
+        assert len(found[part] & found[other]) < 0.2 * len(found[part])
+    assert joined([samples, samples]).parts is not None
+
+
+def sentences_of(samples: Samples, part: int):
+    """Yield each four words that follow each other in the texts of a part."""
+    for text in samples.arrays["input_ids"][samples.parts == part]:
+        words = [word for word in text.tolist() if word]
+        yield from zip(*(words[first:] for first in range(4)), strict=False)
+
+
+def test_texts_put_together_from_many_of_the_user_s_are_divided_too():
+    given = users_samples(40, step=100)
+    found = with_recombined_texts(given, 200)
+    assert found.parts is not None
+    bodies = {100 * i: i for i in range(1, 41)}
+    makers = defaultdict(set)
+    for text, part in zip(found.arrays["input_ids"], found.parts, strict=True):
+        makers[part] |= {bodies[word] for word in text.tolist() if word in bodies}
+    assert sorted(number for numbers in makers.values() for number in numbers) == list(range(1, 41))
+    assert with_recombined_texts(users_samples(39), 200).parts is None
 
 
 def pairs(samples: Samples):

@@ -190,7 +190,7 @@ def _run(model: Model, watches: Sequence[_Watch], samples: Samples, seed: int, m
     names = tuple(dict.fromkeys(watch.tensor for watch in watches))
     # of a single run's samples no half would make a run of its own
     parts = min(2, max(1, samples.count // (run_size(samples.inputs) or 1)))
-    halves = [samples.take(np.arange(half, samples.count, parts)) for half in range(parts)]
+    halves = [samples.take(np.flatnonzero(samples.numbers() % parts == half)) for half in range(parts)]
     rng = np.random.default_rng(seed)
     for half, count, tensors in watched(model, names, halves, memory=memory):
         for watch in watches:

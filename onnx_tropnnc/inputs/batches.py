@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.input_shapes import ResolvedInput, run_size
 
-__all__ = ["Samples", "joined"]
+__all__ = ["PARTS", "Samples", "joined"]
+
+# A multiple of 2 and of 5, as halves are compared and every fifth sample is held out of a fit.
+PARTS = 10
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,9 @@ class Samples:
     """What a reader of results should know of how the samples were made."""
     lengths: NDArray[np.int64] | None = None
     """How long each sample is without its padding, which runs then leave out (padding.py); None: runs take all."""
+    parts: NDArray[np.int64] | None = None
+    """In which of PARTS parts the sentences are that each text was put together from: samples of different parts share
+    none. None: samples share nothing, or nobody knows what."""
 
     @property
     def count(self) -> int:
@@ -43,9 +49,15 @@ class Samples:
         index = np.asarray(positions, dtype=np.int64)
         arrays = {name: array[index] for name, array in self.arrays.items()}
         labels = None if self.labels is None else self.labels[index]
-        return replace(
-            self, arrays=arrays, labels=labels, lengths=None if self.lengths is None else self.lengths[index]
-        )
+        lengths, parts = (None if array is None else array[index] for array in (self.lengths, self.parts))
+        return replace(self, arrays=arrays, labels=labels, lengths=lengths, parts=parts)
+
+    def numbers(self) -> NDArray[np.int64]:
+        """Return numbers by which samples are divided, into halves or into those to fit and those held out.
+
+        Texts that share sentences have the same number: what is fitted to a sentence is not judged on it.
+        """
+        return np.arange(self.count) if self.parts is None else self.parts
 
     def split(self, every: int = 5) -> tuple["Samples", "Samples"]:
         """Return the samples to solve on and those to verify on: every fifth run is held back, and no half is empty.
@@ -107,10 +119,14 @@ def joined(pieces: Sequence[Samples]) -> Samples:
     """Return all samples of several sets for the same inputs, with labels if all sets have them."""
     first, labels = pieces[0], [piece.labels for piece in pieces if piece.labels is not None]
     arrays = {name: np.concatenate([piece.arrays[name] for piece in pieces]) for name in first.arrays}
-    lengths = [piece.lengths for piece in pieces if piece.lengths is not None]
+    lengths, parts = (
+        [array for array in arrays if array is not None]
+        for arrays in ([piece.lengths for piece in pieces], [piece.parts for piece in pieces])
+    )
     return replace(
         first,
         arrays=arrays,
         labels=np.concatenate(labels) if len(labels) == len(pieces) else None,
         lengths=np.concatenate(lengths) if len(lengths) == len(pieces) else None,
+        parts=np.concatenate(parts) if len(parts) == len(pieces) else None,
     )

@@ -37,6 +37,7 @@ from onnx_tropnnc.inputs.kinds import NO_HINTS, bands_last, flat_picture, kind_o
 from onnx_tropnnc.inputs.made_up_texts import made_up_texts
 from onnx_tropnnc.inputs.sounds import CEPSTRA, MEL_BANDS, Sounds, cepstra, spectrograms
 from onnx_tropnnc.inputs.synthetic_images import coloured_noise, synthetic_images
+from onnx_tropnnc.inputs.tokenized import parts_of
 
 __all__ = ["synthetic_samples"]
 
@@ -111,7 +112,8 @@ def synthetic_samples(
         arrays[entry.name] = np.ascontiguousarray(values).reshape(size, *entry.shape).astype(entry.dtype, copy=False)
         what = "drawing" if known.drawings and kind in ("picture", "flat") else kind
         words.append(f"{entry.name}: {what}{_where(order) if entry.dtype.kind == 'f' else ''}")
-    return Samples(tuple(inputs), arrays, None, f"synthetic ({', '.join(words)})", made_up=True)
+    parts = parts_of(size) if any(what == "sentences" for what, _ in texts.values()) else None
+    return Samples(tuple(inputs), arrays, None, f"synthetic ({', '.join(words)})", made_up=True, parts=parts)
 
 
 def _where(order: _Order) -> str:

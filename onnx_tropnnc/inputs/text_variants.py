@@ -4,6 +4,8 @@
 
 A hundred sentences have some thousand tokens, fewer than a layer needs to be fitted on. Beside other sentences the
 same words stand in other contexts, where the original's outputs are as good to fit.
+
+Sentences are put together within parts: a fit is judged on texts of which it has seen no sentence.
 """
 
 from dataclasses import replace
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.batches import PARTS, Samples
 from onnx_tropnnc.inputs.padding import mask_of
 from onnx_tropnnc.inputs.texts import Rows, TextInputs, arranged, log_uniform_lengths, role_of
 
@@ -20,6 +22,9 @@ __all__ = ["with_recombined_texts"]
 
 # Rows are made this long where the user's are shorter: four sentences of the usual length.
 LONGEST = 64
+
+# Sentences of a part, at least: with fewer the texts of a part would all be of the same few.
+LEAST_OF_PART = 4
 
 
 def with_recombined_texts(samples: Samples, wanted: int, seed: int = 0) -> Samples:
@@ -39,9 +44,12 @@ def with_recombined_texts(samples: Samples, wanted: int, seed: int = 0) -> Sampl
     rng = np.random.default_rng(seed)
     pad = ids[np.arange(ids.shape[1]) >= lengths[:, None]][0]
     made, sizes = np.full((missing, width), pad, ids.dtype), np.zeros(missing, np.int64)
+    count = PARTS if samples.count >= LEAST_OF_PART * PARTS else 1
+    part = np.concatenate([np.arange(samples.count), np.arange(missing)]) % count
+    pools = [np.arange(number, len(bodies), count) for number in range(count)]
     for row, most in enumerate(log_uniform_lengths(rng, missing, int(np.median(lengths)), width)):
         parts, size = [begin], len(begin) + len(end)
-        for place in rng.permutation(len(bodies)):
+        for place in rng.permutation(pools[row % count]):
             if len(parts) > 1 and size + len(bodies[place]) > most:
                 break
             parts.append(bodies[place])
@@ -54,8 +62,11 @@ def with_recombined_texts(samples: Samples, wanted: int, seed: int = 0) -> Sampl
         grown.update(dict.fromkeys(inputs.positions, np.broadcast_to(np.arange(width), (samples.count, width))))
     joined = {name: np.concatenate([grown[name], arrays[name].astype(grown[name].dtype)]) for name in arrays}
     entries = tuple(replace(entry, shape=(width,)) for entry in samples.inputs)
-    found = replace(samples, inputs=entries, arrays=joined, labels=None, lengths=np.concatenate([lengths, sizes]))
-    return found.take(np.argsort(-np.concatenate([lengths, sizes]), kind="stable"))
+    whole = np.concatenate([lengths, sizes])
+    found = replace(
+        samples, inputs=entries, arrays=joined, labels=None, lengths=whole, parts=part if count > 1 else None
+    )
+    return found.take(np.argsort(-whole, kind="stable"))
 
 
 def _text_of(samples: Samples) -> TextInputs | None:

@@ -4,8 +4,8 @@
 
 A text is one sentence or several, until it has a length that is drawn. Every fourth one is a pair, where the tokenizer
 says how pairs are written. Every fifth text, which verification gets, consists of sentences that the others do not
-have: else a model that was fitted to these very sentences would look better than it is. Without the package
-`tokenizers` texts are made up by texts.py.
+have: else a model that was fitted to these very sentences would look better than it is. The others are put together
+within parts, for the same reason. Without the package `tokenizers` texts are made up by texts.py.
 """
 
 import importlib
@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.inputs.batches import PARTS
 from onnx_tropnnc.inputs.sentences import SENTENCES
 from onnx_tropnnc.inputs.texts import PAIRS, Rows, Vocabulary
 
-__all__ = ["load_tokenizer", "sentence_rows", "tokenizer_beside"]
+__all__ = ["load_tokenizer", "parts_of", "sentence_rows", "tokenizer_beside"]
 
 # Samples.split holds every so many back.
 EVERY = 5
@@ -77,6 +78,12 @@ def _failures_told() -> Iterator[None]:
         raise SampleError(f"tokenizer.json beside the model cannot be used: {reason}; move it away") from error
 
 
+def parts_of(count: int) -> NDArray[np.int64]:
+    """Return the part of each of so many sentences or texts: those that verification gets are left out of the count."""
+    numbers = np.arange(count)
+    return (numbers - numbers // EVERY) % PARTS
+
+
 def sentence_rows(
     tokenizer: Any, wanted: NDArray[np.int64], length: int, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> Rows:
@@ -88,11 +95,14 @@ def sentence_rows(
     with _failures_told():
         sizes = [len(encoded.ids) for encoded in tokenizer.encode_batch(list(SENTENCES))]
     numbers = np.arange(len(SENTENCES))
-    pools = [numbers[(numbers % EVERY == EVERY - 1) == held] for held in (False, True)]
+    is_held, part = numbers % EVERY == EVERY - 1, parts_of(len(numbers))
+    pools = [numbers[~is_held & (part == number)] for number in range(PARTS)]
+    own_part = parts_of(len(wanted))
     texts: list[Any] = []
     for number, most in enumerate(wanted):
         total, chosen = 0, list[str]()
-        for place in rng.permutation(pools[number % EVERY == EVERY - 1]):
+        held = number % EVERY == EVERY - 1
+        for place in rng.permutation(numbers[is_held] if held else pools[own_part[number]]):
             if chosen and total + sizes[place] > most:
                 break
             chosen.append(SENTENCES[place])
