@@ -83,8 +83,8 @@ class Options:
             to their principal components, of which the last may go; `keep` leaves normalised streams as they are;
             `auto` rotates those of transformers where there is a budget or a plan.
         queries: `narrow` removes features of queries and keys, all heads alike, in the basis in which the last ones add
-            least to the scores; `keep` leaves them as wide as they are; `auto` removes them where there is a budget or
-            a plan.
+            least to the scores; `keep` leaves them as wide as they are, and values in the bases that they have; `auto`
+            removes them where there is a budget or a plan.
         factorize: write large layers and tables of embeddings as two factors, whose components a budget may remove.
         heads: `keep` keeps the number of attention heads and makes their values narrower; `merge` removes whole heads.
         round_to: round channel counts up to a multiple of this number, or of what a runtime is fast at: that of this
@@ -244,6 +244,14 @@ class Options:
         """Return whether queries and keys lose features: where they are selected, and heads do not go as a whole."""
         chosen = self._rewrites(self.queries == "narrow", self.queries == "auto")
         return chosen and self.heads == "keep" and self.method != "thinet"
+
+    @property
+    def rotates_values(self) -> bool:
+        """Return whether the values of attention are written in bases of their own: where their features may go."""
+        chosen = self.removes and self.selects and self.heads == "keep" and self.queries != "keep"
+        # what a plan drops was decided in these bases, but not what it merges
+        drops = self.plan is None or all(merge_map.selects for merge_map in self.plan.values())
+        return chosen and drops and self.method != "thinet"
 
     @property
     def factorizes(self) -> bool:

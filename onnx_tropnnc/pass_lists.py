@@ -23,6 +23,7 @@ from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.rotate_streams import RotateStreams
+from onnx_tropnnc.passes.rotate_values import RotateValues
 from onnx_tropnnc.passes.simplify_normalizations import SimplifyNormalizations
 from onnx_tropnnc.passes.tune_weights import TuneWeights
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
@@ -79,6 +80,8 @@ def _rewriting_steps(options: Options, samples: SampleSets, *, inspects: bool) -
     asked = (options.queries, options.heads) == ("narrow", "keep")
     if able and (options.narrows_queries or (inspects and asked)):
         steps.append(NarrowQueries(samples.solving, options.memory_bytes))
+    if options.rotates_values and samples.solving is not None:
+        steps.append(RotateValues(samples.solving, options.memory_bytes))
     if options.factorizes and samples.solving is not None:
         steps.append(FactorizeLayers(samples.solving, options.memory_bytes))
     return steps

@@ -22,6 +22,7 @@ from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
 from onnx_tropnnc.passes.rotate_streams import RotateStreams
+from onnx_tropnnc.passes.rotate_values import RotateValues
 from onnx_tropnnc.passes.simplify_normalizations import SimplifyNormalizations
 from onnx_tropnnc.passes.tune_weights import TuneWeights
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
@@ -48,6 +49,7 @@ __all__ = [
     "ReconstructConsumers",
     "RefreshShapes",
     "RotateStreams",
+    "RotateValues",
     "SimplifyNormalizations",
     "TuneWeights",
     "VerifyOutputs",

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 from onnx_tropnnc.changes import Change, Note
 from onnx_tropnnc.errors import BrokenPromiseError
-from onnx_tropnnc.graph.knowledge import is_factor, is_stream, score_energies, stream_norm, stream_refusal
+from onnx_tropnnc.graph.knowledge import (
+    has_value_bases,
+    is_factor,
+    is_stream,
+    score_energies,
+    stream_norm,
+    stream_refusal,
+)
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.pass_manager import Pass
 from onnx_tropnnc.passes.verify_outputs import CheckExactness
@@ -43,7 +50,8 @@ class IfExact:
         before = model.clone()
         changes = [change for step in self.steps for change in step(model)]
         values = [value for node in model.graph for value in node.outputs]
-        marked = (is_stream(v) or stream_norm(v) or stream_refusal(v) or is_factor(v) for v in values)
+        marks = (is_stream, stream_norm, stream_refusal, is_factor, has_value_bases)
+        marked = (mark(value) for value in values for mark in marks)
         if not (any(marked) or any(score_energies(v) is not None for v in values)):
             # what was only prepared stays as it was: no channels may go that could not before
             model.replace_content(before)
@@ -54,4 +62,4 @@ class IfExact:
             return (*changes, *self.check(model))
         except BrokenPromiseError as error:
             model.replace_content(before)
-            return (Note(f"residual streams, queries and keys stay as wide as they are: {error}", "warning"),)
+            return (Note(f"residual streams and attention are not rewritten: {error}", "warning"),)

@@ -7,26 +7,27 @@ needs   samples; one layer for queries and one for keys whose columns are known.
 also    attention that is one operator: its scale, 1 / sqrt(features), is written down, since features may go
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnx_tropnnc.analysis.heads import HeadProduct, Side, head_products
+from onnx_tropnnc.analysis.column_walk import Side
+from onnx_tropnnc.analysis.heads import HeadProduct, head_products
 from onnx_tropnnc.changes import Change, Note
 from onnx_tropnnc.deciding.moments import HeadMoments
 from onnx_tropnnc.deciding.readings import stream_of
 from onnx_tropnnc.deciding.score_basis import score_bases
 from onnx_tropnnc.errors import NotRunnable
-from onnx_tropnnc.graph.constants import array_of, name_of, own_input, set_array
+from onnx_tropnnc.graph.constants import name_of
 from onnx_tropnnc.graph.knowledge import set_score_energies
-from onnx_tropnnc.graph.layers import bias_of, made_axis
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.rewriting.head_bases import read_alone, shared_heads, write_bases
 from onnx_tropnnc.running.watching import watched
 
 __all__ = ["NarrowQueries"]
@@ -66,7 +67,7 @@ class NarrowQueries:
             if product not in moments:
                 continue
             queries, keys, weight = moments[product]
-            if product.sides is not None and _is_alone(product.sides):
+            if product.sides is not None and read_alone([*product.sides[0].entries, *product.sides[1].entries]):
                 queries, keys = _rotate(product.sides, queries, keys)
                 rotated += 1
             if product.fused is not None:
@@ -112,41 +113,13 @@ def _moments(
     return found
 
 
-def _is_alone(sides: tuple[Side, Side]) -> bool:
-    """Return whether nothing else reads the weights and the biases of queries and keys."""
-    values = [side.layer.inputs[1] for side in sides] + [bias_of(side.layer) for side in sides]
-    values += [bias.node.inputs[bias.slot] for side in sides for bias in side.biases]
-    queries, keys = (side.columns.reshape(-1) for side in sides)
-    shared = sides[0].layer is sides[1].layer and bool(np.isin(queries, keys).any())
-    return not shared and all(value is None or len(value.uses()) == 1 for value in values)
-
-
 def _rotate(sides: tuple[Side, Side], queries: Matrix, keys: Matrix) -> tuple[Matrix, Matrix]:
     """Write both sides in the bases of their heads; return the moments there."""
-    columns = np.broadcast_to(sides[1].columns, (len(queries), sides[1].columns.shape[1]))
-    # queries of several heads may be multiplied with the same keys
-    _, first, of_head = np.unique(columns, axis=0, return_index=True, return_inverse=True)
-    of_head = of_head.reshape(-1)
+    first, of_head = shared_heads(sides[1].columns, len(queries))
     bases = [score_bases(queries[of_head == i].mean(axis=0), keys[head]) for i, head in enumerate(first)]
-    _write(sides[0], dict(enumerate(bases[i][0] for i in of_head)))
-    _write(sides[1], dict(zip(first.tolist(), (keys_basis for _, keys_basis in bases), strict=True)))
+    write_bases(sides[0].entries, dict(enumerate(bases[i][0] for i in of_head)))
+    write_bases(sides[1].entries, dict(zip(first.tolist(), (keys_basis for _, keys_basis in bases), strict=True)))
     turned = [
         (bases[i][0].T @ queries[h] @ bases[i][0], bases[i][1].T @ keys[h] @ bases[i][1]) for h, i in enumerate(of_head)
     ]
     return np.stack([q for q, _ in turned]), np.stack([k for _, k in turned])
-
-
-def _write(side: Side, bases: Mapping[int, Matrix]) -> None:
-    """Write the columns of each head in its basis, in the layer's weight and in what is added behind it."""
-    places = [(side.layer, 1, made_axis(side.layer), side.columns)]
-    places += [(bias.node, bias.slot, -1, bias.columns) for bias in side.biases]
-    if bias_of(side.layer) is not None:
-        places.append((side.layer, 2, -1, side.columns))
-    for node, slot, axis, columns in places:
-        value = own_input(node, slot, 1)
-        array = np.moveaxis(np.array(array_of(value), np.float64), axis, -1)
-        for head, basis in bases.items():
-            # one head of keys may serve all heads of queries
-            own = columns[head % len(columns)]
-            array[..., own] = array[..., own] @ basis
-        set_array(value, np.moveaxis(array, -1, axis))

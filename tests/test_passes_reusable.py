@@ -82,6 +82,7 @@ FRESH: dict[str, Callable[[], Pass]] = {
     "ReconstructConsumers": reconstruct,
     "RefreshShapes": passes.RefreshShapes,
     "RotateStreams": lambda: passes.RotateStreams(samples_for(load(MODELS["first"]), count=4)),
+    "RotateValues": lambda: passes.RotateValues(samples_for(load(MODELS["first"]), count=4)),
     "SimplifyNormalizations": passes.SimplifyNormalizations,
     "TuneWeights": tune,
     "VerifyOutputs": lambda: passes.VerifyOutputs(timing_seconds=0.0),

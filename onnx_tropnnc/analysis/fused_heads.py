@@ -8,7 +8,6 @@ scale, 1 / sqrt(features) unless an attribute says otherwise, has to be written 
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,19 +31,24 @@ _COUNTS = {
 
 @dataclass(frozen=True, eq=False)
 class FusedHeads:
-    """How the last axes of queries and keys are divided into heads.
+    """How the last axes of queries, keys and values are divided into heads.
 
     Attributes:
         node: the operator.
         counts: the heads of queries, and those of keys, each of which may serve several of queries.
-        features: of a head.
-        biased: whether the operator adds a bias to queries and keys.
+        widths: the lengths of the last axes of queries, keys and values.
+        biased: whether the operator adds a bias to them.
     """
 
     node: ir.Node
     counts: tuple[int, int]
-    features: int
+    widths: tuple[int, int, int]
     biased: bool
+
+    @property
+    def features(self) -> int:
+        """Return the features of a head of queries, and of one of keys."""
+        return self.widths[0] // self.counts[0]
 
     @property
     def scale(self) -> float:
@@ -52,22 +56,26 @@ class FusedHeads:
         # onnxruntime takes 0 as absent
         return self.node.attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(self.features)
 
-    @cached_property
-    def biases(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        """Return where the bias has the numbers of each feature, (heads, features), for queries and for keys."""
+    def bias_places(self, slot: int) -> NDArray[np.int64] | None:
+        """Return where the bias has the numbers of queries, keys or values, (heads of queries, features)."""
         if not self.biased:
             return None
-        places = np.arange(2 * self.counts[0] * self.features).reshape(2, self.counts[0], self.features)
-        return places[0], places[1]
+        # an operator that adds a bias has as many heads of keys as of queries
+        places = np.arange(sum(self.widths)).reshape(1, -1)
+        start = sum(self.widths[:slot])
+        return self.divided(slot, places[:, start : start + self.widths[slot]])[:, 0]
 
-    def by_head(self, side: int, array: NDArray[Any]) -> NDArray[Any]:
-        """Return queries (side 0) or keys (1), with their bias, as (samples, heads of queries, words, features)."""
-        if self.biases is not None:
-            bias = array_of(self.node.inputs[BIAS])
-            assert bias is not None
-            array = array + bias[self.biases[side].reshape(-1)]
-        heads = array.reshape(*array.shape[:-1], self.counts[side], self.features).swapaxes(-2, -3)
-        return np.repeat(heads, self.counts[0] // self.counts[side], axis=-3)
+    def divided(self, slot: int, array: NDArray[Any]) -> NDArray[Any]:
+        """Return queries, keys or values (slot 0, 1 or 2) as (samples, heads of queries, words, features)."""
+        count = self.counts[min(slot, 1)]
+        heads = array.reshape(*array.shape[:-1], count, -1).swapaxes(-2, -3)
+        return np.repeat(heads, self.counts[0] // count, axis=-3)
+
+    def by_head(self, slot: int, array: NDArray[Any]) -> NDArray[Any]:
+        """Return the same with the operator's bias."""
+        bias, places = array_of(self.node.inputs[BIAS]) if self.biased else None, self.bias_places(slot)
+        found = self.divided(slot, array)
+        return found if bias is None or places is None else found + bias[places][:, None]
 
 
 def fused_heads(node: ir.Node, shapes: Shapes) -> FusedHeads | None:
@@ -87,10 +95,9 @@ def fused_heads(node: ir.Node, shapes: Shapes) -> FusedHeads | None:
     counts = node.attributes.get_int(names[0], 0), node.attributes.get_int(names[1], 0)
     if min(queries, keys, values, *counts) < 1 or counts[0] % counts[1]:
         return None
-    features = queries // counts[0]
-    if (queries, keys) != (counts[0] * features, counts[1] * features):
+    if queries % counts[0] or values % counts[1] or queries * counts[1] != keys * counts[0]:
         return None
     bias = node.inputs[BIAS] if contrib and len(node.inputs) > BIAS else None
     if bias is not None and dims_of(bias) != (queries + keys + values,):
         return None
-    return FusedHeads(node, counts, features, bias is not None)
+    return FusedHeads(node, counts, (queries, keys, values), bias is not None)

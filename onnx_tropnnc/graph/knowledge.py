@@ -8,6 +8,7 @@
     stream refusal        the same where the stream could not be rotated: why
     factor                an activation between the two factors of a layer's weight
     score energies        a product of queries and keys: what each of their features adds to the scores
+    value bases           a product with values: the values of each head are written in a basis of their own
 
 onnx-ir copies a value's `meta` when it clones a graph, and renaming a value leaves it alone, so that nobody has to keep
 tables of names up to date. Knowledge of a weight is only returned while it fits the weight's shape: a user's pass may
@@ -31,6 +32,7 @@ __all__ = [
     "StreamNorm",
     "channel_statistics",
     "copy_knowledge_of_equals",
+    "has_value_bases",
     "is_factor",
     "is_stream",
     "knows_statistics",
@@ -44,6 +46,7 @@ __all__ = [
     "set_stream",
     "set_stream_norm",
     "set_stream_refusal",
+    "set_value_bases",
     "set_weight_quantization",
     "stream_norm",
     "stream_refusal",
@@ -59,7 +62,18 @@ _STREAM_NORM = "onnx_tropnnc.stream_norm"
 _STREAM_REFUSAL = "onnx_tropnnc.stream_refusal"
 _SCORE_ENERGIES = "onnx_tropnnc.score_energies"
 _FACTOR = "onnx_tropnnc.factor"
-_KEYS = (_ROW_SCALE, _STATISTICS, _QUANTIZATION, _STREAM, _STREAM_NORM, _STREAM_REFUSAL, _SCORE_ENERGIES, _FACTOR)
+_VALUE_BASES = "onnx_tropnnc.value_bases"
+_KEYS = (
+    _ROW_SCALE,
+    _STATISTICS,
+    _QUANTIZATION,
+    _STREAM,
+    _STREAM_NORM,
+    _STREAM_REFUSAL,
+    _SCORE_ENERGIES,
+    _FACTOR,
+    _VALUE_BASES,
+)
 
 
 @dataclass(frozen=True)
@@ -188,6 +202,16 @@ def score_energies(value: ir.Value) -> NDArray[np.float64] | None:
 def set_score_energies(value: ir.Value, energies: NDArray[np.float64]) -> None:
     """Remember that features may leave a product of queries and keys, and what each of them adds to it."""
     _set(value, _SCORE_ENERGIES, energies)
+
+
+def has_value_bases(value: ir.Value) -> bool:
+    """Return whether the values of each head in this product are written in a basis of their own."""
+    return value.meta.get(_VALUE_BASES) is True
+
+
+def set_value_bases(value: ir.Value) -> None:
+    """Remember that the values of each head in this product are written in a basis of their own."""
+    _set(value, _VALUE_BASES, True)
 
 
 def move_knowledge(source: ir.Value, target: ir.Value) -> None:

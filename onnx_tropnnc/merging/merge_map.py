@@ -100,6 +100,11 @@ class MergeMap:
         return self.size != len(self.labels)
 
     @property
+    def selects(self) -> bool:
+        """Return whether channels are kept or dropped, and none are merged."""
+        return self.size == np.count_nonzero(self.labels >= 0)
+
+    @property
     def leaders(self) -> NDArray[np.int64]:
         """Return the first channel of each cluster, shape (K,): its position is the one that stays."""
         kept = np.flatnonzero(self.labels >= 0)
