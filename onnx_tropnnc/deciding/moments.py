@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Covariances", "HeadMoments", "Turn", "Variances", "drawn"]
+__all__ = ["Covariances", "HeadMoments", "Precisions", "Turn", "Variances", "drawn"]
 
 Matrix = NDArray[np.float64]
 Rows = NDArray[np.float32]
 
 # Squares of such numbers, a hundred million of them, still add up to less than float32's largest number, 3e38.
 LARGEST = 1e15
+
+# A row that does not vary, where a normalization adds no epsilon, is divided by this instead of by 0.
+LEAST_EPSILON = 1e-12
 
 
 @dataclass
@@ -129,6 +132,28 @@ class Variances:
         if not self.seen.enough:
             return None
         return float(np.mean([(squares / n - (total / n) ** 2).sum() for _, total, squares, n in self.halves.values()]))
+
+
+@dataclass
+class Precisions:
+    """The mean of what a normalization multiplies the squares of a row by: 1 over the row's variance or mean square."""
+
+    centres: bool
+    epsilon: float
+    total: float = 0.0
+    count: int = 0
+    seen: _Seen = field(default_factory=_Seen)
+
+    def add(self, rows: Rows, half: int) -> None:
+        """Add rows (s, channels)."""
+        rows = self.seen.telling(rows)
+        squares = rows.var(axis=1, dtype=np.float64) if self.centres else np.square(rows, dtype=np.float64).mean(axis=1)
+        self.total += float((1.0 / (squares + max(self.epsilon, LEAST_EPSILON))).sum())
+        self.count += len(rows)
+
+    def found(self) -> float | None:
+        """Return the mean; None if most rows were left out."""
+        return self.total / self.count if self.seen.enough else None
 
 
 @dataclass

@@ -8,7 +8,8 @@ A group is read through one tensor or several (a residual stream through one for
 where C_c holds consumer c's weights, one column for each channel, and v_c is the variance (summed over channels) of the
 stream that its output is added to: of the residual Add's output if there is one, else of its own output. A consumer's
 loss thus counts relative to what the network sees of its output: tr(G_t R_t) is the energy of the channels' part, in
-units of that variance.
+units of that variance. Where a normalization with a scale of its own for each channel reads the stream, C_c and v_c are
+those behind it (analysis/norms_behind.py).
 
 After Flatten a channel owns q = 1..Q columns of the consumer: R_t is the mean of the columns' covariances weighted by
 their squared weights in the consumers, and G_t the sum of their G_tq. A channel that does not reach a tensor has zeros.
@@ -27,7 +28,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
-from onnx_tropnnc.deciding.moments import Covariances, Turn, Variances, drawn
+from onnx_tropnnc.deciding.moments import Covariances, Precisions, Turn, Variances, drawn
+from onnx_tropnnc.deciding.units import Unit, Units
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
 from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.knowledge import score_energies
@@ -72,7 +74,7 @@ class _Watch:
     tensor: str
     axis: int
     rows: int
-    sums: Covariances | Variances
+    sums: Covariances | Precisions | Variances
 
 
 def group_readings(
@@ -99,7 +101,7 @@ def group_readings(
         for value, places in tensors[group.name].items()
     }
     consumers = _nodes(place for found in tensors.values() for places in found.values() for place in places)
-    variances = {stream_of(node): Variances() for node in consumers}
+    units = Units.of(model, {node: stream_of(node) for node in consumers})
     watches = [
         _Watch(
             name_of(value),
@@ -110,11 +112,10 @@ def group_readings(
         for (name, value), sums in covariances.items()
     ]
     axes = {stream_of(node): _channel_axis(node) for node in consumers}
-    watches.extend(_Watch(name_of(value), axes[value], ROWS, sums) for value, sums in variances.items())
+    # normalised tensors have their channels last
+    watches.extend(_Watch(name_of(v), axes.get(v, -1), ROWS, sums) for v, sums in units.sums)
     _run(model, watches, samples, seed, memory)
-    found = {node: variances[stream_of(node)].found() for node in consumers}
-    # a consumer whose output never varies would give an infinite weight
-    streams = {node: max(variance, 1e-30) for node, variance in found.items() if variance is not None}
+    streams = units.found()
     seen = {
         group: {value: covariances[group.name, value].found() for value in tensors[group.name]}
         for group in groups
@@ -218,16 +219,17 @@ def _occurrences(members: ChannelIndices) -> ChannelIndices:
     return np.where(members < 0, -1, occurrences(members))
 
 
-def _gram(count: int, places: Sequence[Place], streams: Mapping[ir.Node, float]) -> Matrix:
-    """Return G: the sum over consumers and turns of C^T C, in units of the stream's variance."""
+def _gram(count: int, places: Sequence[Place], streams: Mapping[ir.Node, Unit]) -> Matrix:
+    """Return G: the sum over consumers and turns of C^T C, in their units."""
     gram = np.zeros((count, count))
     for place in places:
         members = _members(place)
-        turns, columns = _occurrences(members), _columns(place)
+        turns, columns, unit = _occurrences(members), _columns(place), streams[place.use.node]
+        columns = columns if unit.scale is None else columns * unit.scale
         for turn in range(int(turns.max(initial=-1)) + 1):
             at = np.flatnonzero(turns == turn)
             channels = np.ix_(members[at], members[at])
-            gram[channels] += columns[at] @ columns[at].T / streams[place.use.node]
+            gram[channels] += columns[at] @ columns[at].T / unit.variance
     return gram
 
 
