@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Covariances", "HeadMoments", "Precisions", "Turn", "Variances", "drawn"]
+__all__ = ["Covariances", "HeadMoments", "NormMoments", "Turn", "Variances", "drawn"]
 
 Matrix = NDArray[np.float64]
 Rows = NDArray[np.float32]
@@ -135,25 +135,51 @@ class Variances:
 
 
 @dataclass
-class Precisions:
-    """The mean of what a normalization multiplies the squares of a row by: 1 over the row's variance or mean square."""
+class NormMoments:
+    """How much an error e of a row s counts behind z = g n, n = (s - mean(s)) / r, r^2 = var(s): |dz|^2 = e' M e.
 
+    dz = g / r (P e - n n' e / d), with P what subtracts a row's mean. Over rows, with w = 1 / r^2 and G = diag(g^2),
+
+        M = E[w] P G P - (P G A + A G P) / d + B / d^2        A = E[w n n'], B = E[w (n' G n) n n']
+
+    Without a mean (`centres`) r^2 is the mean square and P = I. The part with n says that a channel which makes most of
+    a row's length changes all others where it changes itself.
+    """
+
+    scale: NDArray[np.float64]
     centres: bool
     epsilon: float
-    total: float = 0.0
+    precision: float = 0.0
+    plain: Matrix | float = 0.0
+    weighted: Matrix | float = 0.0
     count: int = 0
     seen: _Seen = field(default_factory=_Seen)
 
     def add(self, rows: Rows, half: int) -> None:
-        """Add rows (s, channels)."""
+        """Add rows (s, channels), which are overwritten."""
         rows = self.seen.telling(rows)
-        squares = rows.var(axis=1, dtype=np.float64) if self.centres else np.square(rows, dtype=np.float64).mean(axis=1)
-        self.total += float((1.0 / (squares + max(self.epsilon, LEAST_EPSILON))).sum())
+        if self.centres:
+            rows -= rows.mean(axis=1, keepdims=True)
+        weights = 1.0 / (np.square(rows).mean(axis=1, dtype=np.float64) + max(self.epsilon, LEAST_EPSILON))
+        rows *= np.sqrt(weights)[:, None].astype(np.float32)
+        energies = np.square(rows) @ np.square(self.scale).astype(np.float32)
+        self.precision += float(weights.sum())
+        self.plain = self.plain + ((rows * weights[:, None].astype(np.float32)).T @ rows).astype(np.float64)
+        counted = (weights * energies)[:, None].astype(np.float32)
+        self.weighted = self.weighted + ((rows * counted).T @ rows).astype(np.float64)
         self.count += len(rows)
 
-    def found(self) -> float | None:
-        """Return the mean; None if most rows were left out."""
-        return self.total / self.count if self.seen.enough else None
+    def found(self) -> Matrix | None:
+        """Return M; None if most rows were left out."""
+        if not self.seen.enough:
+            return None
+        size = len(self.scale)
+        squares = np.square(self.scale)
+        centring = np.eye(size) - (1.0 / size if self.centres else 0.0)
+        kept = centring * squares
+        plain, weighted = np.asarray(self.plain) / self.count, np.asarray(self.weighted) / self.count
+        crossed = kept @ plain / size
+        return self.precision / self.count * (kept @ centring) - crossed - crossed.T + weighted / size**2
 
 
 @dataclass

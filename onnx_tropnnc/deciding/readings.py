@@ -8,8 +8,8 @@ A group is read through one tensor or several (a residual stream through one for
 where C_c holds consumer c's weights, one column for each channel, and v_c is the variance (summed over channels) of the
 stream that its output is added to: of the residual Add's output if there is one, else of its own output. A consumer's
 loss thus counts relative to what the network sees of its output: tr(G_t R_t) is the energy of the channels' part, in
-units of that variance. Where a normalization with a scale of its own for each channel reads the stream, C_c and v_c are
-those behind it (analysis/norms_behind.py).
+units of that variance. Where a normalization with a scale of its own for each channel reads the stream, both are
+measured behind it (units.py).
 
 After Flatten a channel owns q = 1..Q columns of the consumer: R_t is the mean of the columns' covariances weighted by
 their squared weights in the consumers, and G_t the sum of their G_tq. A channel that does not reach a tensor has zeros.
@@ -28,7 +28,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
-from onnx_tropnnc.deciding.moments import Covariances, Precisions, Turn, Variances, drawn
+from onnx_tropnnc.deciding.moments import Covariances, NormMoments, Turn, Variances, drawn
 from onnx_tropnnc.deciding.units import Unit, Units
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
 from onnx_tropnnc.graph.input_shapes import run_size
@@ -74,7 +74,7 @@ class _Watch:
     tensor: str
     axis: int
     rows: int
-    sums: Covariances | Precisions | Variances
+    sums: Covariances | NormMoments | Variances
 
 
 def group_readings(
@@ -225,11 +225,11 @@ def _gram(count: int, places: Sequence[Place], streams: Mapping[ir.Node, Unit]) 
     for place in places:
         members = _members(place)
         turns, columns, unit = _occurrences(members), _columns(place), streams[place.use.node]
-        columns = columns if unit.scale is None else columns * unit.scale
+        weighted = columns if unit.metric is None else columns @ unit.metric
         for turn in range(int(turns.max(initial=-1)) + 1):
             at = np.flatnonzero(turns == turn)
             channels = np.ix_(members[at], members[at])
-            gram[channels] += columns[at] @ columns[at].T / unit.variance
+            gram[channels] += weighted[at] @ columns[at].T / unit.variance
     return gram
 
 

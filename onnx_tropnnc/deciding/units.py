@@ -1,7 +1,7 @@
 """Measure what errors of layers are compared in: the variance of the stream that a layer's output is added to.
 
-    unit of a layer     variance of its stream, summed over channels
-    behind it z = g (s - mean(s)) / sqrt(var(s)) + b      variance of z, over the mean of 1 / var(s); outputs count g times
+    stream s                                    |e|^2 over the variance of s, summed over channels, for an error e
+    z = g (s - mean(s)) / sqrt(var(s)) + b      e' M e over the variance of z; M: how much e changes z (moments.py)
 
 A normalization with a scale of its own for each channel says more exactly what the network sees (norms_behind.py).
 """
@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.norms_behind import NormBehind, norms_behind
-from onnx_tropnnc.deciding.moments import Precisions, Variances
+from onnx_tropnnc.deciding.moments import NormMoments, Variances
 from onnx_tropnnc.graph.constants import dims_of, name_of
 from onnx_tropnnc.graph.layers import output_channels, weight_of
 from onnx_tropnnc.graph.model import Model
@@ -25,10 +25,10 @@ __all__ = ["Unit", "Units"]
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """What a layer's squared errors are divided by, and what its outputs are multiplied by before; None: by 1."""
+    """The variance that a layer's squared errors are divided by, and M; None: the identity."""
 
     variance: float
-    scale: NDArray[np.float64] | None = None
+    metric: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +39,13 @@ class Units:
         streams: the layers, each with the tensor that its output is added to.
         norms: the normalizations of these tensors, for layers that have one behind them.
         variances: of these tensors or, where there is a normalization, of what it makes.
-        precisions: of the tensors that are normalised.
+        moments: of the tensors that are normalised.
     """
 
     streams: Mapping[ir.Node, ir.Value]
     norms: Mapping[ir.Node, NormBehind]
     variances: Mapping[ir.Value, Variances]
-    precisions: Mapping[ir.Value, Precisions]
+    moments: Mapping[ir.Value, NormMoments]
 
     @staticmethod
     def of(model: Model, streams: Mapping[ir.Node, ir.Value]) -> "Units":
@@ -54,14 +54,14 @@ class Units:
         pairs = ((node, behind.get(name_of(value))) for node, value in streams.items())
         norms = {node: norm for node, norm in pairs if norm is not None and _makes(node, len(norm.scale))}
         seen = [norms[node].output if node in norms else value for node, value in streams.items()]
-        precisions = {n.norm.data: Precisions(n.norm.centres, n.norm.epsilon) for n in norms.values()}
-        return Units(streams, norms, {value: Variances() for value in seen}, precisions)
+        moments = {n.norm.data: NormMoments(n.scale, n.norm.centres, n.norm.epsilon) for n in norms.values()}
+        return Units(streams, norms, {value: Variances() for value in seen}, moments)
 
     @property
-    def sums(self) -> Iterator[tuple[ir.Value, Precisions | Variances]]:
+    def sums(self) -> Iterator[tuple[ir.Value, NormMoments | Variances]]:
         """Yield the tensors to watch, and what to add their rows to."""
         yield from self.variances.items()
-        yield from self.precisions.items()
+        yield from self.moments.items()
 
     def found(self) -> dict[ir.Node, Unit]:
         """Return the units of all layers whose outputs are not too large for float32."""
@@ -69,10 +69,10 @@ class Units:
         for node, stream in self.streams.items():
             norm = self.norms.get(node)
             variance = self.variances[stream if norm is None else norm.output].found()
-            precision = 1.0 if norm is None else self.precisions[norm.norm.data].found()
-            if variance is not None and precision is not None:
+            metric = None if norm is None else self.moments[norm.norm.data].found()
+            if variance is not None and (norm is None) == (metric is None):
                 # a layer whose output never varies would give an infinite weight
-                units[node] = Unit(max(variance, 1e-30) / precision, None if norm is None else norm.scale)
+                units[node] = Unit(max(variance, 1e-30), metric)
         return units
 
 
