@@ -8,6 +8,10 @@ before  Pad(y, Cast(Concat(1, ConstantOfShape(2 * 4 - 4))))      pads as PyTorch
 after   Pad(y, (1, 0, 0, 0, 0))
 needs   integers that are computed from constant integers alone
 
+before  Split<num_outputs = 2>(y)           y: batch x 116 x height x width
+after   Split(y, (58, 58))
+needs   a length that does not depend on the inputs
+
 Merging changes the number of channels. A plain number can be reduced, where for arithmetic it would have to be proven
 that its result follows.
 """
@@ -19,10 +23,19 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.changes import Change
-from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of, remove_unread, replace_by_constant
+from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.graph.constants import (
+    add_initializer,
+    array_of,
+    constant_tensor,
+    name_of,
+    remove_unread,
+    replace_by_constant,
+)
 from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
+from onnx_tropnnc.graph.input_shapes import stacked_inputs
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.shapes import SHAPE_LOGIC, Shapes, infer_shapes
+from onnx_tropnnc.graph.shapes import BATCH, SHAPE_LOGIC, Shapes, infer_shapes, input_specs_of
 
 __all__ = ["PlainShapes"]
 
@@ -34,6 +47,12 @@ _SMALL = 64
 
 # Rounds at most: one that writes a number lets shape inference see further, one that writes none is the last.
 ROUNDS = 20
+
+# Two sizes of a batch: a bound between them, such as the smaller of the batch and 64, shows too.
+_BATCHES = (2, BATCH)
+
+# The operator sets in which Split began to read its sizes, and to make parts of two sizes.
+_SIZES_AS_INPUT, _UNEVEN = 13, 18
 
 _ARITHMETIC = SHAPE_LOGIC | {"Ceil", "Floor", "Pow", "Reciprocal", "Round", "Sqrt"}
 
@@ -47,8 +66,8 @@ class PlainShapes:
     def __call__(self, model: Model) -> tuple[Change, ...]:
         """Visit nodes in topological order, again as long as the numbers written make more shapes known."""
         for _ in range(ROUNDS):
-            asks = any(node.op_type == "Shape" for node in model.graph.all_nodes())
-            work = _Work(model, infer_shapes(model, {}) if asks else {})
+            asks = any(node.op_type == "Shape" or _splits_evenly(node) for node in model.graph.all_nodes())
+            work = _Work(model, fixed_shapes(model) if asks else {})
             for node in list(model.graph.all_nodes()):
                 work.treat(node)
             if not asks or not work.written:
@@ -66,7 +85,9 @@ class _Work:
     """The initializers that replaced shape arithmetic."""
 
     def treat(self, node: ir.Node) -> None:
-        """Replace the node by a number where its output is fixed."""
+        """Replace the node by a number where its output is fixed, and write the sizes of an even split."""
+        if _splits_evenly(node):
+            self._write_sizes(node)
         if node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
             return
         array = self._shape(node) if node.op_type == "Shape" else self._computed(node)
@@ -110,6 +131,22 @@ class _Work:
             return None  # numbers to compute activations with, such as the zeros that a recurrent layer begins with
         return None if result.size > _SMALL or (picks and (result == _OPEN).any()) else result
 
+    def _write_sizes(self, node: ir.Node) -> None:
+        value, count = node.inputs[0], len(node.outputs)
+        shape = None if value is None else self.shapes.get(name_of(value))
+        length = None if not shape else shape[node.attributes.get_int("axis", 0) % len(shape)]
+        # where the length is no multiple, which it may be since opset 18, the last part is smaller
+        size = 0 if length is None else -(-length // count)
+        if length is None or length <= size * (count - 1) or (length % count and self.model.opset < _UNEVEN):
+            return
+        sizes = [*[size] * (count - 1), length - size * (count - 1)]
+        node.attributes.pop("num_outputs", None)
+        if self.model.opset < _SIZES_AS_INPUT:
+            node.attributes["split"] = ir.AttrInt64s("split", sizes)
+            return
+        node.resize_inputs(2)
+        node.replace_input_with(1, add_initializer(node, f"{name_of(node.outputs[0])}_sizes", np.array(sizes)))
+
     def _remove(self, node: ir.Node) -> None:
         """Remove a node that nothing reads, and the nodes before it that then nothing reads either."""
         if any(output.uses() or output.is_graph_output() for output in node.outputs):
@@ -123,6 +160,31 @@ class _Work:
                 self._remove(maker)
             else:
                 remove_unread(value)
+
+
+def fixed_shapes(model: Model) -> Shapes:
+    """Return the shapes with the dimensions that do not depend on the inputs, which are the same for any batch."""
+    try:
+        specs = input_specs_of(model)
+    except SampleError:
+        return infer_shapes(model, {})
+    stacked = stacked_inputs(specs)
+    free = [spec for spec in specs if spec.name in stacked and not isinstance(spec.shape[0], int)]
+    if not free:
+        return infer_shapes(model, {})
+    # where only the batch is open, all shapes follow for one that is known; what depends on it differs for two
+    one, other = (infer_shapes(model, {spec.name: (n, *spec.shape[1:]) for spec in free}) for n in _BATCHES)
+    return {
+        name: tuple(a if a == b else None for a, b in zip(dims, other[name], strict=True))
+        for name, dims in one.items()
+        if len(other.get(name, ())) == len(dims)
+    }
+
+
+def _splits_evenly(node: ir.Node) -> bool:
+    """Return whether the node is a Split that is told no sizes."""
+    told = "split" in node.attributes or (len(node.inputs) > 1 and node.inputs[1] is not None)
+    return node.op_type == "Split" and node.domain in ("", "ai.onnx") and not told
 
 
 def _is_integer(value: ir.Value) -> bool:

@@ -92,3 +92,39 @@ def test_numbers_that_activations_are_computed_with_stay() -> None:
     body = "z = ConstantOfShape(size) y = Add(x, z)"
     model = graph(body, {"size": np.array([4, 1, 1])}, **PICTURE)
     assert operators(plain(model)) == ["ConstantOfShape", "Add"]
+
+
+def test_what_follows_for_any_batch_is_written() -> None:
+    """Behind a Reshape to a target with the batch in it, shapes are known only where a batch is."""
+    picture = {"inputs": "float[N, 4, 6, 6] x", "outputs": "float[P, Q, R, S] y"}
+    body = (
+        "s = Shape(x) n = Gather(s, first) t = Concat <axis = 0> (n, pairs) a = Reshape(x, t)"
+        "s2 = Shape(a) c = Gather(s2, second) u = Concat <axis = 0> (n, c, c, rest) y = Reshape(a, u)"
+    )
+    more = {"first": np.array([0]), "second": np.array([1]), "pairs": np.array([2, 2, 36]), "rest": np.array([-1])}
+    result = plain(graph(body, more, **picture))
+    assert operators(result) == ["Shape", "Gather", "Concat", "Reshape", "Concat", "Reshape"]
+    assert initializers(result)["c"].tolist() == [2]
+
+
+def test_what_depends_on_the_batch_beyond_a_bound_stays() -> None:
+    picture = {"inputs": "float[N, 4, 6, 6] x", "outputs": "float[P, Q, R, S] y"}
+    body = "s = Shape(x) n = Gather(s, first) m = Min(n, bound) e = Slice(x, zero, m, zero) y = Relu(e)"
+    more = {"first": np.array([0]), "bound": np.array([64]), "zero": np.array([0])}
+    model = graph(body, more, **picture)
+    assert operators(plain(model)) == operators(model)
+
+
+@pytest.mark.parametrize(
+    ("opset", "parts", "sizes"), [(18, 3, [2, 2, 1]), (18, 5, [1] * 5), (13, 5, [1] * 5), (11, 5, [1] * 5)]
+)
+def test_sizes_of_an_even_split_are_written(opset: int, parts: int, sizes: list[int]) -> None:
+    told = f", num_outputs = {parts}" if opset >= 18 else ""
+    names = ", ".join(f"p{number}" for number in range(parts))
+    body = f"{names} = Split <axis = 1{told}> (x) y = Relu(p0)"
+    result = plain(graph(body, inputs="float[N, 5] x", outputs="float[N, P] y", opset=opset))
+    assert [node.op_type for node in result.graph.node] == ["Split", "Relu"]
+    if opset >= 13:
+        assert initializers(result)["p0_sizes"].tolist() == sizes
+    else:
+        assert list(result.graph.node[0].attribute[-1].ints) == sizes

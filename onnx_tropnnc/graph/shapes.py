@@ -74,7 +74,7 @@ def input_specs_of(model: Model) -> tuple[InputSpec, ...]:
     return input_specs(onnx.ModelProto(graph=onnx.GraphProto(input=inputs)))
 
 
-def infer_shapes(model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
+def infer_shapes(model: Model, input_shapes: Mapping[str, tuple[int | str | None, ...]]) -> Shapes:
     """Return the shape of every tensor of the main graph when the inputs have `input_shapes`."""
     copy = _skeleton(model.ir)
     insert_stand_ins(copy)
