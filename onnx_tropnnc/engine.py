@@ -23,6 +23,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import Size, size_of
+from onnx_tropnnc.inputs.input_search import likely_shapes
 from onnx_tropnnc.option_checks import refuse_searches
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_lists import (
@@ -154,6 +155,8 @@ class Compression:
     def inspect(self) -> Inspection:
         """Return what may change where something is removed; the model is not changed, and nothing is run."""
         prepared = self.model.clone()
+        # a compression finds sizes that the model runs on
+        prepared.input_shapes = likely_shapes(prepared)
         if self.refusal is None:
             # without samples nothing is run, and constant channels stay; they are in the same groups as others
             PassManager(exact_passes(self.options, SampleSets(), dequantizes=True, inspects=True))(prepared)

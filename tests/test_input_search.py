@@ -8,14 +8,16 @@ import pytest
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.changes import Note
+from onnx_tropnnc.engine import Compression
 from onnx_tropnnc.errors import InputModelError, SampleError
 from onnx_tropnnc.graph.input_shapes import input_specs
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import structure
-from onnx_tropnnc.inputs.input_search import RunnableSamples
+from onnx_tropnnc.inputs.input_search import RunnableSamples, likely_shapes
 from onnx_tropnnc.inputs.input_sizes import MOST_TRIES, shapes_to_try
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
+from onnx_tropnnc.options import Options
 from onnx_tropnnc.running.made_up_samples import made_up_samples, original_runner
 from tests.graphs import graph, random_weights, run
 
@@ -199,3 +201,13 @@ def test_pictures_that_shrink_to_nothing_are_tried_last() -> None:
     sides = [min(shape) for shape in tried]
     assert all(side >= 32 for side in sides[:40])
     assert (1, 1) in tried
+
+
+def test_sizes_that_contradict_the_graph_are_seen_without_a_run() -> None:
+    """A table of 21 positions is added, so that shapes behind it are known for 21 steps alone."""
+    body = "h = MatMul(x, w1) p = Add(h, places) s = Shape(p) c = Reshape(p, s) r = Relu(c) y = MatMul(r, w2)"
+    weights = random_weights(w1=(4, 6), places=(21, 6), w2=(6, 3))
+    model = load(graph(body, weights, inputs="float[N, L, 4] x", outputs="float[N, L, 3] y"))
+    assert likely_shapes(model) == {"x": (None, 21, 4)}
+    (first, *_) = Compression(model, Options(ratio=0.5)).inspect().groups
+    assert (first.channels, first.pinned) == (6, None)

@@ -11,15 +11,17 @@ A refusal at all of them says nothing against the model: it is our guess that wa
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import onnx
 
 from onnx_tropnnc.errors import SampleError
+from onnx_tropnnc.graph.constants import name_of
 from onnx_tropnnc.graph.input_shapes import GivenShapes, InputSpec, ResolvedInput, resolve_shapes
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.shapes import input_specs_of, structure
+from onnx_tropnnc.graph.shapes import input_specs_of, shapes_of, structure
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_hints import InputHints, input_hints
 from onnx_tropnnc.inputs.input_sizes import shapes_to_try
@@ -27,12 +29,15 @@ from onnx_tropnnc.inputs.kinds import kind_of
 from onnx_tropnnc.inputs.samples import most_that_fit, samples_for
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
 
-__all__ = ["Attempt", "RunnableSamples", "runnable_samples"]
+__all__ = ["Attempt", "RunnableSamples", "likely_shapes", "runnable_samples"]
 
 Attempt = Callable[[Samples], str | None]
 """Run the model on all of a few samples: why it does not take them, or None where it does."""
 
 Ranges = Mapping[str, tuple[float, float]]
+
+# Sizes that are tried by inference alone; each takes as long as reading a large model.
+FEW = 3
 
 # Values of whole numbers to try in place of those that the graph suggests, the more telling first.
 NARROWER = ((0.0, 1.0), (0.0, 0.0))
@@ -77,6 +82,32 @@ def runnable_samples(
         if search.refusal(shapes, narrowed) is None:
             return search.found(shapes, narrowed, _notes(shapes, model.input_shapes, narrowed, reason))
     raise SampleError(f"onnxruntime cannot run the model on any of the inputs that were made up for it: {reason}")
+
+
+def likely_shapes(model: Model) -> GivenShapes:
+    """Return sizes of open dimensions that contradict nothing in the graph, as far as shape inference tells.
+
+    Nothing is run. Where sizes contradict the graph, such as a length that a table of positions does not have, the
+    shapes of all that follows are not known; of a few sizes those with the most known shapes are taken.
+    """
+    try:
+        specs = input_specs_of(model)
+    except SampleError:
+        return model.input_shapes  # inputs that are no tensors have no sizes
+    nodes = list(model.graph.all_nodes())
+
+    def unknown(shapes: GivenShapes) -> int:
+        known = shapes_of(replace(model, input_shapes=shapes))
+        return sum(name_of(value) not in known for node in nodes for value in node.outputs)
+
+    best, least = model.input_shapes, unknown(model.input_shapes)
+    others = islice(shapes_to_try(structure(model), specs, best), FEW) if least else ()
+    for shapes in others:
+        if (missing := unknown(shapes)) < least:
+            best, least = shapes, missing
+        if not least:
+            break
+    return best
 
 
 @dataclass(frozen=True)
