@@ -161,6 +161,25 @@ def test_runs_leave_the_padding_out_and_outputs_stay_those_of_the_tokens():
         assert_allclose(short[there[:, : short.shape[1]]], long[there], rtol=1e-5, atol=1e-5)
 
 
+def test_a_cosine_on_words_without_an_order_comes_with_that_to_expect_on_sentences(tmp_path):
+    model, other = encoder(), encoder()
+    for tensor in other.graph.initializer:
+        if tensor.name == "w":
+            weights = onnx.numpy_helper.to_array(tensor).copy()
+            weights[:, :2] *= 0.5
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weights, "w"))
+    samples = unpadded(samples_for(load(model), count=40), original_runner(load(model)))
+    assert samples.has_loose_words
+    found = verify(model, other, samples, timing_seconds=0.0)
+    assert found.cosine is not None
+    low, high = (1 - factor * (1 - found.cosine) for factor in (2.5, 1.6))
+    assert f"probably {low:.3f} to {high:.3f} on sentences" in found.notes[0]
+    assert verify(model, model, samples, timing_seconds=0.0).notes == ()
+    write_tokenizer(tmp_path / "tokenizer.json")
+    onnx.save(model, tmp_path / "model.onnx")
+    assert not samples_for(load(tmp_path / "model.onnx"), count=5).has_loose_words
+
+
 def test_labels_and_lengths_stay_with_their_samples():
     padded = samples_for(load(encoder()), count=12)
     lengths = padded.arrays["attention_mask"].sum(axis=1)

@@ -39,6 +39,9 @@ class Samples:
     """In which of PARTS parts the sentences are that each text was put together from: samples of different parts share
     none. None: samples share nothing, or nobody knows what."""
 
+    has_loose_words: bool = False
+    """Whether texts were made up of words that follow each other at random, instead of sentences."""
+
     @property
     def count(self) -> int:
         """Return the number of samples."""

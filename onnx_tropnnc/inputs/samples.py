@@ -103,7 +103,7 @@ def samples_for(
         return made
     reason = "take over a sixth of --memory" if fitting <= affordable else "take too long to run"
     text = f"{made.count} samples were made up instead of {wanted}: more would {reason}"
-    return replace(made, notes=(text,))
+    return replace(made, notes=(*made.notes, text))
 
 
 def samples_wanted(model: Model, memory: int = MEMORY) -> int:

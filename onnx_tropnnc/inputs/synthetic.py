@@ -112,8 +112,16 @@ def synthetic_samples(
         arrays[entry.name] = np.ascontiguousarray(values).reshape(size, *entry.shape).astype(entry.dtype, copy=False)
         what = "drawing" if known.drawings and kind in ("picture", "flat") else kind
         words.append(f"{entry.name}: {what}{_where(order) if entry.dtype.kind == 'f' else ''}")
-    parts = parts_of(size) if any(what == "sentences" for what, _ in texts.values()) else None
-    return Samples(tuple(inputs), arrays, None, f"synthetic ({', '.join(words)})", made_up=True, parts=parts)
+    kinds = {what for what, _ in texts.values()}
+    return Samples(
+        tuple(inputs),
+        arrays,
+        None,
+        f"synthetic ({', '.join(words)})",
+        made_up=True,
+        parts=parts_of(size) if "sentences" in kinds else None,
+        has_loose_words="words" in kinds,
+    )
 
 
 def _where(order: _Order) -> str:
