@@ -15,6 +15,9 @@ HALVES = MergeMap.mean_in_sum_out(np.array([0, 0, 1, 1]))
 SQUARE = random_weights(**{f"w{i}": (4, 4) for i in range(6)})
 
 
+IO = {"inputs": "float[N, 4] x", "outputs": "float[N, 4] y"}
+
+
 def square(body: str, **options: str) -> onnx.ModelProto:
     used = {name: array for name, array in SQUARE.items() if name in body}
     return graph(
@@ -49,6 +52,19 @@ def test_only_readers_of_merged_groups_in_order() -> None:
     assert first.layer.matrix().shape == (1, 2, 2)
     assert first.original.matrix().shape == (1, 4, 4)
     assert first.stop.wanted == {REFERENCE: ("c",), COMPRESSED: ("b",)}
+
+
+def test_layers_behind_the_readers_are_solved_too_where_they_become_no_larger() -> None:
+    """d, with a bias, reads what the reader of the merged group made; s reads the input, and y has no bias."""
+    body = """a = MatMul(x, w0)  b = Relu(a)  c = MatMul(b, w1)  r = Add(c, x)
+              d = Gemm(r, w2, k)  s = Gemm(x, w3, k)  e = Add(d, s)  y = MatMul(e, w4)"""
+    model = graph(body, {**{f"w{i}": SQUARE[f"w{i}"] for i in range(5)}, "k": np.ones(4, np.float32)}, **IO)
+    reader, behind = consumers_of(model, "MatMul_0")
+    assert isinstance(reader, Consumer)
+    assert isinstance(behind, Consumer)
+    assert (reader.name, behind.name) == ("MatMul_2", "Gemm_4")
+    assert behind.pair is None
+    assert [p.value.name for p in behind.partners] == ["s"]
 
 
 def test_the_layer_before_an_add_takes_the_other_branch_s_error_back() -> None:

@@ -165,6 +165,24 @@ def test_a_residual_error_is_taken_back_by_the_next_branch() -> None:
     assert np.linalg.norm(lost - stream) > 0.1 * np.linalg.norm(stream)
 
 
+def test_a_layer_behind_makes_up_for_what_the_readers_could_not() -> None:
+    """y reads no merged channels, but the sum of x and of what is left of them."""
+    weights = random_weights(w0=(4, 12), b0=(12,), w1=(12, 4), b1=(4,), w2=(4, 6), b2=(6,), w3=(6, 3), b3=(3,))
+    body = "a = Gemm(x, w0, b0) b = Relu(a) c = Gemm(b, w1, b1) d = Add(c, x) e = Gemm(d, w2, b2) f = Relu(e)"
+    model, data = graph(f"{body} y = Gemm(f, w3, b3)", weights, outputs="float[N, 3] y"), samples(2000)
+    merges = {"Gemm_0": kept(12, 0, 1, 2)}
+    _, result, changes = reconstructed(model, merges, data)
+    solved = [change for change in changes if isinstance(change, Reconstructed)]
+    assert [change.node for change in solved] == ["Gemm_2", "Gemm_4", "Gemm_6"]
+    assert all(change.error_after < change.error_before for change in solved[1:])
+    # what the reader alone leaves: the layers behind it as they were
+    alone = onnx.ModelProto.FromString(result.SerializeToString())
+    for tensor in alone.graph.initializer:
+        if tensor.name in ("w2", "b2", "w3", "b3"):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name], tensor.name))
+    assert error(model, result, data) < 0.98 * error(model, alone, data)
+
+
 def test_a_matmul_gets_a_bias_behind_it_only_where_it_is_solved() -> None:
     weights = random_weights(w1=(4, 6), w2=(6, 5), w3=(5, 3))
     body = "a = MatMul(x, w1)  b = Relu(a)  c = MatMul(b, w2)  d = Relu(c)  y = MatMul(d, w3)"
