@@ -239,7 +239,12 @@ def _held_out_of(samples: Samples) -> Held:
     of_sample = samples.numbers()
 
     def held(positions: Positions, start: int) -> NDArray[np.bool_]:
-        numbers = of_sample[positions[0] + start] if len(of_sample) >= HELD_OUT else np.arange(len(positions[0]))
+        numbers = positions[0] + start
+        if len(of_sample) < HELD_OUT:
+            numbers = np.arange(len(numbers))
+        elif numbers.max(initial=0) < len(of_sample):
+            # a layer behind a Reshape may have more rows than there are samples: then rows are told apart
+            numbers = of_sample[numbers]
         return np.asarray(numbers % HELD_OUT == HELD_OUT - 1)
 
     return held

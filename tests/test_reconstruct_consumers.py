@@ -1,5 +1,7 @@
 """Solving the consumers of merged groups, end to end on small graphs."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir
@@ -418,3 +420,17 @@ def test_statistics_that_cannot_be_matched_are_left_out_with_a_note() -> None:
     assert note.text.startswith("reconstructed without BatchNormalization statistics: they cannot be matched (")
     assert "NoSuchOperator" in note.text
     assert [c.reason for c in changes if isinstance(c, Reconstructed)] == [None]
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_layers_may_have_more_rows_than_there_are_samples(parts: bool) -> None:
+    """Behind a Reshape of sequences to rows, the first axis counts no samples."""
+    weights = random_weights(w1=(4, 4), w2=(4, 3))
+    linear_redundancy(weights, "w1")
+    body = "h = MatMul(x, w1) f = Reshape(h, s) y = MatMul(f, w2)"
+    model = graph(body, weights | {"s": np.array([-1, 4])}, inputs="float[N, 3, 4] x", outputs="float[M, 3] y")
+    data = samples(x=(3, 4))
+    if parts:
+        data = replace(data, parts=np.arange(data.count) % 10)
+    _, result, _ = reconstructed(model, {"MatMul_0": kept(4, 0, 1)}, data, ridges=(1e-9,))
+    assert error(model, result, data) < 1e-4
