@@ -23,6 +23,10 @@ WARM_UP = 2
 # asked whether the standard error of both medians is below this part of them, a tenth of what counts as slower.
 MOST_RUNS, ASKED, SETTLED = 1000, 100, 0.005
 
+# A difference of so many standard errors is no chance. An unchanged model came out 1.5 times slower on a busy machine,
+# which was 1.8 of them.
+CHANCE = 3.0
+
 # Timed runs of each model that are made even if they take longer than the time given, up to OVERTIME times as long:
 # quartiles of fewer times say nothing, but models whose runs take seconds must not take minutes for them.
 FEW_RUNS = 5
@@ -43,9 +47,12 @@ class Latency:
 
     @property
     def change(self) -> str:
-        """Return `1.4 x faster`, `2.1 x slower`, or `the same` where the factor rounds to 1.0."""
+        """Return `1.4 x faster`, `2.1 x slower`, or `the same` where the factor rounds to 1.0 or may be chance."""
         if not self.before_ms or not self.after_ms:
             return ""
+        errors = (_standard_error(spread, self.runs) for spread in (self.before_spread_ms, self.after_spread_ms))
+        if abs(self.after_ms - self.before_ms) <= CHANCE * math.hypot(*errors):
+            return "the same"
         faster = self.before_ms >= self.after_ms
         factor = f"{max(self.before_ms, self.after_ms) / min(self.before_ms, self.after_ms):.1f}"
         return "the same" if factor == "1.0" else f"{factor} x {'faster' if faster else 'slower'}"
@@ -107,8 +114,12 @@ def _settled(times: Sequence[float]) -> bool:
     if runs < ASKED or runs % ASKED:
         return False
     median, spread = _median_and_spread(times[WARM_UP:])
-    # of a normal distribution: the quartiles are 1.35 deviations apart, and a median's error is 1.25 of the mean's
-    return 1.25 / 1.35 * spread / math.sqrt(runs) <= SETTLED * median
+    return _standard_error(spread, runs) <= SETTLED * median
+
+
+def _standard_error(spread: float, runs: int) -> float:
+    """Return the standard error of a median: quartiles are 1.35 deviations apart, and its error is 1.25 of a mean's."""
+    return 1.25 / 1.35 * spread / math.sqrt(max(1, runs))
 
 
 def _median_and_spread(times: Sequence[float]) -> tuple[float, float]:
