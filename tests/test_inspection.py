@@ -133,3 +133,12 @@ def test_layers_in_no_group_have_rows_of_their_own(
 def test_every_kind_of_reason_has_a_meaning_that_fits_a_line() -> None:
     assert set(MEANINGS) == set(get_args(ReasonKind))
     assert max(len(f"  {kind}: {text}") for kind, text in MEANINGS.items()) <= 80
+
+
+@pytest.mark.parametrize("more", [(), ("--verbose",)])
+def test_a_model_without_weights_of_layers_is_said_to_have_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    lines = inspected(graph("y = Relu(x)", outputs="float[N, 4] y"), tmp_path, monkeypatch, capsys, *more)
+    assert "nothing may change: no layer has floating-point weights" in lines
+    assert not any(line.startswith("in groups that may change") for line in lines)

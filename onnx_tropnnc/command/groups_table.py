@@ -15,7 +15,9 @@ from rich.table import Table
 
 from onnx_tropnnc.graph.reasons import ReasonKind
 
-__all__ = ["MEANINGS", "print_table"]
+__all__ = ["MEANINGS", "NO_WEIGHTS", "print_table"]
+
+NO_WEIGHTS = "nothing may change: no layer has floating-point weights"
 
 # With the heading, the explanations and the totals this stays within one tall screen; below the fortieth group of the
 # deep networks that were tried, each group holds less than 1 % of the weights.
@@ -108,6 +110,9 @@ def _lines(rows: Iterable[Mapping[str, Any]], facts: Mapping[str, Any]) -> Itera
     kinds = dict.fromkeys(row["kind"] for row in rows if not _changes(row) and row["kind"] is not None)
     for kind in kinds:
         yield f"  {kind.replace('_', ' ')}: {MEANINGS[kind]}"
+    if not facts["parameters"]:
+        yield NO_WEIGHTS
+        return
     macs = "" if facts["macs_share"] is None else f", {100 * facts['macs_share']:.1f} % of their MACs"
     yield f"in groups that may change: {100 * facts['share']:.1f} % of {facts['parameters']:,} weights{macs}"
     yield "weights, MACs: of the layers that make the channels; --verbose names all layers"

@@ -12,6 +12,7 @@ from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.coverage import Coverage
 from onnx_tropnnc.analysis.unreached import UnreachedLayer
 from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded, Reconstructed, Unreached
+from onnx_tropnnc.command.groups_table import NO_WEIGHTS
 from onnx_tropnnc.curves import Curve, Point
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.report import Report
@@ -161,6 +162,9 @@ def print_groups(
 
 def print_coverage(found: Coverage, console: Console) -> None:
     """Print the share of the weights that are in groups that may change, and what keeps the rest, largest first."""
+    if not found.parameters:
+        _say(console, NO_WEIGHTS)
+        return
     macs = "" if found.macs_share is None else f", {100 * found.macs_share:.1f} % of their multiply-accumulates"
     line = f"in groups that may change: {100 * found.share:.1f} % of the layers' {found.parameters:,} weights{macs}"
     _say(console, line)
