@@ -5,7 +5,7 @@ And deepNN with other activations, for activations.py; and AlexNet, VGG16 and Re
 
     pip install '.[train]'
     apt-get install dataset-fashion-mnist        Debian's package; or --fashion FOLDER with its four .gz files
-    python benchmarks/paper_networks.py          all of them, some 40 minutes of one core
+    python benchmarks/paper_networks.py          all of them, some 30 minutes of one core
     python benchmarks/paper_networks.py mnist_3_5_single
 
 The network of Tables 1 to 3 is "a simple CNN network with two fully connected layers and a final hidden linear layer
