@@ -1,14 +1,17 @@
 """The samples of one compression: those to solve on, and those held back to verify on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.input_shapes import GivenShapes
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.inputs.batches import Samples
+from onnx_tropnnc.inputs.batches import PARTS, Samples, joined
 from onnx_tropnnc.inputs.filling import filled_up
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
 from onnx_tropnnc.inputs.text_variants import with_recombined_texts
+from onnx_tropnnc.inputs.tokenized import tokenizer_beside
 from onnx_tropnnc.inputs.variants import with_variants
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.running.made_up_samples import first_shapes, made_up_samples, original_runner, unpadded
@@ -43,8 +46,8 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
 
     Where the user's samples are fewer than what is worth solving on, variants of them are solved on too
     (inputs/variants.py, inputs/text_variants.py), and unless `reconstruct` is `data` made-up pictures beside them
-    (inputs/filling.py). All of the user's samples serve verification where nothing is solved, or where `reconstruct`
-    is `synthetic` and made-up samples are solved on.
+    (inputs/filling.py), or sentences where the model's tokenizer is at hand. All of the user's samples serve
+    verification where nothing is solved, or where `reconstruct` is `synthetic` and made-up samples are solved on.
     """
     if runtime_missing() and options.data is None:
         return SampleSets()
@@ -69,7 +72,10 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
         solving, verifying = given.split()
         wanted = samples_wanted(model, memory)
         solving = solving.thinned(wanted)
-        varied = with_recombined_texts(with_variants(solving, wanted, options.seed), wanted, options.seed)
+        varied = with_variants(solving, wanted, options.seed)
+        if options.reconstruct == "auto":
+            varied = _with_sentences(model, varied, original, wanted, options)
+        varied = with_recombined_texts(varied, wanted, options.seed)
         if options.reconstruct == "auto":
             varied = filled_up(model, varied, wanted, seed=options.seed, memory=memory)
         return SampleSets(varied, verifying, learning=solving)
@@ -87,6 +93,26 @@ def draw_samples(model: Model, options: Options) -> SampleSets:
         return SampleSets(None, given or samples, found.shapes)
     made = samples.split()
     return SampleSets(made[0], given or made[1], found.shapes, learning=_others(model, original, options))
+
+
+def _with_sentences(model: Model, samples: Samples, original: Runner | None, wanted: int, options: Options) -> Samples:
+    """Return a user's few texts, half as many as wanted, with sentences of the package behind them.
+
+    They stay as they are where they are no texts, or no tokenizer lies beside the model.
+    """
+    if samples.lengths is None or samples.count >= wanted // 2 or tokenizer_beside(model.source) is None:
+        return samples
+    own = with_recombined_texts(samples, wanted - wanted // 2, options.seed)
+    count, memory = wanted - own.count, options.memory_bytes
+    made = samples_for(model, count=count, seed=options.seed, memory=memory, shapes=own.run_shapes)
+    made = unpadded(made, original)
+    # without parts they are no sentences
+    if made.lengths is None or made.parts is None:
+        return samples
+    parts = np.arange(own.count) % PARTS if own.parts is None else own.parts
+    both = joined([replace(own, labels=None, parts=parts), made])
+    assert both.lengths is not None
+    return both.take(np.argsort(-both.lengths, kind="stable"))
 
 
 def _others(model: Model, original: Runner | None, options: Options) -> Samples | None:

@@ -23,8 +23,10 @@ from onnx_tropnnc.inputs.synthetic import synthetic_samples
 from onnx_tropnnc.inputs.text_variants import with_recombined_texts
 from onnx_tropnnc.inputs.texts import TextInputs, text_inputs
 from onnx_tropnnc.inputs.tokenized import tokenizer_beside
+from onnx_tropnnc.options import Options
 from onnx_tropnnc.running.made_up_samples import original_runner, unpadded
 from onnx_tropnnc.running.verification import verify
+from onnx_tropnnc.sample_sets import draw_samples
 from tests.graphs import graph, random_weights
 
 BERT = InputHints(indices=(0, 30521))
@@ -411,3 +413,30 @@ def pairs(samples: Samples):
     for text, mask in zip(samples.arrays["input_ids"], samples.arrays["attention_mask"], strict=True):
         words = text[mask != 0]
         yield from zip(words[:-1].tolist(), words[1:].tolist(), strict=True)
+
+
+@pytest.mark.parametrize("how", ["auto", "data"])
+def test_sentences_are_solved_on_beside_few_given_texts_where_the_tokenizer_is_at_hand(tmp_path, how):
+    write_tokenizer(tmp_path / "tokenizer.json", words=2000)
+    onnx.save(encoder(words=20_000), tmp_path / "model.onnx")
+    ids = np.zeros((60, 12), np.int64)
+    for number in range(60):
+        ids[number, : 4 + number % 9] = 10_000 + 100 * number + np.arange(4 + number % 9)
+    data = {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64)}
+    options = Options(ratio=0.5, data=data, reconstruct=how)
+    sets = draw_samples(load(tmp_path / "model.onnx"), options)
+    assert sets.solving is not None
+    assert sets.verifying is not None
+    assert sets.solving.lengths is not None
+    assert (np.diff(sets.solving.lengths) <= 0).all()
+    assert not sets.solving.made_up
+    first = sets.solving.arrays["input_ids"][:, 0]
+    shares = np.mean(first < 2000), np.mean(first >= 10_000)
+    np.testing.assert_allclose(shares, (0.5, 0.5) if how == "auto" else (0, 1), atol=0.01)
+    assert (sets.verifying.arrays["input_ids"][:, 0] >= 10_000).all()
+    # no given text stands in two parts
+    owners = {(text[0] - 10_000) // 100: set() for text in ids}
+    for text, part in zip(sets.solving.arrays["input_ids"], sets.solving.numbers(), strict=True):
+        for word in text[text >= 10_000]:
+            owners[(word - 10_000) // 100].add(part)
+    assert all(len(parts) <= 1 for parts in owners.values())
