@@ -14,10 +14,11 @@ from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.input_shapes import ResolvedInput, resolve_shapes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
-from onnx_tropnnc.graph.shapes import infer_shapes, input_specs_of
+from onnx_tropnnc.graph.shapes import infer_shapes, input_specs_of, shapes_of
+from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.sample_sets import draw_samples
+from onnx_tropnnc.sample_sets import LEARNING_SETS, draw_samples
 from onnx_tropnnc.tuning.adam import Adam, rate_at
 from onnx_tropnnc.tuning.adjusting import Adjusted, adjusted
 from onnx_tropnnc.tuning.batching import Unbatched, batched
@@ -84,13 +85,17 @@ def test_the_same_seed_learns_the_same_weights() -> None:
 
 
 def test_targets_that_do_not_fit_in_memory_are_computed_anew_and_the_same() -> None:
+    """What is computed anew in every step is paid for by the budget: as many steps cost a third more."""
     weights = residual_weights()
     original = load(graph(RESIDUAL, weights, **PICTURE))
+    macs = size_of(original, shapes_of(original)).macs
+    assert macs is not None
     found = []
     # half of the second is enough for a step of 16 samples, but not for the targets of all
-    for memory in (2**30, 600_000):
+    for memory, budget in ((2**30, (250 * 16 * 3 + 4 * 112) * macs), (600_000, 250 * 16 * 4 * macs)):
         model = load(graph(RESIDUAL, noisy(weights), **PICTURE))
-        tune(model, original, samples_of(model, 128), Tuning(budget=10**8, memory=memory))
+        (note,) = tune(model, original, samples_of(model, 128), Tuning(budget, memory=memory))
+        assert "in 250 steps" in str(note)
         found.append(initializers(to_proto(model)))
     assert all(np.allclose(found[0][name], found[1][name], atol=1e-5) for name in found[0])
 
@@ -323,5 +328,14 @@ def test_effort_without_samples_learns_from_made_up_ones() -> None:
     assert sets.solving is not None
     assert not np.isin(sets.learning.arrays["x"][:, 0, 0, 0], sets.solving.arrays["x"][:, 0, 0, 0]).any()
     assert draw_samples(load(original), replace(options, effort="quick")).learning is None
+    thorough = draw_samples(load(original), replace(options, effort="thorough")).learning
+    assert thorough is not None
+    assert thorough.count == LEARNING_SETS["thorough"] * sets.learning.count
+    # all of them differ, and together they take no more memory than one set may
+    assert len(np.unique(thorough.arrays["x"][:, 0, 0, 0])) > 2 * sets.learning.count
+    little = replace(options, effort="thorough", memory=9 * sets.learning.arrays["x"].nbytes / 2**30)
+    few = draw_samples(load(original), little).learning
+    assert few is not None
+    assert few.count == sets.learning.count
     _, report = compress(original, ratio=0.5, effort="standard", verify=False)
     assert any("tuned together" in str(change) for change in report.changes)

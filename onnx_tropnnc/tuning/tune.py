@@ -136,7 +136,7 @@ def _learnt(
     if batch < min(LEAST_BATCH, learning.count):
         return (Note(f"not tuned: a step of {LEAST_BATCH} samples would not fit in --memory"),)
     if steps < FEWEST_STEPS:
-        return (Note(f"not tuned: the budget is enough for {max(0, steps)} steps of {batch} samples"),)
+        return (_too_few_steps(steps, batch),)
     student, teacher = (batched(each, samples, batch) for each in (model, reference))
     for whole in (student, teacher):
         if isinstance(whole, Unbatched):
@@ -150,6 +150,11 @@ def _learnt(
     elements = sum(np.prod([int(size or 1) for size in shapes[name]], dtype=np.int64) for name in names)
     # float32, for every sample; the step takes the other half
     keep = int(4 * elements // batch) * (learning.count + held.count) <= how.memory // 2
+    if not keep:
+        # the original runs once more in every step
+        steps = min(steps, how.budget // (batch * (COST_OF_A_STEP * _macs(model) + _macs(reference))))
+        if steps < FEWEST_STEPS:
+            return (_too_few_steps(steps, batch),)
     targets = Targets.of(teacher, names, learning, batch, keep=keep, kept=kept)
     judging = Targets.of(teacher, names, held, batch, keep=keep, kept=kept)
     scales = targets.scales(4 * batch)
@@ -167,6 +172,10 @@ def _learnt(
     write_weights(model, trained.weights)
     errors = f"{100 * np.sqrt(before):.1f} % to {100 * np.sqrt(after):.1f} %"
     return (*notes, Note(f"all weights were tuned together in {steps} steps: their error went from {errors}"))
+
+
+def _too_few_steps(steps: int, batch: int) -> Note:
+    return Note(f"not tuned: the budget is enough for {max(0, steps)} steps of {batch} samples")
 
 
 def _macs(model: Model) -> int:
