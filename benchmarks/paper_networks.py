@@ -207,7 +207,7 @@ def make_network(name: str, seed: int, fashion: Path | None = None) -> Path:
 
 def main() -> None:
     """Train what was named, or everything that is not there yet."""
-    parser = argparse.ArgumentParser(description="Train the networks of the paper's Tables 1 to 3, Figures 7 and 9.")
+    parser = argparse.ArgumentParser(description="Train the networks of the paper's tables and figures.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}; all when none is given")
     parser.add_argument("--fashion", type=Path, default=FASHION, help="folder with Fashion-MNIST's .gz files")
     arguments = parser.parse_args()

@@ -115,7 +115,6 @@ def test_equal_sizes_are_equal(digits: tuple) -> None:
     non_uniform, tables = room("paper_non_uniform"), room("paper_tables")
     subject, data = digits
     rules = tuple(non_uniform.rules_of(tables.NON_UNIFORM["table6"]).values())
-    rules = tuple(non_uniform.rules_of(tables.NON_UNIFORM["table6"]).values())
     assert [rule.name for rule in rules] == ["CUP", "TropNNC (v2)", "TropNNC (v1)"]
     head, _, line = non_uniform.equal_size_lines(subject, rules[:2], data, (0.9,))
     assert len(cells(line)) == len(cells(head)) == 1 + 4 * 2
