@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.column_walk import Side
 from onnx_tropnnc.analysis.heads import HeadProduct, head_products
 from onnx_tropnnc.changes import Change, Note
-from onnx_tropnnc.deciding.moments import HeadMoments
+from onnx_tropnnc.deciding.moments import HEAD_SAMPLES, HeadMoments
 from onnx_tropnnc.deciding.readings import stream_of
 from onnx_tropnnc.deciding.score_basis import score_bases
 from onnx_tropnnc.errors import NotRunnable
@@ -91,7 +91,8 @@ def _moments(
     layers = {p: (p.reader.outputs[0], stream_of(p.reader)) for p in products if p.reader is not None}
     outputs = {name_of(value): HeadMoments() for pair in layers.values() for value in pair}
     names = dict.fromkeys((*(name_of(p.features[side]) for p, side in sides), *outputs))
-    for _, _, tensors in watched(model, tuple(names), (samples,), memory=memory) if names else ():
+    some = samples.thinned(HEAD_SAMPLES)
+    for _, _, tensors in watched(model, tuple(names), (some,), memory=memory) if names else ():
         for (product, side), sums in sides.items():
             name = name_of(product.features[side])
             if name in tensors:

@@ -16,7 +16,7 @@ import numpy as np
 
 from onnx_tropnnc.analysis.value_heads import ValueProduct, value_products
 from onnx_tropnnc.changes import Change, Note
-from onnx_tropnnc.deciding.moments import HeadMoments
+from onnx_tropnnc.deciding.moments import HEAD_SAMPLES, HeadMoments
 from onnx_tropnnc.deciding.score_basis import score_bases
 from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.constants import array_of, name_of
@@ -51,7 +51,8 @@ class RotateValues:
         if not found:
             return ()
         try:
-            for _, _, tensors in watched(model, tuple(moments), (self.samples,), memory=self.memory):
+            some = self.samples.thinned(HEAD_SAMPLES)
+            for _, _, tensors in watched(model, tuple(moments), (some,), memory=self.memory):
                 for product in found:
                     name = name_of(product.node.outputs[0])
                     if name in tensors:

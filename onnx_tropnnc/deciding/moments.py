@@ -16,13 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Covariances", "HeadMoments", "NormMoments", "Turn", "Variances", "drawn"]
+__all__ = ["HEAD_SAMPLES", "Covariances", "HeadMoments", "NormMoments", "Turn", "Variances", "drawn"]
 
 Matrix = NDArray[np.float64]
 Rows = NDArray[np.float32]
 
 # Squares of such numbers, a hundred million of them, still add up to less than float32's largest number, 3e38.
 LARGEST = 1e15
+
+# Samples that moments of heads are taken on: sentences have some 6000 words then, a hundred for each feature of a usual
+# head. With 1280 pictures instead CIFAR-10's small ViT keeps as much, to 0.2 points in both directions.
+HEAD_SAMPLES = 256
 
 # A row that does not vary, where a normalization adds no epsilon, is divided by this instead of by 0.
 LEAST_EPSILON = 1e-12
