@@ -97,6 +97,7 @@ def _compress(arguments: dict[str, Any], interruption: Interruption) -> int:
     from onnx_tropnnc.engine import Compression
     from onnx_tropnnc.graph.model_io import load, save
     from onnx_tropnnc.graph.regular_files import check_output
+    from onnx_tropnnc.running.heap import map_large_arrays
 
     if arguments["target"] is None:
         raise OptionError("OUT.onnx is missing; say where to write, or use --inspect")
@@ -106,6 +107,7 @@ def _compress(arguments: dict[str, Any], interruption: Interruption) -> int:
     plans = checked("save_plan", filter(None, (arguments["save_plan"],)), (".json",), arguments["source"])
     no_file_twice((target, *reports, *plans))
     interruption.expect(target, *reports, *plans)
+    map_large_arrays()
     model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)
     with ProgressLine(arguments["quiet"], arguments["verbose"]) as progress:
         report = Compression(model, options, progress.step, times_layers=bool(reports)).run()

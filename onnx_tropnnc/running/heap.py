@@ -1,0 +1,27 @@
+"""Give freed memory back at once, so that a process takes no more than what is alive.
+
+glibc maps arrays above a threshold by themselves, and their memory goes when they are freed. But it raises the
+threshold to the size of what is freed, up to 32 MB, and puts later arrays into the heap. A walk over the samples frees
+activations of one size and makes others of another size, which do not fit into the holes: compressing a reader of text
+took 3.2 GB where at most 1.6 were alive.
+"""
+
+import ctypes
+import sys
+
+__all__ = ["map_large_arrays"]
+
+# mallopt's number for the threshold, from malloc.h.
+_M_MMAP_THRESHOLD = -3
+
+# Mapping an array costs a call of the system and a cleared page for every 4 KB: a second in twenty of ResNet20's.
+LARGE = 2**20
+
+
+def map_large_arrays() -> bool:
+    """Fix the threshold for this process where its C library has one, and return whether it has.
+
+    Meant for programs, and not for a library: it changes how everything in the process gets its memory.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    return mallopt is not None and mallopt(_M_MMAP_THRESHOLD, LARGE) == 1

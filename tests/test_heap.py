@@ -1,0 +1,32 @@
+"""Memory that was freed is given back, whatever the order in which it was taken."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+import numpy as np
+from onnx_tropnnc.running.heap import map_large_arrays
+
+if sys.argv[1] == "mapped":
+    assert map_large_arrays()
+np.ones(2**21)  # once an array of 16 MB is freed, smaller ones come from the heap
+held = [np.ones(2**18) for _ in range(200)]
+for number in range(0, 200, 2):
+    held[number] = np.ones(3 * 2**17)
+with open("/proc/self/status") as status:
+    print(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no mallopt")
+def test_arrays_of_another_size_do_not_take_memory_beside_freed_ones() -> None:
+    """Every other one of 200 arrays of 2 MB is replaced by one of 3 MB, which does not fit into the hole."""
+
+    def peak(how: str) -> int:
+        done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert peak("mapped") < 0.85 * peak("plain")
