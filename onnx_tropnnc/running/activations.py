@@ -260,7 +260,9 @@ class _Stream:
         step, held = self.steps[number], self.held[batch]
         fresh = self._run(step, {name: held[name] for name in step.reads}) if step.makes else {}
         asked = {name: fresh[name] if name in fresh else held[name] for name in step.wanted}
-        self.held[batch] = {name: array for name, array in {**held, **fresh}.items() if name in step.held}
+        # outputs stand in the session's arena, which keeps all of its memory for as long as any of them is there
+        kept = {name: np.array(array) for name, array in fresh.items() if name in step.held}
+        self.held[batch] = {name: array for name, array in held.items() if name in step.held} | kept
         return asked
 
     def _run(self, step: _Step, feed: Tensors) -> Tensors:

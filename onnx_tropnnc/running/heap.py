@@ -2,8 +2,8 @@
 
 glibc maps arrays above a threshold by themselves, and their memory goes when they are freed. But it raises the
 threshold to the size of what is freed, up to 32 MB, and puts later arrays into the heap. A walk over the samples frees
-activations of one size and makes others of another size, which do not fit into the holes: compressing a reader of text
-took 3.2 GB where at most 1.6 were alive.
+activations of one size and makes others of another size, which do not fit into the holes: compressing ResNet20 took
+1.04 GB so, and takes 0.72 with a threshold that stays.
 """
 
 import ctypes
