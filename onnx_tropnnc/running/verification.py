@@ -18,9 +18,9 @@ from onnx_tropnnc.running.sessions import ModelSource, Runner
 __all__ = ["Verification", "verify"]
 
 
-# How many times as far from 1 the cosine of embeddings is on sentences as on made-up words: 1.6 and 1.9 times with two
-# and with six layers of MiniLM, and 2.5 times where no layers were fitted jointly.
-SENTENCES_FACTORS = 1.6, 2.5
+# How many times as far from 1 the cosine of embeddings is on sentences as on made-up words: 1.6 times with two layers
+# of MiniLM, 1.9 and 3.1 times with six, and 2.5 times where no layers were fitted jointly.
+SENTENCES_FACTORS = 1.6, 3.1
 
 # A cosine this near to 1 is that of a model that computes the same.
 NEARLY_EQUAL = 1 - 1e-4
