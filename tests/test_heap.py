@@ -12,10 +12,10 @@ from onnx_tropnnc.running.heap import map_large_arrays
 
 if sys.argv[1] == "mapped":
     assert map_large_arrays()
-np.ones(2**21)  # once an array of 16 MB is freed, smaller ones come from the heap
-held = [np.ones(2**18) for _ in range(200)]
-for number in range(0, 200, 2):
-    held[number] = np.ones(3 * 2**17)
+np.ones(30 * 2**17)  # once an array of 30 MB is freed, smaller ones come from the heap
+held = [np.ones(2**21) for _ in range(20)]
+for number in range(0, 20, 2):
+    held[number] = np.ones(3 * 2**20)
 with open("/proc/self/status") as status:
     print(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")))
 """
@@ -23,7 +23,7 @@ with open("/proc/self/status") as status:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no mallopt")
 def test_arrays_of_another_size_do_not_take_memory_beside_freed_ones() -> None:
-    """Every other one of 200 arrays of 2 MB is replaced by one of 3 MB, which does not fit into the hole."""
+    """Every other one of 20 arrays of 16 MB is replaced by one of 24 MB, which does not fit into the hole."""
 
     def peak(how: str) -> int:
         done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)
