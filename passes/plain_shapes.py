@@ -67,7 +67,7 @@ class PlainShapes:
         """Visit nodes in topological order, again as long as the numbers written make more shapes known."""
         for _ in range(ROUNDS):
             asks = any(node.op_type == "Shape" or _splits_evenly(node) for node in model.graph.all_nodes())
-            work = _Work(model, fixed_shapes(model) if asks else {})
+            work = _Work(model, _fixed_shapes(model) if asks else {})
             for node in list(model.graph.all_nodes()):
                 work.treat(node)
             if not asks or not work.written:
@@ -162,7 +162,7 @@ class _Work:
                 remove_unread(value)
 
 
-def fixed_shapes(model: Model) -> Shapes:
+def _fixed_shapes(model: Model) -> Shapes:
     """Return the shapes with the dimensions that do not depend on the inputs, which are the same for any batch."""
     try:
         specs = input_specs_of(model)

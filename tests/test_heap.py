@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-import pytest
+from onnx_tropnnc.running.heap import map_large_arrays
 
 PROGRAM = """
 import sys
@@ -21,9 +21,12 @@ with open("/proc/self/status") as status:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no mallopt")
 def test_arrays_of_another_size_do_not_take_memory_beside_freed_ones() -> None:
     """Every other one of 20 arrays of 16 MB is replaced by one of 24 MB, which does not fit into the hole."""
+    if sys.platform != "linux":
+        # other systems have no such threshold, and nothing is done there
+        assert not map_large_arrays()
+        return
 
     def peak(how: str) -> int:
         done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.graph.constants import array_of, dims_of, name_of
 from onnx_tropnnc.graph.shapes import Shapes
 
-__all__ = ["BIAS", "FusedHeads", "fused_heads"]
+__all__ = ["BIAS", "FusedHeads", "fused_heads", "rows_of_heads", "split_heads"]
 
 BIAS = 3
 """The slot of MultiHeadAttention's bias: that of queries, then that of keys, then that of values."""
@@ -68,14 +68,24 @@ class FusedHeads:
     def divided(self, slot: int, array: NDArray[Any]) -> NDArray[Any]:
         """Return queries, keys or values (slot 0, 1 or 2) as (samples, heads of queries, words, features)."""
         count = self.counts[min(slot, 1)]
-        heads = array.reshape(*array.shape[:-1], count, -1).swapaxes(-2, -3)
-        return np.repeat(heads, self.counts[0] // count, axis=-3)
+        return np.repeat(split_heads(array, count), self.counts[0] // count, axis=-3)
 
     def by_head(self, slot: int, array: NDArray[Any]) -> NDArray[Any]:
         """Return the same with the operator's bias."""
         bias, places = array_of(self.node.inputs[BIAS]) if self.biased else None, self.bias_places(slot)
         found = self.divided(slot, array)
         return found if bias is None or places is None else found + bias[places][:, None]
+
+
+def split_heads(array: NDArray[Any], count: int) -> NDArray[Any]:
+    """Return (..., heads, words, features) of heads that stand behind each other on the last axis."""
+    return array.reshape(*array.shape[:-1], count, -1).swapaxes(-2, -3)
+
+
+def rows_of_heads(array: NDArray[Any]) -> NDArray[Any]:
+    """Return (heads, rows of samples and words, features) of (samples, heads, words, features)."""
+    heads = np.moveaxis(array, -3, 0)
+    return heads.reshape(len(heads), -1, heads.shape[-1])
 
 
 def fused_heads(node: ir.Node, shapes: Shapes) -> FusedHeads | None:

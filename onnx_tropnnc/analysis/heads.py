@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.column_walk import ColumnWalk, Side, walk_of
-from onnx_tropnnc.analysis.fused_heads import FusedHeads, fused_heads
+from onnx_tropnnc.analysis.fused_heads import FusedHeads, fused_heads, rows_of_heads
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
 from onnx_tropnnc.graph.layers import is_layer, weight_slot
 from onnx_tropnnc.graph.model import Model
@@ -55,8 +55,7 @@ class HeadProduct:
         """Return (heads, rows of samples and words, features) of what queries (side 0) or keys (1) are in a run."""
         # keys that a MatMul reads are transposed
         split = np.moveaxis(array, -1 - side, -1) if self.fused is None else self.fused.by_head(side, array)
-        heads = np.moveaxis(split, -3, 0)
-        return heads.reshape(len(heads), -1, heads.shape[-1])
+        return rows_of_heads(split)
 
 
 def head_products(model: Model, shapes: Shapes) -> tuple[HeadProduct, ...]:

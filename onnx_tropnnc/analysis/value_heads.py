@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.column_walk import Columns, ColumnWalk, Entries, Sent, Side, walk_of
-from onnx_tropnnc.analysis.fused_heads import FusedHeads, fused_heads
+from onnx_tropnnc.analysis.fused_heads import FusedHeads, fused_heads, rows_of_heads, split_heads
 from onnx_tropnnc.graph.constants import constant_tensor, name_of
 from onnx_tropnnc.graph.layers import is_layer, made_axis, weight_slot
 from onnx_tropnnc.graph.model import Model
@@ -46,9 +46,7 @@ class ValueProduct:
 
     def by_head(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return (heads, rows of samples and words, features) of what the product makes in a run."""
-        split = array if self.heads is None else _divided(array, self.heads)
-        moved = np.moveaxis(split, -3, 0)
-        return moved.reshape(len(moved), -1, moved.shape[-1])
+        return rows_of_heads(array if self.heads is None else split_heads(array, self.heads))
 
 
 def value_products(model: Model, shapes: Shapes) -> Iterator[ValueProduct]:
@@ -113,7 +111,3 @@ def _rows(sent: Sent | None, heads: tuple[int, int]) -> Columns | None:
     if not (there == there[0]).all() or not np.array_equal(np.sort(there[0]), np.arange(heads[0] * heads[1])):
         return None
     return np.argsort(there[0]).astype(np.int64).reshape(heads)
-
-
-def _divided(array: NDArray[Any], heads: int) -> NDArray[Any]:
-    return array.reshape(*array.shape[:-1], heads, -1).swapaxes(-2, -3)

@@ -24,7 +24,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import input_specs_of, shapes_of, structure
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_hints import InputHints, input_hints
-from onnx_tropnnc.inputs.input_sizes import shapes_to_try
+from onnx_tropnnc.inputs.input_sizes import has_open_sizes, shapes_to_try
 from onnx_tropnnc.inputs.kinds import kind_of
 from onnx_tropnnc.inputs.samples import most_that_fit, samples_for
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
@@ -94,6 +94,8 @@ def likely_shapes(model: Model) -> GivenShapes:
         specs = input_specs_of(model)
     except SampleError:
         return model.input_shapes  # inputs that are no tensors have no sizes
+    if not has_open_sizes(specs, model.input_shapes):
+        return model.input_shapes
     nodes = list(model.graph.all_nodes())
 
     def unknown(shapes: GivenShapes) -> int:

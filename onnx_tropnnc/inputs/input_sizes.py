@@ -24,7 +24,7 @@ import onnx
 from onnx_tropnnc.graph.input_shapes import GivenShapes, InputSpec, counts_samples, stacked_inputs
 from onnx_tropnnc.inputs.proto_graph import ProtoGraph
 
-__all__ = ["shapes_to_try"]
+__all__ = ["has_open_sizes", "shapes_to_try"]
 
 # Sides of pictures, lengths of texts, spectrograms and sound, as public models take them, the commonest first.
 COMMON = (
@@ -84,6 +84,11 @@ def shapes_to_try(
             yield shapes
         if len(tried) == MOST_TRIES:
             return
+
+
+def has_open_sizes(specs: Sequence[InputSpec], given: GivenShapes) -> bool:
+    """Return whether a dimension is open that the user gave no size for, and that counts no samples."""
+    return any(_variables(specs, given).values())
 
 
 def _variables(specs: Sequence[InputSpec], given: GivenShapes) -> dict[str, dict[int, _Variable]]:
