@@ -100,7 +100,7 @@ def machine() -> str:
     )
     memory = next((int(line.split()[1]) / 1e6 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
     load = f"{os.getloadavg()[0]:.1f}"
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "onnx", "onnxruntime"))
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "onnx"))
     return (
         f"{processor}, {available_cores()} cores, {memory:.0f} GB, {platform.system()}; "
         f"Python {platform.python_version()}, {libraries}; load {load} when it began."

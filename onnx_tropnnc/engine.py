@@ -38,9 +38,8 @@ from onnx_tropnnc.pass_manager import Pass, PassManager, Progress, silent, timed
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.reporting.layers import LayerChange, layer_changes
 from onnx_tropnnc.running.cores import steady_arithmetic
-from onnx_tropnnc.running.devices import running_on
+from onnx_tropnnc.running.devices import cuda_provider_missing, running_on
 from onnx_tropnnc.running.run_limits import stopping_endless_runs
-from onnx_tropnnc.running.sessions import cuda_provider_missing
 from onnx_tropnnc.sample_sets import SampleSets, draw_samples
 from onnx_tropnnc.searching.advice import advice
 from onnx_tropnnc.searching.agreement_budget import within_drop
@@ -298,7 +297,6 @@ def on_a_device(options: Options) -> tuple[Options, tuple[Note, ...]]:
         return replace(options, device="cpu" if reason else "cuda"), ()
     if reason:
         return replace(options, device="cpu"), (Note(f"--device cuda: {reason}; the CPU was used instead", "warning"),)
-    if options.device == "cuda" and cuda_provider_missing():
-        line = "onnxruntime has no CUDAExecutionProvider here; models ran on the CPU"
-        return options, (Note(f"--device cuda: {line}", "warning"),)
+    if options.device == "cuda" and (without := cuda_provider_missing()):
+        return options, (Note(f"--device cuda: models run on the CPU; {without}", "warning"),)
     return options, ()

@@ -24,7 +24,7 @@ from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.running import devices
 from onnx_tropnnc.running.cores import usable_cores
 
-__all__ = ["ModelSource", "Runner", "cuda_provider_missing", "runtime_conflict", "runtime_missing", "seconds_of_runs"]
+__all__ = ["ModelSource", "Runner", "runtime_conflict", "runtime_missing", "seconds_of_runs"]
 
 ModelSource = onnx.ModelProto | bytes | str | Path
 
@@ -55,15 +55,6 @@ def runtime_conflict(installed: Iterable[importlib.metadata.Distribution] | None
         "both onnxruntime and onnxruntime-gpu are installed and overwrite each other's files; "
         "pip uninstall both, then install one of them"
     )
-
-
-def cuda_provider_missing() -> bool:
-    """Return whether onnxruntime is installed without the execution provider that runs models on CUDA."""
-    if runtime_missing():
-        return False
-    import onnxruntime
-
-    return devices.CUDA[0] not in onnxruntime.get_available_providers()
 
 
 # A context variable and no parameter, as the device is: sessions are made deep inside passes.
@@ -122,11 +113,7 @@ class Runner:
         # slow the other one down.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-        # TensorFloat-32 rounds to 10 bits, which is more than the differences to be measured.
-        providers = [
-            (name, {"use_tf32": "0"} if name == devices.CUDA[0] else {})
-            for name in devices.providers(onnxruntime.get_available_providers())
-        ]
+        providers = [(name, devices.PROVIDER_OPTIONS.get(name, {})) for name in devices.providers()]
         try:
             session = onnxruntime.InferenceSession(_loadable(source), options, providers=providers)
         except _failures() as error:
