@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("options", nargs="*", default=["ratio=0.3"])
     given = parser.parse_args()
     spent: dict[str, float] = defaultdict(float)
-    counted(spent, engine, "draw_samples", "samples")
+    counted(spent, engine, "needed_samples", "samples")
     counted(spent, Decider, "attempt", "decide")
     counted(spent, ReconstructConsumers, "__call__", "solve")
     counted(spent, chain_jobs, "refit", "fit jointly")

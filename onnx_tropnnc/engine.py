@@ -9,10 +9,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.analysis.coverage import Coverage, coverage_of
+from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.group_filter import matches
-from onnx_tropnnc.analysis.unreached import UnreachedLayer, unreached_layers
 from onnx_tropnnc.backend import missing_cuda
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.changes import Merged, Note, Reconstructed
@@ -23,7 +21,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import Size, size_of
-from onnx_tropnnc.inputs.input_search import likely_shapes
+from onnx_tropnnc.inspecting import Inspection, inspected, needed_samples, refusal_of_opset
 from onnx_tropnnc.option_checks import refuse_searches
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_lists import (
@@ -40,7 +38,7 @@ from onnx_tropnnc.reporting.layers import LayerChange, layer_changes
 from onnx_tropnnc.running.cores import steady_arithmetic
 from onnx_tropnnc.running.devices import cuda_provider_missing, running_on
 from onnx_tropnnc.running.run_limits import stopping_endless_runs
-from onnx_tropnnc.sample_sets import SampleSets, draw_samples
+from onnx_tropnnc.sample_sets import SampleSets
 from onnx_tropnnc.searching.advice import advice
 from onnx_tropnnc.searching.agreement_budget import within_drop
 from onnx_tropnnc.searching.giving_back import held_to_latency, options_not_slower
@@ -48,21 +46,12 @@ from onnx_tropnnc.searching.latency_budget import within_latency
 from onnx_tropnnc.searching.trials import Trials
 from onnx_tropnnc.searching.undone_groups import with_groups_undone, without_growth
 
-__all__ = [
-    "OLDEST_OPSET",
-    "Compression",
-    "Inspection",
-    "default_passes",
-    "on_a_device",
-]
+__all__ = ["Compression", "default_passes", "on_a_device"]
 
 _LOG = logging.getLogger(__name__)
 
 # Where rounding leaves less than this share of the channels that were to go, a reader wonders why so little happened.
 LITTLE = 0.5
-
-# Before opset 7, broadcasting and BatchNormalization mean something else than the rules here say.
-OLDEST_OPSET = 7
 
 
 def default_passes(options: Options, samples: SampleSets | None = None, original: Size | None = None) -> list[Pass]:
@@ -85,23 +74,6 @@ def default_passes(options: Options, samples: SampleSets | None = None, original
     exact = exact_passes(options, samples, dequantizes=options.removes)
     step = compressing_pass(options, samples, original)
     return [*exact, step, *finishing_passes(), *checking_passes(options, samples)]
-
-
-@dataclass(frozen=True, eq=False)
-class Inspection:
-    """What may change in a model, and why the rest may not.
-
-    Attributes:
-        groups: the channel groups after the exact passes.
-        refusals: for each group why an option keeps it as it is, or None.
-        unreached: the layers whose channels are in no group.
-        coverage: how much of the layers' weights may change.
-    """
-
-    groups: tuple[ChannelGroup, ...]
-    refusals: tuple[Reason | None, ...]
-    unreached: tuple[UnreachedLayer, ...]
-    coverage: Coverage
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,10 +100,7 @@ class Compression:
     @property
     def refusal(self) -> Reason | None:
         """Return why nothing of the model is folded or merged, or None."""
-        if 0 < self.model.opset < OLDEST_OPSET:
-            opset = f"opset {self.model.opset} is below {OLDEST_OPSET}"
-            return Reason("old_opset", f"{opset}: nothing was folded or merged; convert the model first")
-        return None
+        return refusal_of_opset(self.model)
 
     def run(self) -> Report:
         """Compress the model and return the report.
@@ -153,25 +122,12 @@ class Compression:
 
     def inspect(self) -> Inspection:
         """Return what may change where something is removed; the model is not changed, and nothing is run."""
-        prepared = self.model.clone()
-        # a compression finds sizes that the model runs on
-        prepared.input_shapes = likely_shapes(prepared)
-        if self.refusal is None:
-            # without samples nothing is run, and constant channels stay; they are in the same groups as others
-            PassManager(exact_passes(self.options, SampleSets(), dequantizes=True, inspects=True))(prepared)
-        shapes = shapes_of(prepared)
-        groups = find_channel_groups(prepared, shapes)
-
-        def refusal(group: ChannelGroup) -> Reason | None:
-            return self.refusal or self.options.group_filter.refusal(group)
-
-        coverage = coverage_of(prepared, shapes, groups, refusal)
-        return Inspection(groups, tuple(map(refusal, groups)), unreached_layers(prepared), coverage)
+        return inspected(self.model, self.options)
 
     def _compressed(self, options: Options) -> Report | Refused:
         if self.samples is None:
             self.progress("draw samples")
-        samples = self.samples or draw_samples(self.model, options)
+        samples = self.samples or needed_samples(self.model, options)
         for purpose, drawn in (("solve", samples.solving), ("verify", samples.verifying)):
             _LOG.debug("to %s on: %s", purpose, None if drawn is None else f"{drawn.count} samples, {drawn.source}")
         if samples.input_shapes is not None:

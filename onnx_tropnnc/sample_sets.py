@@ -47,17 +47,18 @@ class SampleSets:
         return sum(array.nbytes for part in both for array in part.arrays.values())
 
 
-def draw_samples(model: Model, options: Options) -> SampleSets:
+def draw_samples(model: Model, options: Options, *, solves: bool | None = None) -> SampleSets:
     """Return what to solve and to verify on: four fifths and one fifth of the user's samples, or of made-up ones.
 
     Where the user's samples are fewer than what is worth solving on, variants of them are solved on too
     (inputs/variants.py, inputs/text_variants.py), and unless `reconstruct` is `data` made-up pictures beside them
     (inputs/filling.py), or sentences where the model's tokenizer is at hand. All of the user's samples serve
     verification where nothing is solved, or where `reconstruct` is `synthetic` and made-up samples are solved on.
+    `solves` says whether anything is selected or solved on samples; None: what the options say.
     """
     if runtime_missing() and options.data is None:
         return SampleSets()
-    wants_to_solve = options.runs_samples
+    wants_to_solve = options.runs_samples if solves is None else solves
     given = None if options.data is None else samples_for(model, data=options.data)
     runs, memory = wants_to_solve or options.verify, options.memory_bytes
     # before the original is loaded: onnxruntime computes constants already then

@@ -37,12 +37,13 @@ from onnx_tropnnc.graph.model_io import EXTERNAL_BYTES, Source, load, to_proto, 
 from onnx_tropnnc.graph.shapes import input_specs_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.readers import Data, DataReader, read_all
+from onnx_tropnnc.inspecting import needed_samples
 from onnx_tropnnc.merging.representatives import Method
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Progress, silent
 from onnx_tropnnc.running.cores import sharing_cores
 from onnx_tropnnc.running.latency import measure_latency
-from onnx_tropnnc.sample_sets import SampleSets, draw_samples
+from onnx_tropnnc.sample_sets import SampleSets
 
 __all__ = ["sweep"]
 
@@ -116,7 +117,7 @@ def sweep(
         arrays = read_all(jobs[0].data, input_specs_of(loaded))
         jobs = [replace(job, data=arrays) for job in jobs]
     progress("draw samples")
-    drawn = {runs: draw_samples(loaded, job) for runs, job in {_runs(job): job for job in jobs}.items()}
+    drawn = {runs: needed_samples(loaded, job) for runs, job in {_runs(job): job for job in jobs}.items()}
     found = []
     for point, result in _in_parallel(model, amount, jobs, drawn, progress):
         found.append((point, result))

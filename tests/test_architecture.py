@@ -14,7 +14,7 @@ LAYERS = (
     ("command",),
     ("compressing", "sweeps"),
     ("engine",),
-    ("searching",),
+    ("inspecting", "searching"),
     ("pass_lists",),
     ("passes",),
     ("pass_manager",),

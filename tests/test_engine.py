@@ -1,5 +1,6 @@
 """compress(): the passes in their order, and what it promises."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from onnx_tropnnc.changes import Folded, Merged, Note
 from onnx_tropnnc.engine import Compression
 from onnx_tropnnc.errors import InputModelError, OptionError, SampleError
 from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.inputs.samples import VERIFYING
 from onnx_tropnnc.options import Options
 
 
@@ -185,6 +187,41 @@ def test_an_inspection_sees_what_a_compression_merges() -> None:
     assert [node.op_type for node in model.graph] == ["Conv", "BatchNormalization", "Relu", "Conv"]
     free = [g.name for g, why in zip(found.groups, found.refusals, strict=True) if g.pinned is None and why is None]
     assert free == [change.group for change in compress(with_batch_norm(), ratio=0.5)[1].of(Merged)]
+
+
+def solved_on(caplog: pytest.LogCaptureFixture) -> str:
+    """Return what the log says of the samples to solve on."""
+    (line,) = (text for record in caplog.records if (text := record.getMessage()).startswith("to solve on: "))
+    return line.removeprefix("to solve on: ")
+
+
+def test_no_samples_are_drawn_to_solve_on_where_nothing_can_be_removed(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "onnx_tropnnc.engine"):
+        result, report = compress(with_batch_norm(), ratio=0.5, exclude=("*",), effort="standard")
+    assert solved_on(caplog) == "None"
+    assert operators(result) == ["Conv", "Relu", "Conv"], "what is exact was done"
+    assert not any("tuned" in str(change) for change in report.changes)
+    assert report.verification is not None
+    assert report.verification.samples == VERIFYING, "as many as verification needs"
+    points = tropnnc.sweep(with_batch_norm(), "ratio", (0.5,), exclude=("*",)).points
+    assert [point.cosine for point in points] == [pytest.approx(1.0)]
+
+
+def test_all_given_samples_verify_where_nothing_can_be_removed() -> None:
+    data = {"x": np.zeros((40, 2, 6, 6), np.float32)}
+    _, report = compress(with_batch_norm(), ratio=0.5, exclude=("*",), data=data)
+    assert report.verification is not None
+    assert report.verification.samples == 40
+
+
+@pytest.mark.parametrize("options", [{}, {"target_macs": 0.9, "factorize": True, "exclude": ("*",)}])
+def test_samples_are_drawn_to_solve_on_where_something_may_go(
+    options: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = options or {"ratio": 0.5}
+    with caplog.at_level(logging.DEBUG, "onnx_tropnnc.engine"), contextlib.suppress(OptionError):
+        compress(with_batch_norm(), verify=False, **asked)
+    assert solved_on(caplog) != "None"
 
 
 @pytest.mark.parametrize("amount", ["target_latency", "max_drop"])

@@ -13,9 +13,9 @@ from typing import Any
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.coverage import LayerCoverage
-from onnx_tropnnc.engine import Inspection
 from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.graph.reasons import Reason, joined
+from onnx_tropnnc.inspecting import Inspection
 
 __all__ = ["INSPECTION_SCHEMA", "inspection_facts"]
 
