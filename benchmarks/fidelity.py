@@ -1,18 +1,19 @@
 """Accuracy at equal parameters: our methods beside onnxsim's structured pruning, in one run.
 
     python benchmarks/fidelity.py MODEL.onnx DATA.npz [--calibration X.npz] [--keep 0.7 0.5] [--mean M ..] [--std S ..]
-    python benchmarks/fidelity.py ZOO DATA [--only NAME ..] [--keep 0.7 0.5]
+    python benchmarks/fidelity.py ZOO DATA [--only NAME ..] [--keep 0.7 0.5] [--rows ours ..]
 
 DATA.npz holds `images` (uint8, N x C x H x W), `labels`, and `mean`, `std`. With folders, every classifier of `ZOO`
 that stands in CLASSIFIERS is measured with the images it was trained for. Every method gets the same share of the
 parameters to keep; onnxsim (pip install onnxsim==0.8.1) takes a sparsity, which is found by bisection. Prints one
 Markdown table a model: top-1, parameters, multiply-accumulates, latency (a share of the original's, both timed in
-turn) and the seconds that each method took.
+turn) and the seconds that each method took. With `--rows` only methods whose labels begin with one of the given words
+are measured: `--rows ours` measures our rows again, and does not need onnxsim.
 """
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,16 +76,19 @@ def ours(path: Path, **options: object) -> Make:
     return lambda keep: onnx_tropnnc.compress(path, target_params=keep, round_to=1, verify=False, **options)[0]
 
 
-def onnxsim_pruned(path: Path, apply: Callable[..., onnx.ModelProto], **options: object) -> Make:
-    """Return the maker of a model pruned by onnxsim, at the sparsity found by bisection on parameters."""
-    folded, _ = onnx_tropnnc.compress(path, ratio=0.0, verify=False)
-    original = size(onnx.load(path)).parameters
+def onnxsim_pruned(path: Path, function: str, **options: object) -> Make:
+    """Return the maker of a model pruned by a function of onnxsim, at the sparsity found by bisection on parameters."""
 
     def make(keep: float) -> onnx.ModelProto:
+        import onnxsim  # the rows of our methods are measured without it
+
+        apply = getattr(onnxsim, function)
+        folded, _ = onnx_tropnnc.compress(path, ratio=0.0, verify=False)
+        most = keep * size(onnx.load(path)).parameters
         low, high = 0.0, 0.95
         for _ in range(7):
             middle = (low + high) / 2
-            small = size(apply(folded, sparsity=middle, **options)).parameters <= keep * original
+            small = size(apply(folded, sparsity=middle, **options)).parameters <= most
             low, high = (low, middle) if small else (middle, high)
         return apply(folded, sparsity=high, **options)
 
@@ -93,15 +97,12 @@ def onnxsim_pruned(path: Path, apply: Callable[..., onnx.ModelProto], **options:
 
 def methods_of(path: Path, calibration: NDArray[np.float32] | None) -> dict[str, Make]:
     """Return the methods to compare, by the labels of their rows."""
-    import onnxsim
-
-    prune = onnxsim.apply_structured_pruning
     methods = {
         "ours, no data": ours(path),
         "ours, merging only (Ward)": ours(path, reconstruct="off"),
         "TropNNC as in the paper (k-means)": ours(path, method="tropnnc", reconstruct="off"),
-        "onnxsim L2": onnxsim_pruned(path, prune, importance_norm="l2"),
-        "onnxsim L1": onnxsim_pruned(path, prune, importance_norm="l1"),
+        "onnxsim L2": onnxsim_pruned(path, "apply_structured_pruning", importance_norm="l2"),
+        "onnxsim L1": onnxsim_pruned(path, "apply_structured_pruning", importance_norm="l1"),
     }
     if calibration is not None:
         entry = onnx.load(path, load_external_data=False).graph.input[0]
@@ -109,16 +110,23 @@ def methods_of(path: Path, calibration: NDArray[np.float32] | None) -> dict[str,
         inputs = calibration.reshape(len(calibration), *(d or -1 for d in dims[1:]))
         step = dims[0] or 64
         fed = [{entry.name: inputs[i : i + step]} for i in range(0, len(inputs) - step + 1, step)]
-        wanda = onnxsim.apply_structured_wanda_pruning
+        wanda = onnxsim_pruned(path, "apply_structured_wanda_pruning", calibration_data=fed)
         methods["ours, calibration images"] = ours(path, data={entry.name: inputs})
-        methods["onnxsim Wanda, the same images"] = onnxsim_pruned(path, wanda, calibration_data=fed)
+        methods["onnxsim Wanda, the same images"] = wanda
     return methods
 
 
-def compare(path: Path, test: LabelledImages, calibration: NDArray[np.float32] | None, sizes: list[float]) -> None:
-    """Print one table: every method at every size."""
+def compare(
+    path: Path,
+    test: LabelledImages,
+    calibration: NDArray[np.float32] | None,
+    sizes: Sequence[float],
+    rows: Sequence[str],
+) -> None:
+    """Print one table: at every size, every method whose label begins with one of `rows`."""
     base = onnx.load(path)
-    methods = methods_of(path, calibration)
+    known = methods_of(path, calibration)
+    methods = {label: make for label, make in known.items() if label.startswith(tuple(rows))}
     print(f"\n{path.name}: {size(base).parameters:,} parameters, top-1 {top_1(base, test):.2f} %\n")
     print("| method | keep | parameters | multiply-accumulates | latency | top-1 % | seconds |")
     print("|" + " --- |" * 7)
@@ -159,16 +167,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--keep", type=float, nargs="+", default=[0.7, 0.5, 0.3])
+    parser.add_argument("--rows", nargs="+", default=[""], metavar="LABEL")
     parser.add_argument("--mean", type=float, nargs="+")
     parser.add_argument("--std", type=float, nargs="+")
     given = parser.parse_args()
     if given.models.is_dir():
         for path, test, calibration in _classifiers(given.models, given.data, given.only):
-            compare(path, test, calibration, given.keep)
+            compare(path, test, calibration, given.keep, given.rows)
         return
     normalised = {"mean": given.mean, "deviation": given.std}
     calibration = LabelledImages.load(given.calibration, **normalised).images if given.calibration else None
-    compare(given.models, LabelledImages.load(given.data, **normalised), calibration, given.keep)
+    compare(given.models, LabelledImages.load(given.data, **normalised), calibration, given.keep, given.rows)
 
 
 if __name__ == "__main__":
