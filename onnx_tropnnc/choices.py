@@ -40,7 +40,7 @@ Features: TypeAlias = Literal["weights", "fused-bias", "weighted-bias", "fused",
 """The vectors that a clustering compares; merging/features.py defines each."""
 
 Heads: TypeAlias = Literal["keep", "merge"]
-"""Whether attention keeps all its heads and makes them narrower, or loses whole heads."""
+"""Whether attention keeps all its heads and makes them narrower, or loses whole heads too."""
 
 Linkage: TypeAlias = Literal["ward", "complete", "average"]
 """The distance between clusters in the tree that a threshold cuts."""

@@ -86,7 +86,8 @@ class Options:
             least to the scores; `keep` leaves them as wide as they are, and values in the bases that they have; `auto`
             removes them where there is a budget or a plan.
         factorize: write large layers and tables of embeddings as two factors, whose components a budget may remove.
-        heads: `keep` keeps the number of attention heads and makes their values narrower; `merge` removes whole heads.
+        heads: `keep` keeps the number of attention heads and makes their values narrower; `merge` removes whole heads
+            too: a ratio refers to heads then, and a budget chooses between heads, their widths and other channels.
         round_to: round channel counts up to a multiple of this number, or of what a runtime is fast at: that of this
             machine (`auto`), of a preset such as `tensorrt`, or of a Rounding; 1 leaves counts as they are.
         reconstruct: the samples that layers which read merged channels are solved on by least squares: `synthetic`,
@@ -241,14 +242,13 @@ class Options:
 
     @property
     def narrows_queries(self) -> bool:
-        """Return whether queries and keys lose features: where they are selected, and heads do not go as a whole."""
-        chosen = self._rewrites(self.queries == "narrow", self.queries == "auto")
-        return chosen and self.heads == "keep" and self.method != "thinet"
+        """Return whether queries and keys lose features: where they are selected."""
+        return self._rewrites(self.queries == "narrow", self.queries == "auto") and self.method != "thinet"
 
     @property
     def rotates_values(self) -> bool:
         """Return whether the values of attention are written in bases of their own: where their features may go."""
-        chosen = self.removes and self.selects and self.heads == "keep" and self.queries != "keep"
+        chosen = self.removes and self.selects and self.queries != "keep"
         # what a plan drops was decided in these bases, but not what it merges
         drops = self.plan is None or all(merge_map.selects for merge_map in self.plan.values())
         return chosen and drops and self.method != "thinet"

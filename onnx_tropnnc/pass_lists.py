@@ -77,8 +77,7 @@ def _rewriting_steps(options: Options, samples: SampleSets, *, inspects: bool) -
     if able and (options.rotates_streams or (inspects and asked)):
         rotate = RotateStreams(samples.solving, options.seed, options.memory_bytes)
         steps.extend((FoldPositions(), SimplifyNormalizations(everywhere=asked), rotate))
-    asked = (options.queries, options.heads) == ("narrow", "keep")
-    if able and (options.narrows_queries or (inspects and asked)):
+    if able and (options.narrows_queries or (inspects and options.queries == "narrow")):
         steps.append(NarrowQueries(samples.solving, options.memory_bytes))
     if options.rotates_values and samples.solving is not None:
         steps.append(RotateValues(samples.solving, options.memory_bytes))

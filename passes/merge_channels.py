@@ -180,6 +180,8 @@ class MergeChannels:
         """Return how many of a block's channels stay."""
         if self.sizes is not None:
             return self.sizes[group.name][block] if group.name in self.sizes else channels
+        if group.in_heads:
+            return channels  # whole heads go instead
         return self._rounded(group, uniform_count(channels, ratio_for(group, self.ratio, self.ratio_for)), channels)
 
     def _rounded(self, group: ChannelGroup, count: int, channels: int) -> int:

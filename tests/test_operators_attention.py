@@ -30,8 +30,10 @@ def by_heads(array: np.ndarray) -> np.ndarray:
 
 
 def free(model: onnx.ModelProto, *, whole_heads: bool = False) -> list[ChannelGroup]:
+    """Return the groups that may change, or those of them that are whole heads."""
     loaded = load(model, whole_heads=whole_heads)
-    return [group for group in find_channel_groups(loaded, shapes_of(loaded)) if group.pinned is None]
+    groups = find_channel_groups(loaded, shapes_of(loaded))
+    return [group for group in groups if group.pinned is None and group.is_heads == whole_heads]
 
 
 MHA = f"{CONTRIB}.MultiHeadAttention <num_heads = 4> (q, k, v)"

@@ -101,6 +101,6 @@ def test_plans_that_merge_keep_the_bases_in_which_they_merge() -> None:
     merged = MergeMap(np.array([0, 1, 0]), np.array([0.5, 1, 0.5]), np.ones(3))
     assert Options(plan={"a": dropped}).rotates_values
     assert not Options(plan={"a": dropped, "b": merged}).rotates_values
-    assert not Options(ratio=0.5, heads="merge").rotates_values
+    assert Options(ratio=0.5, heads="merge").rotates_values
     assert not Options(ratio=0.5, method="tropnnc").rotates_values
     assert not Options(lossless=True).rotates_values

@@ -8,10 +8,14 @@ from numpy.testing import assert_allclose
 
 import onnx_tropnnc
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
+from onnx_tropnnc.analysis.costs import Costs, Unit
 from onnx_tropnnc.changes import Merged
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
+from onnx_tropnnc.graph.sizes import size_of
+from onnx_tropnnc.merging.merge_map import keep_channels
+from onnx_tropnnc.rewriting.workspace import Workspace
 
 WORDS = {"inputs": "float[N, 5, 8] x", "outputs": "float[N, 5, 7] y"}
 SIZE = 5
@@ -53,9 +57,13 @@ def attention(*, joint: bool = False, doubled: bool = True) -> onnx.ModelProto:
     return graph(JOINT + ATTENTION, more | {"w": whole, "b": bias, "thirds": np.array([20, 20, 20])}, **WORDS)
 
 
-def heads_of(model: onnx.ModelProto) -> list[ChannelGroup]:
+def free_groups(model: onnx.ModelProto) -> list[ChannelGroup]:
     loaded = load(model, whole_heads=True)
     return [group for group in find_channel_groups(loaded, shapes_of(loaded)) if group.pinned is None]
+
+
+def heads_of(model: onnx.ModelProto) -> list[ChannelGroup]:
+    return [group for group in free_groups(model) if group.is_heads]
 
 
 @pytest.mark.parametrize("joint", [False, True])
@@ -86,11 +94,61 @@ def matmuls(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def test_heads_are_selected_and_the_projection_solved(options: dict[str, object]) -> None:
     model = attention(doubled=False)
     result, report = onnx_tropnnc.compress(model, heads="merge", **options)
-    kept = dims(result)["wo"][0] // SIZE
+    kept = int(initializers(result)["split"][2])
     assert kept < 4
-    assert dims(result)["wq"] == dims(result)["wk"] == dims(result)["wv"] == (8, kept * SIZE)
+    assert dims(result)["wq"] == dims(result)["wk"] == (8, kept * SIZE)
+    assert dims(result)["wv"][1] == dims(result)["wo"][0] == kept * int(dims(result)["wv"][1] / kept)
     assert report.verification is not None
     onnx.checker.check_model(result, full_check=True)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_heads_go_and_those_that_stay_become_narrower(joint: bool) -> None:
+    model = attention(doubled=False, joint=joint)
+    options = {"heads": "merge", "queries": "narrow", "round_to": 1}
+    result, report = onnx_tropnnc.compress(model, target_params=0.45, **options)
+    counts = initializers(result)
+    heads, features, values = int(counts["split"][2]), int(counts["split"][3]), dims(result)["wo"][0]
+    assert (heads, values // heads) == (2, 3)
+    assert features == SIZE
+    assert report.after.parameters == sum(array.size for name, array in counts.items() if array.dtype == np.float32)
+    run(result, feeds_for(model))
+    plan = {change.group: change.merge_map for change in report.of(Merged)}
+    again, _ = onnx_tropnnc.compress(model, plan=plan, **options)
+    assert again.SerializeToString() == result.SerializeToString()
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_cost_of_heads_and_features_is_the_size_after_merging_both(joint: bool) -> None:
+    model = attention(doubled=False, joint=joint)
+    for kept in ((4, 3), (2, 5), (3, 2), (1, 1)):
+        loaded = load(model, whole_heads=True)
+        shapes = shapes_of(loaded)
+        groups = [group for group in find_channel_groups(loaded, shapes) if group.pinned is None]
+        assert [(group.is_heads, group.in_heads) for group in groups] == [(False, True), (True, False)]
+        units = [Unit(group, np.flatnonzero(group.blocks >= 0)) for group in groups]
+        costs = Costs(loaded, shapes, units, "parameters")
+        work = Workspace(loaded)
+        for unit, count in zip(units, kept[::-1], strict=True):
+            gone = np.setdiff1d(unit.order, unit.order[:count])
+            work.apply(
+                unit.group, keep_channels(np.setdiff1d(np.arange(unit.group.channels), gone), unit.group.channels)
+            )
+        assert costs.total(kept[::-1]) == size_of(loaded, shapes_of(loaded)).parameters
+
+
+def test_a_head_that_nobody_reads_goes_first_and_changes_nothing() -> None:
+    model = attention(doubled=False)
+    weights = initializers(model)
+    weights["wo"] = weights["wo"] * np.repeat([[1], [0], [1], [1]], SIZE, axis=0).astype(np.float32)
+    silent = graph(APART + ATTENTION, weights, **WORDS)
+    whole = sum(array.size for array in weights.values() if array.dtype == np.float32)
+    # 3 x (8 x 5) + 5 of a bias + 5 x 7 go with a head; the projection gets a bias of 7
+    result, report = onnx_tropnnc.compress(silent, target_params=(whole - 160 + 7) / whole, heads="merge", round_to=1)
+    assert [(change.before, change.after) for change in report.of(Merged)] == [(4, 3)]
+    assert report.of(Merged)[0].merge_map.labels.tolist() == [0, -1, 1, 2]
+    feeds = feeds_for(silent)
+    assert_allclose(run(result, feeds)[0], run(silent, feeds)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_by_default_heads_stay_and_their_values_become_narrower() -> None:
@@ -107,7 +165,7 @@ def test_one_head_has_values_only() -> None:
     more = {"split": np.array([0, 0, 1, 20])}
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in attention().graph.initializer}
     model = graph(APART + ATTENTION, weights | more, **WORDS)
-    assert [group.channels for group in heads_of(model)] == [20]
+    assert [(group.channels, group.is_heads) for group in free_groups(model)] == [(20, False)]
 
 
 def test_query_heads_that_share_keys_go_together() -> None:
@@ -164,5 +222,5 @@ def test_a_split_of_other_axes_is_none_of_heads() -> None:
     shapes = {"split": np.array([0, 2, 6, 6, 6]), "join": np.array([0, 12, 6, 6])}
     weights = random_weights(w=(12, 2, 1, 1), u=(3, 12, 1, 1)) | shapes
     model = graph(body, weights, inputs="float[N, 2, 6, 6] x", outputs="float[N, 3, 6, 6] y")
-    assert [group.channels for group in heads_of(model)] == [6]
+    assert [(group.channels, group.is_heads) for group in free_groups(model)] == [(6, False)]
     assert groups_of(model)["Conv_0"].channels == 6

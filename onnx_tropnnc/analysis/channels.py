@@ -10,26 +10,25 @@ Only channels of a block may be merged with each other, so that one merge map se
 """
 
 import itertools
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_tropnnc.analysis.finite_weights import pin_not_finite
+from onnx_tropnnc.analysis.groups import ChannelGroup, CountPlace, Passage, Place
 from onnx_tropnnc.analysis.partitions import blocks_of, components, standings
 from onnx_tropnnc.analysis.shared_constants import join_shared_weights, pin_shared_numbers
-from onnx_tropnnc.graph.constants import dims_of, label, name_of
+from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.knowledge import is_factor, is_stream
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.reasons import Reason, joined
+from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.operators import MOVERS, apply_rule, attention
-from onnx_tropnnc.operators.trace import ChannelIndices, Count, Kind, Trace, Use
+from onnx_tropnnc.operators.trace import ChannelIndices, Kind, Trace
 
 __all__ = ["ChannelGroup", "CountPlace", "Passage", "Place", "find_channel_groups", "followed"]
 
@@ -42,147 +41,60 @@ _MISSING: Mapping[Kind, Reason] = {
 """Merging rewrites the weights that make a channel and those that read it: where either is missing, it stays."""
 
 
-@dataclass(frozen=True, eq=False)
-class Place:
-    """A constant of the group, and which of the group's channels stands at each position along the constant's axis."""
-
-    use: Use
-    members: ChannelIndices
-    """For each position the channel's number within the group, or -1 for a channel of another group."""
-
-
-@dataclass(frozen=True, eq=False)
-class CountPlace:
-    """An integer that counts channels of the group; `members` is as in Place."""
-
-    count: Count
-    members: ChannelIndices
-
-
-@dataclass(frozen=True)
-class Passage:
-    """What stands between producers and consumers, as a function of a channel.
-
-    Attributes:
-        homogeneous: f(s x) = s f(x) for s > 0, so that a channel may be rescaled.
-        lipschitz: |f(x) - f(y)| <= |x - y|, as error bounds need it.
-        fixes_zero: f(0) = 0.
-    """
-
-    homogeneous: bool = True
-    lipschitz: bool = True
-    fixes_zero: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class ChannelGroup:
-    """All tensor axes that must keep the same channels in the same order: the unit that is compressed.
-
-    Attributes:
-        name: the node that makes the channels first.
-        channels: how many there are, n.
-        places: the weights of producers, consumers and carriers.
-        counts: integers of the graph that count the channels.
-        ties: nodes that combine two activations of the group (residual Add, gating Mul).
-        passage: what the carriers between producers and consumers are, as functions.
-        blocks: (n,) per channel the number of its block; -1 where it is pinned.
-        reasons: why channels are pinned; empty where none is.
-        gates: those of the ties that multiply (squeeze and excitation, SwiGLU, attention): no residual streams.
-        body: the If, Loop or Scan in whose body layers of it stand, so that its activations cannot be looked at.
-        norms: nodes that average over the channels and are told when some go, as normalizations of a rotated stream,
-            each with the channel at each position that it averages over.
-        is_stream: whether the channels are principal components of a residual stream.
-        is_factor: whether the channels lie between the two factors of a layer's weight.
-        products: products of queries and keys, each with the channel of each feature that it sums over.
-    """
-
-    name: str
-    channels: int
-    places: tuple[Place, ...]
-    counts: tuple[CountPlace, ...]
-    ties: tuple[str, ...]
-    passage: Passage
-    blocks: ChannelIndices
-    reasons: tuple[Reason, ...]
-    gates: tuple[str, ...] = ()
-    body: str | None = None
-    norms: tuple[tuple[ir.Node, ChannelIndices], ...] = ()
-    is_stream: bool = False
-    is_factor: bool = False
-    products: tuple[tuple[ir.Node, ChannelIndices], ...] = ()
-
-    def of_kind(self, *kinds: Kind) -> tuple[Place, ...]:
-        """Return the places of producers, biases, consumers or carriers."""
-        return tuple(place for place in self.places if place.use.kind in kinds)
-
-    def nodes(self, *kinds: Kind) -> tuple[str, ...]:
-        """Return the names of the nodes that hold such places, each once."""
-        return tuple(dict.fromkeys(label(place.use.node) for place in self.of_kind(*kinds)))
-
-    def alike(self, place: Place) -> int:
-        """Return how many places read the same constant with the same channels, which one merged constant serves."""
-        use = place.use
-        return sum(
-            other.use.value is use.value
-            and (other.use.kind, other.use.axis) == (use.kind, use.axis)
-            and np.array_equal(other.members, place.members)
-            for other in self.places
-        )
-
-    @property
-    def drops_only(self) -> bool:
-        """Return whether channels may be dropped but not merged: a sum of two is no feature or component."""
-        return self.is_stream or self.is_factor or bool(self.products) or bool(self.norms)
-
-    @property
-    def break_even(self) -> int:
-        """Return how many components two factors may have and be no larger than their product, (d k + k m) < d m."""
-        sizes = [math.prod(dims_of(self.of_kind(kind)[0].use.value) or ()) for kind in ("producer", "consumer")]
-        d, m = (size // self.channels for size in sizes)
-        return max(1, (d * m - 1) // (d + m))
-
-    @property
-    def residual_ties(self) -> tuple[str, ...]:
-        """Return the ties that make the group a residual stream: all but the gates."""
-        return tuple(tie for tie in self.ties if tie not in self.gates)
-
-    @property
-    def homogeneous(self) -> bool:
-        """Return whether a channel may be rescaled: all that it goes through is positively homogeneous."""
-        return self.passage.homogeneous
-
-    @cached_property
-    def pinned(self) -> Reason | None:
-        """Return why nothing of the group may change, or None where something may."""
-        return None if (self.blocks >= 0).any() else joined(self.reasons)
-
-
 def find_channel_groups(model: Model, shapes: Shapes) -> tuple[ChannelGroup, ...]:
     """Return every group that a layer with weights makes, in topological order of its first layer.
+
+    Where whole attention heads may go, groups of heads come last. Their features stand in other groups too, so that
+    heads may go and those that stay become narrower: a position of an axis stays where its head and its feature do.
 
     Args:
         model: the model; it is not changed.
         shapes: of its tensors, as `infer_shapes` returns them.
     """
-    return followed(model, shapes)[1]
+    groups = followed(model, shapes)[1]
+    if not model.whole_heads:
+        return groups
+    found = [g for g in followed(model, shapes, whole_heads=True)[1] if g.is_heads]
+    # with more heads than features, the first walk has followed the heads already
+    known = {key for group in groups for key in _standings(group)}
+    heads = [replace(g, name=f"{g.name} (heads)") for g in found if known.isdisjoint(_standings(g))]
+    return (*(replace(group, in_heads=_inside(group, heads)) for group in groups), *heads)
+
+
+def _standings(group: ChannelGroup) -> set[tuple[ir.Value, int, bytes]]:
+    """Return the axes on which the group's channels stand, each with the channel at each position."""
+    return {(place.use.value, place.use.axis, place.members.tobytes()) for place in group.of_kind("producer")}
+
+
+def _inside(group: ChannelGroup, heads: Iterable[ChannelGroup]) -> bool:
+    """Return whether everything that makes the group's channels makes heads that may go."""
+    free: dict[tuple[ir.Value, int], ChannelIndices] = {}
+    for other in heads:
+        for place in other.of_kind("producer"):
+            there = np.flatnonzero((place.members >= 0) & (other.blocks[place.members] >= 0))
+            free[place.use.value, place.use.axis] = there
+    makers = group.of_kind("producer")
+    return all(
+        np.isin(np.flatnonzero(place.members >= 0), free.get((place.use.value, place.use.axis), ())).all()
+        for place in makers
+    )
 
 
 def followed(
-    model: Model, shapes: Shapes, through: frozenset[ir.Node] | None = None
+    model: Model, shapes: Shapes, through: frozenset[ir.Node] | None = None, *, whole_heads: bool = False
 ) -> tuple[Trace, tuple[ChannelGroup, ...]]:
-    """Return the record of the walk and the groups; `through` are nodes over whose averages channels pass (`Trace`)."""
-    trace = _walk(model, shapes, through)
+    """Return the record of the walk and the groups; `Trace` says what `whole_heads` and `through` are."""
+    trace = _walk(Trace(model, shapes, whole_heads=whole_heads, through=through))
     join_shared_weights(trace)
     pin_shared_numbers(trace)
     pin_not_finite(trace)
     return trace, tuple(_Resolution(trace).groups()) if trace.origins and trace.origins[-1].last else ()
 
 
-def _walk(model: Model, shapes: Shapes, through: frozenset[ir.Node] | None) -> Trace:
+def _walk(trace: Trace) -> Trace:
     """Return the record of all nodes' rules, with channels pinned that leave the graph in which they are made."""
-    trace = Trace(model, shapes, through=through)
     leaving = {value: node for body, node in trace.owners.items() for value in body.outputs}
-    for node in model.graph.all_nodes():
+    for node in trace.model.graph.all_nodes():
         apply_rule(node, trace)
         # Equal channels stay equal only behind the same functions; which operators move them does not matter.
         if node.op_type not in MOVERS:
@@ -202,6 +114,11 @@ def _walk(model: Model, shapes: Shapes, through: frozenset[ir.Node] | None) -> T
                 text = f"{name_of(value)} is read inside a subgraph, by {', '.join(sorted(captors))}"
                 trace.pin(axes, Reason("subgraph", text))
     return trace
+
+
+def _only(heads: Iterable[tuple[ChannelIndices, None]], blocks: ChannelIndices) -> ChannelIndices:
+    """Return the blocks with all channels pinned but the heads: others are in groups of the walk along features."""
+    return np.where(np.isin(np.arange(len(blocks)), np.concatenate([found for found, _ in heads])), blocks, -1)
 
 
 class _Resolution:
@@ -250,6 +167,7 @@ class _Resolution:
         streams = self._split((channels, None) for channels in trace.streams)
         products = self._split((channels, node) for node, channels in trace.products)
         factors = self._split((channels, None) for channels in trace.factors)
+        heads = self._split((channels, None) for channels in trace.heads)
         marked = {mark: set(self._split((c, None) for c in channels)) for mark, channels in trace.marks.items()}
         for number in sorted(places, key=lambda g: int(self.first[self.members[g][0]])):
             found = tuple(Place(use, members) for members, use in places[number])
@@ -277,6 +195,8 @@ class _Resolution:
                     products=multiplied,
                     is_stream=number in streams,
                     is_factor=number in factors,
+                    blocks=_only(heads[number], group.blocks) if number in heads else group.blocks,
+                    is_heads=number in heads,
                 )
 
     def _split(self, labelled: Iterable[tuple[ChannelIndices, T]]) -> dict[int, list[tuple[ChannelIndices, T]]]:

@@ -49,13 +49,34 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class _Axis:
-    """One axis of a weight: the positions that never go, and per unit how many there are for its first k channels."""
+    """One axis of a weight: by the units on which positions depend, how many stay for so many channels of each.
 
-    fixed: int
-    standing: Mapping[int, NDArray[np.int64]]
+    Most positions depend on one unit, or on none. A feature of an attention head that may go depends on two: it stays
+    where its head stays and the features that stay are its.
+    """
+
+    standing: Mapping[tuple[int, ...], NDArray[np.int64]]
+
+    @staticmethod
+    def of(places: Mapping[int, NDArray[np.int64]], units: Sequence[Unit]) -> "_Axis":
+        """Return the axis; `places` has per unit the place in its order of each position's channel, -1 for none."""
+        inside, standing = np.stack([found >= 0 for found in places.values()]), {}
+        for depends in np.unique(inside, axis=1).T:
+            owners = tuple(unit for unit, there in zip(places, depends, strict=True) if there)
+            at = (inside == depends[:, None]).all(axis=0)
+            lengths = np.zeros([units[unit].size + 1 for unit in owners], np.int64)
+            np.add.at(lengths, (*(places[unit][at] + 1 for unit in owners), ...), 1 if owners else at.sum())
+            for axis in range(len(owners)):
+                lengths = np.cumsum(lengths, axis=axis)
+            if any(units[unit].group.is_factor for unit in owners):
+                # with more components than this the factors are multiplied again, and cost what their product does
+                (owner,) = owners
+                lengths = np.minimum(lengths, units[owner].group.break_even)
+            standing[owners] = lengths
+        return _Axis(standing)
 
     def length(self, counts: Counts) -> int:
-        return self.fixed + sum(int(lengths[counts[unit]]) for unit, lengths in self.standing.items())
+        return sum(int(lengths[tuple(counts[unit] for unit in on)]) for on, lengths in self.standing.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +122,7 @@ class Costs:
         self._weights = _weights(units, shapes, model.graph, rates)
         self._touched: dict[int, list[_Weight]] = defaultdict(list)
         for weight in self._weights:
-            for unit in {unit for axis in weight.axes for unit in axis.standing}:
+            for unit in {unit for axis in weight.axes for on in axis.standing for unit in on}:
                 self._touched[unit].append(weight)
         self.full = tuple(unit.size for unit in units)
         size = size_of(model, shapes)
@@ -148,22 +169,20 @@ def _weights(units: Sequence[Unit], shapes: Shapes, graph: ir.Graph, rates: Mapp
     axes: dict[_Tensor, dict[int, dict[int, NDArray[np.int64]]]] = defaultdict(lambda: defaultdict(dict))
     for number, unit in enumerate(units):
         for place in unit.group.places:
-            occurrences = np.bincount(place.members[place.members >= 0], minlength=unit.group.channels)[unit.order]
-            if occurrences.any():
-                # position k: how long the axis is when the first k channels of the order are kept
-                standing = np.concatenate([[0], np.cumsum(occurrences)])
-                if unit.group.is_factor:
-                    # with more components than this the factors are multiplied again, and cost what their product does
-                    standing = np.minimum(standing, unit.group.break_even)
-                axes[_tensor(unit.group, place)][place.use.axis][number] = standing
+            # one more entry, for positions of other groups
+            order = np.full(unit.group.channels + 1, -1)
+            order[unit.order] = np.arange(unit.size)
+            found = order[place.members]
+            if (found >= 0).any():
+                axes[_tensor(unit.group, place)][place.use.axis][number] = found
     # of several copies of a constant the first one is the constant itself
     seen: set[ir.Value] = set()
-    found = []
+    weights = []
     for (value, reader, _), on in axes.items():
         weight = _weight(value, reader, on, units, shapes, graph, rates, is_copy=value in seen)
         seen.add(value)
-        found.append(weight)
-    return [weight for weight in found if weight is not None]
+        weights.append(weight)
+    return [weight for weight in weights if weight is not None]
 
 
 def _tensor(group: ChannelGroup, place: Place) -> _Tensor:
@@ -196,17 +215,9 @@ def _weight(
     if tensor is None or not is_floating(tensor):
         return None
     dims = shape_of(tensor)
-    axes = tuple(
-        _Axis(dims[axis] - sum(_length(units[unit], lengths) for unit, lengths in standing.items()), standing)
-        for axis, standing in on.items()
-    )
+    axes = tuple(_Axis.of(places, units) for places in on.values())
     others = int(np.prod([d for axis, d in enumerate(dims) if axis not in on], dtype=np.int64))
     readers = {use.node: None for use in value.uses()} if reader is None else {reader: None}
     own = (node for node in readers if node.graph is graph)
     macs = sum((weight_macs(node, value, shapes) or 0) * _rate(node, rates) for node in own)
     return _Weight(others, axes, macs // max(1, tensor.size), int(tensor.size), is_copy)
-
-
-def _length(unit: Unit, lengths: NDArray[np.int64]) -> int:
-    """Return how many positions all channels of a unit take; of two factors these are all that the axis has."""
-    return unit.group.channels if unit.group.is_factor else int(lengths[-1])

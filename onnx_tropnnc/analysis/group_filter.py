@@ -34,7 +34,7 @@ class GroupFilter:
         # A gate multiplies: leaving it alone would keep most of a transformer or a mobile network as it is.
         residual = group.residual_ties
         # Components of a rotated stream are there to be dropped, and rotary positions add features of queries.
-        if residual and self.ties == "keep" and not (group.is_stream or group.products):
+        if residual and self.ties == "keep" and not (group.is_stream or group.is_heads or group.products):
             more = f" and {len(residual) - 1} more" if len(residual) > 1 else ""
             what = "combines" if len(residual) == 1 else "combine"
             text = f"{residual[0]}{more} {what} the channels with those of another activation (--ties keep)"

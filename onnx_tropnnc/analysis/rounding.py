@@ -57,6 +57,9 @@ class Rounding:
         # The patches of a vision transformer are one convolution of a stream that linear layers read everywhere else.
         if group.is_stream and any(not is_convolution(place.use.node) for place in group.of_kind("consumer")):
             return self.linear
+        # a head is as many features as stay in it, whose number is a multiple already
+        if group.is_heads:
+            return 1
         return max((self._of(place, group.channels) for place in group.places), default=1)
 
     def _of(self, place: Place, channels: int) -> int:

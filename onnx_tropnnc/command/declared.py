@@ -82,7 +82,7 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
         option(
             "--factorize", help="With a budget, write large layers and tables as two factors where that saves more."
         ),
-        option("--heads", help="Keep the number of attention heads, or remove whole heads."),
+        option("--heads", help="Keep the number of attention heads, or remove whole heads too."),
     ),
     "Samples": (
         option(

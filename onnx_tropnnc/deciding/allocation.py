@@ -54,8 +54,8 @@ class Path:
     def within(self, limit: float) -> tuple[int, ...] | Refused:
         """Return how many channels each unit keeps where the cost first is at most `limit`.
 
-        What the last step removes beyond the limit is given back to its unit. Where counts are rounded a step is long:
-        what is still left then goes to units whose steps were the dearest before it.
+        What the last step removes beyond the limit is given back to its unit. Where counts are rounded, or attention
+        heads go, a step is long: what is still left then goes to units whose steps were the dearest before it.
         Refused where the end of the path is above `limit`; the reason says what can be reached.
         """
         if self.totals[-1] > limit:
@@ -86,9 +86,10 @@ class Path:
         before: dict[int, list[int]] = {unit: [most] for unit, most in enumerate(self.start or self.costs.full)}
         for unit, kept, _ in self.steps[:number]:
             before[unit].append(kept)
+        long = max(self.round_to, default=1) > 1 or any(unit.group.is_heads for unit in self.costs.units)
         for unit, _, _ in reversed(self.steps[:number]):
-            # without rounding too little is left to tell, and smaller budgets keep fewer channels of every unit
-            if ended and max(self.round_to, default=1) == 1:
+            # after short steps too little is left to tell, and smaller budgets keep fewer channels of every unit
+            if ended and not long:
                 break
             if unit in ended:
                 continue

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.backend import Array, to_numpy
 from onnx_tropnnc.merging.merge_map import MergeMap
 
-__all__ = ["Ranking", "held_out_curve", "rank_channels", "with_ridge"]
+__all__ = ["Ranking", "gram_root", "held_out_curve", "rank_channels", "with_ridge"]
 
 # Picks between two updates: larger panels make each pick dearer, smaller ones update all channels more often.
 PANEL = 48
@@ -65,7 +65,7 @@ def rank_channels(covariances: Sequence[Array], grams: Sequence[Array], always: 
     for covariance, gram in zip(covariances, grams, strict=True):
         floor = EXPLAINED * to_numpy(xp.linalg.diagonal(covariance))
         loss = float(xp.sum(gram * covariance))
-        panels.append(_Panel(covariance, xp.matmul(_root(gram), covariance), floor, loss))
+        panels.append(_Panel(covariance, xp.matmul(gram_root(gram), covariance), floor, loss))
     first = np.zeros(count, bool)
     first[always] = True
     channels, order, losses = np.arange(count), [], [sum(panel.loss for panel in panels)]
@@ -176,7 +176,7 @@ class _Panel:
         return _Panel(covariance, seen, self.floor[left])
 
 
-def _root(gram: Array) -> Array:
+def gram_root(gram: Array) -> Array:
     """Return (m, n) F with F^T F = G, m the rank of G, by pivoted Cholesky on the host."""
     from scipy.linalg.lapack import dpstrf
 

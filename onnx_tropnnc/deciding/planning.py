@@ -20,6 +20,7 @@ from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.bisection import Refused
 from onnx_tropnnc.deciding.allocation import Path, error_path, least_count, uniform_count
 from onnx_tropnnc.deciding.greedy_ranking import Ranking, held_out_curve, rank_channels, with_ridge
+from onnx_tropnnc.deciding.head_ranking import by_columns, rank_heads
 from onnx_tropnnc.deciding.readings import Reading, group_readings
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
@@ -61,10 +62,11 @@ def rank_groups(
         memory: bytes that activations may take.
     """
     model, groups = statistics_matched(model, groups, affines)
-    readings = group_readings(model, groups, samples, seed=seed, memory=memory)
+    read = [by_columns(group) if group.is_heads else group for group in groups]
+    readings = group_readings(model, read, samples, seed=seed, memory=memory)
     named = {group.name: group for group in groups}
     shown = counted(tuple(readings), lambda name: f"rank the channels of {name}")
-    rankings = {name: _ranked(readings[name], _always(named[name], readings[name])) for name in shown}
+    rankings = {name: _ranked(named[name], readings[name]) for name in shown}
     return {name: ranking for name, ranking in rankings.items() if ranking is not None}
 
 
@@ -83,14 +85,15 @@ def _blocks(group: ChannelGroup) -> int:
     return int(group.blocks.max(initial=-1)) + 1
 
 
-def _ranked(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ranking | None:
+def _ranked(group: ChannelGroup, readings: Sequence[Reading]) -> Ranking | None:
     """Return the ranking; None if the numbers differ by more than the digits of float64 can hold."""
     # activations near the largest float32 leave infinite products
     parts = (part for reading in readings for part in (reading.gram, *reading.halves))
     if not all(np.isfinite(part).all() for part in parts):
         return None
+    always = _always(group, readings)
     try:
-        return rank_readings(readings, always)
+        return rank_heads(readings, group.channels, always) if group.is_heads else rank_readings(readings, always)
     except np.linalg.LinAlgError:
         return None
 
@@ -124,8 +127,8 @@ def rank_readings(readings: Sequence[Reading], always: NDArray[np.int64]) -> Ran
 
 def kept_at_ratio(group: ChannelGroup, ratio: float, rounding: Rounding = EXACTLY) -> int:
     """Return how many channels are kept at this ratio of those that may be removed, with the pinned ones."""
-    if group.is_factor:
-        return group.channels  # factors are worth what they save of a budget
+    if group.is_factor or group.in_heads:
+        return group.channels  # factors are worth what they save of a budget, and of attention heads go at a ratio
     pinned = int((group.blocks < 0).sum())
     count = pinned + max(uniform_count(group.channels - pinned, ratio), _blocks(group) if group.products else 0)
     return rounding.up(count, group.channels, rounding.multiple(group))
@@ -164,13 +167,15 @@ def _error_path(
 
 def _least_count(group: ChannelGroup) -> int:
     """Return the fewest channels that a budget leaves of a group: pinned ones are kept whatever the budget."""
-    free = least_count(int((group.blocks >= 0).sum()))
+    # attention with one head is attention
+    free = 1 if group.is_heads else least_count(int((group.blocks >= 0).sum()))
     return int((group.blocks < 0).sum()) + max(free, _blocks(group) if group.products else 0)
 
 
 def _curves(groups: Sequence[ChannelGroup], rankings: Mapping[str, Ranking]) -> list[NDArray[np.float64]]:
     """Return the error curves; those of residual streams count STREAM_WEIGHT times."""
-    weights = [STREAM_WEIGHT if g.residual_ties and not (g.is_stream or g.products) else 1.0 for g in groups]
+    once = [g.is_stream or g.is_heads or bool(g.products) for g in groups]
+    weights = [STREAM_WEIGHT if g.residual_ties and not alone else 1.0 for g, alone in zip(groups, once, strict=True)]
     return [_priced(g, rankings[g.name].residual * weight) for g, weight in zip(groups, weights, strict=True)]
 
 

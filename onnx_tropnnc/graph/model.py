@@ -24,7 +24,7 @@ class Model:
         name: how messages call the model (its path, or "the given model").
         source: the untouched original, for verification: its path, or the proto where it came without a file.
         input_shapes: shapes that the user gave for dynamic inputs.
-        whole_heads: whether attention heads are looked at as channels, instead of what is inside them.
+        whole_heads: whether attention heads may go as a whole, besides the features inside them.
         files: what the original consists of: its own file and those of its external data; never written to.
     """
 

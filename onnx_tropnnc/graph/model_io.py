@@ -53,7 +53,7 @@ def load(source: Source, *, input_shapes: GivenShapes | None = None, whole_heads
     Args:
         source: its path, its bytes, or a ModelProto.
         input_shapes: those of dynamic inputs.
-        whole_heads: whether attention heads are to be looked at as channels.
+        whole_heads: whether attention heads may go as a whole.
 
     Raises:
         InputModelError: the file is missing, is not ONNX or is truncated; its external data is missing, too short or

@@ -67,9 +67,10 @@ def _attend(
     if bias is not None and (q is None or k is None):
         _pin_all(node, "has a bias for queries or keys whose channels are not known", trace)
         return
-    whole = trace.model.whole_heads and not heads_stay and counts[1] > 1 and counts[0] % counts[1] == 0
+    whole = trace.whole_heads and not heads_stay and counts[1] > 1 and counts[0] % counts[1] == 0
     if whole and q is not None and k is not None:
         per_head = [joined_along(c.reshape(n, -1), 0, trace) for c, n in zip((q, k, v), counts, strict=True)]
+        trace.heads.extend(per_head)
         trace.tie(node, per_head[1], per_head[2])
         # several heads of queries read the same keys, and go or stay with them
         trace.tie(node, per_head[0], np.repeat(per_head[1], counts[0] // counts[1]))
@@ -124,7 +125,7 @@ def rotation(node: ir.Node, trace: Trace) -> None:
     passed: dict[int, ChannelIndices] = {1: axes.pop(1)} if rank == 4 and 1 in axes else {}
     channels = axes.get(2)
     heads = node.attributes.get_int("num_heads", 0)
-    if rank == 3 and channels is not None and trace.model.whole_heads and heads > 1 and len(channels) % heads == 0:
+    if rank == 3 and channels is not None and trace.whole_heads and heads > 1 and len(channels) % heads == 0:
         per_head = joined_along(axes.pop(2).reshape(heads, -1), 0, trace)
         trace.count(node, "num_heads", None, per_head)
         passed[2] = channels

@@ -91,7 +91,7 @@ def _split(
             return None
         return start, joined_along(channels.reshape(groups, -1), 0, trace)
     # attention heads that go or stay whole are an option, and lie along the last axis
-    of_heads = trace.model.whole_heads and axis == len(before) - 1
+    of_heads = trace.whole_heads and axis == len(before) - 1
     heads = whole_heads(channels, after[start:stop], trace) if of_heads else None
     found = heads or split_axis(channels, after[start:stop], trace)
     return None if found is None else (start + found[0], found[1])

@@ -3,7 +3,7 @@
     C -> h x d      the j-th channels of all h parts are merged alike, and d becomes smaller
 
 The longest of the new axes keeps the channels; of equally long ones the last one does, because heads come first. With
-`--heads merge` and features on the last axis, whole heads are the channels instead:
+`--heads merge` and features on the last axis, a second walk has whole heads as channels:
 
     C -> h x d      the d channels of a head go or stay together, and h becomes smaller
 """
@@ -20,7 +20,9 @@ def whole_heads(channels: ChannelIndices, factors: tuple[int, ...], trace: Trace
     heads = len(factors) - 2
     if heads < 0 or factors[heads] == 1 or factors[-1] == 1:
         return None
-    return heads, joined_along(channels.reshape(factors), heads, trace)
+    found = joined_along(channels.reshape(factors), heads, trace)
+    trace.heads.append(found)
+    return heads, found
 
 
 def split_axis(channels: ChannelIndices, factors: tuple[int, ...], trace: Trace) -> tuple[int, ChannelIndices] | None:

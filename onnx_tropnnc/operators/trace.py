@@ -152,6 +152,8 @@ class Trace:
     marks: dict[Mark, list[ChannelIndices]] = field(default_factory=lambda: {mark: [] for mark in MARKS})
     """Channels that go through a function without a property that merging or an error bound needs; see `Mark`."""
     origins: list[Origin] = field(default_factory=list)
+    whole_heads: bool = False
+    """Whether attention heads are the channels, instead of the features inside them."""
     through: frozenset[ir.Node] | None = None
     """Nodes that average over channels which may go all the same; None: those that know of a stream (knowledge.py)."""
     norms: list[tuple[ir.Node, ChannelIndices]] = field(default_factory=list)
@@ -160,6 +162,8 @@ class Trace:
     """Lists of channels between the two factors of a layer's weight."""
     products: list[tuple[ir.Node, ChannelIndices]] = field(default_factory=list)
     """Products of queries and keys, and their features, which may go: nothing but the scores reads them."""
+    heads: list[ChannelIndices] = field(default_factory=list)
+    """Lists of channels that are attention heads."""
     streams: list[ChannelIndices] = field(default_factory=list)
     """Lists of channels that are principal components of a residual stream."""
     owners: Mapping[ir.Graph, ir.Node] = field(init=False)

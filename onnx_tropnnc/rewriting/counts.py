@@ -2,18 +2,15 @@
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from onnx_tropnnc.analysis.channels import CountPlace
 from onnx_tropnnc.graph.constants import array_of, own_input, set_array
+from onnx_tropnnc.operators.trace import Count
 
 __all__ = ["recount"]
 
 
-def recount(counted: CountPlace, gone: NDArray[np.bool_]) -> None:
-    """Subtract the channels that go from an integer that counts them."""
-    members, count = counted.members, counted.count
-    dropped = int(gone[members[members >= 0]].sum())
+def recount(count: Count, dropped: int) -> None:
+    """Subtract the number of channels that go from an integer that counts them."""
     if not dropped:
         return
     if isinstance(count.where, str):

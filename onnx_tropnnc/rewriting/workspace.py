@@ -51,12 +51,13 @@ class Workspace:
 
     Attributes:
         model: the model, changed in place.
-        alive: per node, input and axis, the original positions that are still there.
+        alive: per node, input and axis, or per integer that counts channels, the original positions that are still
+            there.
         left: per group that was merged already, which of its channels are still there.
     """
 
     model: Model
-    alive: dict[tuple[ir.Node, int, int], ChannelIndices] = field(default_factory=dict)
+    alive: dict[tuple[ir.Node, int | str, int | None], ChannelIndices] = field(default_factory=dict)
     left: dict[ChannelGroup, NDArray[np.bool_]] = field(default_factory=dict)
 
     def vectors(self, group: ChannelGroup, channels: ChannelIndices) -> ChannelVectors:
@@ -98,12 +99,10 @@ class Workspace:
                 self._rewrite(place, value, merge_map, keep)
         # only after every weight is rewritten: places that share a constant look at the same positions
         for place in group.places:
-            key = (place.use.node, place.use.slot, place.use.axis)
-            alive = self.alive.get(key, np.arange(len(place.members)))
-            members = place.members[alive]
-            self.alive[key] = alive[(members < 0) | keep[members]]
+            self._drop((place.use.node, place.use.slot, place.use.axis), place.members, keep)
         for counted in group.counts:
-            recount(counted, before & ~keep)
+            count = counted.count
+            recount(count, self._drop((count.node, count.where, count.index), counted.members, keep))
         for node, members in group.norms:
             narrow_norm(node, keep[members[before[members]]])
         for node in dict.fromkeys(place.use.node for place in group.places if is_recurrent(place.use.node)):
@@ -129,6 +128,16 @@ class Workspace:
             # a factor in the weight's own type: a Python float would make float64 of some types
             now = block if use.scale == 1.0 else block * np.asarray(use.scale, block.dtype)
             yield _Block(now, before, _kernel_size(use, array), positions.size // len(channels))
+
+    def _drop(
+        self, key: tuple[ir.Node, int | str, int | None], members: ChannelIndices, keep: NDArray[np.bool_]
+    ) -> int:
+        """Record which of the positions stay, and return how many go."""
+        alive = self.alive.get(key, np.arange(len(members)))
+        # several groups may have had channels at one position: a feature, and the head that it is part of
+        now = members[alive]
+        self.alive[key] = alive[(now < 0) | keep[now]]
+        return len(alive) - len(self.alive[key])
 
     def _members(self, place: Place) -> ChannelIndices:
         """Return which channel stands at each position that the axis still has."""

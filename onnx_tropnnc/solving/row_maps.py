@@ -35,27 +35,28 @@ def row_map(parts: Iterable[tuple[NDArray[np.int64], MergeMap]]) -> csr_array:
 
     A part gives the channel of its group that stands at each position, -1 for channels of other groups, and its merge.
     """
-    listed = list(parts)
-    size = len(listed[0][0])
-    stays = np.ones(size, bool)
-    for members, merge_map in listed:
-        leads = np.isin(members, merge_map.leaders)
-        stays &= (members < 0) | leads
+    (members, merge_map), *others = parts
+    alive, matrix = _one_map(members, merge_map)
+    for members, merge_map in others:
+        # two groups may have channels at one position: a feature, and the head that it is part of
+        stays, step = _one_map(members[alive], merge_map)
+        alive, matrix = alive[stays], csr_array(step @ matrix)
+    matrix.sort_indices()
+    return matrix
+
+
+def _one_map(members: NDArray[np.int64], merge_map: MergeMap) -> tuple[NDArray[np.int64], csr_array]:
+    """Return the positions that stay where one group is merged, and the matrix."""
+    stays = (members < 0) | np.isin(members, merge_map.leaders)
     row = np.cumsum(stays) - 1
-    untouched = np.flatnonzero(np.all([members < 0 for members, _ in listed], axis=0))
-    rows, columns, weights = [row[untouched]], [untouched], [np.ones(len(untouched))]
-    for members, merge_map in listed:
-        own = np.flatnonzero(members >= 0)
-        channels = members[own]
-        clusters = merge_map.labels[channels]
-        # a channel may stand at several positions: the n-th of each member goes into the n-th of the leading channel
-        turns = occurrences(channels)
-        leader = {(int(c), int(t)): int(p) for p, c, t in zip(own, clusters, turns, strict=True) if stays[p]}
-        kept = clusters >= 0
-        rows.append(
-            np.array([row[leader[int(c), int(t)]] for c, t in zip(clusters[kept], turns[kept], strict=True)], int)
-        )
-        columns.append(own[kept])
-        weights.append(merge_map.alpha[channels[kept]])
-    entries = (np.concatenate(rows), np.concatenate(columns))
-    return csr_array((np.concatenate(weights), entries), shape=(int(stays.sum()), size))
+    untouched, own = np.flatnonzero(members < 0), np.flatnonzero(members >= 0)
+    channels = members[own]
+    clusters = merge_map.labels[channels]
+    # a channel may stand at several positions: the n-th of each member goes into the n-th of the leading channel
+    turns = occurrences(channels)
+    leader = {(int(c), int(t)): int(p) for p, c, t in zip(own, clusters, turns, strict=True) if stays[p]}
+    kept = clusters >= 0
+    led = np.array([row[leader[int(c), int(t)]] for c, t in zip(clusters[kept], turns[kept], strict=True)], int)
+    weights = np.concatenate([np.ones(len(untouched)), merge_map.alpha[channels[kept]]])
+    entries = np.concatenate([row[untouched], led]), np.concatenate([untouched, own[kept]])
+    return np.flatnonzero(stays), csr_array((weights, entries), shape=(int(stays.sum()), len(members)))
