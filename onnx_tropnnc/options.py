@@ -6,10 +6,11 @@ package is a property, which imports what it needs when it is asked for.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from onnx_tropnnc import option_limits as limits
+from onnx_tropnnc import option_rules as rules
 from onnx_tropnnc.choices import (
     Clustering,
     Device,
@@ -27,7 +28,7 @@ from onnx_tropnnc.choices import (
     Variant,
 )
 from onnx_tropnnc.errors import OptionError, Setting
-from onnx_tropnnc.option_checks import check_fields, listed, option
+from onnx_tropnnc.option_checks import check_fields, option
 
 if TYPE_CHECKING:
     from onnx_tropnnc.analysis.channels import ChannelGroup
@@ -38,18 +39,12 @@ if TYPE_CHECKING:
     from onnx_tropnnc.merging.merge_map import MergeMap
     from onnx_tropnnc.merging.representatives import Method
 
-__all__ = ["AMOUNTS", "SELECTING", "Options", "amounts_given"]
-
-AMOUNTS = ("ratio", "threshold", "target_params", "target_macs", "target_latency", "max_drop", "lossless", "plan")
-"""The options that say how much to remove."""
-
-SELECTING = ("select", "thinet")
-"""The methods that choose channels by what they do on samples; all others look at weights alone."""
+__all__ = ["Options"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to do to a model: exactly one of AMOUNTS says how much to remove, all other options say how.
+    """What to do to a model: exactly one of option_rules.AMOUNTS says how much to remove, all other options say how.
 
         Options(ratio=0.3)                        Options(target_macs=0.5, data="samples.npz", round_to="arm")
 
@@ -155,49 +150,14 @@ class Options:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        self._check_amount()
-        self._check_method()
-        self._check_rounding()
-        # 1 % of agreement is what chance gives; whoever writes 0.98 means a fraction.
-        if self.min_agreement is not None and 0.0 < self.min_agreement <= 1.0:
-            given, meant = Setting("min_agreement", self.min_agreement), f"{100.0 * self.min_agreement:g}"
-            raise OptionError("{} is a percentage; did you mean {}?", given, meant)
-        for name, (low, high) in self.input_range.items():
-            if not low < high:
-                raise OptionError("{}: LOW must be below HIGH", Setting("input_range", {name: (low, high)}))
+        rules.check_amounts(vars(self))
+        rules.check_method(self.method, self.representative, self.threshold)
+        _ = self.merging_method  # refuses unknown methods and plugins that do not work, before anything is read
+        rules.check_rounding(self.round_to)
+        rules.check_percentage(self.min_agreement)
+        rules.check_ranges(self.input_range)
         if self.reconstruct == "data" and self.data is None:
             raise OptionError("{} needs samples; give {}", Setting("reconstruct", "data"), Setting("data"))
-
-    def _check_amount(self) -> None:
-        given = amounts_given(vars(self))
-        if len(given) != 1:
-            said = f"{len(given)} are given" if given else "none is given"
-            places = ", ".join("{}" for _ in AMOUNTS)
-            raise OptionError(f"exactly one of {places} must say how much to remove; {said}", *map(Setting, AMOUNTS))
-        if self.plan is not None and not isinstance(self.plan, Mapping):
-            message = "{} must hold merge maps by group; onnx_tropnnc.load_plan reads them from a file"
-            raise OptionError(message, Setting("plan", self.plan))
-
-    def _check_rounding(self) -> None:
-        given, presets = self.round_to, get_args(RoundingPreset)
-        counts = given is not None and (not isinstance(given, int) or limits.MULTIPLE.hold(given))
-        if not (given in presets if isinstance(given, str) else counts):
-            raise OptionError("{} must be a whole number of 1 or more, {}", Setting("round_to", given), listed(presets))
-
-    def _check_method(self) -> None:
-        if self.representative != "mean" and self.method != "tropnnc":
-            raise OptionError(
-                "{} is a variation of {} only",
-                Setting("representative", self.representative),
-                Setting("method", "tropnnc"),
-            )
-        if self.method in SELECTING and self.threshold is not None:
-            raise OptionError(
-                "{} is for methods that cluster, and {} does not; give a ratio or a budget",
-                Setting("threshold", self.threshold),
-                Setting("method", self.method),
-            )
-        _ = self.merging_method  # refuses unknown methods and plugins that do not work, before anything is read
 
     @property
     def method_name(self) -> str:
@@ -271,7 +231,7 @@ class Options:
     def selects(self) -> bool:
         """Return whether channels are selected by their activations; `auto` does where layers are solved afterwards."""
         automatic = self.method == "auto" and self.threshold is None and self.solves
-        return not self.lossless and (automatic or self.method in SELECTING)
+        return not self.lossless and (automatic or self.method in rules.SELECTING)
 
     @property
     def rounding(self) -> "Rounding":
@@ -333,30 +293,13 @@ class Options:
         Raises:
             OptionError: there is no method of this name, or it compares no vectors that `features` could choose.
         """
-        from onnx_tropnnc.merging.baselines import Cup, NeuralPath
-        from onnx_tropnnc.merging.plugins import method_named
-        from onnx_tropnnc.merging.representatives import Iterative, TropNNC
+        from onnx_tropnnc.merging.chosen_method import chosen_method
 
-        method = self.method
-        if method in ("auto", *SELECTING):
-            method = TropNNC(clustering=self.clustering or "ward")
-        elif method == "tropnnc":
-            method = TropNNC(self.representative, clustering=self.clustering or "kmeans")
-        elif method == "tropnnc-iterative":
-            method = Iterative(self.iterations, self.sign_fixed, clustering=self.clustering or "kmeans")
-        elif isinstance(method, str):
-            method = method_named(method)
-        if self.features is None:
-            return method
-        if self.method in SELECTING or not isinstance(method, TropNNC | Iterative | NeuralPath | Cup):
-            raise OptionError(
-                "{} has no effect on {}, which compares no vectors",
-                Setting("features", self.features),
-                Setting("method", self.method_name),
-            )
-        return replace(method, features=self.features)
-
-
-def amounts_given(values: Mapping[str, object]) -> list[str]:
-    """Return those of AMOUNTS that are given in `values`, which maps names to values."""
-    return [name for name in AMOUNTS if values[name] is not None and values[name] is not False]
+        return chosen_method(
+            self.method,
+            clustering=self.clustering,
+            features=self.features,
+            representative=self.representative,
+            iterations=self.iterations,
+            sign_fixed=self.sign_fixed,
+        )

@@ -29,7 +29,7 @@ LAYERS = (
     ("analysis", "operators", "running", "theory"),
     ("gradients", "inputs", "merging", "tropical", "zonotopes"),
     ("graph",),
-    ("backend", "bisection", "option_checks", "option_limits"),
+    ("backend", "bisection", "option_checks", "option_limits", "option_rules"),
     ("checkout", "choices", "errors", "step_parts"),
 )
 """The parts from top to bottom. A part imports what is below it, or beside it in the same line."""

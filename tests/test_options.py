@@ -18,7 +18,8 @@ from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.inputs.readers import Data
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.merging.representatives import METHODS, Method
-from onnx_tropnnc.options import AMOUNTS, SELECTING, Options
+from onnx_tropnnc.option_rules import AMOUNTS, SELECTING
+from onnx_tropnnc.options import Options
 
 NAN, INF = float("nan"), float("inf")
 
