@@ -23,7 +23,7 @@ from onnx_tropnnc.command.interrupts import Interruption
 from onnx_tropnnc.command.logs import configure_logs
 from onnx_tropnnc.command.progress import ProgressLine
 from onnx_tropnnc.errors import OptionError, OutputPathError, Setting, TropnncError
-from onnx_tropnnc.options import amounts_given
+from onnx_tropnnc.option_rules import amounts_given
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +57,10 @@ def command(interruption: Interruption | None, /, **arguments: Any) -> int:
     Channels that do nearly the same thing are merged (TropNNC), shapes are rewritten, and the result is compared with
     the original through ONNX Runtime. IN.onnx is never changed; OUT.onnx appears whole or not at all.
     """
+    from onnx_tropnnc.running.heap import map_large_arrays
+
     configure_logs(arguments["verbose"])
+    map_large_arrays()
     interruption = interruption or Interruption()
     try:
         if arguments["sweep"] is not None:
@@ -97,7 +100,6 @@ def _compress(arguments: dict[str, Any], interruption: Interruption) -> int:
     from onnx_tropnnc.engine import Compression
     from onnx_tropnnc.graph.model_io import load, save
     from onnx_tropnnc.graph.regular_files import check_output
-    from onnx_tropnnc.running.heap import map_large_arrays
 
     if arguments["target"] is None:
         raise OptionError("OUT.onnx is missing; say where to write, or use --inspect")
@@ -107,7 +109,6 @@ def _compress(arguments: dict[str, Any], interruption: Interruption) -> int:
     plans = checked("save_plan", filter(None, (arguments["save_plan"],)), (".json",), arguments["source"])
     no_file_twice((target, *reports, *plans))
     interruption.expect(target, *reports, *plans)
-    map_large_arrays()
     model = load(arguments["source"], input_shapes=options.input_shape, whole_heads=options.merges_heads)
     with ProgressLine(arguments["quiet"], arguments["verbose"]) as progress:
         report = Compression(model, options, progress.step, times_layers=bool(reports)).run()
