@@ -176,8 +176,61 @@ def test_grouped_queries_of_onnxruntime() -> None:
     result, _ = onnx_tropnnc.compress(model, ratio=0.5, heads="merge")
     assert [dims(result)[name] for name in ("wq", "wk", "wv", "wo")] == [(8, 16), (8, 8), (8, 8), (16, 7)]
     run(result, feeds_for(model))
-    returned = graph(body, weights | more, inputs=words["inputs"], outputs=words["outputs"] + ", float[1, 2, 5, 8] pv")
-    assert free(returned, whole_heads=True) == []
+
+
+LENGTHS = {"last": np.array([6], np.int32), "total": np.array(7, np.int32)}
+"""Five words behind two that were kept: the last one's number, and how many there are."""
+
+
+def with_kept_keys(operator: str, weights: dict[str, np.ndarray], body: str, *, opset: int) -> onnx.ModelProto:
+    """Return attention of five words on themselves and on two earlier ones, whose keys and values are inputs."""
+    kept = "float[1, 2, 2, 8] ik, float[1, 2, 2, 8] iv"
+    returned = "float[1, 2, 7, 8] ok, float[1, 2, 7, 8] ov"
+    return graph(
+        f"{body} a, ok, ov = {operator} y = MatMul(a, wo)",
+        weights,
+        inputs=f"float[1, 5, 8] x, {kept}",
+        outputs=f"float[1, 5, 7] y, {returned}",
+        opset=opset,
+        ir_version=10,
+    )
+
+
+KEPT = {
+    "three": (f"{CONTRIB}.GroupQueryAttention <num_heads = 6, kv_num_heads = 2> (q, k, v, ik, iv, last, total)", 17),
+    "packed": (f"{CONTRIB}.GroupQueryAttention <num_heads = 6, kv_num_heads = 2> (j, , , ik, iv, last, total)", 17),
+    "onnx": ("Attention <q_num_heads = 6, kv_num_heads = 2, is_causal = 1> (q, k, v, , ik, iv)", 23),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_where_keys_are_kept_as_many_heads_of_queries_go_from_each(case: str) -> None:
+    operator, opset = KEPT[case]
+    weights = random_weights(wq=(8, 48), wk=(8, 16), wv=(8, 16), wo=(48, 7))
+    body, names = PROJECTED, ("wq", "wk", "wv", "wo")
+    if case == "packed":
+        weights["w"] = np.concatenate([weights.pop(name) for name in ("wq", "wk", "wv")], axis=1)
+        body, names = "j = MatMul(x, w)", ("w", "wo")
+    more = {} if case == "onnx" else LENGTHS
+    model = with_kept_keys(operator, weights | more, body, opset=opset)
+    assert free(model) == []
+    assert [int((group.blocks >= 0).sum()) for group in free(model, whole_heads=True)] == [3]
+    result, _ = onnx_tropnnc.compress(model, ratio=0.3, heads="merge")
+    expected = [(8, 32 + 32), (32, 7)] if case == "packed" else [(8, 32), (8, 16), (8, 16), (32, 7)]
+    assert [dims(result)[name] for name in names] == expected
+    feeds = feeds_for(model)
+    before, after = run(model, feeds), run(result, feeds)
+    np.testing.assert_allclose(after[1], before[1], atol=1e-6)
+    np.testing.assert_allclose(after[2], before[2], atol=1e-6)
+
+
+def test_where_a_bias_has_an_entry_for_each_head_all_stay() -> None:
+    weights = random_weights(wq=(8, 48), wk=(8, 16), wv=(8, 16), wo=(48, 7), bias=(1, 6, 5, 7))
+    operator, _ = KEPT["three"]
+    operator = operator.replace("total)", "total, , , , bias)")
+    model = with_kept_keys(operator, weights | LENGTHS, PROJECTED, opset=17)
+    run(model, feeds_for(model))
+    assert free(model, whole_heads=True) == []
 
 
 def test_attention_without_its_number_of_heads_stays_as_it_is() -> None:

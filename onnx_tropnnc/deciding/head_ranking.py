@@ -24,18 +24,23 @@ Matrix = NDArray[np.float64]
 
 
 def by_columns(group: ChannelGroup) -> ChannelGroup:
-    """Return the group with a channel for each column of a head, those of one head behind each other."""
-    readers = group.of_kind("consumer")
+    """Return the group with a channel for each column that is read, those of one head behind each other."""
+    readers, heads = group.of_kind("consumer"), _read(group)
     width = max(int(np.bincount(place.members[place.members >= 0]).max()) for place in readers)
-    columns = [place.members * width + occurrences(place.members) for place in readers]
+    columns = [np.searchsorted(heads, place.members) * width + occurrences(place.members) for place in readers]
     places = [
         replace(place, members=np.where(place.members < 0, -1, members))
         for place, members in zip(readers, columns, strict=True)
     ]
-    return replace(group, channels=group.channels * width, places=tuple(places))
+    return replace(group, channels=len(heads) * width, places=tuple(places))
 
 
-def rank_heads(readings: Sequence[Reading], heads: int, always: NDArray[np.int64]) -> Ranking:
+def _read(group: ChannelGroup) -> NDArray[np.int64]:
+    """Return the channels that are read: not those of keys that one layer makes beside heads of queries."""
+    return np.unique(np.concatenate([p.members[p.members >= 0] for p in group.of_kind("consumer")]))
+
+
+def rank_heads(group: ChannelGroup, readings: Sequence[Reading], always: NDArray[np.int64]) -> Ranking:
     """Return the greedy order of the heads, those of `always` first, and the loss with the first k of them kept.
 
     The readings are of the columns. As for channels, the loss is that of solving on each half of the samples, measured
@@ -44,11 +49,12 @@ def rank_heads(readings: Sequence[Reading], heads: int, always: NDArray[np.int64
     # R|S and F R|S
     left = [with_ridge(reading.covariance) for reading in readings]
     seen = [gram_root(reading.gram) @ matrix for reading, matrix in zip(readings, left, strict=True)]
-    blocks = np.arange(len(left[0])).reshape(heads, -1)
+    read = _read(group)
+    blocks = np.arange(len(left[0])).reshape(len(read), -1)
     order: list[int] = []
-    while len(order) < heads:
-        open_now = np.setdiff1d(np.arange(heads), order)
-        first = np.intersect1d(open_now, always)
+    while len(order) < len(read):
+        open_now = np.setdiff1d(np.arange(len(read)), order)
+        first = np.intersect1d(open_now, np.flatnonzero(np.isin(read, always)))
         gains = {
             head: sum(float(np.sum(_whitened(r, y, blocks[head]) ** 2)) for r, y in zip(left, seen, strict=True))
             for head in (first if first.size else open_now).tolist()
@@ -64,7 +70,9 @@ def rank_heads(readings: Sequence[Reading], heads: int, always: NDArray[np.int64
         for reading in readings
         for fitted, judged in ((reading.halves[0], reading.halves[-1]), (reading.halves[-1], reading.halves[0]))
     ]
-    return Ranking(np.array(order), np.sum(curves, axis=0) / 2)
+    others = np.setdiff1d(np.arange(group.channels), read)
+    loss = np.sum(curves, axis=0) / 2
+    return Ranking(np.append(others, read[order]), np.append(np.full(len(others), loss[0]), loss))
 
 
 def _whitened(covariance: Matrix, rows: Matrix, block: NDArray[np.int64]) -> Matrix:

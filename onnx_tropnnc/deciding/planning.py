@@ -93,7 +93,7 @@ def _ranked(group: ChannelGroup, readings: Sequence[Reading]) -> Ranking | None:
         return None
     always = _always(group, readings)
     try:
-        return rank_heads(readings, group.channels, always) if group.is_heads else rank_readings(readings, always)
+        return rank_heads(group, readings, always) if group.is_heads else rank_readings(readings, always)
     except np.linalg.LinAlgError:
         return None
 
