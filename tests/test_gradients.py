@@ -303,6 +303,37 @@ def test_convolutions_in_one_and_three_dimensions(rank: int, dims: str) -> None:
     assert_gradients(graph(body, weights, inputs=f"float[2, 8, {dims}] x", outputs="float y"), narrow=True, step=LINEAR)
 
 
+@pytest.mark.parametrize("size", ["5, 7", "12, 11"])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (2, 4)])
+def test_depthwise_convolutions(kernel: tuple[int, int], stride: int, dilation: int, size: str) -> None:
+    """Small ones are written as products of rows, those with fewer samples than columns position by position."""
+    weights = random_weights(w=(6, 1, *kernel), b=(6,))
+    pads = [(kernel[0] - 1) * dilation, 1, 1, (kernel[1] - 1) * dilation]
+    attributes = f"strides = [{stride}, {stride}], dilations = [{dilation}, {dilation}], pads = {pads}, group = 6"
+    for samples in (1, 4):
+        picture = {"inputs": f"float[{samples}, 6, {size}] x", "outputs": "float y"}
+        assert_gradients(graph(f"y = Conv <{attributes}> (x, w, b)", weights, **picture))
+
+
+@pytest.mark.parametrize("wide", [3, 200])
+def test_depthwise_convolutions_of_wide_rows_and_of_one_dimension(wide: int) -> None:
+    for body, dims, kernel in (
+        ("y = Conv <group = 2, strides = [1, 2], pads = [1, 1, 1, 1]> (x, w)", f"8, {wide}", (3, 3)),
+        ("y = Conv <group = 2, strides = [2], pads = [1, 1]> (x, w)", f"{wide}", (3,)),
+    ):
+        picture = {"inputs": f"float[40, 2, {dims}] x", "outputs": "float y"}
+        assert_gradients(graph(body, random_weights(w=(2, 1, *kernel)), **picture))
+
+
+@pytest.mark.parametrize("inputs", ["x", "x, low", "x, , high", "x, low, high"])
+def test_a_clip_may_lack_limits(inputs: str) -> None:
+    bounds = {"low": np.float32(-0.5), "high": np.float32(0.8)}
+    given = {name: number for name, number in bounds.items() if name in inputs}
+    assert_gradients(graph(f"y = Clip({inputs})", given, **ROWS))
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_transposed_convolutions_of_any_attributes(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -27,8 +27,18 @@ def _relu(step: Step) -> ir.Value:
 
 
 def _clip(step: Step) -> ir.Value:
-    """Return 1 where x came out as it went in, which is where it was not clipped, and 0 elsewhere."""
-    return step.tape.mask(step.tape.op("Equal", step.output, step.input(0)))
+    """Return 1 where y lies between the limits, 0 where it is one of them.
+
+    x is not asked: onnxruntime can then clip inside the convolution that made x, and x takes no memory.
+    """
+    tape, inside = step.tape, []
+    if step.has(1):
+        inside.append(tape.op("Greater", step.output, step.input(1)))
+    if step.has(2):
+        inside.append(tape.op("Less", step.output, step.input(2)))
+    if not inside:
+        return _one(step)
+    return tape.mask(inside[0] if len(inside) == 1 else tape.op("And", *inside))
 
 
 def _two_slopes(step: Step, below: ir.Value) -> ir.Value:

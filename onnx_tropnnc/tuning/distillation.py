@@ -91,12 +91,10 @@ class Student:
         batch: int,
         scales: Mapping[str, float],
         centres: Mapping[str, Centre] = NO_CENTRES,
-        *,
-        arena: bool = True,
     ) -> None:
         """Write the graphs for tensors with these scales, and load them.
 
-        `centres` are those of the weights by name, `arena` is that of `Runner.load`.
+        `centres` are those of the weights by name.
 
         Raises:
             NotRunnable: onnxruntime cannot run them.
@@ -110,11 +108,12 @@ class Student:
         inputs = {**batch_shapes(samples, batch)}
         inputs |= {_TARGET.format(name): _known(shapes[name]) for name in self._names}
         graph = gradient_graph(copy, [loss], list(constants), inputs)
-        self._training = Runner.load(graph.proto, spinning=False, arena=arena)
+        # with an arena also for large tensors: MobileNetV1 spent a third of each step on asking the system for memory
+        self._training = Runner.load(graph.proto, spinning=False)
         self._order = {name: self._training.outputs.index(output) for name, output in graph.gradients.items()}
         # the same model with its weights as inputs, and without gradients: what judges
         forward = gradient_graph(model, [], list(constants), batch_shapes(samples, batch), keep=self._names)
-        self._forward = Runner.load(forward.proto, spinning=False, arena=arena)
+        self._forward = Runner.load(forward.proto, spinning=False)
         self.ended: tuple[Ended, ...] = graph.ended
         arrays = {name: np.array(array_of(value), np.float32) for name, value in constants.items()}
         self.weights: Weights = {name: array for name, array in arrays.items() if name in graph.gradients}

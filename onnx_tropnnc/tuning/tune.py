@@ -20,7 +20,7 @@ from onnx_tropnnc.changes import Change, Note
 from onnx_tropnnc.errors import NotDifferentiable, NotRunnable
 from onnx_tropnnc.graph.constants import name_of
 from onnx_tropnnc.graph.input_shapes import run_size
-from onnx_tropnnc.graph.memory import ARENA_BYTES, tensor_bytes
+from onnx_tropnnc.graph.memory import tensor_bytes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import infer_shapes, shapes_of
 from onnx_tropnnc.graph.sizes import size_of
@@ -160,8 +160,7 @@ def _learnt(
     scales = targets.scales(4 * batch)
     if not any(teaches(scales[name]) for name in outputs):
         return (Note("not tuned: no output of the original varies on the samples, in finite numbers"),)
-    small = batch * TENSORS_OF_A_STEP * _sample_bytes(model, learning) < ARENA_BYTES
-    trained = Student(student, shapes, samples, batch, scales, centres_of(student, learning, batch), arena=small)
+    trained = Student(student, shapes, samples, batch, scales, centres_of(student, learning, batch))
     for rate in (share * how.rate / slower for slower in SLOWER):
         before, after = trained.learn(targets, Training(steps, rate), judging, how.seed)
         if after < before:
