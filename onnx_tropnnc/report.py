@@ -100,7 +100,7 @@ class Report:
     def verdict(self) -> Verdict:
         """Return in words whether the result is a good one, and what to try next."""
         advice = next((note.advice for note in self.of(Note) if note.advice is not None), None)
-        return judged(self.before, self.after, self.verification, advice)
+        return judged(self.before, self.after, self.verification, advice, merged=bool(self.of(Merged)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values: dicts, lists, strings, numbers, None."""

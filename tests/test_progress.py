@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_pipe_gets_a_line_for_each_step_with_its_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    with ProgressLine(quiet=False) as progress:
+    with ProgressLine(quiet=False, least=0.0) as progress:
         progress.step("draw samples")
         progress.step("compress channels")
         assert list(counted("ab", lambda part: part)) == ["a", "b"]
@@ -31,12 +31,19 @@ def test_a_pipe_gets_a_line_for_each_step_with_its_seconds(capsys: pytest.Captur
 
 
 def test_a_step_that_failed_is_not_said_to_be_over(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = ProgressLine(quiet=False)
+    progress = ProgressLine(quiet=False, least=0.0)
     progress.__enter__()
     progress.step("draw samples")
     progress.step("compress channels")
     progress.__exit__(ZeroDivisionError)
     assert capsys.readouterr().err.splitlines() == ["draw samples: 0.0 s"]
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_short_steps_are_shown_in_a_log_only(capsys: pytest.CaptureFixture[str], log: bool) -> None:
+    with ProgressLine(quiet=False, log=log, least=60.0) as progress:
+        progress.step("draw samples")
+    assert bool(capsys.readouterr().err) == log
 
 
 @pytest.mark.parametrize("log", [False, True])

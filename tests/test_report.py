@@ -1,12 +1,15 @@
 """The report as a public format."""
 
+import io
 import json
 import math
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded, Verified
+from onnx_tropnnc.changes import Folded, Kept, Merged, Note, NotFolded, Unreached, Verified
+from onnx_tropnnc.command.terminal import print_report
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.merging.merge_map import MergeMap
@@ -20,6 +23,17 @@ KEPT = Kept("conv2", ("conv2",), 6, Reason("model_output", "y is a model output"
 
 def report(*changes: object) -> Report:
     return Report("in.onnx", Size(200, None, 800), Size(100, None, 400), changes, (Timing("merge channels", 0.5),), 7)
+
+
+def test_layers_in_no_group_are_printed_once_for_each_reason() -> None:
+    quantized, computed = Reason("quantized", "it is quantized"), Reason("computed", "its weight is computed")
+    named = {"conv1": quantized, "conv2": computed, "conv3": quantized, "conv4": quantized}
+    written = io.StringIO()
+    print_report(report(*(Unreached(node, reason) for node, reason in named.items())), Console(file=written, width=200))
+    assert [line.strip() for line in written.getvalue().splitlines() if "in no group" in line] == [
+        "conv1 and 2 more layers are in no group: it is quantized",
+        "conv2 is in no group: its weight is computed",
+    ]
 
 
 def test_every_change_has_its_place() -> None:

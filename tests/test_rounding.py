@@ -191,7 +191,7 @@ def test_the_report_states_the_multiples_where_there_are_some() -> None:
         return [note.text for note in report.of(Note) if "rounded" in note.text]
 
     assert notes(chain(64), ratio=0.4, round_to="arm") == [
-        "channel counts are rounded up to multiples of 8 (Conv), 8 (depthwise Conv), 1 (linear), "
+        "channel counts are rounded up to multiples of 8 (Conv, depthwise Conv), 1 (linear), "
         "smaller ones where a layer has fewer than 32 channels (--round-to arm)"
     ]
     assert len(notes(chain(64), ratio=0.4)) == 1

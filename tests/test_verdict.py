@@ -82,6 +82,13 @@ def test_where_nothing_was_removed_the_verdict_says_where_to_look() -> None:
     assert "--inspect" in verdict.advice
 
 
+def test_where_no_channels_went_a_good_result_does_not_promise_that_more_can_go() -> None:
+    folded = judged(BEFORE, size(990), compared(0.0), merged=False)
+    assert folded.grade == "good"
+    assert "--inspect" in folded.advice
+    assert "--sweep" in judged(BEFORE, size(990), compared(0.0)).advice
+
+
 def test_a_verdict_on_made_up_samples_says_so_and_never_guesses() -> None:
     def found(likely: LikelyAgreement) -> Verification:
         return Verification((OutputDifference("y", 0.1, 1.0, 0.0, agreement=99.0, likely_agreement=likely),))

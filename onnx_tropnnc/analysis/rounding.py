@@ -43,7 +43,9 @@ class Rounding:
 
     def __str__(self) -> str:
         """Return the multiples in words."""
-        plain = f"multiples of {self.convolution} (Conv), {self.depthwise} (depthwise Conv), {self.linear} (linear)"
+        names = {"Conv": self.convolution, "depthwise Conv": self.depthwise, "linear": self.linear}
+        kinds = {multiple: ", ".join(n for n, m in names.items() if m == multiple) for multiple in names.values()}
+        plain = "multiples of " + ", ".join(f"{multiple} ({kind})" for multiple, kind in kinds.items())
         wide = self.parts * max(self.convolution, self.depthwise)
         return f"{plain}, smaller ones where a layer has fewer than {wide} channels" if self.parts else plain
 

@@ -54,8 +54,9 @@ Examples:
 def command(interruption: Interruption | None, /, **arguments: Any) -> int:
     """Make a trained ONNX model smaller and faster, without training code or data.
 
-    Channels that do nearly the same thing are merged (TropNNC), shapes are rewritten, and the result is compared with
-    the original through ONNX Runtime. IN.onnx is never changed; OUT.onnx appears whole or not at all.
+    Removes the channels that the outputs need least, fits the weights that are left so that the layers compute nearly
+    what they did, and compares both models in ONNX Runtime. IN.onnx is never changed; OUT.onnx is written completely or
+    not at all.
     """
     from onnx_tropnnc.running.heap import map_large_arrays
 

@@ -1,8 +1,8 @@
 """Show what the command is doing right now, on standard error.
 
 terminal    one line that changes: the step, its part, a bar and the time left where the number of parts is known
-pipe        a line for each step, when it is over: `compress channels: 12.3 s`
---verbose   as in a pipe, for a bar would be drawn over the log
+pipe        a line for each step that took a while, when it is over: `compress channels: 12.3 s`
+--verbose   a line for each step, for a bar would be drawn over the log
 --quiet     nothing
 """
 
@@ -17,12 +17,21 @@ from onnx_tropnnc.step_parts import told_to
 
 __all__ = ["ProgressLine"]
 
+# Seconds. A pipe is told of no shorter steps: most of the fifteen are over at once, and would hide the others.
+LEAST = 0.1
+
 
 class ProgressLine:
-    """Show each step: with a bar on a terminal, else as a line with its seconds; nothing when quiet."""
+    """Show each step: with a bar on a terminal, else as a line with its seconds; nothing when quiet.
 
-    def __init__(self, quiet: bool, log: bool = False) -> None:
-        self.quiet, self.log = quiet, log
+    Attributes:
+        quiet: whether nothing is shown.
+        log: whether short steps are shown too, and no bar is drawn.
+        least: seconds below which a step is short.
+    """
+
+    def __init__(self, quiet: bool, log: bool = False, least: float = LEAST) -> None:
+        self.quiet, self.log, self.least = quiet, log, 0.0 if log else least
         self.bar: Any = None
         self.stack = ExitStack()
         self.text, self.begun = "", 0.0
@@ -59,8 +68,9 @@ class ProgressLine:
         self.bar.update(task, description=f"{self.text}: {text}", completed=done, total=total)
 
     def _end(self) -> None:
-        if self.text and self.bar is None and not self.quiet:
-            click.echo(f"{self.text}: {time.perf_counter() - self.begun:.1f} s", err=True)
+        seconds = time.perf_counter() - self.begun
+        if self.text and self.bar is None and not self.quiet and seconds >= self.least:
+            click.echo(f"{self.text}: {seconds:.1f} s", err=True)
         self.text = ""
 
 

@@ -1,7 +1,7 @@
 """Print a report, the groups of a model, or a sweep as text, for a terminal or a pipe."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -21,7 +21,7 @@ from onnx_tropnnc.running.verification import Verification
 __all__ = ["knee_lines", "print_coverage", "print_curve", "print_groups", "print_report"]
 
 # What is said of groups that were not merged.
-_PINNED, _BY_OPTIONS, _WHOLE, _UNDONE = "pinned by the graph", "kept by options", "whole at this size", "undone"
+_PINNED, _BY_OPTIONS, _WHOLE, _UNDONE = "pinned by the graph", "kept by options", "with nothing to remove", "undone"
 _WHY_KEPT = {"nothing_to_merge": _WHOLE, "target_reached": _WHOLE, "undone": _UNDONE}
 
 
@@ -72,12 +72,21 @@ def _lines(report: Report) -> Iterable[str]:
         yield f"  not merged: {listed}{'; --inspect says why' if numbers[_PINNED] or numbers[_BY_OPTIONS] else ''}"
     yield from _errors(merged, report.of(Reconstructed))
     yield from _bounds(merged)
-    for layer in report.of(Unreached):
-        yield f"  {layer.node} is in no group: {layer.reason}"
+    yield from _unreached(report.of(Unreached))
     if report.verification is not None:
         yield from _verified(report.verification)
     for note in report.of(Note):
         yield str(note)
+
+
+def _unreached(layers: Iterable[Unreached]) -> Iterable[str]:
+    """Yield a line for each reason why layers are in no group, with the first of these layers."""
+    by_reason = defaultdict[str, list[str]](list)
+    for layer in layers:
+        by_reason[str(layer.reason)].append(layer.node)
+    for reason, (first, *others) in by_reason.items():
+        names = f"{first} and {len(others)} more layers are" if others else f"{first} is"
+        yield f"  {names} in no group: {reason}"
 
 
 def _errors(merged: Iterable[Merged], solved: Iterable[Reconstructed]) -> Iterable[str]:

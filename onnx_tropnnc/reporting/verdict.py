@@ -60,14 +60,23 @@ class Verdict:
         return f"{self.text} Next: {self.advice}"
 
 
-def judged(before: Size, after: Size, found: Verification | None, to_remove_more: str | None = None) -> Verdict:
+def judged(
+    before: Size,
+    after: Size,
+    found: Verification | None,
+    to_remove_more: str | None = None,
+    *,
+    merged: bool = True,
+) -> Verdict:
     """Return the verdict on a result, from its sizes and its comparison with the original.
 
-    `to_remove_more` is what to try next where an option kept most of what another one was to remove.
+    `to_remove_more` is what to try next where an option kept most of what another one was to remove. `merged` says
+    whether channels of any group went; where none did, larger amounts may remove nothing either.
     """
     grade = _grade(before, after, found)
     worse = grade in ("poor", "refused")
-    advice = _ADVICE[grade] if to_remove_more is None or worse else to_remove_more
+    usual = _ADVICE["unchanged" if grade == "good" and not merged else grade]
+    advice = usual if to_remove_more is None or worse else to_remove_more
     if grade == "unchanged":
         return Verdict(grade, "Nothing was removed.", advice)
     facts = [_size(before, after)]
