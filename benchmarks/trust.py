@@ -1,6 +1,6 @@
 """How well the stated agreement holds without data: stated beside true for classifiers at several ratios and budgets.
 
-    python benchmarks/trust.py ZOO DATA [--only NAME ..] [--rows build/trust.json] [--images 500]
+    python benchmarks/trust.py ZOO DATA [--only NAME ..] [--amounts "ratio 0.3" ..] [--rows build/trust.json]
     python benchmarks/trust.py ZOO DATA --fit [--rows build/trust.json]
 
 ZOO and DATA are folders as those of fidelity.py. Every classifier is compressed as it is, and once more where its
@@ -107,7 +107,7 @@ def measured(name: str, source: bytes, amount: str, images: NDArray[np.float32])
     }
 
 
-def measure(zoo: Path, data: Path, path: Path, only: Sequence[str], count: int) -> None:
+def measure(zoo: Path, data: Path, path: Path, only: Sequence[str], amounts: Sequence[str], count: int) -> None:
     """Add the rows that the file does not hold yet."""
     rows = read(path)
     known = {(row["model"], row["amount"]) for row in rows}
@@ -118,7 +118,7 @@ def measure(zoo: Path, data: Path, path: Path, only: Sequence[str], count: int) 
         normalised = {"mean": classifier.mean, "deviation": classifier.std}
         images = LabelledImages.load(data / f"{classifier.data}.npz", limit=count, **normalised).images
         for label, source in _forms(name, file):
-            for amount in AMOUNTS:
+            for amount in amounts:
                 if (label, amount) in known:
                     continue
                 try:
@@ -220,12 +220,13 @@ def main() -> None:
     parser.add_argument("models", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--amounts", nargs="+", choices=tuple(AMOUNTS), default=tuple(AMOUNTS))
     parser.add_argument("--rows", type=Path, default=Path("build/trust.json"))
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--fit", action="store_true")
     given = parser.parse_args()
     if not given.fit:
-        measure(given.models, given.data, given.rows, given.only, given.images)
+        measure(given.models, given.data, given.rows, given.only, given.amounts, given.images)
     rows = read(given.rows)
     summarise(rows)
     if given.fit:
