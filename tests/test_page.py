@@ -93,6 +93,18 @@ def test_the_page_says_what_was_done(report: Report) -> None:
     assert f"Seed {report.seed}." in shown.text
 
 
+def test_the_first_figures_are_what_the_verdict_is_judged_by(reports: list[Report]) -> None:
+    likely = reports[1].to_dict()["verification"]["likely_agreement"]
+    shown = " ".join(Page.read(reports[1].to_html()).text.split())
+    assert f"Closeness to the original{likely['low']:.0f} to {likely['high']:.0f} %top-1 agreement about" in shown
+    assert "Closeness to the originalnot compared" in " ".join(Page.read(reports[3].to_html()).text.split())
+
+
+def test_the_page_says_what_kept_each_group(reports: list[Report]) -> None:
+    assert {"a check", "the graph"} <= set(Page.read(reports[2].to_html()).cells)
+    assert "options" not in Page.read(reports[2].to_html()).cells
+
+
 def test_warnings_stand_at_the_top(reports: list[Report]) -> None:
     shown = Page.read(reports[1].to_html())
     assert shown.warnings == [n for n in reports[1].to_dict()["notes"] if n.startswith("warning: ")]

@@ -17,6 +17,9 @@ __all__ = ["inspection_page", "page", "rendered"]
 
 Facts = Mapping[str, Any]
 
+# What kept a group that the graph would let change, by the kind of the reason; all other kinds come from options.
+KEPT_BY = {"nothing_to_merge": "this size", "target_reached": "this size", "undone": "a check"}
+
 
 def page(facts: Facts, *, warnings: Sequence[str] = ()) -> str:
     """Return the page, from what Report.to_dict() gives; `warnings` are those of its notes that stand out.
@@ -33,6 +36,7 @@ def page(facts: Facts, *, warnings: Sequence[str] = ()) -> str:
         strips=_strips(facts["layers"]),
         rows=size_rows(facts),
         worst_first=groups,
+        kept_by=KEPT_BY,
         bounded=any(group["bound"] is not None for group in groups),
         warned=warnings,
     )
@@ -93,8 +97,19 @@ def _closeness(found: Facts | None) -> dict[str, str]:
         accuracies = f"{labelled[0]['top1_before']:.1f} → {labelled[0]['top1_after']:.1f} %"
         return {**card, "figure": accuracies, "detail": f"accuracy {where}"}
     likely = found["likely_agreement"]
-    agreement = "" if likely is None else f"top-1 agreement {likely['text']}; "
-    return {**card, "figure": f"{error} apart", "detail": f"{agreement}relative L2 error {where}"}
+    if likely is None:
+        return {**card, "figure": f"{error} apart", "detail": f"relative L2 error {where}"}
+    detail = f"top-1 agreement {likely['text']}; relative L2 error {error} {where}"
+    if likely["real"]:
+        return {**card, "figure": f"{likely['middle']:.1f} %", "detail": detail}
+    low, high = f"{likely['low']:.0f}", f"{likely['high']:.0f}"
+    # from 0 to 100 %: the samples tell nothing
+    known = likely["high"] - likely["low"] < 100.0
+    return {
+        **card,
+        "figure": f"{low if low == high else f'{low} to {high}'} %" if known else "unknown",
+        "detail": detail,
+    }
 
 
 def _strips(layers: Sequence[Facts]) -> list[dict[str, Any]]:
