@@ -25,8 +25,8 @@ from onnx_tropnnc.tuning.batching import Unbatched, batched
 from onnx_tropnnc.tuning.centring import centres_of
 from onnx_tropnnc.tuning.distillation import write_weights
 from onnx_tropnnc.tuning.kept_channels import kept_channels, kept_outputs
-from onnx_tropnnc.tuning.targets import Targets, shared_tensors
-from onnx_tropnnc.tuning.tune import Tuning, tune
+from onnx_tropnnc.tuning.targets import Moments, Targets, shared_tensors
+from onnx_tropnnc.tuning.tune import COST_OF_A_STEP, COST_OF_A_WEIGHT, COST_OF_AN_ELEMENT, Tuning, tune
 
 MUCH = Tuning(budget=10**9)
 RESIDUAL = (
@@ -84,31 +84,72 @@ def test_the_same_seed_learns_the_same_weights() -> None:
     assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
 
 
+def cost_of(model: Model, steps: int, *, anew: bool) -> int:
+    """Return the budget of so many steps of 16 samples, with the original's tensors of 448 kept or computed anew."""
+    size = size_of(model, shapes_of(model))
+    assert size.macs is not None
+    elements = sum(np.prod(shape[1:]) for shape in tensor_shapes(model).values())
+    sample = COST_OF_A_STEP * size.macs + COST_OF_AN_ELEMENT * int(elements) + anew * size.macs
+    return steps * (16 * sample + COST_OF_A_WEIGHT * size.parameters) + (0 if anew else 4 * 112 * size.macs)
+
+
+def tensor_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    made = {value.name for node in model.graph for value in node.outputs}
+    shapes = infer_shapes(model, {"x": (1, 3, 8, 8)}).items()
+    return {name: tuple(int(size or 0) for size in shape) for name, shape in shapes if name in made}
+
+
 def test_targets_that_do_not_fit_in_memory_are_computed_anew_and_the_same() -> None:
-    """What is computed anew in every step is paid for by the budget: as many steps cost a third more."""
+    """What is computed anew in every step is paid for by the budget."""
     weights = residual_weights()
     original = load(graph(RESIDUAL, weights, **PICTURE))
-    macs = size_of(original, shapes_of(original)).macs
-    assert macs is not None
     found = []
     # half of the second is enough for a step of 16 samples, but not for the targets of all
-    for memory, budget in ((2**30, (250 * 16 * 3 + 4 * 112) * macs), (600_000, 250 * 16 * 4 * macs)):
+    for memory, anew in ((2**30, False), (900_000, True)):
         model = load(graph(RESIDUAL, noisy(weights), **PICTURE))
-        (note,) = tune(model, original, samples_of(model, 128), Tuning(budget, memory=memory))
+        how = Tuning(cost_of(original, 250, anew=anew), memory=memory)
+        (note,) = tune(model, original, samples_of(model, 128), how)
         assert "in 250 steps" in str(note)
         found.append(initializers(to_proto(model)))
     assert all(np.allclose(found[0][name], found[1][name], atol=1e-5) for name in found[0])
 
 
-def test_steps_are_as_small_as_the_memory_asks_and_no_smaller_than_they_teach() -> None:
+def test_a_step_that_does_not_fit_in_memory_is_run_in_portions_and_the_same() -> None:
+    weights = residual_weights()
+    original = load(graph(RESIDUAL, weights, **PICTURE))
+    before, found = noisy(weights), []
+    for memory in (900_000, 300_000):
+        model = load(graph(RESIDUAL, before, **PICTURE))
+        how = Tuning(cost_of(original, 25, anew=True), memory=memory)
+        assert "in 25 steps" in str(tune(model, original, samples_of(model, 128), how)[-1])
+        found.append(initializers(to_proto(model)))
+    for name, array in before.items():
+        moved = np.abs(found[0][name] - array).max()
+        np.testing.assert_allclose(found[1][name], found[0][name], atol=0.01 * moved)
+
+
+def test_nothing_is_learnt_where_one_sample_does_not_fit_in_memory() -> None:
     weights = residual_weights()
     model = load(graph(RESIDUAL, noisy(weights), **PICTURE))
     original, samples = load(graph(RESIDUAL, weights, **PICTURE)), samples_of(model, 128)
     before = initializers(to_proto(model))
-    (change,) = tune(model, original, samples, Tuning(budget=10**9, memory=100_000))
-    assert str(change) == "not tuned: a step of 8 samples would not fit in --memory"
+    (change,) = tune(model, original, samples, Tuning(budget=10**9, memory=10_000))
+    assert str(change) == "not tuned: the gradients of one sample would not fit in --memory"
     assert all(np.array_equal(array, before[name]) for name, array in initializers(to_proto(model)).items())
-    assert "tuned together" in str(tune(model, original, samples, Tuning(budget=10**9, memory=300_000))[-1])
+
+
+def test_variances_of_nearly_equal_numbers_are_exact() -> None:
+    rng = np.random.default_rng(0)
+    tensors = [1e4 + 1e-2 * rng.integers(-8, 8, (4, 3, 5)) for _ in range(3)]
+    moments = Moments()
+    for tensor in tensors:
+        moments.add(tensor)
+    whole = np.concatenate(tensors)
+    np.testing.assert_allclose(moments.mean(), whole.mean(axis=(0, 2)), rtol=1e-12)
+    np.testing.assert_allclose(moments.variance(), whole.var(axis=(0, 2)).mean(), rtol=1e-6)
+    constant = Moments()
+    constant.add(np.full((4, 3), 1e8, np.float32))
+    assert constant.variance() == 0.0
 
 
 def test_what_is_exact_stays_as_it_is() -> None:

@@ -24,7 +24,7 @@ from onnx_tropnnc.graph.layers import factor, made_axis
 from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.tuning.targets import Targets
+from onnx_tropnnc.tuning.targets import Moments, Targets
 
 __all__ = ["Centre", "centres_of"]
 
@@ -60,13 +60,12 @@ def centres_of(model: Model, samples: Samples, batch: int) -> dict[str, Centre]:
 
     Args:
         model: with `batch` as its batch.
-        samples: what the means are over; a batch of them.
+        samples: what the means are over.
         batch: samples a run.
     """
     layers = [layer for layer in map(_layer, model.graph) if layer is not None]
     made = {name_of(layer.data): None for layer in layers if layer.data.producer() is not None}
-    runs = Targets.of(model, tuple(made), samples.first(batch), batch, keep=True).kept if made else ()
-    means = {name: _mean(tensor) for name, tensor in zip(made, runs or (), strict=True)}
+    means = _means(Targets.of(model, tuple(made), samples, batch, keep=False)) if made else {}
     found = {}
     for layer in layers:
         mean = means.get(name_of(layer.data))
@@ -95,6 +94,11 @@ def _layer(node: ir.Node) -> LinearLayer | None:
     return layer if alone and plain and layer.slot == 1 and dims_of(bias) == (len(layer.bias()),) else None
 
 
-def _mean(tensor: Array) -> NDArray[np.float32]:
-    """Return the mean of each channel, on axis 1."""
-    return np.asarray(tensor.mean(axis=(0, *range(2, tensor.ndim)), dtype=np.float64), np.float32)
+def _means(tensors: Targets) -> dict[str, NDArray[np.float32]]:
+    """Return the mean of each channel of each tensor, on axis 1."""
+    moments = [Moments() for _ in tensors.names]
+    for start in range(0, tensors.samples.count, tensors.batch):
+        run = tensors.at(np.arange(start, min(start + tensors.batch, tensors.samples.count)))
+        for moment, tensor in zip(moments, run, strict=True):
+            moment.add(tensor)
+    return {name: np.asarray(m.mean(), np.float32) for name, m in zip(tensors.names, moments, strict=True)}

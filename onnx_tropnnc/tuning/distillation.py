@@ -44,11 +44,13 @@ class Training:
 
     Attributes:
         steps: how many batches they learn from.
+        batch: samples a step: a multiple of what the student's graph takes in one run.
         rate: of Adam, at its highest; in units of each weight tensor's typical size.
         judged: how many times they are judged on held-out samples, evenly spaced; the last time at the end.
     """
 
     steps: int
+    batch: int
     rate: float
     judged: int = 4
 
@@ -88,31 +90,31 @@ class Student:
         model: Model,
         shapes: Shapes,
         samples: Samples,
-        batch: int,
+        portion: int,
         scales: Mapping[str, float],
         centres: Mapping[str, Centre] = NO_CENTRES,
     ) -> None:
         """Write the graphs for tensors with these scales, and load them.
 
-        `centres` are those of the weights by name.
+        `portion` is how many samples a run takes, `centres` are those of the weights by name.
 
         Raises:
             NotRunnable: onnxruntime cannot run them.
         """
         copy = model.clone()
         self._centres = centres
-        self._batch, self._names = batch, tuple(name for name, scale in scales.items() if teaches(scale))
+        self._portion, self._names = portion, tuple(name for name, scale in scales.items() if teaches(scale))
         self._scales = scales
         loss = name_of(_loss(copy, shapes, {name: scales[name] for name in self._names}))
         constants = trainable_weights(copy)
-        inputs = {**batch_shapes(samples, batch)}
+        inputs = {**batch_shapes(samples, portion)}
         inputs |= {_TARGET.format(name): _known(shapes[name]) for name in self._names}
         graph = gradient_graph(copy, [loss], list(constants), inputs)
         # with an arena also for large tensors: MobileNetV1 spent a third of each step on asking the system for memory
         self._training = Runner.load(graph.proto, spinning=False)
         self._order = {name: self._training.outputs.index(output) for name, output in graph.gradients.items()}
         # the same model with its weights as inputs, and without gradients: what judges
-        forward = gradient_graph(model, [], list(constants), batch_shapes(samples, batch), keep=self._names)
+        forward = gradient_graph(model, [], list(constants), batch_shapes(samples, portion), keep=self._names)
         self._forward = Runner.load(forward.proto, spinning=False)
         self.ended: tuple[Ended, ...] = graph.ended
         arrays = {name: np.array(array_of(value), np.float32) for name, value in constants.items()}
@@ -135,15 +137,11 @@ class Student:
         every = -(-training.steps // training.judged)
         for step in counted(range(training.steps), lambda step: "tune all weights"):
             # the rest of a permutation that fills no batch is dropped
-            if len(order) < self._batch:
+            if len(order) < training.batch:
                 order = generator.permutation(targets.samples.count)
-            chosen, order = np.sort(order[: self._batch]), order[self._batch :]
+            chosen, order = np.sort(order[: training.batch]), order[training.batch :]
             rate = rate_at(step, training.steps, training.rate, max(1, training.steps // WARM_UP))
-            wanted = dict(zip(targets.names, targets.at(chosen), strict=True))
-            feed = self._feed(targets.samples, chosen)
-            feed |= {_TARGET.format(name): wanted[name] for name in self._names}
-            outputs = self._training.run(feed)
-            gradients = {name: outputs[slot] for name, slot in self._order.items()}
+            gradients = self._gradients(targets, chosen)
             self._step(adam, gradients, {name: rate * sizes[name] for name in gradients})
             if (step + 1) % every == 0 or step + 1 == training.steps:
                 error = self.error(held)
@@ -152,6 +150,20 @@ class Student:
         for name, array in kept.items():
             self.weights[name][...] = array
         return before, best
+
+    def _gradients(self, targets: Targets, chosen: NDArray[np.int64]) -> dict[str, Array]:
+        """Return the gradients of the weights on these samples, as the mean over the portions that memory allows."""
+        portions = np.split(chosen, len(chosen) // self._portion)
+        gradients: dict[str, Array] = {}
+        for portion in portions:
+            wanted = dict(zip(targets.names, targets.at(portion), strict=True))
+            feed = self._feed(targets.samples, portion)
+            feed |= {_TARGET.format(name): wanted[name] for name in self._names}
+            outputs = self._training.run(feed)
+            for name, slot in self._order.items():
+                part = outputs[slot] / len(portions)
+                gradients[name] = gradients[name] + part if name in gradients else part
+        return gradients
 
     def _size(self, name: str) -> Array:
         """Return the typical size of the weights that a rate is in units of: of each channel of a layer that it makes.
@@ -179,10 +191,10 @@ class Student:
         Tensors inside count as in the loss: a few hundred scores tell less of the weights than they do.
         """
         squares, counts = np.zeros(len(self._names)), np.zeros(len(self._names))
-        for start in range(0, held.samples.count, self._batch):
-            positions = np.arange(start, min(start + self._batch, held.samples.count))
+        for start in range(0, held.samples.count, self._portion):
+            positions = np.arange(start, min(start + self._portion, held.samples.count))
             wanted = dict(zip(held.names, held.at(positions), strict=True))
-            found = self._forward.run(self._feed(held.samples, filled(positions, self._batch)))
+            found = self._forward.run(self._feed(held.samples, filled(positions, self._portion)))
             for number, (name, whole) in enumerate(zip(self._names, found, strict=True)):
                 off = whole[: len(positions)] - wanted[name]
                 squares[number] += np.sum(off * off, dtype=np.float64) / self._scales[name]

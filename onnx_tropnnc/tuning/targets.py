@@ -22,7 +22,7 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.sessions import Runner
 from onnx_tropnnc.tuning.kept_channels import KeptChannels
 
-__all__ = ["NOTHING", "Targets", "filled", "shared_tensors", "teaches"]
+__all__ = ["NOTHING", "Moments", "Targets", "filled", "shared_tensors", "teaches"]
 
 NO_CHANNELS: Mapping[str, KeptChannels] = MappingProxyType({})
 
@@ -139,13 +139,42 @@ class Targets:
     def scales(self, most: int) -> Mapping[str, float]:
         """Return per tensor the variance of its values around their channel's mean, on at most `most` samples."""
         places = np.linspace(0, self.samples.count - 1, min(most, self.samples.count)).astype(np.int64)
-        parts = [self.at(places[start : start + self.batch]) for start in range(0, len(places), self.batch)]
-        found = {}
-        for name, *tensors in zip(self.names, *parts, strict=True):
-            tensor = np.concatenate(tensors)
-            others = (0, *range(2, tensor.ndim))
-            found[name] = float(np.mean((tensor - tensor.mean(axis=others, keepdims=True)) ** 2, dtype=np.float64))
-        return found
+        # batch by batch: all of them together would not fit in memory for large pictures
+        moments = [Moments() for _ in self.names]
+        for start in range(0, len(places), self.batch):
+            for moment, tensor in zip(moments, self.at(places[start : start + self.batch]), strict=True):
+                moment.add(tensor)
+        return {name: moment.variance() for name, moment in zip(self.names, moments, strict=True)}
+
+
+class Moments:
+    """The mean and the variance of each channel's values, on axis 1, over all tensors that were added."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._pivot: NDArray[np.float64] | None = None
+        self._sums: NDArray[np.float64] = np.zeros(())
+        self._squares: NDArray[np.float64] = np.zeros(())
+
+    def add(self, tensor: NDArray[Any]) -> None:
+        """Add the values of a tensor, N x C x space."""
+        others = (0, *range(2, tensor.ndim))
+        if self._pivot is None:
+            # sums of squares around 0 would lose the variance of values that are large and nearly the same
+            self._pivot = np.asarray(tensor.mean(axis=others, keepdims=True, dtype=np.float64))
+        off = tensor - self._pivot
+        self._count += tensor.size // self._pivot.size
+        self._sums = self._sums + off.sum(axis=others)
+        self._squares = self._squares + np.square(off).sum(axis=others)
+
+    def mean(self) -> NDArray[np.float64]:
+        """Return the mean of each channel."""
+        assert self._pivot is not None
+        return np.asarray(self._pivot.reshape(self._sums.shape) + self._sums / self._count)
+
+    def variance(self) -> float:
+        """Return the mean over channels of their values' variance."""
+        return float(np.mean(self._squares / self._count - np.square(self._sums / self._count)))
 
 
 def _channels(model: Model, value: ir.Value, kept: KeptChannels) -> ir.Value:

@@ -41,12 +41,9 @@ NO_MERGES: Mapping[str, MergeMap] = MappingProxyType({})
 # Samples a step: as many as leave ENOUGH_STEPS. MobileNetV1 learns from 47 steps of 16 pictures, but not from 41 of 8.
 BATCH, SMALLEST_BATCH = 64, 16
 
-# Where the memory is enough for fewer samples a step, nothing is learnt: their gradients say too little.
-LEAST_BATCH = 8
-
-# How many times a step holds as much as all tensors of a forward run: these, the gradients of half of them, and what
-# operators need. EfficientNet-lite0, whose tensors take 50 MB a sample, took 5.5 GB with 16 samples a step.
-TENSORS_OF_A_STEP = 3
+# How many times a run with gradients holds as much as all tensors of a forward run: these, their gradients, the
+# targets, and what operators need. EfficientNet-lite0, whose tensors take 52 MB a sample, takes 230 MB a sample.
+TENSORS_OF_A_RUN = 5
 
 # A budget that pays for more is spent on larger batches first; 300 and 560 steps were measured, not 400 itself.
 ENOUGH_STEPS = 400
@@ -74,6 +71,11 @@ SLOWER = (1, 4)
 
 # Multiply-accumulates of a step, in units of the forward pass: that, and the gradients of inputs and of weights.
 COST_OF_A_STEP = 3
+
+# What a step costs besides, in multiply-accumulates: for each element that the model makes of a sample, which a dozen
+# operators read and write on the way back, and for each weight, which Adam moves once a step. With them ResNet20,
+# MobileNetV1 and EfficientNet-lite0 do 19 to 21 thousand million a second on one core; without them, 16, 14 and 12.
+COST_OF_AN_ELEMENT, COST_OF_A_WEIGHT = 50, 150
 
 
 @dataclass(frozen=True)
@@ -132,37 +134,35 @@ def _learnt(
     """Let the model learn from a reference that is like it on these samples."""
     learning, held = samples.split(HELD_OUT)
     variants, share = (1, MADE_UP_RATE) if samples.made_up else (VARIANTS, 1.0)
-    batch, steps = _batch_and_steps(model, reference, learning, variants, how.budget, how.memory)
-    if batch < min(LEAST_BATCH, learning.count):
-        return (Note(f"not tuned: a step of {LEAST_BATCH} samples would not fit in --memory"),)
-    if steps < FEWEST_STEPS:
-        return (_too_few_steps(steps, batch),)
-    student, teacher = (batched(each, samples, batch) for each in (model, reference))
+    pace = _pace(model, reference, learning, variants, how)
+    if isinstance(pace, Note):
+        return (pace,)
+    portion = pace.portion
+    student, teacher = (batched(each, samples, portion) for each in (model, reference))
     for whole in (student, teacher):
         if isinstance(whole, Unbatched):
             return (Note(f"not tuned: {whole.reason}"),)
     assert isinstance(student, Model) and isinstance(teacher, Model)
     learning = with_variants(learning, variants * learning.count, how.seed)
-    shapes = infer_shapes(student, batch_shapes(samples, batch))
+    shapes = infer_shapes(student, batch_shapes(samples, portion))
     outputs = [name_of(value) for value in student.graph.outputs if None not in shapes.get(name_of(value), (None,))]
-    inner = shared_tensors(student, teacher, shapes, infer_shapes(teacher, batch_shapes(samples, batch)), kept)
+    inner = shared_tensors(student, teacher, shapes, infer_shapes(teacher, batch_shapes(samples, portion)), kept)
     names = [*outputs, *inner]
     elements = sum(np.prod([int(size or 1) for size in shapes[name]], dtype=np.int64) for name in names)
     # float32, for every sample; the step takes the other half
-    keep = int(4 * elements // batch) * (learning.count + held.count) <= how.memory // 2
-    if not keep:
-        # the original runs once more in every step
-        steps = min(steps, how.budget // (batch * (COST_OF_A_STEP * _macs(model) + _macs(reference))))
-        if steps < FEWEST_STEPS:
-            return (_too_few_steps(steps, batch),)
-    targets = Targets.of(teacher, names, learning, batch, keep=keep, kept=kept)
-    judging = Targets.of(teacher, names, held, batch, keep=keep, kept=kept)
-    scales = targets.scales(4 * batch)
+    keep = int(4 * elements // portion) * (learning.count + held.count) <= how.memory // 2
+    steps = pace.steps if keep else pace.steps_without_kept_targets
+    if steps < FEWEST_STEPS:
+        return (_too_few_steps(steps, pace.batch),)
+    targets = Targets.of(teacher, names, learning, portion, keep=keep, kept=kept)
+    judging = Targets.of(teacher, names, held, portion, keep=keep, kept=kept)
+    scales = targets.scales(4 * pace.batch)
     if not any(teaches(scales[name]) for name in outputs):
         return (Note("not tuned: no output of the original varies on the samples, in finite numbers"),)
-    trained = Student(student, shapes, samples, batch, scales, centres_of(student, learning, batch))
+    centres = centres_of(student, learning.first(pace.batch), portion)
+    trained = Student(student, shapes, samples, portion, scales, centres)
     for rate in (share * how.rate / slower for slower in SLOWER):
-        before, after = trained.learn(targets, Training(steps, rate), judging, how.seed)
+        before, after = trained.learn(targets, Training(steps, pace.batch, rate), judging, how.seed)
         if after < before:
             break
     notes = [Note(f"no gradient through {end.node}: {end.reason}") for end in trained.ended]
@@ -177,29 +177,50 @@ def _too_few_steps(steps: int, batch: int) -> Note:
     return Note(f"not tuned: the budget is enough for {max(0, steps)} steps of {batch} samples")
 
 
-def _macs(model: Model) -> int:
-    return max(1, size_of(model, shapes_of(model)).macs or 0)
+@dataclass(frozen=True)
+class _Pace:
+    """How the budget is spent.
+
+    Attributes:
+        portion: samples a run, as many as fit in memory.
+        batch: samples a step, which is one or more runs.
+        steps: how many the budget pays for.
+        steps_without_kept_targets: the same where the original runs once more in every step.
+    """
+
+    portion: int
+    batch: int
+    steps: int
+    steps_without_kept_targets: int
 
 
-def _batch_and_steps(
-    model: Model, reference: Model, learning: Samples, variants: int, budget: int, memory: int
-) -> tuple[int, int]:
-    """Return the samples of a step, and how many steps the budget pays for.
+def _pace(model: Model, reference: Model, learning: Samples, variants: int, how: Tuning) -> _Pace | Note:
+    """Return how the budget is spent, or why it cannot be.
 
     Args:
         model: what learns.
         reference: what it learns from, which is run once on all variants of all samples.
         learning: the samples.
         variants: how many variants there are of each, itself included.
-        budget: multiply-accumulates.
-        memory: bytes that learning may take; a step takes at most half of them.
+        how: the budget and the memory, of which a run takes at most half.
     """
-    left = budget - variants * learning.count * _macs(reference)
-    cost = COST_OF_A_STEP * _macs(model)
+    sample_bytes = _sample_bytes(model, learning)
+    fitting = how.memory // (2 * TENSORS_OF_A_RUN * sample_bytes)
+    if not fitting:
+        return Note("not tuned: the gradients of one sample would not fit in --memory")
+    size = size_of(model, shapes_of(model))
+    original = max(1, size_of(reference, shapes_of(reference)).macs or 0)
+    cost = COST_OF_A_STEP * max(1, size.macs or 0) + COST_OF_AN_ELEMENT * sample_bytes // 4
     most, epochs = (MADE_UP_BATCH, MADE_UP_EPOCHS) if learning.made_up else (BATCH, EPOCHS)
-    batch = int(np.clip(left // (cost * ENOUGH_STEPS), SMALLEST_BATCH, most))
-    batch = min(batch, learning.count, memory // (2 * TENSORS_OF_A_STEP * _sample_bytes(model, learning)))
-    return batch, min(left // (cost * max(1, batch)), epochs * learning.count // max(1, batch))
+    left = how.budget - variants * learning.count * original
+    batch = min(int(np.clip(left // (cost * ENOUGH_STEPS), SMALLEST_BATCH, most)), learning.count)
+    # runs of about the same size, so that a step is no larger than it has to be
+    runs = -(-batch // fitting)
+    portion = -(-batch // runs)
+    batch = min(portion * runs, learning.count // portion * portion)
+    weights, longest = COST_OF_A_WEIGHT * size.parameters, epochs * learning.count // batch
+    kept, anew = (total // (batch * each + weights) for total, each in ((left, cost), (how.budget, cost + original)))
+    return _Pace(portion, batch, min(kept, longest), min(anew, longest))
 
 
 def _sample_bytes(model: Model, samples: Samples) -> int:
