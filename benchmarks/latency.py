@@ -46,12 +46,13 @@ def amount_of(options: Options) -> str:
 
 def made(path: Path, every: Sequence[Options], folder: Path) -> Iterator[tuple[Options, Path | Refused]]:
     """Yield for each options the path of the compressed model; those that are not there are made."""
-    trials: Trials | None = None
+    by_rewrites: dict[tuple[bool, ...], Trials] = {}
     for options in every:
         target = folder / f"{path.stem} {amount_of(options)}.onnx"
         if not target.exists():
-            # what samples say of a model serves all its amounts
-            trials = trials or prepared(path, options)
+            # what samples say of a model serves all amounts for which streams and attention are rewritten alike
+            rewrites = options.rotates_streams, options.narrows_queries, options.rotates_values
+            trials = by_rewrites[rewrites] = by_rewrites.get(rewrites) or prepared(path, options)
             with steady_arithmetic():
                 model = trials.merged(options)
             if isinstance(model, Refused):
