@@ -21,6 +21,7 @@ from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.pass_manager import PassManager
 from onnx_tropnnc.passes import (
+    DropCasts,
     FoldBatchNorm,
     FoldPositions,
     GroupFilter,
@@ -43,7 +44,9 @@ def folded(path: Path, *, whole_heads: bool = False, narrow: bool = False) -> Mo
     `narrow` prepares residual streams, queries and keys, as `--streams rotate --queries narrow` does for `--inspect`.
     """
     model = load(path, whole_heads=whole_heads)
-    PassManager([InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()])(model)
+    PassManager([InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), DropCasts(), FoldBatchNorm()])(
+        model
+    )
     if narrow:
         PassManager([FoldPositions(), SimplifyNormalizations(), NarrowQueries()])(model)
     return model

@@ -10,6 +10,7 @@ from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_manager import Pass
 from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.dequantize_weights import DequantizeWeights
+from onnx_tropnnc.passes.drop_casts import DropCasts
 from onnx_tropnnc.passes.factorize_layers import FactorizeLayers, JoinFactors
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
@@ -53,7 +54,8 @@ def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool, in
     """
     # Functions first, because no other pass looks into them; constants before shapes, which are computed from them;
     # BatchNormalization last, because it needs constant parameters and a known layer before it.
-    passes: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), FoldBatchNorm()]
+    passes: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes()]
+    passes.extend((DropCasts(), FoldBatchNorm()))
     steps = _rewriting_steps(options, samples, inspects=inspects)
     if steps:
         compared = samples.verifying or samples.solving

@@ -6,6 +6,7 @@ if __name__ != "onnx_tropnnc.passes":
 from onnx_tropnnc.analysis.group_filter import GroupFilter
 from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.dequantize_weights import DequantizeWeights
+from onnx_tropnnc.passes.drop_casts import DropCasts
 from onnx_tropnnc.passes.factorize_layers import FactorizeLayers, JoinFactors
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
@@ -31,6 +32,7 @@ __all__ = [
     "CheckExactness",
     "CompressChannels",
     "DequantizeWeights",
+    "DropCasts",
     "EditWithGraphSurgeon",
     "FactorizeLayers",
     "FoldBatchNorm",

@@ -65,6 +65,7 @@ FRESH: dict[str, Callable[[], Pass]] = {
     "CheckExactness": passes.CheckExactness,
     "CompressChannels": lambda: compress(ratio=0.5),
     "DequantizeWeights": passes.DequantizeWeights,
+    "DropCasts": passes.DropCasts,
     "EditWithGraphSurgeon": lambda: passes.EditWithGraphSurgeon(rename_nodes),
     "FactorizeLayers": lambda: passes.FactorizeLayers(samples_for(load(MODELS["first"]), count=4)),
     "FoldBatchNorm": passes.FoldBatchNorm,
