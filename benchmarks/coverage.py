@@ -29,6 +29,7 @@ from onnx_tropnnc.passes import (
     NameBodiesApart,
     NarrowQueries,
     PlainConstants,
+    PlainFlattens,
     PlainShapes,
     SimplifyNormalizations,
 )
@@ -44,9 +45,8 @@ def folded(path: Path, *, whole_heads: bool = False, narrow: bool = False) -> Mo
     `narrow` prepares residual streams, queries and keys, as `--streams rotate --queries narrow` does for `--inspect`.
     """
     model = load(path, whole_heads=whole_heads)
-    PassManager([InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), DropCasts(), FoldBatchNorm()])(
-        model
-    )
+    plain = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), PlainFlattens(), DropCasts()]
+    PassManager([*plain, FoldBatchNorm()])(model)
     if narrow:
         PassManager([FoldPositions(), SimplifyNormalizations(), NarrowQueries()])(model)
     return model

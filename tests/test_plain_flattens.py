@@ -1,0 +1,79 @@
+"""Reshapes that keep the last axis and join all others."""
+
+import numpy as np
+import onnx
+import pytest
+from graphs import assert_same_outputs, dims, graph, operators, random_weights
+
+import onnx_tropnnc
+from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.passes import PlainFlattens
+
+PICTURE = {"inputs": "float[N, L, 4] x", "outputs": "float[P, 4] y"}
+NUMBERS = {
+    "all": np.array([-1]),
+    "last": np.array(-1),
+    "second": np.array(1),
+    "behind": np.array([-1]),
+    "to_end": np.array([2**63 - 1]),
+    "zero": np.array([0]),
+}
+
+
+def plain(model: onnx.ModelProto) -> onnx.ModelProto:
+    loaded = load(model)
+    assert PlainFlattens()(loaded) == ()
+    result = to_proto(loaded)
+    assert_same_outputs(model, result, 0.0)
+    return result
+
+
+def reshape(target: str) -> onnx.ModelProto:
+    body = f"{target} y = Reshape(x, t)"
+    return graph(
+        body,
+        {name: array for name, array in NUMBERS.items() if f"{name})" in body or f"{name}," in body},
+        opset=17,
+        **PICTURE,
+    )
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "s = Shape(x) n = Gather(s, last) u = Unsqueeze(n, zero) t = Concat <axis = 0> (all, u)",
+        "s = Shape(x) n = Slice(s, behind, to_end, zero) m = Squeeze(n, zero) u = Unsqueeze(m, zero) "
+        "t = Concat <axis = 0> (all, u)",
+    ],
+    ids=["Gather", "Slice"],
+)
+def test_it_becomes_a_flatten(target: str) -> None:
+    result = plain(reshape(target))
+    assert operators(result) == ["Flatten"]
+    assert dims(result) == {}
+
+
+def test_the_length_of_another_axis_or_of_another_tensor_stays() -> None:
+    other = reshape("s = Shape(x) n = Gather(s, second) u = Unsqueeze(n, zero) t = Concat <axis = 0> (all, u)")
+    other.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "L"
+    assert operators(plain(other))[-1] == "Reshape"
+    body = "a = Relu(x) s = Shape(a) n = Gather(s, last) u = Unsqueeze(n, zero) t = Concat <axis = 0> (all, u) "
+    assert operators(plain(reshape(body)))[-1] == "Reshape"
+
+
+def test_features_of_heads_go_where_a_projection_flattens_them() -> None:
+    """GPT-2's projection, as PyTorch's older exporter writes it."""
+    attention = (
+        "q0 = MatMul(x, wq) k0 = MatMul(x, wk) v0 = MatMul(x, wv) q2 = Reshape(q0, split) k2 = Reshape(k0, split) "
+        "v2 = Reshape(v0, split) q = Transpose <perm = [0, 2, 1, 3]> (q2) k = Transpose <perm = [0, 2, 3, 1]> (k2) "
+        "v = Transpose <perm = [0, 2, 1, 3]> (v2) s0 = MatMul(q, k) p = Softmax <axis = -1> (s0) m = MatMul(p, v) "
+        "o0 = Transpose <perm = [0, 2, 1, 3]> (m) o = Reshape(o0, join) s = Shape(o) n = Gather(s, last) "
+        "u = Unsqueeze(n, zero) t = Concat <axis = 0> (all, u) f = Reshape(o, t) g = Gemm(f, wo, bo) "
+        "y = Reshape(g, back)"
+    )
+    weights = random_weights(wq=(8, 20), wk=(8, 20), wv=(8, 20), wo=(20, 7), bo=(7,))
+    weights |= {name: NUMBERS[name] for name in ("last", "zero", "all")}
+    weights |= {"split": np.array([0, 0, 4, 5]), "join": np.array([0, 0, -1]), "back": np.array([-1, 5, 7])}
+    model = graph(attention, weights, inputs="float[N, 5, 8] x", outputs="float[N, 5, 7] y", opset=17)
+    result, _ = onnx_tropnnc.compress(model, ratio=0.4)
+    assert (dims(result)["wv"], dims(result)["wo"]) == ((8, 12), (12, 7))
