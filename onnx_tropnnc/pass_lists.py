@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from onnx_tropnnc.choices import Effort
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.merging.merge_map import MergeMap
@@ -30,7 +29,7 @@ from onnx_tropnnc.passes.simplify_normalizations import SimplifyNormalizations
 from onnx_tropnnc.passes.tune_weights import TuneWeights
 from onnx_tropnnc.passes.verify_outputs import CheckExactness, VerifyOutputs
 from onnx_tropnnc.sample_sets import SampleSets
-from onnx_tropnnc.tuning.tune import Tuning
+from onnx_tropnnc.tuning.tune import BUDGETS, Tuning
 
 __all__ = [
     "checking_passes",
@@ -40,10 +39,6 @@ __all__ = [
     "tuning_passes",
     "verifying_pass",
 ]
-
-
-# Multiply-accumulates of tuning. One core does about 20,000,000,000 of them a second, in this kind of graph.
-BUDGETS: Mapping[Effort, int] = {"quick": 0, "standard": 1_500_000_000_000, "thorough": 15_000_000_000_000}
 
 
 def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool, inspects: bool = False) -> list[Pass]:

@@ -26,7 +26,7 @@ from onnx_tropnnc.tuning.centring import centres_of
 from onnx_tropnnc.tuning.distillation import write_weights
 from onnx_tropnnc.tuning.kept_channels import kept_channels, kept_outputs
 from onnx_tropnnc.tuning.targets import Moments, Targets, shared_tensors
-from onnx_tropnnc.tuning.tune import COST_OF_A_STEP, COST_OF_A_WEIGHT, COST_OF_AN_ELEMENT, Tuning, tune
+from onnx_tropnnc.tuning.tune import COST_OF_A_STEP, COST_OF_A_WEIGHT, COST_OF_AN_ELEMENT, Tuning, looks, tune
 
 MUCH = Tuning(budget=10**9)
 RESIDUAL = (
@@ -342,9 +342,19 @@ def test_what_the_adjusted_model_learns_is_carried_to_the_result() -> None:
         np.testing.assert_array_equal(array, before[name])
     (name,) = (name for name, array in first.items() if array.shape == (3, 3, 3, 3))
     (own,) = (name for name, array in before.items() if array.shape == (3, 3, 3, 3))
-    write_weights(pair.student, {name: 1.5 * first[name]})
+    (bias,) = (name for name, array in first.items() if array.shape == (3,))
+    (own_bias,) = (name for name, array in before.items() if array.shape == (3,))
+    write_weights(pair.student, {name: 1.5 * first[name], bias: first[bias] + 1.0})
     pair.carry(result, start)
     np.testing.assert_allclose(initializers(to_proto(result))[own], 1.5 * before[own], rtol=1e-5)
+    gains = np.linalg.norm(first[name].reshape(3, -1), axis=1) / np.linalg.norm(before[own].reshape(3, -1), axis=1)
+    np.testing.assert_allclose(initializers(to_proto(result))[own_bias] - before[own_bias], 1 / gains, rtol=1e-4)
+
+
+def test_a_budget_lets_a_model_look_at_as_many_samples_as_it_pays_for() -> None:
+    model = load(graph(RESIDUAL, residual_weights(), **PICTURE))
+    budget = cost_of(model, 250, anew=False) - cost_of(model, 0, anew=False)
+    assert looks(model, samples_of(model, 16), budget) == pytest.approx(250 * 16, rel=1e-3)
 
 
 def test_statistics_of_merged_channels_are_not_known() -> None:
@@ -369,14 +379,12 @@ def test_effort_without_samples_learns_from_made_up_ones() -> None:
     assert sets.solving is not None
     assert not np.isin(sets.learning.arrays["x"][:, 0, 0, 0], sets.solving.arrays["x"][:, 0, 0, 0]).any()
     assert draw_samples(load(original), replace(options, effort="quick")).learning is None
-    thorough = draw_samples(load(original), replace(options, effort="thorough")).learning
-    assert thorough is not None
-    assert thorough.count == LEARNING_SETS["thorough"] * sets.learning.count
     # all of them differ, and together they take no more memory than one set may
-    assert len(np.unique(thorough.arrays["x"][:, 0, 0, 0])) > 2 * sets.learning.count
-    little = replace(options, effort="thorough", memory=9 * sets.learning.arrays["x"].nbytes / 2**30)
+    single = sets.learning.count // LEARNING_SETS["standard"]
+    assert len(np.unique(sets.learning.arrays["x"][:, 0, 0, 0])) > 2 * single
+    little = replace(options, memory=9 * sets.learning.first(single).arrays["x"].nbytes / 2**30)
     few = draw_samples(load(original), little).learning
     assert few is not None
-    assert few.count == sets.learning.count
+    assert few.count == single
     _, report = compress(original, ratio=0.5, effort="standard", verify=False)
     assert any("tuned together" in str(change) for change in report.changes)

@@ -10,6 +10,7 @@ BatchNormalizations (adjusting.py), and the samples are others than those that l
 How long it learns is a budget of multiply-accumulates and not of seconds, so that the same input gives the same output.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,12 +18,13 @@ from types import MappingProxyType
 import numpy as np
 
 from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.choices import Effort
 from onnx_tropnnc.errors import NotDifferentiable, NotRunnable
-from onnx_tropnnc.graph.constants import name_of
+from onnx_tropnnc.graph.constants import dims_of, name_of
 from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.memory import tensor_bytes
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.shapes import infer_shapes, shapes_of
+from onnx_tropnnc.graph.shapes import infer_shapes
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.variants import with_variants
@@ -30,11 +32,15 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.tuning.adjusting import adjusted
 from onnx_tropnnc.tuning.batching import Unbatched, batch_shapes, batched
 from onnx_tropnnc.tuning.centring import centres_of
-from onnx_tropnnc.tuning.distillation import Student, Training, write_weights
+from onnx_tropnnc.tuning.distillation import Student, Training, trainable_weights, write_weights
 from onnx_tropnnc.tuning.kept_channels import KeptChannels, kept_channels
 from onnx_tropnnc.tuning.targets import Targets, shared_tensors, teaches
 
-__all__ = ["Tuning", "tune"]
+__all__ = ["BUDGETS", "Tuning", "looks", "tune"]
+
+# Multiply-accumulates of tuning. One core does about 20,000,000,000 of them a second, in this kind of graph, so that
+# these are 50 and 500 seconds of one core: a minute and ten for all that a command does.
+BUDGETS: Mapping[Effort, int] = {"quick": 0, "standard": 1_000_000_000_000, "thorough": 10_000_000_000_000}
 
 NO_MERGES: Mapping[str, MergeMap] = MappingProxyType({})
 
@@ -57,11 +63,11 @@ VARIANTS = 4
 # How many times each sample may be learnt from, variants of it included: 512 pictures overfit after 200.
 EPOCHS = 80
 
-# The same for made-up samples, which are not what the network will see: in small batches, at half the rate. Learning
+# The same for made-up samples, which are not what the network will see, in small batches. Learning
 # 24 times from each instead of 8 times brings ResNet8 at 0.3 of its parameters from 54.5 to 56.9 %, and ResNet20 at
 # half from 73.3 to 74.6 % on 128 pictures; from 160 pictures ResNet8 learns more in 24 times (68.5 %) than in
 # 80 (67.3 %).
-MADE_UP_EPOCHS, MADE_UP_BATCH, MADE_UP_RATE = 24, 16, 0.5
+MADE_UP_EPOCHS, MADE_UP_BATCH = 24, 16
 
 # Fewer are all warm-up.
 FEWEST_STEPS = 20
@@ -133,7 +139,7 @@ def _learnt(
 ) -> tuple[Change, ...]:
     """Let the model learn from a reference that is like it on these samples."""
     learning, held = samples.split(HELD_OUT)
-    variants, share = (1, MADE_UP_RATE) if samples.made_up else (VARIANTS, 1.0)
+    variants = 1 if samples.made_up else VARIANTS
     pace = _pace(model, reference, learning, variants, how)
     if isinstance(pace, Note):
         return (pace,)
@@ -161,7 +167,7 @@ def _learnt(
         return (Note("not tuned: no output of the original varies on the samples, in finite numbers"),)
     centres = centres_of(student, learning.first(pace.batch), portion)
     trained = Student(student, shapes, samples, portion, scales, centres)
-    for rate in (share * how.rate / slower for slower in SLOWER):
+    for rate in (how.rate / slower for slower in SLOWER):
         before, after = trained.learn(targets, Training(steps, pace.batch, rate), judging, how.seed)
         if after < before:
             break
@@ -204,13 +210,10 @@ def _pace(model: Model, reference: Model, learning: Samples, variants: int, how:
         variants: how many variants there are of each, itself included.
         how: the budget and the memory, of which a run takes at most half.
     """
-    sample_bytes = _sample_bytes(model, learning)
-    fitting = how.memory // (2 * TENSORS_OF_A_RUN * sample_bytes)
+    fitting = how.memory // (2 * TENSORS_OF_A_RUN * _sample_bytes(model, learning))
     if not fitting:
         return Note("not tuned: the gradients of one sample would not fit in --memory")
-    size = size_of(model, shapes_of(model))
-    original = max(1, size_of(reference, shapes_of(reference)).macs or 0)
-    cost = COST_OF_A_STEP * max(1, size.macs or 0) + COST_OF_AN_ELEMENT * sample_bytes // 4
+    cost, original = _sample_cost(model, learning), _sample_macs(reference, learning)
     most, epochs = (MADE_UP_BATCH, MADE_UP_EPOCHS) if learning.made_up else (BATCH, EPOCHS)
     left = how.budget - variants * learning.count * original
     batch = min(int(np.clip(left // (cost * ENOUGH_STEPS), SMALLEST_BATCH, most)), learning.count)
@@ -218,9 +221,30 @@ def _pace(model: Model, reference: Model, learning: Samples, variants: int, how:
     runs = -(-batch // fitting)
     portion = -(-batch // runs)
     batch = min(portion * runs, learning.count // portion * portion)
-    weights, longest = COST_OF_A_WEIGHT * size.parameters, epochs * learning.count // batch
+    weights, longest = COST_OF_A_WEIGHT * _weights(model), epochs * learning.count // batch
     kept, anew = (total // (batch * each + weights) for total, each in ((left, cost), (how.budget, cost + original)))
     return _Pace(portion, batch, min(kept, longest), min(anew, longest))
+
+
+def looks(model: Model, samples: Samples, budget: int) -> int:
+    """Return how many samples like these the budget lets a model of this size learn from, one after the other."""
+    return budget // (_sample_cost(model, samples) + COST_OF_A_WEIGHT * _weights(model) // MADE_UP_BATCH)
+
+
+def _sample_cost(model: Model, samples: Samples) -> int:
+    """Return the multiply-accumulates that a sample of a step costs."""
+    return COST_OF_A_STEP * _sample_macs(model, samples) + COST_OF_AN_ELEMENT * _sample_bytes(model, samples) // 4
+
+
+def _sample_macs(model: Model, samples: Samples) -> int:
+    """Return the multiply-accumulates of one sample; 1 where they are not known."""
+    macs = size_of(model, infer_shapes(model, samples.run_shapes)).macs or 0
+    return max(1, macs // (run_size(samples.inputs) or 1))
+
+
+def _weights(model: Model) -> int:
+    """Return how many numbers may learn."""
+    return sum(math.prod(dims_of(value) or ()) for value in trainable_weights(model).values())
 
 
 def _sample_bytes(model: Model, samples: Samples) -> int:
