@@ -137,6 +137,23 @@ def test_the_cost_of_heads_and_features_is_the_size_after_merging_both(joint: bo
         assert costs.total(kept[::-1]) == size_of(loaded, shapes_of(loaded)).parameters
 
 
+def test_a_table_of_biases_loses_the_columns_of_heads_that_go() -> None:
+    """T5's positions: a table with a number for each distance and head is added to the scores."""
+    body = APART + ATTENTION.replace(
+        "s2 = Add(s1, mask)",
+        "b0 = Gather(table, d) b1 = Transpose <perm = [2, 0, 1]> (b0) b2 = Unsqueeze(b1, first) s2 = Add(s1, b2)",
+    )
+    weights = {name: array for name, array in initializers(attention(doubled=False)).items() if name != "mask"}
+    weights |= random_weights(table=(5, 4)) | {"first": np.array([0])}
+    model = graph(body, weights, inputs="float[N, 5, 8] x, int64[5, 5] d", outputs=WORDS["outputs"])
+    (group,) = heads_of(model)
+    assert (group.channels, len(group.of_kind("producer"))) == (4, 4)
+    result, _ = onnx_tropnnc.compress(model, ratio=0.5, heads="merge", round_to=1)
+    assert (dims(result)["table"], dims(result)["wq"], dims(result)["wo"]) == ((5, 2), (8, 10), (10, 7))
+    x = np.random.default_rng(0).standard_normal((2, 5, 8)).astype(np.float32)
+    run(result, {"x": x, "d": np.abs(np.subtract.outer(np.arange(5), np.arange(5)))})
+
+
 def test_a_head_that_nobody_reads_goes_first_and_changes_nothing() -> None:
     model = attention(doubled=False)
     weights = initializers(model)

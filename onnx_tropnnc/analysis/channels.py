@@ -57,7 +57,7 @@ def find_channel_groups(model: Model, shapes: Shapes) -> tuple[ChannelGroup, ...
     found = [g for g in followed(model, shapes, whole_heads=True)[1] if g.is_heads]
     # with more heads than features, the first walk has followed the heads already
     known = {key for group in groups for key in _standings(group)}
-    heads = [replace(g, name=f"{g.name} (heads)") for g in found if known.isdisjoint(_standings(g))]
+    heads = [replace(g, name=f"{g.name} (heads)") for g in found if not _standings(g) <= known]
     return (*(replace(group, in_heads=_inside(group, heads)) for group in groups), *heads)
 
 
