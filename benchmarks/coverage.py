@@ -29,7 +29,7 @@ from onnx_tropnnc.passes import (
     NameBodiesApart,
     NarrowQueries,
     PlainConstants,
-    PlainFlattens,
+    PlainLayouts,
     PlainShapes,
     SimplifyNormalizations,
 )
@@ -45,7 +45,7 @@ def folded(path: Path, *, whole_heads: bool = False, narrow: bool = False) -> Mo
     `narrow` prepares residual streams, queries and keys, as `--streams rotate --queries narrow` does for `--inspect`.
     """
     model = load(path, whole_heads=whole_heads)
-    plain = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), PlainFlattens(), DropCasts()]
+    plain = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes(), PlainLayouts(), DropCasts()]
     PassManager([*plain, FoldBatchNorm()])(model)
     if narrow:
         PassManager([FoldPositions(), SimplifyNormalizations(), NarrowQueries()])(model)

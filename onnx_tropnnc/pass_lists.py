@@ -19,7 +19,7 @@ from onnx_tropnnc.passes.inline_functions import InlineFunctions
 from onnx_tropnnc.passes.name_bodies_apart import NameBodiesApart
 from onnx_tropnnc.passes.narrow_queries import NarrowQueries
 from onnx_tropnnc.passes.plain_constants import PlainConstants
-from onnx_tropnnc.passes.plain_flattens import PlainFlattens
+from onnx_tropnnc.passes.plain_layouts import PlainLayouts
 from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
 from onnx_tropnnc.passes.refresh_shapes import RefreshShapes
@@ -51,7 +51,7 @@ def exact_passes(options: Options, samples: SampleSets, *, dequantizes: bool, in
     # Functions first, because no other pass looks into them; constants before shapes, which are computed from them;
     # BatchNormalization last, because it needs constant parameters and a known layer before it.
     passes: list[Pass] = [InlineFunctions(), NameBodiesApart(), PlainConstants(), PlainShapes()]
-    passes.extend((PlainFlattens(), DropCasts(), FoldBatchNorm()))
+    passes.extend((PlainLayouts(), DropCasts(), FoldBatchNorm()))
     steps = _rewriting_steps(options, samples, inspects=inspects)
     if steps:
         compared = samples.verifying or samples.solving

@@ -18,7 +18,7 @@ from onnx_tropnnc.passes.merge_channels import MergeChannels
 from onnx_tropnnc.passes.name_bodies_apart import NameBodiesApart
 from onnx_tropnnc.passes.narrow_queries import NarrowQueries
 from onnx_tropnnc.passes.plain_constants import PlainConstants
-from onnx_tropnnc.passes.plain_flattens import PlainFlattens
+from onnx_tropnnc.passes.plain_layouts import PlainLayouts
 from onnx_tropnnc.passes.plain_shapes import PlainShapes
 from onnx_tropnnc.passes.quantize_weights import QuantizeWeights
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
@@ -47,7 +47,7 @@ __all__ = [
     "NameBodiesApart",
     "NarrowQueries",
     "PlainConstants",
-    "PlainFlattens",
+    "PlainLayouts",
     "PlainShapes",
     "QuantizeWeights",
     "ReconstructConsumers",

@@ -45,7 +45,7 @@ def test_models_come_as_proto_bytes_or_path(tmp_path: Path, kind: str) -> None:
 def test_the_default_passes_can_be_run_one_by_one() -> None:
     names = [step.name for step in default_passes(Options(ratio=0.5))]
     assert names[:3] == ["inline functions", "name tensors of bodies apart", "write weights plainly"]
-    assert names[3:5] == ["write shapes plainly", "write flattening plainly"]
+    assert names[3:5] == ["write shapes plainly", "write layouts plainly"]
     assert names[5:7] == ["drop casts that change nothing", "fold BatchNormalization"]
     assert names[-2:] == ["refresh shapes", "verify outputs"]
     result, report = tropnnc.PassManager(default_passes(Options(ratio=0.5, verify=False))).run(with_batch_norm())

@@ -78,7 +78,7 @@ FRESH: dict[str, Callable[[], Pass]] = {
     "NameBodiesApart": passes.NameBodiesApart,
     "NarrowQueries": lambda: passes.NarrowQueries(samples_for(load(MODELS["first"]), count=4)),
     "PlainConstants": passes.PlainConstants,
-    "PlainFlattens": passes.PlainFlattens,
+    "PlainLayouts": passes.PlainLayouts,
     "PlainShapes": passes.PlainShapes,
     "QuantizeWeights": passes.QuantizeWeights,
     "ReconstructConsumers": reconstruct,

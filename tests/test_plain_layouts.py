@@ -1,4 +1,4 @@
-"""Reshapes that keep the last axis and join all others."""
+"""Reshapes to lengths of axes of what they read."""
 
 import numpy as np
 import onnx
@@ -7,7 +7,7 @@ from graphs import assert_same_outputs, dims, graph, operators, random_weights
 
 import onnx_tropnnc
 from onnx_tropnnc.graph.model_io import load, to_proto
-from onnx_tropnnc.passes import PlainFlattens
+from onnx_tropnnc.passes import PlainLayouts
 
 PICTURE = {"inputs": "float[N, L, 4] x", "outputs": "float[P, 4] y"}
 NUMBERS = {
@@ -22,7 +22,7 @@ NUMBERS = {
 
 def plain(model: onnx.ModelProto) -> onnx.ModelProto:
     loaded = load(model)
-    assert PlainFlattens()(loaded) == ()
+    assert PlainLayouts()(loaded) == ()
     result = to_proto(loaded)
     assert_same_outputs(model, result, 0.0)
     return result
@@ -59,6 +59,45 @@ def test_the_length_of_another_axis_or_of_another_tensor_stays() -> None:
     assert operators(plain(other))[-1] == "Reshape"
     body = "a = Relu(x) s = Shape(a) n = Gather(s, last) u = Unsqueeze(n, zero) t = Concat <axis = 0> (all, u) "
     assert operators(plain(reshape(body)))[-1] == "Reshape"
+
+
+SDPA = (
+    "k = Transpose <perm = [0, 2, 1, 3]> (k2) sh = Shape(k) se = Slice(sh, m1, end) se2 = Slice(sh, m2, m1) "
+    "fi = Slice(sh, low, m2) ta = Concat <axis = 0> (m1, se2, se) ra = Reshape(k, ta) "
+    "rt = Transpose <perm = [0, 2, 1]> (ra) tb = Concat <axis = 0> (fi, se, se2) kt = Reshape(rt, tb) "
+)
+"""Keys as PyTorch's newer exporter transposes them: with the heads joined to the samples on the way."""
+
+BOUNDS = {"m1": np.array([-1]), "m2": np.array([-2]), "low": np.array([-(2**63)]), "end": np.array([2**63 - 1])}
+
+
+def keys(perm: str = "[0, 2, 1]") -> onnx.ModelProto:
+    body = f"k2 = Reshape(x, split) {SDPA.replace('[0, 2, 1]> (ra)', perm + '> (ra)')} y = Relu(kt)"
+    weights = BOUNDS | {"split": np.array([0, 0, 4, 2])}
+    return graph(body, weights, inputs="float[N, L, 8] x", outputs="float[N, 4, A, B] y", opset=18)
+
+
+def test_keys_are_transposed_at_once() -> None:
+    assert operators(plain(keys())) == ["Reshape", "Transpose", "Transpose", "Relu"]
+
+
+def test_another_order_of_axes_is_no_transposition() -> None:
+    other = keys("[0, 1, 2]")
+    assert operators(plain(other)) == operators(other)
+
+
+def test_heads_go_where_keys_are_transposed_in_three_steps() -> None:
+    body = (
+        "q0 = MatMul(x, wq) k0 = MatMul(x, wk) v0 = MatMul(x, wv) q2 = Reshape(q0, split) k2 = Reshape(k0, split) "
+        f"v2 = Reshape(v0, split) q = Transpose <perm = [0, 2, 1, 3]> (q2) {SDPA}"
+        "v = Transpose <perm = [0, 2, 1, 3]> (v2) s0 = MatMul(q, kt) p = Softmax <axis = -1> (s0) m = MatMul(p, v) "
+        "o0 = Transpose <perm = [0, 2, 1, 3]> (m) o = Reshape(o0, join) y = MatMul(o, wo)"
+    )
+    weights = random_weights(wq=(8, 20), wk=(8, 20), wv=(8, 20), wo=(20, 7)) | BOUNDS
+    weights |= {"split": np.array([0, 0, 4, 5]), "join": np.array([0, 0, 20])}
+    model = graph(body, weights, inputs="float[N, L, 8] x", outputs="float[N, L, 7] y", opset=18)
+    result, _ = onnx_tropnnc.compress(model, ratio=0.5, heads="merge", reconstruct="off")
+    assert (dims(result)["wk"], dims(result)["wo"]) == ((8, 10), (10, 7))
 
 
 def test_features_of_heads_go_where_a_projection_flattens_them() -> None:
