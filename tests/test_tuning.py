@@ -90,7 +90,9 @@ def cost_of(model: Model, steps: int, *, anew: bool) -> int:
     assert size.macs is not None
     elements = sum(np.prod(shape[1:]) for shape in tensor_shapes(model).values())
     sample = COST_OF_A_STEP * size.macs + COST_OF_AN_ELEMENT * int(elements) + anew * size.macs
-    return steps * (16 * sample + COST_OF_A_WEIGHT * size.parameters) + (0 if anew else 4 * 112 * size.macs)
+    # both models are run on the 16 samples held out, before learning and four times afterwards
+    others = 5 * 16 * 2 * size.macs + (0 if anew else 4 * 112 * size.macs)
+    return steps * (16 * sample + COST_OF_A_WEIGHT * size.parameters) + others
 
 
 def tensor_shapes(model: Model) -> dict[str, tuple[int, ...]]:

@@ -54,8 +54,12 @@ TENSORS_OF_A_RUN = 5
 # A budget that pays for more is spent on larger batches first; 300 and 560 steps were measured, not 400 itself.
 ENOUGH_STEPS = 400
 
-# Every eighth sample is held out.
-HELD_OUT = 8
+# Every eighth sample is held out, and about so many of thousands: with all of ResNet20's 5,120 judging would take a
+# third of the time.
+HELD_OUT, MOST_HELD_OUT = 8, 192
+
+# Samples on which models are adjusted: moments of so many, at hundreds of positions, are those of all.
+ADJUSTED_ON = 1024
 
 # How many times a sample is learnt from where it is a colour picture: as it is, and once for each of its variants.
 VARIANTS = 4
@@ -126,7 +130,7 @@ def tune(
 def _tune(
     model: Model, reference: Model, samples: Samples, how: Tuning, merges: Mapping[str, MergeMap]
 ) -> tuple[Change, ...]:
-    pair = adjusted(model, reference, samples, merges, how.memory)
+    pair = adjusted(model, reference, samples.thinned(ADJUSTED_ON), merges, how.memory)
     if isinstance(pair, Unbatched):
         return (Note(f"not tuned on made-up inputs: {pair.reason}"),)
     before = pair.student.clone()
@@ -139,9 +143,9 @@ def _learnt(
     model: Model, reference: Model, samples: Samples, how: Tuning, kept: Mapping[str, KeptChannels]
 ) -> tuple[Change, ...]:
     """Let the model learn from a reference that is like it on these samples."""
-    learning, held = samples.split(HELD_OUT)
+    learning, held = samples.split(max(HELD_OUT, samples.count // MOST_HELD_OUT))
     variants, share = (1, MADE_UP_RATE) if samples.made_up else (VARIANTS, 1.0)
-    pace = _pace(model, reference, learning, variants, how)
+    pace = _pace(model, reference, learning, held, variants, how)
     if isinstance(pace, Note):
         return (pace,)
     portion = pace.portion
@@ -201,13 +205,14 @@ class _Pace:
     steps_without_kept_targets: int
 
 
-def _pace(model: Model, reference: Model, learning: Samples, variants: int, how: Tuning) -> _Pace | Note:
+def _pace(model: Model, reference: Model, learning: Samples, held: Samples, variants: int, how: Tuning) -> _Pace | Note:
     """Return how the budget is spent, or why it cannot be.
 
     Args:
         model: what learns.
         reference: what it learns from, which is run once on all variants of all samples.
         learning: the samples.
+        held: those held out, on which both are run whenever the weights are judged.
         variants: how many variants there are of each, itself included.
         how: the budget and the memory, of which a run takes at most half.
     """
@@ -216,14 +221,16 @@ def _pace(model: Model, reference: Model, learning: Samples, variants: int, how:
         return Note("not tuned: the gradients of one sample would not fit in --memory")
     cost, original = _sample_cost(model, learning), _sample_macs(reference, learning)
     most, epochs = (MADE_UP_BATCH, MADE_UP_EPOCHS) if learning.made_up else (BATCH, EPOCHS)
-    left = how.budget - variants * learning.count * original
+    judging = (Training.judged + 1) * held.count * (_sample_macs(model, held) + original)
+    left = how.budget - judging - variants * learning.count * original
     batch = min(int(np.clip(left // (cost * ENOUGH_STEPS), SMALLEST_BATCH, most)), learning.count)
     # runs of about the same size, so that a step is no larger than it has to be
     runs = -(-batch // fitting)
     portion = -(-batch // runs)
     batch = min(portion * runs, learning.count // portion * portion)
     weights, longest = COST_OF_A_WEIGHT * _weights(model), epochs * learning.count // batch
-    kept, anew = (total // (batch * each + weights) for total, each in ((left, cost), (how.budget, cost + original)))
+    ways = ((left, cost), (how.budget - judging, cost + original))
+    kept, anew = (total // (batch * each + weights) for total, each in ways)
     return _Pace(portion, batch, min(kept, longest), min(anew, longest))
 
 
