@@ -60,7 +60,7 @@ def test_the_table_says_what_may_change_and_why_not(
         "group channels weights MACs may change",
         "Gemm_0 8 57.1 % 57.1 % yes",
         "Gemm_2 3 42.9 % 42.9 % no: model output",
-        "model output: they leave the model, or the body of an If, Loop or Scan",
+        "model output: the channels leave the model, or the body of an If, Loop or Scan",
         "in groups that may change: 100.0 % of 56 weights, 100.0 % of their MACs",
         "weights, MACs: of the layers that make the channels; --verbose names all layers",
     ]
