@@ -22,6 +22,7 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes.merge_channels import NOT_IN_PLAN, MergeChannels
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
+from onnx_tropnnc.rewriting.block_removal import remove_blocks
 
 __all__ = ["CompressChannels"]
 
@@ -73,6 +74,10 @@ class CompressChannels:
         maps = {change.group: change.merge_map for change in changes if isinstance(change, Merged)}
         if not maps:
             return changes
+        # layers are solved for what they make without the blocks that went: on made-up samples they would learn to make up
+        # for the blocks, and EfficientNet-lite0 without three of its blocks would keep 75.6 instead of 84.0 %
+        remove_blocks(reference, maps, decider.means(maps, self.options))
+        maps = {name: merge_map for name, merge_map in maps.items() if merge_map.size}
         try:
             affines = decider.affines(self.options)
         except NotRunnable:
@@ -114,6 +119,7 @@ class CompressChannels:
             plan=decision.maps,
             unplanned=_REACHED if plan is None else NOT_IN_PLAN,
             predicted=decision.predicted,
+            means=decider.means(decision.maps or {}, options),
             rounding=options.rounding,
             bound_radius=options.bound_radius,
             seed=options.seed,

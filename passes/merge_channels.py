@@ -8,7 +8,7 @@ Exact duplicates are contracted first, in all groups. Then groups are merged in 
 weights as the groups before it left them. K is always a share of the channels that the model had at first.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.group_filter import GroupFilter, ratio_for
 from onnx_tropnnc.analysis.relu_layers import is_relu_layer
+from onnx_tropnnc.analysis.residual_blocks import groups_inside
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.analysis.unreached import unreached_layers
 from onnx_tropnnc.backend import array_module
@@ -38,6 +39,7 @@ from onnx_tropnnc.merging.representatives import (
     merge,
     threshold_keeping,
 )
+from onnx_tropnnc.rewriting.block_removal import emptied_blocks, remove_block
 from onnx_tropnnc.rewriting.contraction import contract_everywhere, decided_blocks, expanded
 from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.theory.bounds import Bound, bound_for
@@ -62,6 +64,7 @@ class MergeChannels:
         unplanned: why groups stay that are neither in the plan nor in `sizes`.
         predicted: the relative errors of planned groups' consumers, where they are known; others are predicted from
             the weights.
+        means: what stands in for residual blocks of which the plan leaves no channel, by the names of the blocks.
         rounding: the multiples that counts are rounded up to, with a ratio or a threshold.
         bound_radius: state error bounds for inputs in a ball of this radius; None: state none, as each takes a pass
             over the weights.
@@ -78,6 +81,7 @@ class MergeChannels:
     plan: Mapping[str, MergeMap] | None = None
     unplanned: Reason = NOT_IN_PLAN
     predicted: Mapping[str, float] = field(default_factory=dict)
+    means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     rounding: Rounding = EXACTLY
     bound_radius: float | None = None
     seed: int = 0
@@ -94,11 +98,32 @@ class MergeChannels:
         # shapes from before any merge serve all of them: costs count channels in the weights
         work = _Work(Workspace(model), shapes_of(model))
         groups = find_channel_groups(model, work.shapes)
+        removed = self._without_blocks(model, groups, work)
+        if removed:
+            groups = find_channel_groups(model, work.shapes)
         decided = [group for group in groups if group.pinned is None and group.name not in (self.plan or {})]
         # a plan's maps contain the contraction of duplicates already
         work.contract([group for group in decided if self._refusal(group) is None], self.rounding)
         unreached = (Unreached(layer.node, layer.reason) for layer in unreached_layers(model))
-        return (*(self._treat(group, work) for group in groups), *unreached)
+        return (*removed, *(self._treat(group, work) for group in groups), *unreached)
+
+    def _without_blocks(self, model: Model, groups: Sequence[ChannelGroup], work: "_Work") -> tuple[Merged, ...]:
+        """Remove the residual blocks of which the plan leaves no channel; return a change for each group inside."""
+        plan, changes = self.plan or {}, list[Merged]()
+        for block in emptied_blocks(model, work.shapes, groups, plan):
+            inside = groups_inside(block, groups)
+            before = size_of(model, work.shapes)
+            remove_block(model, work.shapes, block, self.means.get(block.name))
+            after = size_of(model, work.shapes)
+            saved = (before.parameters - after.parameters, (before.macs or 0) - (after.macs or 0))
+            for group in inside:
+                # what the whole block saves is told once, of its first group
+                work.saved[group], saved = saved, (0, 0)
+                bound_free = (
+                    Prediction(self.predicted[group.name], "activations") if group.name in self.predicted else None
+                )
+                changes.append(work.merged(group, plan[group.name], None, bound_free))
+        return tuple(changes)
 
     def _refusal(self, group: ChannelGroup) -> Reason | None:
         reason = self.group_filter.refusal(group)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.column_walk import Side
 from onnx_tropnnc.analysis.heads import HeadProduct, head_products
+from onnx_tropnnc.analysis.residual_blocks import stream_of
 from onnx_tropnnc.changes import Change, Note
 from onnx_tropnnc.deciding.moments import HEAD_SAMPLES, HeadMoments
-from onnx_tropnnc.deciding.readings import stream_of
 from onnx_tropnnc.deciding.score_basis import score_bases
 from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.constants import name_of

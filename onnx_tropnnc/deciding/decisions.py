@@ -28,8 +28,9 @@ from onnx_tropnnc.analysis.costs import NO_RATES, Costs, Measure, Unit, weighted
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.deciding.allocation import Path, ranking_path, threshold_path
+from onnx_tropnnc.deciding.block_removal import RemovableBlock, removable_blocks
 from onnx_tropnnc.deciding.greedy_ranking import Ranking
-from onnx_tropnnc.deciding.planning import budget_path, kept_at_ratio, rank_groups, ranking_plan, spread
+from onnx_tropnnc.deciding.planning import kept_at_ratio, rank_groups, ranking_plan, spread, within_budget
 from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
 from onnx_tropnnc.deciding.weight_ranking import block_counts, ranking_by_weights
 from onnx_tropnnc.errors import NotRunnable, OptionError, Setting
@@ -44,6 +45,7 @@ from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 from onnx_tropnnc.merging.representatives import threshold_heights
 from onnx_tropnnc.option_checks import refuse_searches
 from onnx_tropnnc.options import Options
+from onnx_tropnnc.rewriting.block_removal import block_means, emptied_blocks
 from onnx_tropnnc.rewriting.contraction import duplicates_of, keep_distinct
 from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, affines_for
 from onnx_tropnnc.rewriting.workspace import Workspace
@@ -110,6 +112,7 @@ class Decider:
     _energies: dict[str, NDArray[np.float64]] = field(init=False, default_factory=dict)
     _overflowed: set[str] = field(init=False, default_factory=set)
     _affines: Mapping[str, Affine] | None = field(init=False, default=None)
+    _means: dict[str, NDArray[np.float64]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.shapes = shapes_of(self.model)
@@ -147,7 +150,10 @@ class Decider:
         ranked = self._ranked(groups, options)
         if not options.uniform:
             fixed = [group.name for group in groups if options.has_own_ratio(group) or not self._is_compared(group)]
-            counts = spread(self.model, self.shapes, groups, ranked, counts, fixed=fixed, rounding=rounding)
+            blocks = [b for b in self._removable(groups, ranked) if not {*fixed} & {*b.groups}]
+            counts = spread(
+                self.model, self.shapes, groups, ranked, counts, fixed=fixed, rounding=rounding, blocks=blocks
+            )
         return self._selected(groups, ranked, counts, options)
 
     def affines(self, options: Options) -> Mapping[str, Affine]:
@@ -159,6 +165,18 @@ class Decider:
         if self._affines is None and self.samples is not None:
             self._affines = affines_for(self.model, self.samples, memory=options.memory_bytes)
         return self._affines or NO_AFFINES
+
+    def means(self, maps: Mapping[str, MergeMap], options: Options) -> Mapping[str, NDArray[np.float64]]:
+        """Return what stands in for each residual block of which the maps leave no channel, by the block's name."""
+        blocks = emptied_blocks(self.model, self.shapes, self.groups, maps)
+        missing = [block for block in blocks if block.name not in self._means]
+        if missing and self.samples is not None:
+            run = partial(block_means, self.model, missing, self.samples, memory=options.memory_bytes)
+            try:
+                self._means.update(run(affines=self.affines(options)))
+            except NotRunnable:
+                self._means.update(run())  # the adjusted copy does not run, as in `_measured`
+        return {block.name: self._means[block.name] for block in blocks if block.name in self._means}
 
     def _selected(
         self,
@@ -192,6 +210,11 @@ class Decider:
         An error of a residual stream goes through every block behind it.
         """
         return self._is_seen(group) and not group.residual_ties and not group.is_stream
+
+    def _removable(self, groups: Sequence[ChannelGroup], ranked: Mapping[str, Ranking]) -> tuple[RemovableBlock, ...]:
+        """Return the blocks that may go as a whole: what they compute is seen on samples."""
+        seen = {group.name for group in groups if self._is_seen(group)}
+        return removable_blocks(self.model, self.shapes, self.groups, seen, ranked)
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:
         return [g for g in self.groups if g.pinned is None and options.group_filter.refusal(g) is None]
@@ -236,13 +259,20 @@ class Decider:
             limit -= self._biases_to_come(groups)
         if options.selects:
             ranked = self._ranked(groups, options)
-            path = budget_path(
-                self.model, self.shapes, groups, ranked, measure, rounding=options.rounding, rates=self.rates
+            counts = within_budget(
+                self.model,
+                self.shapes,
+                groups,
+                ranked,
+                measure,
+                limit,
+                rounding=options.rounding,
+                rates=self.rates,
+                blocks=self._removable(groups, ranked),
             )
-            counts = path.within(limit)
             if isinstance(counts, Refused):
                 return counts
-            kept = zip((unit.group for unit in path.costs.units), counts, strict=True)
+            kept = zip(groups, counts, strict=True)
             # factors that are no smaller than their product keep all components, and are multiplied again
             whole = {g.name: g.channels if g.is_factor and count >= g.break_even else count for g, count in kept}
             return self._selected(groups, ranked, whole, options)

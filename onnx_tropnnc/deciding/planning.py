@@ -19,6 +19,7 @@ from onnx_tropnnc.analysis.costs import NO_RATES, Costs, Measure, Unit
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.bisection import Refused
 from onnx_tropnnc.deciding.allocation import Path, error_path, least_count, uniform_count
+from onnx_tropnnc.deciding.block_removal import RemovableBlock, counts_within
 from onnx_tropnnc.deciding.greedy_ranking import Ranking, held_out_curve, rank_channels, with_ridge
 from onnx_tropnnc.deciding.head_ranking import by_columns, rank_heads
 from onnx_tropnnc.deciding.readings import Reading, group_readings
@@ -31,7 +32,15 @@ from onnx_tropnnc.merging.merge_map import MergeMap, keep_channels
 from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, match_statistics
 from onnx_tropnnc.step_parts import counted
 
-__all__ = ["budget_path", "kept_at_ratio", "rank_groups", "ranking_plan", "spread", "statistics_matched"]
+__all__ = [
+    "budget_path",
+    "kept_at_ratio",
+    "rank_groups",
+    "ranking_plan",
+    "spread",
+    "statistics_matched",
+    "within_budget",
+]
 
 # How often a budget counts the error of a residual stream's consumers, because it goes through every block behind them
 # and none makes up for it. ResNet8 at half of its parameters keeps 57.6 % without this weight, 68.8 % with 2, 64.8 %
@@ -146,23 +155,39 @@ def budget_path(
 ) -> Path:
     """Return the path by predicted error per saved cost (`Costs`); its units are the groups, in order."""
     costs = Costs(model, shapes, _units(groups, rankings), measure, rates)
-    least = [_least_count(group) for group in groups]
-    # with more components than break even, factors cost what their product does
-    start = [g.break_even if g.is_factor else g.channels for g in groups]
-    return _error_path(costs, rankings, least, start, rounding)
+    least, start, multiples = _bounds(groups, rounding)
+    return error_path(costs, _curves(groups, rankings), least=least, start=start, round_to=multiples)
+
+
+def within_budget(
+    model: Model,
+    shapes: Shapes,
+    groups: Sequence[ChannelGroup],
+    rankings: Mapping[str, Ranking],
+    measure: Measure,
+    limit: float,
+    *,
+    rounding: Rounding = EXACTLY,
+    rates: Mapping[str, int] = NO_RATES,
+    blocks: Sequence[RemovableBlock] = (),
+) -> tuple[int, ...] | Refused:
+    """Return how many channels each group keeps at a cost of at most `limit`; none in those of `blocks` that go."""
+    costs = Costs(model, shapes, _units(groups, rankings), measure, rates)
+    least, start, multiples = _bounds(groups, rounding)
+    curves = _curves(groups, rankings)
+    return counts_within(costs, curves, limit, least=least, start=start, round_to=multiples, blocks=blocks)
 
 
 def _units(groups: Sequence[ChannelGroup], rankings: Mapping[str, Ranking]) -> list[Unit]:
     return [Unit(group, rankings[group.name].order) for group in groups]
 
 
-def _error_path(
-    costs: Costs, rankings: Mapping[str, Ranking], least: Sequence[int], start: Sequence[int], rounding: Rounding
-) -> Path:
-    """Return the path by predicted errors between the most and the fewest channels of each group."""
-    groups = [unit.group for unit in costs.units]
-    multiples = [rounding.multiple(group) for group in groups]
-    return error_path(costs, _curves(groups, rankings), least=least, start=start, round_to=multiples)
+def _bounds(groups: Sequence[ChannelGroup], rounding: Rounding) -> tuple[list[int], list[int], list[int]]:
+    """Return the fewest and the most channels of each group in a budget, and the number that counts are multiples of."""
+    least = [_least_count(group) for group in groups]
+    # with more components than break even, factors cost what their product does
+    start = [g.break_even if g.is_factor else g.channels for g in groups]
+    return least, start, [rounding.multiple(group) for group in groups]
 
 
 def _least_count(group: ChannelGroup) -> int:
@@ -188,12 +213,13 @@ def spread(
     *,
     fixed: Collection[str] = (),
     rounding: Rounding = EXACTLY,
+    blocks: Sequence[RemovableBlock] = (),
 ) -> dict[str, int]:
     """Return how many channels each group keeps where the model costs no more than with `counts`, but loses less.
 
     The cost is that in multiply-accumulates, or in parameters where a shape is not known. Parameters alone would be
     taken from late layers, and the result would be slower. Groups whose names are in `fixed` keep as many as `counts`
-    says.
+    says; those of `blocks` that go keep none.
     """
     measure: Measure = "parameters" if size_of(model, shapes).macs is None else "macs"
     costs = Costs(model, shapes, _units(groups, rankings), measure)
@@ -204,7 +230,8 @@ def spread(
         for group, count in zip(groups, given, strict=True)
     ]
     start = [counts[group.name] if group.name in fixed else group.channels for group in groups]
-    found = _error_path(costs, rankings, least, start, rounding).within(costs.total(given))
+    multiples, curves, limit = [rounding.multiple(g) for g in groups], _curves(groups, rankings), costs.total(given)
+    found = counts_within(costs, curves, limit, least=least, start=start, round_to=multiples, blocks=blocks)
     assert not isinstance(found, Refused), "the path ends at the least counts, which cost no more than the given ones"
     return {group.name: count for group, count in zip(groups, found, strict=True)}
 

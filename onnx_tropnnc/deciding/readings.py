@@ -28,9 +28,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
+from onnx_tropnnc.analysis.residual_blocks import stream_of
 from onnx_tropnnc.deciding.moments import Covariances, NormMoments, Turn, Variances, drawn
 from onnx_tropnnc.deciding.units import Unit, Units
-from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
+from onnx_tropnnc.graph.constants import array_of, name_of
 from onnx_tropnnc.graph.input_shapes import run_size
 from onnx_tropnnc.graph.knowledge import score_energies
 from onnx_tropnnc.graph.layers import convolution_groups
@@ -43,7 +44,7 @@ from onnx_tropnnc.merging.labels import occurrences
 from onnx_tropnnc.operators.trace import ChannelIndices, Use
 from onnx_tropnnc.running.watching import watched
 
-__all__ = ["Reading", "group_readings", "stream_of"]
+__all__ = ["Reading", "group_readings"]
 
 Matrix = NDArray[np.float64]
 
@@ -167,20 +168,6 @@ def _channel_axis(node: ir.Node) -> int:
 
 def _nodes(places: Iterable[Place]) -> list[ir.Node]:
     return [place.use.node for place in places]
-
-
-def stream_of(node: ir.Node) -> ir.Value:
-    """Return the output of the residual Add that this node's output reaches unchanged, else its own output."""
-    own = value = next(value for value in node.outputs if name_of(value))
-    while len(value.uses()) == 1 and not value.is_graph_output():
-        (reader,) = (use.node for use in value.uses())
-        if reader.op_type == "Add":
-            if all(constant_tensor(side) is None for side in reader.inputs):
-                return reader.outputs[0]
-        elif reader.op_type not in ("Identity", "Dropout"):
-            return own
-        own = value = reader.outputs[0]
-    return own
 
 
 # -- running ----------------------------------------------------------------------------------------------------------
