@@ -25,12 +25,20 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.costs import NO_RATES, Costs, Measure, Unit, weighted_macs
+from onnx_tropnnc.analysis.residual_blocks import ResidualBlock
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.deciding.allocation import Path, ranking_path, threshold_path
 from onnx_tropnnc.deciding.block_removal import RemovableBlock, removable_blocks
 from onnx_tropnnc.deciding.greedy_ranking import Ranking
-from onnx_tropnnc.deciding.planning import kept_at_ratio, rank_groups, ranking_plan, spread, within_budget
+from onnx_tropnnc.deciding.planning import (
+    kept_at_ratio,
+    rank_groups,
+    ranking_plan,
+    spread,
+    statistics_matched,
+    within_budget,
+)
 from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
 from onnx_tropnnc.deciding.weight_ranking import block_counts, ranking_by_weights
 from onnx_tropnnc.errors import NotRunnable, OptionError, Setting
@@ -45,13 +53,17 @@ from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 from onnx_tropnnc.merging.representatives import threshold_heights
 from onnx_tropnnc.option_checks import refuse_searches
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.rewriting.block_removal import block_means, emptied_blocks
+from onnx_tropnnc.rewriting.block_removal import block_means, emptied_blocks, without_block
 from onnx_tropnnc.rewriting.contraction import duplicates_of, keep_distinct
 from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, affines_for
 from onnx_tropnnc.rewriting.workspace import Workspace
+from onnx_tropnnc.running.output_errors import output_errors
 from onnx_tropnnc.running.sessions import runtime_missing
 
 __all__ = ["Decider", "Decision"]
+
+# A mean over samples and positions needs few samples; an error that only ranks blocks fewer still.
+MEAN_SAMPLES, ERROR_SAMPLES = 128, 32
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -113,6 +125,7 @@ class Decider:
     _overflowed: set[str] = field(init=False, default_factory=set)
     _affines: Mapping[str, Affine] | None = field(init=False, default=None)
     _means: dict[str, NDArray[np.float64]] = field(init=False, default_factory=dict)
+    _block_errors: dict[str, float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.shapes = shapes_of(self.model)
@@ -126,21 +139,24 @@ class Decider:
         """
         return unless_refused(self.attempt(options))
 
-    def attempt(self, options: Options) -> Decision | Refused:
+    def attempt(self, options: Options, *, whole_blocks: bool = False) -> Decision | Refused:
         """Return what these options ask for; Refused where even the smallest allowed model is above a budget.
+
+        With `whole_blocks`, residual blocks may go as a whole: the maps of the groups inside leave no channel then.
 
         Raises:
             OptionError: the options ask for what must be searched for, or for samples where there are none.
         """
         refuse_searches(options)
         if options.target_params is not None:
-            return self._at_budget(options, "parameters", options.target_params * self.original.parameters)
+            limit = options.target_params * self.original.parameters
+            return self._at_budget(options, "parameters", limit, whole_blocks=whole_blocks)
         if options.target_macs is not None:
             if self.original.macs is None:
                 message = "{}: the shapes of some layers are not known; give {}"
                 raise OptionError(message, Setting("target_macs"), Setting("input_shape"))
             whole = weighted_macs(self.model, self.shapes, self.rates) if self.rates else self.original.macs
-            return self._at_budget(options, "macs", options.target_macs * whole)
+            return self._at_budget(options, "macs", options.target_macs * whole, whole_blocks=whole_blocks)
         if not options.selects or not options.removes:
             # what is exact shows in the weights alone
             return Decision()
@@ -150,9 +166,17 @@ class Decider:
         ranked = self._ranked(groups, options)
         if not options.uniform:
             fixed = [group.name for group in groups if options.has_own_ratio(group) or not self._is_compared(group)]
-            blocks = [b for b in self._removable(groups, ranked) if not {*fixed} & {*b.groups}]
+            free = [group for group in groups if group.name not in fixed]
             counts = spread(
-                self.model, self.shapes, groups, ranked, counts, fixed=fixed, rounding=rounding, blocks=blocks
+                self.model,
+                self.shapes,
+                groups,
+                ranked,
+                counts,
+                fixed=fixed,
+                rounding=rounding,
+                blocks=self._removable(free, ranked) if whole_blocks else (),
+                errors=partial(self._errors_without, options=options),
             )
         return self._selected(groups, ranked, counts, options)
 
@@ -168,15 +192,33 @@ class Decider:
 
     def means(self, maps: Mapping[str, MergeMap], options: Options) -> Mapping[str, NDArray[np.float64]]:
         """Return what stands in for each residual block of which the maps leave no channel, by the block's name."""
-        blocks = emptied_blocks(self.model, self.shapes, self.groups, maps)
+        return self._means_of(emptied_blocks(self.model, self.shapes, self.groups, maps), options)
+
+    def _means_of(self, blocks: Sequence[ResidualBlock], options: Options) -> Mapping[str, NDArray[np.float64]]:
         missing = [block for block in blocks if block.name not in self._means]
         if missing and self.samples is not None:
-            run = partial(block_means, self.model, missing, self.samples, memory=options.memory_bytes)
-            try:
-                self._means.update(run(affines=self.affines(options)))
-            except NotRunnable:
-                self._means.update(run())  # the adjusted copy does not run, as in `_measured`
+            samples = self.samples.thinned(MEAN_SAMPLES)
+            self._means.update(block_means(self._adjusted(options), missing, samples, memory=options.memory_bytes))
         return {block.name: self._means[block.name] for block in blocks if block.name in self._means}
+
+    def _errors_without(self, blocks: Sequence[ResidualBlock], options: Options) -> list[float]:
+        """Return the errors of the outputs without each of the blocks, on samples that are adjusted as rankings are."""
+        missing = [block for block in blocks if block.name not in self._block_errors]
+        if missing and self.samples is not None:
+            samples, means = self.samples.thinned(ERROR_SAMPLES), self._means_of(missing, options)
+            adjusted = self._adjusted(options)
+            variants = (without_block(adjusted, block.name, means[block.name]) for block in missing)
+            found = output_errors(adjusted, variants, samples, options.memory_bytes)
+            self._block_errors.update(zip((block.name for block in missing), found, strict=True))
+        return [self._block_errors[block.name] for block in blocks]
+
+    def _adjusted(self, options: Options) -> Model:
+        """Return the model, adjusted to the statistics that its BatchNormalizations promised where that can be done."""
+        try:
+            affines = self.affines(options)
+        except NotRunnable:
+            return self.model
+        return statistics_matched(self.model, (), affines)[0]
 
     def _selected(
         self,
@@ -251,7 +293,7 @@ class Decider:
             self._overflowed.update(group.name for group in missing if group.name not in found)
         return known
 
-    def _at_budget(self, options: Options, measure: Measure, limit: float) -> Decision | Refused:
+    def _at_budget(self, options: Options, measure: Measure, limit: float, *, whole_blocks: bool) -> Decision | Refused:
         """Return the decision that brings the model's parameters or multiply-accumulates down to `limit`."""
         groups = self._eligible(options)
         # solving gives layers a bias that have none, and the budget must hold afterwards
@@ -268,7 +310,8 @@ class Decider:
                 limit,
                 rounding=options.rounding,
                 rates=self.rates,
-                blocks=self._removable(groups, ranked),
+                blocks=self._removable(groups, ranked) if whole_blocks else (),
+                errors=partial(self._errors_without, options=options),
             )
             if isinstance(counts, Refused):
                 return counts

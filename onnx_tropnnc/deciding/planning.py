@@ -19,7 +19,7 @@ from onnx_tropnnc.analysis.costs import NO_RATES, Costs, Measure, Unit
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.bisection import Refused
 from onnx_tropnnc.deciding.allocation import Path, error_path, least_count, uniform_count
-from onnx_tropnnc.deciding.block_removal import RemovableBlock, counts_within
+from onnx_tropnnc.deciding.block_removal import Errors, RemovableBlock, counts_within
 from onnx_tropnnc.deciding.greedy_ranking import Ranking, held_out_curve, rank_channels, with_ridge
 from onnx_tropnnc.deciding.head_ranking import by_columns, rank_heads
 from onnx_tropnnc.deciding.readings import Reading, group_readings
@@ -170,12 +170,15 @@ def within_budget(
     rounding: Rounding = EXACTLY,
     rates: Mapping[str, int] = NO_RATES,
     blocks: Sequence[RemovableBlock] = (),
+    errors: Errors | None = None,
 ) -> tuple[int, ...] | Refused:
     """Return how many channels each group keeps at a cost of at most `limit`; none in those of `blocks` that go."""
     costs = Costs(model, shapes, _units(groups, rankings), measure, rates)
     least, start, multiples = _bounds(groups, rounding)
     curves = _curves(groups, rankings)
-    return counts_within(costs, curves, limit, least=least, start=start, round_to=multiples, blocks=blocks)
+    return counts_within(
+        costs, curves, limit, least=least, start=start, round_to=multiples, blocks=blocks, errors=errors
+    )
 
 
 def _units(groups: Sequence[ChannelGroup], rankings: Mapping[str, Ranking]) -> list[Unit]:
@@ -183,7 +186,7 @@ def _units(groups: Sequence[ChannelGroup], rankings: Mapping[str, Ranking]) -> l
 
 
 def _bounds(groups: Sequence[ChannelGroup], rounding: Rounding) -> tuple[list[int], list[int], list[int]]:
-    """Return the fewest and the most channels of each group in a budget, and the number that counts are multiples of."""
+    """Return the fewest and the most channels of each group in a budget, and what counts are multiples of."""
     least = [_least_count(group) for group in groups]
     # with more components than break even, factors cost what their product does
     start = [g.break_even if g.is_factor else g.channels for g in groups]
@@ -214,6 +217,7 @@ def spread(
     fixed: Collection[str] = (),
     rounding: Rounding = EXACTLY,
     blocks: Sequence[RemovableBlock] = (),
+    errors: Errors | None = None,
 ) -> dict[str, int]:
     """Return how many channels each group keeps where the model costs no more than with `counts`, but loses less.
 
@@ -231,7 +235,9 @@ def spread(
     ]
     start = [counts[group.name] if group.name in fixed else group.channels for group in groups]
     multiples, curves, limit = [rounding.multiple(g) for g in groups], _curves(groups, rankings), costs.total(given)
-    found = counts_within(costs, curves, limit, least=least, start=start, round_to=multiples, blocks=blocks)
+    found = counts_within(
+        costs, curves, limit, least=least, start=start, round_to=multiples, blocks=blocks, errors=errors
+    )
     assert not isinstance(found, Refused), "the path ends at the least counts, which cost no more than the given ones"
     return {group.name: count for group, count in zip(groups, found, strict=True)}
 

@@ -21,11 +21,10 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, forget_shapes, shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, match_statistics
 from onnx_tropnnc.rewriting.stream_folding import remove_unread_nodes
 from onnx_tropnnc.running.watching import watched
 
-__all__ = ["block_means", "emptied_blocks", "remove_block", "remove_blocks"]
+__all__ = ["block_means", "emptied_blocks", "remove_block", "remove_blocks", "without_block"]
 
 Means = Mapping[str, NDArray[np.float64]]
 
@@ -48,40 +47,35 @@ def emptied_blocks(
     return tuple(sorted(found, key=lambda block: order[block.total]))
 
 
-def block_means(
-    model: Model,
-    blocks: Sequence[ResidualBlock],
-    samples: Samples,
-    *,
-    affines: Mapping[str, Affine] = NO_AFFINES,
-    memory: int = MEMORY,
-) -> Means:
+def block_means(model: Model, blocks: Sequence[ResidualBlock], samples: Samples, *, memory: int = MEMORY) -> Means:
     """Return by the name of each block the mean of what it adds, one number for each channel.
 
     Args:
-        model: the model with the blocks; it is not changed.
-        blocks: found in it.
+        model: the model with the blocks, adjusted to its statistics where these are known; it is not changed.
+        blocks: found in it or in an equal one.
         samples: what to run it on.
-        affines: what adjusts the samples' activations to what the model's statistics say of them.
         memory: bytes that activations may take.
 
     Raises:
         NotRunnable: onnxruntime cannot run the model.
     """
-    adjusted = model
-    if affines:
-        adjusted = model.clone()
-        match_statistics(adjusted, affines)
     axes = {name_of(block.output): LinearLayer(block.last).channel_axis for block in blocks}
-    sums = dict[str, NDArray[np.float64]]()
-    rows = dict.fromkeys(axes, 0)
-    for _, _, tensors in watched(adjusted, tuple(axes), (samples,), memory=memory):
+    sums, rows = dict[str, NDArray[np.float64]](), dict.fromkeys(axes, 0)
+    for _, _, tensors in watched(model, tuple(axes), (samples,), memory=memory):
         for name, tensor in tensors.items():
-            spread = np.moveaxis(tensor, axes[name], -1).reshape(-1, tensor.shape[axes[name]])
-            sums[name] = sums.get(name, 0.0) + spread.sum(axis=0, dtype=np.float64)
-            rows[name] += len(spread)
-    outputs = {block.name: name_of(block.output) for block in blocks}
-    return {block: sums[name] / rows[name] for block, name in outputs.items() if name in sums}
+            vectors = np.moveaxis(tensor, axes[name], -1).reshape(-1, tensor.shape[axes[name]])
+            sums[name] = vectors.sum(axis=0, dtype=np.float64) + sums.get(name, 0.0)
+            rows[name] += len(vectors)
+    return {block.name: sums[name_of(block.output)] / rows[name_of(block.output)] for block in blocks}
+
+
+def without_block(model: Model, name: str, mean: NDArray[np.float64]) -> Model:
+    """Return a copy of the model without the block of this name."""
+    copy = model.clone()
+    shapes = shapes_of(copy)
+    block = next(block for block in residual_blocks(copy.graph, shapes) if block.name == name)
+    remove_block(copy, shapes, block, mean)
+    return copy
 
 
 def remove_blocks(model: Model, maps: Mapping[str, MergeMap], means: Means) -> None:

@@ -76,7 +76,8 @@ class Trials:
         return self.check.latency(model)
 
     def _step(self, options: Options, plan: Mapping[str, MergeMap] | None = None) -> CompressChannels:
-        return CompressChannels(options, self.decider.samples, self.decider.original, plan)
+        # a search tries many sizes, whose order must be that of their targets
+        return CompressChannels(options, self.decider.samples, self.decider.original, plan, whole_blocks=False)
 
 
 def _finished(model: Model) -> Model:
