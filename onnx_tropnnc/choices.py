@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 __all__ = [
     "Amount",
+    "Blocks",
     "Clustering",
     "Device",
     "Effort",
@@ -26,6 +27,9 @@ __all__ = [
 
 Amount: TypeAlias = Literal["ratio", "threshold", "target_params", "target_macs"]
 """The options that a sweep may go over: those that are numbers and need no search of their own."""
+
+Blocks: TypeAlias = Literal["keep", "remove"]
+"""Whether residual blocks may go as a whole."""
 
 Clustering: TypeAlias = Literal["kmeans", "ward"]
 """How channels are clustered to a given count: the paper's k-means, or Ward's tree."""

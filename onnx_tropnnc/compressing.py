@@ -8,6 +8,7 @@ import onnx
 
 from onnx_tropnnc.analysis.rounding import Rounding
 from onnx_tropnnc.choices import (
+    Blocks,
     Clustering,
     Device,
     Effort,
@@ -60,6 +61,7 @@ def compress(
     include: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
     ties: Ties = "auto",
+    blocks: Blocks = "remove",
     streams: Streams = "auto",
     queries: Queries = "auto",
     factorize: bool = False,
@@ -111,6 +113,7 @@ def compress(
         include: change only layers whose names match one of these patterns.
         exclude: do not change layers whose names match one of these patterns.
         ties: keep or merge channels that residual connections tie; `auto` merges them with a budget.
+        blocks: let whole residual blocks go where the result is closer to the original so, or keep all.
         streams: rotate residual streams to their principal components, of which the last may go, or keep them; `auto`
             rotates those of transformers with a budget.
         queries: make queries and keys narrower, all heads alike, or keep them; `auto` does with a budget.

@@ -173,7 +173,8 @@ class Compression:
         # a survey shows fidelity whatever --no-verify says, and times its points later, one by one
         surveyed: list[Pass] = [verifying_pass(options, samples).without_timing()]
         checks = surveyed if self.surveys else checking_passes(options, samples)
-        merges = {change.group: change.merge_map for change in merged if isinstance(change, Merged)}
+        # of a residual block that went nothing is left to learn
+        merges = {c.group: c.merge_map for c in merged if isinstance(c, Merged) and c.after}
         tuning = [] if self.surveys else tuning_passes(options, samples, decider.model, merges)
         finished = PassManager([*tuning, *finishing_passes(), *checks], progress=self.progress).timed(self.model)
         return replace(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from onnx_tropnnc import option_limits as limits
 from onnx_tropnnc import option_rules as rules
 from onnx_tropnnc.choices import (
+    Blocks,
     Clustering,
     Device,
     Effort,
@@ -74,6 +75,7 @@ class Options:
         exclude: patterns of node names; groups whose channels such nodes make are not changed.
         ties: `keep` leaves groups alone that residual connections tie together, `merge` merges them too; `auto` merges
             them with a budget or `lossless`, and keeps them otherwise.
+        blocks: `remove` lets whole residual blocks go where the result is closer to the original so, `keep` none.
         streams: `rotate` rotates residual streams that only linear layers write and read, also through normalizations,
             to their principal components, of which the last may go; `keep` leaves normalised streams as they are;
             `auto` rotates those of transformers where there is a budget or a plan.
@@ -127,6 +129,7 @@ class Options:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     ties: Ties = "auto"
+    blocks: Blocks = "remove"
     streams: Streams = "auto"
     queries: Queries = "auto"
     factorize: bool = False

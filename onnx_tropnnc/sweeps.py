@@ -14,6 +14,7 @@ from onnx_tropnnc.analysis.rounding import Rounding
 from onnx_tropnnc.bisection import Refused
 from onnx_tropnnc.choices import (
     Amount,
+    Blocks,
     Clustering,
     Device,
     Effort,
@@ -76,6 +77,7 @@ def sweep(
     include: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
     ties: Ties = "auto",
+    blocks: Blocks = "remove",
     streams: Streams = "auto",
     queries: Queries = "auto",
     factorize: bool = False,

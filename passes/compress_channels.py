@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.changes import Change, Merged, Note
+from onnx_tropnnc.deciding.blocks import Blocks
 from onnx_tropnnc.deciding.decisions import Decider, Decision
 from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.model import Model
@@ -29,8 +30,8 @@ __all__ = ["CompressChannels"]
 
 _LOG = logging.getLogger(__name__)
 
-# Samples that two decisions are tried on: two thirds to solve on, the others to judge by.
-TRIED = 192
+# Samples that judge two results. Their errors differ by a tenth or more where it matters, and half of these show that.
+JUDGED = 64
 
 _REACHED = Reason("target_reached", "the requested size is reached without merging this group")
 
@@ -44,14 +45,12 @@ class CompressChannels:
         samples: what to select and to solve on; None where nothing can be run.
         original: the size that budgets are fractions of; None: that of the model the pass gets.
         plan: merge maps to replay instead of deciding; None: those of the options, where they have some.
-        whole_blocks: whether residual blocks may go as a whole.
     """
 
     options: Options
     samples: Samples | None = None
     original: Size | None = None
     plan: Mapping[str, MergeMap] | None = None
-    whole_blocks: bool = True
     name: str = "compress channels"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
@@ -72,48 +71,54 @@ class CompressChannels:
 
         `decider` must be one that was made for this model, as it is now.
         """
-        decision = self._decision(decider)
-        return decision if isinstance(decision, Refused) else self._compress(model, decider, decision, self.samples)
+        plain, other = self._without_blocks(decider), self._with_blocks(decider)
+        if other is None:
+            return plain if isinstance(plain, Refused) else self._compress(model, decider, plain)
+        if isinstance(plain, Refused):
+            return (*self._compress(model, decider, other), _gone(decider.blocks(self.options), other))
+        return self._closer(model, decider, plain, other)
 
     def merge(self, model: Model, decider: Decider) -> tuple[Change, ...] | Refused:
-        """Decide and merge as `attempt` does without `whole_blocks`, but solve nothing: of the size of its result."""
+        """Decide and merge as `attempt` does where all blocks stay, but solve nothing: of the size of its result."""
         decision = self._without_blocks(decider)
         return decision if isinstance(decision, Refused) else self._merge(model, decider, decision)
 
-    def _decision(self, decider: Decider) -> Decision | Refused:
-        """Return the decision; of two, with and without whole blocks, the one whose result is closer to the model."""
-        plain = self._without_blocks(decider)
-        if not self._tries_blocks:
-            return plain
-        other = decider.attempt(self._options, whole_blocks=True)
-        if isinstance(other, Refused) or all(found.size for found in (other.maps or {}).values()):
-            return plain
-        return other if isinstance(plain, Refused) else self._closer(decider, plain, other)
-
-    @property
-    def _tries_blocks(self) -> bool:
+    def _with_blocks(self, decider: Decider) -> Decision | None:
+        """Return the decision that lets whole residual blocks go, or None where none are worth a try."""
         options = self._options
-        asked = self.whole_blocks and self._plan is None and self.samples is not None
-        return asked and options.solves and options.selects and options.removes and not options.uniform
+        asked = options.blocks == "remove" and self._plan is None and self.samples is not None and not options.uniform
+        if not (asked and options.solves and options.selects and options.removes):
+            return None
+        found = decider.attempt(options, whole_blocks=True)
+        goes = not isinstance(found, Refused) and any(not merge_map.size for merge_map in (found.maps or {}).values())
+        return found if goes and not isinstance(found, Refused) else None
 
-    def _closer(self, decider: Decider, plain: Decision, other: Decision) -> Decision:
-        """Try both decisions on few samples; return the one with the smaller error on others."""
+    def _closer(self, model: Model, decider: Decider, plain: Decision, other: Decision) -> tuple[Change, ...]:
+        """Compress by both decisions, and keep the result whose outputs are closer to the model's.
+
+        Both were solved on the samples that judge them. Those without a block have fewer weights to fit, so that a
+        block goes only where that is clearly better.
+        """
         assert self.samples is not None
-        solving, judging = self.samples.thinned(TRIED).split(3)
-        models = []
+        before, results = model.clone(), []
         for decision in (plain, other):
-            models.append(copy := decider.model.clone())
-            self._compress(copy, decider, decision, solving, refit=False)
+            copy = model.clone()
+            results.append((copy, self._compress(copy, decider, decision)))
         try:
-            errors = output_errors(decider.model, models, judging, self.options.memory_bytes)
+            samples = self.samples.thinned(JUDGED)
+            errors = output_errors(before, (copy for copy, _ in results), samples, self.options.memory_bytes)
         except NotRunnable as error:
             _LOG.debug("blocks stay, because the results cannot be compared: %s", error)
-            return plain
+            errors = [0.0, 0.0]
         _LOG.debug("errors of the outputs with all blocks and without some: %s", errors)
-        return other if errors[1] < errors[0] else plain
+        goes = errors[1] < errors[0]
+        chosen, changes = results[goes]
+        model.replace_content(chosen)
+        return (*changes, _gone(decider.blocks(self.options), other)) if goes else changes
 
     def _without_blocks(self, decider: Decider) -> Decision | Refused:
-        plan = self._plan
+        # groups of a plan are also replayed alone, where a block does not go
+        plan = self.options.plan if self.plan is None else decider.blocks(self.options).whole(self.plan)
         decision = decider.attempt(self._options) if plan is None else Decision(maps=plan)
         if isinstance(decision, Refused):
             _LOG.debug("refused: %s", decision.reason)
@@ -121,18 +126,16 @@ class CompressChannels:
             _LOG.debug("decided on %d groups by maps, %d by sizes", len(decision.maps or ()), len(decision.sizes or ()))
         return decision
 
-    def _compress(
-        self, model: Model, decider: Decider, decision: Decision, samples: Samples | None, *, refit: bool = True
-    ) -> tuple[Change, ...]:
+    def _compress(self, model: Model, decider: Decider, decision: Decision) -> tuple[Change, ...]:
         # solving compares with the model before the merge; the clone shares its tensors
         reference = model.clone()
         changes = self._merge(model, decider, decision)
-        if samples is None or not self.options.solves:
+        if self.samples is None or not self.options.solves:
             return changes
         maps = {change.group: change.merge_map for change in changes if isinstance(change, Merged)}
         # Layers are solved for what they make without the blocks that went. On made-up samples they would learn to make
         # up for the blocks: EfficientNet-lite0 without three of them would keep 75.6 instead of 84.0 %.
-        remove_blocks(reference, maps, decider.means(maps, self.options))
+        remove_blocks(reference, maps, decider.blocks(self.options).means(maps))
         maps = {name: merge_map for name, merge_map in maps.items() if merge_map.size}
         if not maps:
             return changes
@@ -143,10 +146,10 @@ class CompressChannels:
         solving = ReconstructConsumers(
             reference,
             maps,
-            samples,
+            self.samples,
             affines=affines,
             memory=self.options.memory_bytes,
-            refit=self.options.refit and refit,
+            refit=self.options.refit,
             seed=self.options.seed,
             device=self.options.device,
         )
@@ -170,7 +173,7 @@ class CompressChannels:
             plan=decision.maps,
             unplanned=_REACHED if self._plan is None else NOT_IN_PLAN,
             predicted=decision.predicted,
-            means=decider.means(decision.maps or {}, options),
+            means=decider.blocks(options).means(decision.maps or {}),
             rounding=options.rounding,
             bound_radius=options.bound_radius,
             seed=options.seed,
@@ -188,3 +191,10 @@ class CompressChannels:
         # `selects` asks whether layers are solved afterwards, which they are not without samples
         automatic = self.samples is None and self.options.method == "auto"
         return replace(self.options, reconstruct="off") if automatic else self.options
+
+
+def _gone(blocks: Blocks, decision: Decision) -> Note:
+    """Return the note that names the blocks that went."""
+    names = [block.name for block in blocks.emptied(decision.maps or {})]
+    which = f"residual block {names[0]}" if len(names) == 1 else f"{len(names)} residual blocks, {', '.join(names)},"
+    return Note(f"{which} went as a whole, which costs less than fewer channels everywhere (--blocks keep)")

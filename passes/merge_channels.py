@@ -119,10 +119,9 @@ class MergeChannels:
             for group in inside:
                 # what the whole block saves is told once, of its first group
                 work.saved[group], saved = saved, (0, 0)
-                bound_free = (
-                    Prediction(self.predicted[group.name], "activations") if group.name in self.predicted else None
-                )
-                changes.append(work.merged(group, plan[group.name], None, bound_free))
+                error = self.predicted.get(group.name)
+                predicted = None if error is None else Prediction(error, "activations")
+                changes.append(work.merged(group, plan[group.name], None, predicted))
         return tuple(changes)
 
     def _refusal(self, group: ChannelGroup) -> Reason | None:
@@ -146,6 +145,10 @@ class MergeChannels:
                     "it was made for another model"
                 )
             merge_map = step.after(before)
+            if not merge_map.size:
+                raise OptionError(
+                    f"the plan leaves no channel of {group.name}, which is in no residual block that can go as a whole"
+                )
             if merge_map.changes:
                 bound, predicted = self._bound(group, before, step, work), self._predicted(group, before, step, work)
                 if step.changes:

@@ -8,6 +8,7 @@ of two scales) no side can go: nothing would be left that looks like y.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
@@ -34,6 +35,10 @@ class ResidualBlock:
     def name(self) -> str:
         """Return what messages call the block: the name of its sum."""
         return label(self.total)
+
+    def matches(self, patterns: Sequence[str]) -> bool:
+        """Return whether the name of a node of the block matches one of the patterns (as in a shell)."""
+        return any(fnmatchcase(label(node), pattern) for node in self.nodes for pattern in patterns)
 
     @property
     def output(self) -> ir.Value:

@@ -77,6 +77,7 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
         option("--uniform", help="Remove the same fraction of every layer, instead of spreading --ratio."),
         option("--ratio-for", metavar="PATTERN=R", help="Use another ratio for layers whose names match."),
         option("--ties", help="Keep or merge channels that residual connections tie; auto: merge them with a budget."),
+        option("--blocks", help="Let whole residual blocks go where that keeps the result closer, or keep all."),
         option("--streams", help="Rotate residual streams, so that normalised ones get narrower; auto: with a budget."),
         option("--queries", help="Make queries and keys of attention narrower, or keep them; auto: with a budget."),
         option(

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.costs import NO_RATES, Costs, Measure, Unit, weighted_macs
-from onnx_tropnnc.analysis.residual_blocks import ResidualBlock
 from onnx_tropnnc.backend import array_module
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.deciding.allocation import Path, ranking_path, threshold_path
 from onnx_tropnnc.deciding.block_removal import RemovableBlock, removable_blocks
+from onnx_tropnnc.deciding.blocks import Blocks
 from onnx_tropnnc.deciding.greedy_ranking import Ranking
 from onnx_tropnnc.deciding.planning import (
     kept_at_ratio,
@@ -53,17 +53,12 @@ from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
 from onnx_tropnnc.merging.representatives import threshold_heights
 from onnx_tropnnc.option_checks import refuse_searches
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.rewriting.block_removal import block_means, emptied_blocks, without_block
 from onnx_tropnnc.rewriting.contraction import duplicates_of, keep_distinct
 from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, affines_for
 from onnx_tropnnc.rewriting.workspace import Workspace
-from onnx_tropnnc.running.output_errors import output_errors
 from onnx_tropnnc.running.sessions import runtime_missing
 
 __all__ = ["Decider", "Decision"]
-
-# A mean over samples and positions needs few samples; an error that only ranks blocks fewer still.
-MEAN_SAMPLES, ERROR_SAMPLES = 128, 32
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -124,8 +119,7 @@ class Decider:
     _energies: dict[str, NDArray[np.float64]] = field(init=False, default_factory=dict)
     _overflowed: set[str] = field(init=False, default_factory=set)
     _affines: Mapping[str, Affine] | None = field(init=False, default=None)
-    _means: dict[str, NDArray[np.float64]] = field(init=False, default_factory=dict)
-    _block_errors: dict[str, float] = field(init=False, default_factory=dict)
+    _blocks: Blocks | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.shapes = shapes_of(self.model)
@@ -175,8 +169,8 @@ class Decider:
                 counts,
                 fixed=fixed,
                 rounding=rounding,
-                blocks=self._removable(free, ranked) if whole_blocks else (),
-                errors=partial(self._errors_without, options=options),
+                blocks=self._removable(free, ranked, options) if whole_blocks else (),
+                errors=self.blocks(options).errors if whole_blocks else None,
             )
         return self._selected(groups, ranked, counts, options)
 
@@ -190,35 +184,15 @@ class Decider:
             self._affines = affines_for(self.model, self.samples, memory=options.memory_bytes)
         return self._affines or NO_AFFINES
 
-    def means(self, maps: Mapping[str, MergeMap], options: Options) -> Mapping[str, NDArray[np.float64]]:
-        """Return what stands in for each residual block of which the maps leave no channel, by the block's name."""
-        return self._means_of(emptied_blocks(self.model, self.shapes, self.groups, maps), options)
+    def blocks(self, options: Options) -> Blocks:
+        """Return what is known of the model's residual blocks; it remembers what it measures."""
+        if self._blocks is None:
 
-    def _means_of(self, blocks: Sequence[ResidualBlock], options: Options) -> Mapping[str, NDArray[np.float64]]:
-        missing = [block for block in blocks if block.name not in self._means]
-        if missing and self.samples is not None:
-            samples = self.samples.thinned(MEAN_SAMPLES)
-            self._means.update(block_means(self._adjusted(options), missing, samples, memory=options.memory_bytes))
-        return {block.name: self._means[block.name] for block in blocks if block.name in self._means}
+            def adjust() -> Model:
+                return statistics_matched(self.model, (), self.affines(options))[0]
 
-    def _errors_without(self, blocks: Sequence[ResidualBlock], options: Options) -> list[float]:
-        """Return the errors of the outputs without each of the blocks, on samples that are adjusted as rankings are."""
-        missing = [block for block in blocks if block.name not in self._block_errors]
-        if missing and self.samples is not None:
-            samples, means = self.samples.thinned(ERROR_SAMPLES), self._means_of(missing, options)
-            adjusted = self._adjusted(options)
-            variants = (without_block(adjusted, block.name, means[block.name]) for block in missing)
-            found = output_errors(adjusted, variants, samples, options.memory_bytes)
-            self._block_errors.update(zip((block.name for block in missing), found, strict=True))
-        return [self._block_errors[block.name] for block in blocks]
-
-    def _adjusted(self, options: Options) -> Model:
-        """Return the model, adjusted to the statistics that its BatchNormalizations promised where that can be done."""
-        try:
-            affines = self.affines(options)
-        except NotRunnable:
-            return self.model
-        return statistics_matched(self.model, (), affines)[0]
+            self._blocks = Blocks(self.model, adjust, self.shapes, self.groups, self.samples, options.memory_bytes)
+        return self._blocks
 
     def _selected(
         self,
@@ -253,10 +227,13 @@ class Decider:
         """
         return self._is_seen(group) and not group.residual_ties and not group.is_stream
 
-    def _removable(self, groups: Sequence[ChannelGroup], ranked: Mapping[str, Ranking]) -> tuple[RemovableBlock, ...]:
-        """Return the blocks that may go as a whole: what they compute is seen on samples."""
+    def _removable(
+        self, groups: Sequence[ChannelGroup], ranked: Mapping[str, Ranking], options: Options
+    ) -> tuple[RemovableBlock, ...]:
+        """Return the blocks that may go as a whole: what they compute is seen on samples, and none is excluded."""
         seen = {group.name for group in groups if self._is_seen(group)}
-        return removable_blocks(self.model, self.shapes, self.groups, seen, ranked)
+        found = removable_blocks(self.model, self.shapes, self.groups, seen, ranked)
+        return tuple(entry for entry in found if not entry.block.matches(options.exclude))
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:
         return [g for g in self.groups if g.pinned is None and options.group_filter.refusal(g) is None]
@@ -310,8 +287,8 @@ class Decider:
                 limit,
                 rounding=options.rounding,
                 rates=self.rates,
-                blocks=self._removable(groups, ranked) if whole_blocks else (),
-                errors=partial(self._errors_without, options=options),
+                blocks=self._removable(groups, ranked, options) if whole_blocks else (),
+                errors=self.blocks(options).errors if whole_blocks else None,
             )
             if isinstance(counts, Refused):
                 return counts

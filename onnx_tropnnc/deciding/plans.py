@@ -111,8 +111,8 @@ def _labels(key: str, values: object) -> NDArray[np.int64]:
         raise ValueError(f"{key} must be a list of whole numbers")
     clusters = {*values} - {-1}
     # A set of K numbers from 0 to K-1 holds each of them; a range is compared only where it is short.
-    if not clusters or min(clusters) < 0 or max(clusters) != len(clusters) - 1:
-        raise ValueError(f"{key} must be 0..K-1, or -1 for a dropped channel, with at least one channel kept")
+    if clusters and (min(clusters) < 0 or max(clusters) != len(clusters) - 1):
+        raise ValueError(f"{key} must be 0..K-1, or -1 for a dropped channel")
     return np.asarray(values, np.int64)
 
 

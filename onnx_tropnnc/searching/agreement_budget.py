@@ -41,4 +41,5 @@ def within_drop(options: Options, trials: Trials) -> Options:
     if best is None:
         # duplicates still go: a ratio of 0 removes what costs nothing
         return replace(options, max_drop=None, ratio=0.0)
-    return replace(options, max_drop=None, target_params=best / 100)
+    # what was tried kept all blocks
+    return replace(options, max_drop=None, target_params=best / 100, blocks="keep")

@@ -1,7 +1,7 @@
 """Compress one prepared model several times, and see what each result is like."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.deciding.decisions import Decider
@@ -77,7 +77,8 @@ class Trials:
 
     def _step(self, options: Options, plan: Mapping[str, MergeMap] | None = None) -> CompressChannels:
         # a search tries many sizes, whose order must be that of their targets
-        return CompressChannels(options, self.decider.samples, self.decider.original, plan, whole_blocks=False)
+        options = replace(options, blocks="keep")
+        return CompressChannels(options, self.decider.samples, self.decider.original, plan)
 
 
 def _finished(model: Model) -> Model:
