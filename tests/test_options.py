@@ -65,6 +65,7 @@ WRONG: dict[str, Sequence[object]] = {
     "include": ("Gemm*", (3,)),
     "exclude": ("Gemm*", (None,)),
     "ties": ("cut",),
+    "blocks": ("merge", True),
     "streams": ("cut",),
     "queries": ("cut",),
     "factorize": ("yes", 1),

@@ -61,7 +61,7 @@ def test_a_budget_that_inner_channels_cannot_meet_is_spent_on_streams() -> None:
     _, report = onnx_tropnnc.compress(residual(24, 3), target_params=0.5)
     assert report.after.parameters <= 0.5 * report.before.parameters  # the biases that solving brings are counted in
     with pytest.raises(OptionError, match="cannot be reached"):
-        onnx_tropnnc.compress(residual(24, 3), target_params=0.5, ties="keep")
+        onnx_tropnnc.compress(residual(24, 3), target_params=0.5, ties="keep", blocks="keep")
 
 
 def test_a_plan_that_merges_streams_is_replayed_whole() -> None:
