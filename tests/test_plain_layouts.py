@@ -100,6 +100,47 @@ def test_heads_go_where_keys_are_transposed_in_three_steps() -> None:
     assert (dims(result)["wk"], dims(result)["wo"]) == ((8, 10), (10, 7))
 
 
+REPEAT = (
+    "{o}s = Shape({i}) {o}n = Gather({o}s, at0) {o}h = Gather({o}s, at1) {o}l = Gather({o}s, at2) "
+    "{o}nu = Unsqueeze({o}n, zero) {o}hu = Unsqueeze({o}h, zero) {o}lu = Unsqueeze({o}l, zero) "
+    "{o}c = Concat <axis = 0> ({o}nu, {o}hu, twice, {o}lu, five) {o}r = Reshape({o}c, m1) {o}q = Equal({o}r, less) "
+    "{o}w = Where({o}q, ones, {o}r) {o}u = Unsqueeze({i}, second) {o}e = Expand({o}u, {o}w) "
+    "{o}m = Mul({o}h, two) {o}mu = Unsqueeze({o}m, zero) {o}d = Concat <axis = 0> ({o}nu, {o}mu, {o}lu, five) "
+    "{o} = Reshape({o}e, {o}d) "
+)
+"""Keys or values that are repeated for two heads of queries each, as PyTorch's older exporter writes Llama's."""
+
+COUNTS = {"at0": np.array(0), "at1": np.array(1), "at2": np.array(2), "two": np.array(2), "twice": np.array([2])}
+COUNTS |= {"zero": np.array([0]), "five": np.array([5]), "m1": np.array([-1]), "second": np.array([2])}
+COUNTS |= {"less": np.full(5, -1), "ones": np.ones(5, np.int64)}
+
+
+def test_what_is_repeated_keeps_its_other_lengths() -> None:
+    body = "k = Relu(x) " + REPEAT.format(i="k", o="r") + "y = Neg(r)"
+    model = graph(body, COUNTS, inputs="float[N, 2, L, 5] x", outputs="float[N, A, L, 5] y", opset=17)
+    result = plain(model)
+    assert operators(result)[:3] == ["Relu", "Shape", "Gather"]
+    assert {"Where", "Mul"}.isdisjoint(operators(result))
+    assert {"re_times": (5,), "r_open": (1,)}.items() <= dims(result).items()
+
+
+def test_heads_go_where_keys_are_repeated() -> None:
+    body = (
+        "q0 = MatMul(x, wq) k0 = MatMul(x, wk) v0 = MatMul(x, wv) q2 = Reshape(q0, split) k2 = Reshape(k0, few) "
+        "v2 = Reshape(v0, few) q = Transpose <perm = [0, 2, 1, 3]> (q2) k1 = Transpose <perm = [0, 2, 1, 3]> (k2) "
+        "v1 = Transpose <perm = [0, 2, 1, 3]> (v2) "
+        + REPEAT.format(i="k1", o="kr")
+        + REPEAT.format(i="v1", o="v")
+        + "kt = Transpose <perm = [0, 1, 3, 2]> (kr) s0 = MatMul(q, kt) p = Softmax <axis = -1> (s0) m = MatMul(p, v) "
+        "o0 = Transpose <perm = [0, 2, 1, 3]> (m) o = Reshape(o0, join) y = MatMul(o, wo)"
+    )
+    weights = random_weights(wq=(8, 20), wk=(8, 10), wv=(8, 10), wo=(20, 7)) | COUNTS
+    weights |= {"split": np.array([0, 0, 4, 5]), "few": np.array([0, 0, 2, 5]), "join": np.array([0, 0, -1])}
+    model = graph(body, weights, inputs="float[N, L, 8] x", outputs="float[N, L, 7] y", opset=17)
+    result, _ = onnx_tropnnc.compress(model, ratio=0.5, heads="merge", reconstruct="off")
+    assert [dims(result)[name] for name in ("wq", "wk", "wo")] == [(8, 10), (8, 5), (10, 7)]
+
+
 def test_features_of_heads_go_where_a_projection_flattens_them() -> None:
     """GPT-2's projection, as PyTorch's older exporter writes it."""
     attention = (
