@@ -12,7 +12,7 @@ How long it learns is a budget of multiply-accumulates and not of seconds, so th
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -57,6 +57,9 @@ ENOUGH_STEPS = 400
 # Every eighth sample is held out, and about so many of thousands: with all of ResNet20's 5,120 judging would take a
 # third of the time.
 HELD_OUT, MOST_HELD_OUT = 8, 192
+
+# The part of the budget that judging may take, as its inverse: of EfficientNet-lite0's 55 held out it would be a fifth.
+JUDGING = 20
 
 # Samples on which models are adjusted: moments of so many, at hundreds of positions, are those of all.
 ADJUSTED_ON = 1024
@@ -145,7 +148,9 @@ def _learnt(
     """Let the model learn from a reference that is like it on these samples."""
     learning, held = samples.split(max(HELD_OUT, samples.count // MOST_HELD_OUT))
     variants, share = (1, MADE_UP_RATE) if samples.made_up else (VARIANTS, 1.0)
-    pace = _pace(model, reference, learning, held, variants, how)
+    single = (Training.judged + 1) * (_sample_macs(model, held) + _sample_macs(reference, held))
+    held = held.thinned(max(SMALLEST_BATCH, how.budget // (JUDGING * single)))
+    pace = _pace(model, reference, learning, variants, replace(how, budget=how.budget - single * held.count))
     if isinstance(pace, Note):
         return (pace,)
     portion = pace.portion
@@ -205,32 +210,29 @@ class _Pace:
     steps_without_kept_targets: int
 
 
-def _pace(model: Model, reference: Model, learning: Samples, held: Samples, variants: int, how: Tuning) -> _Pace | Note:
+def _pace(model: Model, reference: Model, learning: Samples, variants: int, how: Tuning) -> _Pace | Note:
     """Return how the budget is spent, or why it cannot be.
 
     Args:
         model: what learns.
         reference: what it learns from, which is run once on all variants of all samples.
         learning: the samples.
-        held: those held out, on which both are run whenever the weights are judged.
         variants: how many variants there are of each, itself included.
-        how: the budget and the memory, of which a run takes at most half.
+        how: the budget without what judging takes, and the memory, of which a run takes at most half.
     """
     fitting = how.memory // (2 * TENSORS_OF_A_RUN * _sample_bytes(model, learning))
     if not fitting:
         return Note("not tuned: the gradients of one sample would not fit in --memory")
     cost, original = _sample_cost(model, learning), _sample_macs(reference, learning)
     most, epochs = (MADE_UP_BATCH, MADE_UP_EPOCHS) if learning.made_up else (BATCH, EPOCHS)
-    judging = (Training.judged + 1) * held.count * (_sample_macs(model, held) + original)
-    left = how.budget - judging - variants * learning.count * original
+    left = how.budget - variants * learning.count * original
     batch = min(int(np.clip(left // (cost * ENOUGH_STEPS), SMALLEST_BATCH, most)), learning.count)
     # runs of about the same size, so that a step is no larger than it has to be
     runs = -(-batch // fitting)
     portion = -(-batch // runs)
     batch = min(portion * runs, learning.count // portion * portion)
     weights, longest = COST_OF_A_WEIGHT * _weights(model), epochs * learning.count // batch
-    ways = ((left, cost), (how.budget - judging, cost + original))
-    kept, anew = (total // (batch * each + weights) for total, each in ways)
+    kept, anew = (total // (batch * each + weights) for total, each in ((left, cost), (how.budget, cost + original)))
     return _Pace(portion, batch, min(kept, longest), min(anew, longest))
 
 
