@@ -6,7 +6,7 @@
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
@@ -22,6 +22,7 @@ from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import Size, size_of
 from onnx_tropnnc.inspecting import Inspection, inspected, needed_samples, refusal_of_opset
+from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.option_checks import refuse_searches
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_lists import (
@@ -35,6 +36,7 @@ from onnx_tropnnc.pass_lists import (
 from onnx_tropnnc.pass_manager import Pass, PassManager, Progress, silent, timed
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.reporting.layers import LayerChange, layer_changes
+from onnx_tropnnc.rewriting.block_removal import remove_blocks
 from onnx_tropnnc.running.cores import steady_arithmetic
 from onnx_tropnnc.running.devices import cuda_provider_missing, running_on
 from onnx_tropnnc.running.run_limits import stopping_endless_runs
@@ -173,9 +175,11 @@ class Compression:
         # a survey shows fidelity whatever --no-verify says, and times its points later, one by one
         surveyed: list[Pass] = [verifying_pass(options, samples).without_timing()]
         checks = surveyed if self.surveys else checking_passes(options, samples)
+        merges = {c.group: c.merge_map for c in merged if isinstance(c, Merged)}
+        reference = self._to_learn_from(merges, options, samples, decider)
         # of a residual block that went nothing is left to learn
-        merges = {c.group: c.merge_map for c in merged if isinstance(c, Merged) and c.after}
-        tuning = [] if self.surveys else tuning_passes(options, samples, decider.model, merges)
+        left = {name: merge_map for name, merge_map in merges.items() if merge_map.size}
+        tuning = [] if self.surveys else tuning_passes(options, samples, reference, left)
         finished = PassManager([*tuning, *finishing_passes(), *checks], progress=self.progress).timed(self.model)
         return replace(
             start,
@@ -183,6 +187,20 @@ class Compression:
             changes=(*start.changes, *merged, *finished.changes),
             timings=(*start.timings, timing, *finished.timings),
         )
+
+    def _to_learn_from(
+        self, merges: Mapping[str, MergeMap], options: Options, samples: SampleSets, decider: Decider
+    ) -> Model:
+        """Return the model that the result is to compute: on made-up samples the original without the blocks that went.
+
+        Layers that are solved on them for what the whole original makes do harm (passes/compress_channels.py).
+        """
+        made_up = samples.learning is not None and samples.learning.made_up
+        if not made_up or all(merge_map.size for merge_map in merges.values()):
+            return decider.model
+        reference = decider.model.clone()
+        remove_blocks(reference, merges, decider.blocks(options).means(merges))
+        return reference
 
     def _given_back(self, report: Report, start: Report, way: Options, samples: SampleSets, decider: Decider) -> Report:
         """Compress again with options that are faster; the first result stays where these miss what was asked."""
