@@ -15,11 +15,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from vgg16 import timed
 
@@ -100,7 +100,9 @@ def machine() -> str:
     )
     memory = next((int(line.split()[1]) / 1e6 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
     load = f"{os.getloadavg()[0]:.1f}"
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "onnx"))
+    # onnxruntime is installed under several names
+    versions = {"numpy": np.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+    libraries = ", ".join(f"{name} {found}" for name, found in versions.items())
     return (
         f"{processor}, {available_cores()} cores, {memory:.0f} GB, {platform.system()}; "
         f"Python {platform.python_version()}, {libraries}; load {load} when it began."
