@@ -6,6 +6,7 @@ import pytest
 from graphs import CONTRIB, assert_same_outputs, graph, groups_of, merged, operators, random_weights, run
 
 import onnx_tropnnc
+from onnx_tropnnc.graph.constants import add_initializer, constant_tensor
 from onnx_tropnnc.graph.model_io import load, plain_proto, to_proto
 
 WORDS = {"inputs": "float[N, 5, 4] x", "outputs": "float[N, 5, 4] y"}
@@ -48,6 +49,18 @@ def test_the_sum_is_the_fourth_output() -> None:
     result, _ = onnx_tropnnc.compress(model, ratio=0.0)
     assert operators(result) == operators(model)
     assert_same_outputs(model, result)
+
+
+@pytest.mark.parametrize("case", [case for case in NORMS if case.startswith(("Skip", "with", "simpl"))])
+def test_a_sum_with_a_constant_is_not_written_as_a_fused_one(case: str) -> None:
+    """A block that went leaves one number for each channel, which the fused operator does not broadcast."""
+    loaded = load(block(case))
+    add = next(n for n in loaded.graph if n.op_type == "Add" and all(constant_tensor(v) is None for v in n.inputs))
+    slot = next(i for i, value in enumerate(add.inputs) if value is not loaded.graph.inputs[0])
+    add.replace_input_with(slot, add_initializer(add, "mean", np.ones(4, np.float32)))
+    result = to_proto(loaded)
+    assert not any(node.domain for node in result.graph.node)
+    run(result, {"x": np.ones((2, 5, 4), np.float32)})
 
 
 def test_a_deviation_that_the_model_returns_keeps_it_fused() -> None:

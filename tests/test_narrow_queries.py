@@ -51,6 +51,17 @@ def test_bases_change_no_output(joint: bool) -> None:
     assert_same_outputs(model, after)
 
 
+def test_reading_the_shape_of_queries_changes_nothing() -> None:
+    body = (APART + ATTENTION).replace(
+        "s0 = MatMul", "n = Shape(q) l = Gather(n, third) c = Cast <to = 1> (l) s0 = MatMul"
+    )
+    body = body.replace("y = MatMul(o, wo)", "z = MatMul(o, wo) y = Div(z, c)")
+    weights = initializers(attention()) | {"third": np.array(2)}
+    loaded = load(graph(body, weights, **WORDS))
+    (product,) = head_products(loaded, shapes_of(loaded))
+    assert product.sides is not None
+
+
 def test_columns_of_each_head_are_found() -> None:
     loaded = load(attention(joint=True))
     (product,) = head_products(loaded, shapes_of(loaded))

@@ -121,6 +121,8 @@ class ColumnWalk:
             if value.is_graph_output():
                 return False
             for node, slot in ((use.node, use.idx) for use in value.uses()):
+                if node.op_type == "Shape":
+                    continue  # in other bases the lengths are the same
                 # behind a node that computes, as the product does, the columns are not known, or another layer's
                 known = [v for v in node.outputs if (made := self.sent(v)) is not None and made.layer is side.layer]
                 is_own = node is product and slot in slots

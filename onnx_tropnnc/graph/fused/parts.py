@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnx_tropnnc.graph.constants import add_initializer, label, name_of
+from onnx_tropnnc.graph.constants import add_initializer, constant_tensor, label, name_of
 from onnx_tropnnc.graph.proto_checks import about_node
 
 __all__ = ["Facts", "Part", "Port", "Split", "SplitRule", "Whole", "part_of", "signature", "take_place"]
@@ -35,6 +35,7 @@ class Whole:
         inputs: for each input slot the ports of the parts that read it; none where the input was absent.
         outputs: for each output slot the part's output that it is; None where it was absent.
         signature: what the parts must look like so that they still compute what the operator does.
+        computed: the input slots at which the operator read no constant.
         free: parts whose attributes and constants change with the channels.
         renewed: returns, of the parts as they are, the operator's attributes that change with the channels.
         doc_string: of the node in the file.
@@ -48,6 +49,7 @@ class Whole:
     inputs: tuple[tuple[Port, ...], ...]
     outputs: tuple[Port | None, ...]
     signature: Signature
+    computed: frozenset[int]
     free: tuple[int, ...]
     renewed: "Renewed"
     doc_string: str | None
@@ -241,11 +243,16 @@ class Split:
             inputs=inputs,
             outputs=tuple(None if value is None else makers[value] for value in outputs),
             signature=signature(self.parts, inputs, free),
+            computed=frozenset(slot for slot in slots if _is_computed(self.input(slot))),
             free=free,
             renewed=renewed,
             doc_string=node.doc_string,
             metadata=dict(node.metadata_props),
         )
+
+
+def _is_computed(value: ir.Value | None) -> bool:
+    return value is not None and constant_tensor(value) is None
 
 
 def _attributes_of(free: Sequence[int], nodes: Sequence[ir.Node]) -> Mapping[str, ir.Attr]:

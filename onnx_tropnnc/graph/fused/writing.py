@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.constants import remove_unread
+from onnx_tropnnc.graph.constants import dims_of, remove_unread
 from onnx_tropnnc.graph.fused.parts import Part, Whole, part_of, signature, take_place
 
 __all__ = ["fused_again"]
@@ -40,6 +40,7 @@ def _fuse(whole: Whole, nodes: Sequence[ir.Node]) -> None:
         or any(node.graph is not graph for node in nodes)
         or any(value.is_graph_output() or any(use.node not in nodes for use in value.uses()) for value in inner)
         or signature(nodes, whole.inputs, whole.free) != whole.signature
+        or any(_broadcasts(value) for slot, value in enumerate(inputs) if slot in whole.computed)
     ):
         return
     attributes = {**whole.attributes, **whole.renewed(nodes)}
@@ -78,6 +79,12 @@ def _inputs(whole: Whole, nodes: Sequence[ir.Node]) -> list[ir.Value | None] | N
     while found and found[-1] is None:
         found.pop()
     return found
+
+
+def _broadcasts(value: ir.Value | None) -> bool:
+    """Return whether a tensor is a vector now, which a sum broadcasts and a fused operator does not."""
+    dims = dims_of(value)
+    return dims is not None and len(dims) < 2
 
 
 def _input(node: ir.Node, slot: int) -> ir.Value | None:
