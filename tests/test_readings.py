@@ -6,6 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
+from onnx_tropnnc.analysis.residual_blocks import stream_of
 from onnx_tropnnc.deciding import readings as readings_module
 from onnx_tropnnc.deciding.readings import Reading, group_readings
 from onnx_tropnnc.errors import NotRunnable
@@ -212,3 +213,17 @@ def test_a_grouped_convolution_reads_each_group_by_its_own_kernels() -> None:
     both = [sum(covariances(part)) / 2 for part in np.split(hidden, 2, axis=1)]
     expected = sum(share * part for share, part in zip(shares / shares.sum(), both, strict=True))
     np.testing.assert_allclose(reading.covariance, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("last", "stream"), [([8], "c"), ([2, 4], "a")])
+def test_the_stream_of_a_gemm_is_found_behind_the_reshape_that_divides_its_rows(last: list[int], stream: str) -> None:
+    """GPT-2's layers, as PyTorch writes them: words are rows, and become an axis again behind the layer."""
+    body = (
+        "s = Shape(x) n = Slice(s, zero, two) f = Reshape(x, rows) a = Gemm(f, w) t = Concat <axis = 0> (n, last) "
+        "b = Reshape(a, t) z = Reshape(x, t) c = Add(b, z) y = Relu(c)"
+    )
+    numbers = {"zero": np.array([0]), "two": np.array([2]), "rows": np.array([-1, 8]), "last": np.array(last)}
+    outputs = f"float[{', '.join('PQRS'[: 2 + len(last)])}] y"
+    model = graph(body, random_weights(w=(8, 8)) | numbers, inputs="float[N, L, 8] x", outputs=outputs, opset=17)
+    gemm = next(node for node in load(model).graph if node.op_type == "Gemm")
+    assert stream_of(gemm).name == stream

@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from onnx_tropnnc.analysis.groups import ChannelGroup
 from onnx_tropnnc.graph.bodies import computed_inputs
-from onnx_tropnnc.graph.constants import constant_tensor, label, name_of
+from onnx_tropnnc.graph.constants import array_of, constant_tensor, label, name_of
+from onnx_tropnnc.graph.layers import output_channels
 from onnx_tropnnc.graph.linear_layers import solving_refusal
 from onnx_tropnnc.graph.shapes import Shapes
 
@@ -102,7 +103,17 @@ def stream_of(node: ir.Node) -> ir.Value:
         if reader.op_type == "Add":
             if all(constant_tensor(side) is None for side in reader.inputs):
                 return reader.outputs[0]
-        elif reader.op_type not in ("Identity", "Dropout"):
+        elif reader.op_type not in ("Identity", "Dropout") and not _divides_rows(reader, node):
             return own
         own = value = reader.outputs[0]
     return own
+
+
+def _divides_rows(reshape: ir.Node, layer: ir.Node) -> bool:
+    """Return whether a Reshape divides the rows of a Gemm into samples and words, and leaves its channels together."""
+    if reshape.op_type != "Reshape" or layer.op_type != "Gemm" or len(reshape.inputs) < 2:
+        return False
+    target, maker = array_of(reshape.inputs[1]), None if reshape.inputs[1] is None else reshape.inputs[1].producer()
+    if target is None and maker is not None and maker.op_type == "Concat":
+        target = array_of(maker.inputs[-1])
+    return target is not None and target.size > 0 and int(target.reshape(-1)[-1]) == output_channels(layer)
