@@ -86,7 +86,7 @@ def _rewriting_steps(options: Options, samples: SampleSets, *, inspects: bool) -
 
 def compressing_pass(options: Options, samples: SampleSets, original: Size | None = None) -> CompressChannels:
     """Return the pass that decides, merges and solves."""
-    return CompressChannels(options, samples.solving, original)
+    return CompressChannels(options, samples.solving, original, judging=samples.verifying)
 
 
 def tuning_passes(

@@ -8,6 +8,7 @@ needs   samples for `select` and for reconstruction; without them clusters are m
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.changes import Change, Merged, Note
@@ -45,12 +46,14 @@ class CompressChannels:
         samples: what to select and to solve on; None where nothing can be run.
         original: the size that budgets are fractions of; None: that of the model the pass gets.
         plan: merge maps to replay instead of deciding; None: those of the options, where they have some.
+        judging: samples that nothing is solved on, by which one of two results is chosen; None: `samples`.
     """
 
     options: Options
     samples: Samples | None = None
     original: Size | None = None
     plan: Mapping[str, MergeMap] | None = None
+    judging: Samples | None = None
     name: str = "compress channels"
 
     def __call__(self, model: Model) -> tuple[Change, ...]:
@@ -96,25 +99,32 @@ class CompressChannels:
     def _closer(self, model: Model, decider: Decider, plain: Decision, other: Decision) -> tuple[Change, ...]:
         """Compress by both decisions, and keep the result whose outputs are closer to the model's.
 
-        Both were solved on the samples that judge them. Those without a block have fewer weights to fit, so that a
-        block goes only where that is clearly better.
+        Nothing that stays is fitted to make up for a block, so that what is lost without the blocks alone is the least
+        that the second result loses: where that is too much, it is not made.
         """
-        assert self.samples is not None
-        before, results = model.clone(), []
-        for decision in (plain, other):
-            copy = model.clone()
-            results.append((copy, self._compress(copy, decider, decision)))
+        samples = self.judging or self.samples
+        assert samples is not None
+        blocks, maps = decider.blocks(self.options), other.maps or {}
+        judged = partial(
+            output_errors, model.clone(), samples=samples.thinned(JUDGED), memory=self.options.memory_bytes
+        )
+        first, second, bare = (model.clone() for _ in range(3))
+        changes = self._compress(first, decider, plain)
+        remove_blocks(bare, maps, blocks.means(maps))
         try:
-            samples = self.samples.thinned(JUDGED)
-            errors = output_errors(before, (copy for copy, _ in results), samples, self.options.memory_bytes)
-        except NotRunnable as error:
-            _LOG.debug("blocks stay, because the results cannot be compared: %s", error)
-            errors = [0.0, 0.0]
-        _LOG.debug("errors of the outputs with all blocks and without some: %s", errors)
-        goes = errors[1] < errors[0]
-        chosen, changes = results[goes]
-        model.replace_content(chosen)
-        return (*changes, _gone(decider.blocks(self.options), other)) if goes else changes
+            error, least = judged((first, bare))
+            _LOG.debug("the outputs' error is %g with all blocks, and at least %g without", error, least)
+            goes = least < error
+            if goes:
+                others = self._compress(second, decider, other)
+                (found,) = judged((second,))
+                _LOG.debug("it is %g without", found)
+                goes = found < error
+        except NotRunnable as reason:
+            _LOG.debug("blocks stay, because the results cannot be compared: %s", reason)
+            goes = False
+        model.replace_content(second if goes else first)
+        return (*others, _gone(blocks, other)) if goes else changes
 
     def _without_blocks(self, decider: Decider) -> Decision | Refused:
         # groups of a plan are also replayed alone, where a block does not go

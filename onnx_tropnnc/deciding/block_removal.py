@@ -27,7 +27,7 @@ __all__ = ["Errors", "RemovableBlock", "counts_within", "removable_blocks"]
 # What the outputs' error without a block counts beside the predicted errors of channels. Made-up samples are far from
 # what the model knows, and an error of the stream is about four times as large in their outputs as in those of pictures
 # (EfficientNet-lite0 without its block 10: 0.209 and 0.049; ResNet56: 0.07 to 0.4 and 0.012 to 0.13).
-BLOCK_WEIGHT = 1 / 3
+BLOCK_WEIGHT = 0.25
 
 # How many blocks are measured: those that the stream's own error for what they save tells to be the cheapest.
 MEASURED = 6

@@ -15,7 +15,7 @@ Running samples and ranking channels take most of the time. They are done once, 
 budgets.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
@@ -24,12 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
-from onnx_tropnnc.analysis.costs import NO_RATES, Costs, Measure, Unit, weighted_macs
-from onnx_tropnnc.backend import array_module
+from onnx_tropnnc.analysis.costs import NO_RATES, Measure, weighted_macs
 from onnx_tropnnc.bisection import Refused, unless_refused
-from onnx_tropnnc.deciding.allocation import Path, ranking_path, threshold_path
 from onnx_tropnnc.deciding.block_removal import RemovableBlock, removable_blocks
 from onnx_tropnnc.deciding.blocks import Blocks
+from onnx_tropnnc.deciding.clustering_paths import clustering_path
 from onnx_tropnnc.deciding.greedy_ranking import Ranking
 from onnx_tropnnc.deciding.planning import (
     kept_at_ratio,
@@ -48,9 +47,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.merging.baselines import L1, Random
-from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
-from onnx_tropnnc.merging.representatives import threshold_heights
+from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.option_checks import refuse_searches
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.rewriting.contraction import duplicates_of, keep_distinct
@@ -296,7 +293,7 @@ class Decider:
             # factors that are no smaller than their product keep all components, and are multiplied again
             whole = {g.name: g.channels if g.is_factor and count >= g.break_even else count for g, count in kept}
             return self._selected(groups, ranked, whole, options)
-        path = self._clustering_path(groups, options, measure)
+        path = clustering_path(self.model, self.shapes, groups, options, measure, self.rates)
         counts = path.within(limit)
         if isinstance(counts, Refused):
             return counts
@@ -310,27 +307,3 @@ class Decider:
         nodes = {place.use.node for group in groups for place in group.of_kind("consumer")}
         solved = [node for node in nodes if node.graph is self.model.graph and solving_refusal(node) is None]
         return sum(LinearLayer(node).missing_bias for node in solved)
-
-    def _clustering_path(self, groups: Sequence[ChannelGroup], options: Options, measure: Measure) -> Path:
-        """Return the path of merges by height, or by score for methods that rank channels."""
-        units = [
-            Unit(group, np.flatnonzero(group.blocks == number))
-            for group in groups
-            for number in range(int(group.blocks.max(initial=-1)) + 1)
-        ]
-        costs = Costs(self.model, self.shapes, units, measure, self.rates)
-        method, multiples = options.merging_method, [options.rounding.multiple(unit.group) for unit in units]
-        # these rank channels and have no tree whose heights could be a threshold
-        if isinstance(method, L1 | Random):
-            scores = [method.scores(v, seed=options.seed) for v in self._vectors(units)]
-            return ranking_path(costs, scores, round_to=multiples)
-        xp = array_module(options.device)
-        heights = [
-            threshold_heights(v, method, variant=options.scaling, linkage=options.linkage, xp=xp)
-            for v in self._vectors(units)
-        ]
-        return threshold_path(costs, heights, round_to=multiples)
-
-    def _vectors(self, units: Sequence[Unit]) -> Iterator[ChannelVectors]:
-        workspace = Workspace(self.model)
-        return (workspace.vectors(unit.group, unit.order) for unit in units)
