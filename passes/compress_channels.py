@@ -6,9 +6,11 @@ needs   samples for `select` and for reconstruction; without them clusters are m
 """
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.changes import Change, Merged, Note
@@ -33,6 +35,9 @@ _LOG = logging.getLogger(__name__)
 
 # Samples that judge two results. Their errors differ by a tenth or more where it matters, and half of these show that.
 JUDGED = 64
+
+# Predicted errors below this one are 0 but for rounding.
+TINY = 1e-12
 
 _REACHED = Reason("target_reached", "the requested size is reached without merging this group")
 
@@ -74,57 +79,67 @@ class CompressChannels:
 
         `decider` must be one that was made for this model, as it is now.
         """
-        plain, other = self._without_blocks(decider), self._with_blocks(decider)
-        if other is None:
+        plain, proposals = self._without_blocks(decider), self._proposals(decider)
+        if not proposals:
             return plain if isinstance(plain, Refused) else self._compress(model, decider, plain)
         if isinstance(plain, Refused):
-            return (*self._compress(model, decider, other), _gone(decider.blocks(self.options), other))
-        return self._closer(model, decider, plain, other)
+            # the fewest blocks with which the budget can be met
+            return (*self._compress(model, decider, proposals[0]), _gone(decider.blocks(self.options), proposals[0]))
+        return self._closest(model, decider, plain, proposals)
 
     def merge(self, model: Model, decider: Decider) -> tuple[Change, ...] | Refused:
         """Decide and merge as `attempt` does where all blocks stay, but solve nothing: of the size of its result."""
         decision = self._without_blocks(decider)
         return decision if isinstance(decision, Refused) else self._merge(model, decider, decision)
 
-    def _with_blocks(self, decider: Decider) -> Decision | None:
-        """Return the decision that lets whole residual blocks go, or None where none are worth a try."""
+    def _proposals(self, decider: Decider) -> Sequence[Decision]:
+        """Return the decisions that let whole residual blocks go, one, two and so on."""
         options = self._options
         asked = options.blocks == "remove" and self._plan is None and self.samples is not None and not options.uniform
         if not (asked and options.solves and options.selects and options.removes):
-            return None
-        found = decider.attempt(options, whole_blocks=True)
-        goes = not isinstance(found, Refused) and any(not merge_map.size for merge_map in (found.maps or {}).values())
-        return found if goes and not isinstance(found, Refused) else None
+            return ()
+        try:
+            return tuple(decider.proposals(options))
+        except NotRunnable as error:
+            _LOG.debug("blocks stay, because the model cannot be run without them: %s", error)
+            return ()
 
-    def _closer(self, model: Model, decider: Decider, plain: Decision, other: Decision) -> tuple[Change, ...]:
-        """Compress by both decisions, and keep the result whose outputs are closer to the model's.
+    def _closest(
+        self, model: Model, decider: Decider, plain: Decision, proposals: Sequence[Decision]
+    ) -> tuple[Change, ...]:
+        """Compress with all blocks and, where that seems better, without some; keep the result closer to the model.
 
-        Nothing that stays is fitted to make up for a block, so that what is lost without the blocks alone is the least
-        that the second result loses: where that is too much, it is not made.
+        What is left is not fitted to make up for a block. So a result without some loses about what the model loses
+        without them, and as much more for its predicted errors as the result with all blocks lost for its own.
         """
         samples = self.judging or self.samples
         assert samples is not None
-        blocks, maps = decider.blocks(self.options), other.maps or {}
-        judged = partial(
-            output_errors, model.clone(), samples=samples.thinned(JUDGED), memory=self.options.memory_bytes
-        )
-        first, second, bare = (model.clone() for _ in range(3))
-        changes = self._compress(first, decider, plain)
-        remove_blocks(bare, maps, blocks.means(maps))
+        blocks, before = decider.blocks(self.options), model.clone()
+        judged = partial(output_errors, before, samples=samples.thinned(JUDGED), memory=self.options.memory_bytes)
+        changes, other, lowest = self._compress(model, decider, plain), None, math.inf
         try:
-            error, least = judged((first, bare))
-            _LOG.debug("the outputs' error is %g with all blocks, and at least %g without", error, least)
-            goes = least < error
-            if goes:
-                others = self._compress(second, decider, other)
-                (found,) = judged((second,))
-                _LOG.debug("it is %g without", found)
-                goes = found < error
+            errors = judged(chain((model,), map(partial(_bare, before, blocks), proposals)))
+            error = lowest = next(errors)
+            for proposal, least in zip(proposals, errors, strict=True):
+                guess = least + error * proposal.loss / max(plain.loss, TINY)
+                _LOG.debug("the outputs' error is %g with all blocks, %g to %g without some", error, least, guess)
+                if least >= error:
+                    break  # without more blocks it is larger still
+                if guess < lowest:
+                    other, lowest = proposal, guess
+            if other is None:
+                return changes
+            second = before.clone()
+            others = self._compress(second, decider, other)
+            (found,) = judged((second,))
         except NotRunnable as reason:
             _LOG.debug("blocks stay, because the results cannot be compared: %s", reason)
-            goes = False
-        model.replace_content(second if goes else first)
-        return (*others, _gone(blocks, other)) if goes else changes
+            return changes
+        _LOG.debug("it is %g without those of the best guess", found)
+        if found >= error:
+            return changes
+        model.replace_content(second)
+        return (*others, _gone(blocks, other))
 
     def _without_blocks(self, decider: Decider) -> Decision | Refused:
         # groups of a plan are also replayed alone, where a block does not go
@@ -201,6 +216,13 @@ class CompressChannels:
         # `selects` asks whether layers are solved afterwards, which they are not without samples
         automatic = self.samples is None and self.options.method == "auto"
         return replace(self.options, reconstruct="off") if automatic else self.options
+
+
+def _bare(model: Model, blocks: Blocks, decision: Decision) -> Model:
+    """Return a copy of the model without the blocks that the decision removes, and with all other channels."""
+    copy, maps = model.clone(), decision.maps or {}
+    remove_blocks(copy, maps, blocks.means(maps))
+    return copy
 
 
 def _gone(blocks: Blocks, decision: Decision) -> Note:

@@ -1,5 +1,6 @@
 """What is known of a model's residual blocks: which of them maps empty, what they add, what is lost without them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -82,7 +83,7 @@ class Blocks:
             variants = (without_block(self._adjusted, block.name, means[block.name]) for block in missing)
             found = output_errors(self._adjusted, variants, self.samples.thinned(ERROR_SAMPLES), self.memory)
             self._errors.update(zip((block.name for block in missing), found, strict=True))
-        return [self._errors.get(block.name, np.inf) for block in blocks]
+        return [self._errors.get(block.name, math.inf) for block in blocks]
 
     def _means_of(self, blocks: Sequence[ResidualBlock]) -> Mapping[str, NDArray[np.float64]]:
         missing = [block for block in blocks if block.name not in self._means]

@@ -15,7 +15,7 @@ Running samples and ranking channels take most of the time. They are done once, 
 budgets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.costs import NO_RATES, Measure, weighted_macs
 from onnx_tropnnc.bisection import Refused, unless_refused
-from onnx_tropnnc.deciding.block_removal import RemovableBlock, removable_blocks
+from onnx_tropnnc.deciding.block_removal import cheapest_first, removable_blocks
 from onnx_tropnnc.deciding.blocks import Blocks
 from onnx_tropnnc.deciding.clustering_paths import clustering_path
 from onnx_tropnnc.deciding.greedy_ranking import Ranking
@@ -88,6 +88,12 @@ class Decision:
     overflowed: tuple[str, ...] = ()
     """Groups whose activations are too large for float32 on the samples: their weights decided, and they have sizes."""
 
+    @property
+    def loss(self) -> float:
+        """Return the sum of the squared predicted errors of all groups that keep channels."""
+        maps = self.maps or {}
+        return sum(error**2 for name, error in self.predicted.items() if maps[name].size)
+
 
 @dataclass
 class Decider:
@@ -130,10 +136,10 @@ class Decider:
         """
         return unless_refused(self.attempt(options))
 
-    def attempt(self, options: Options, *, whole_blocks: bool = False) -> Decision | Refused:
+    def attempt(self, options: Options, *, gone: Collection[str] = ()) -> Decision | Refused:
         """Return what these options ask for; Refused where even the smallest allowed model is above a budget.
 
-        With `whole_blocks`, residual blocks may go as a whole: the maps of the groups inside leave no channel then.
+        The maps of the groups in `gone` leave no channel, as those inside residual blocks that go as a whole.
 
         Raises:
             OptionError: the options ask for what must be searched for, or for samples where there are none.
@@ -141,13 +147,13 @@ class Decider:
         refuse_searches(options)
         if options.target_params is not None:
             limit = options.target_params * self.original.parameters
-            return self._at_budget(options, "parameters", limit, whole_blocks=whole_blocks)
+            return self._at_budget(options, "parameters", limit, gone)
         if options.target_macs is not None:
             if self.original.macs is None:
                 message = "{}: the shapes of some layers are not known; give {}"
                 raise OptionError(message, Setting("target_macs"), Setting("input_shape"))
             whole = weighted_macs(self.model, self.shapes, self.rates) if self.rates else self.original.macs
-            return self._at_budget(options, "macs", options.target_macs * whole, whole_blocks=whole_blocks)
+            return self._at_budget(options, "macs", options.target_macs * whole, gone)
         if not options.selects or not options.removes:
             # what is exact shows in the weights alone
             return Decision()
@@ -156,20 +162,30 @@ class Decider:
         counts = {group.name: kept_at_ratio(group, options.ratio_of(group), rounding) for group in groups}
         ranked = self._ranked(groups, options)
         if not options.uniform:
-            fixed = [group.name for group in groups if options.has_own_ratio(group) or not self._is_compared(group)]
-            free = [group for group in groups if group.name not in fixed]
-            counts = spread(
-                self.model,
-                self.shapes,
-                groups,
-                ranked,
-                counts,
-                fixed=fixed,
-                rounding=rounding,
-                blocks=self._removable(free, ranked, options) if whole_blocks else (),
-                errors=self.blocks(options).errors if whole_blocks else None,
-            )
+            fixed = [group.name for group in groups if not self._is_spread(group, options)]
+            counts = spread(self.model, self.shapes, groups, ranked, counts, fixed=fixed, rounding=rounding, gone=gone)
         return self._selected(groups, ranked, counts, options)
+
+    def proposals(self, options: Options) -> Iterator[Decision]:
+        """Yield what these options ask for without one residual block, without two, and so on: the cheapest ones.
+
+        Raises:
+            NotRunnable: onnxruntime cannot run the model without a block.
+        """
+        groups, by_size = self._eligible(options), options.target_params is not None or self.original.macs is None
+        ranked, budget = self._ranked(groups, options), options.ratio is None
+        free = {g.name for g in groups if self._is_seen(g) and (budget or self._is_spread(g, options))}
+        found = removable_blocks(
+            self.model, self.shapes, self.groups, free, ranked, "parameters" if by_size else "macs"
+        )
+        # a block's last layer makes channels of the stream, and its name may be one that is to be left alone
+        blocks = [entry for entry in found if not entry.block.matches(options.exclude)]
+        gone: list[str] = []
+        for entry in cheapest_first(blocks, self.blocks(options).errors):
+            gone.extend(entry.groups)
+            decision = self.attempt(options, gone=gone)
+            if not isinstance(decision, Refused):
+                yield decision
 
     def affines(self, options: Options) -> Mapping[str, Affine]:
         """Return what adjusts the samples' activations to the model's statistics; it is computed once.
@@ -217,20 +233,16 @@ class Decider:
         """Return whether samples tell about the group: it is in no body, and its activations fit in float32."""
         return group.body is None and group.name not in self._overflowed
 
+    def _is_spread(self, group: ChannelGroup, options: Options) -> bool:
+        """Return whether a ratio's share of this group may be taken elsewhere."""
+        return not options.has_own_ratio(group) and self._is_compared(group)
+
     def _is_compared(self, group: ChannelGroup) -> bool:
         """Return whether the group's predicted error can be held against those of others.
 
         An error of a residual stream goes through every block behind it.
         """
         return self._is_seen(group) and not group.residual_ties and not group.is_stream
-
-    def _removable(
-        self, groups: Sequence[ChannelGroup], ranked: Mapping[str, Ranking], options: Options
-    ) -> tuple[RemovableBlock, ...]:
-        """Return the blocks that may go as a whole: what they compute is seen on samples, and none is excluded."""
-        seen = {group.name for group in groups if self._is_seen(group)}
-        found = removable_blocks(self.model, self.shapes, self.groups, seen, ranked)
-        return tuple(entry for entry in found if not entry.block.matches(options.exclude))
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:
         return [g for g in self.groups if g.pinned is None and options.group_filter.refusal(g) is None]
@@ -267,7 +279,7 @@ class Decider:
             self._overflowed.update(group.name for group in missing if group.name not in found)
         return known
 
-    def _at_budget(self, options: Options, measure: Measure, limit: float, *, whole_blocks: bool) -> Decision | Refused:
+    def _at_budget(self, options: Options, measure: Measure, limit: float, gone: Collection[str]) -> Decision | Refused:
         """Return the decision that brings the model's parameters or multiply-accumulates down to `limit`."""
         groups = self._eligible(options)
         # solving gives layers a bias that have none, and the budget must hold afterwards
@@ -284,8 +296,7 @@ class Decider:
                 limit,
                 rounding=options.rounding,
                 rates=self.rates,
-                blocks=self._removable(groups, ranked, options) if whole_blocks else (),
-                errors=self.blocks(options).errors if whole_blocks else None,
+                gone=gone,
             )
             if isinstance(counts, Refused):
                 return counts

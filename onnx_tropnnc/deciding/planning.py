@@ -19,7 +19,6 @@ from onnx_tropnnc.analysis.costs import NO_RATES, Costs, Measure, Unit
 from onnx_tropnnc.analysis.rounding import EXACTLY, Rounding
 from onnx_tropnnc.bisection import Refused
 from onnx_tropnnc.deciding.allocation import Path, error_path, least_count, uniform_count
-from onnx_tropnnc.deciding.block_removal import Errors, RemovableBlock, counts_within
 from onnx_tropnnc.deciding.greedy_ranking import Ranking, held_out_curve, rank_channels, with_ridge
 from onnx_tropnnc.deciding.head_ranking import by_columns, rank_heads
 from onnx_tropnnc.deciding.readings import Reading, group_readings
@@ -169,16 +168,17 @@ def within_budget(
     *,
     rounding: Rounding = EXACTLY,
     rates: Mapping[str, int] = NO_RATES,
-    blocks: Sequence[RemovableBlock] = (),
-    errors: Errors | None = None,
+    gone: Collection[str] = (),
 ) -> tuple[int, ...] | Refused:
-    """Return how many channels each group keeps at a cost of at most `limit`; none in those of `blocks` that go."""
+    """Return how many channels each group keeps at a cost of at most `limit`: none where its name is in `gone`."""
     costs = Costs(model, shapes, _units(groups, rankings), measure, rates)
     least, start, multiples = _bounds(groups, rounding)
-    curves = _curves(groups, rankings)
-    return counts_within(
-        costs, curves, limit, least=least, start=start, round_to=multiples, blocks=blocks, errors=errors
-    )
+    least, start = _without(groups, gone, least), _without(groups, gone, start)
+    return error_path(costs, _curves(groups, rankings), least=least, start=start, round_to=multiples).within(limit)
+
+
+def _without(groups: Sequence[ChannelGroup], gone: Collection[str], counts: Sequence[int]) -> list[int]:
+    return [0 if group.name in gone else count for group, count in zip(groups, counts, strict=True)]
 
 
 def _units(groups: Sequence[ChannelGroup], rankings: Mapping[str, Ranking]) -> list[Unit]:
@@ -216,14 +216,13 @@ def spread(
     *,
     fixed: Collection[str] = (),
     rounding: Rounding = EXACTLY,
-    blocks: Sequence[RemovableBlock] = (),
-    errors: Errors | None = None,
+    gone: Collection[str] = (),
 ) -> dict[str, int]:
     """Return how many channels each group keeps where the model costs no more than with `counts`, but loses less.
 
     The cost is that in multiply-accumulates, or in parameters where a shape is not known. Parameters alone would be
     taken from late layers, and the result would be slower. Groups whose names are in `fixed` keep as many as `counts`
-    says; those of `blocks` that go keep none.
+    says; those in `gone` keep none.
     """
     measure: Measure = "parameters" if size_of(model, shapes).macs is None else "macs"
     costs = Costs(model, shapes, _units(groups, rankings), measure)
@@ -234,10 +233,10 @@ def spread(
         for group, count in zip(groups, given, strict=True)
     ]
     start = [counts[group.name] if group.name in fixed else group.channels for group in groups]
-    multiples, curves, limit = [rounding.multiple(g) for g in groups], _curves(groups, rankings), costs.total(given)
-    found = counts_within(
-        costs, curves, limit, least=least, start=start, round_to=multiples, blocks=blocks, errors=errors
-    )
+    least, start = _without(groups, gone, least), _without(groups, gone, start)
+    multiples, curves = [rounding.multiple(group) for group in groups], _curves(groups, rankings)
+    path = error_path(costs, curves, least=least, start=start, round_to=multiples)
+    found = path.within(costs.total(given))
     assert not isinstance(found, Refused), "the path ends at the least counts, which cost no more than the given ones"
     return {group.name: count for group, count in zip(groups, found, strict=True)}
 

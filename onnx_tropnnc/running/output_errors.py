@@ -1,6 +1,6 @@
 """Measure how far variants of a model are from it, on the same samples, as one number each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ Outputs = list[list[NDArray[np.float64]]]
 """By run, what each output of floating-point numbers holds."""
 
 
-def output_errors(model: Model, variants: Iterable[Model], samples: Samples, memory: int = MEMORY) -> list[float]:
-    """Return for each variant the squared error of the outputs over their variance; infinite where it is no number.
+def output_errors(model: Model, variants: Iterable[Model], samples: Samples, memory: int = MEMORY) -> Iterator[float]:
+    """Yield for each variant the squared error of the outputs over their variance; infinite where it is no number.
 
     The variance is taken around the mean over the samples: what all of them share would hide an error. Of several
     outputs it is the mean. Outputs whose shapes depend on values are left out.
@@ -32,7 +32,8 @@ def output_errors(model: Model, variants: Iterable[Model], samples: Samples, mem
     energies = [
         sum(float(np.square(run[number] - centre).sum()) for run in expected) for number, centre in enumerate(centres)
     ]
-    return [_error(expected, _outputs(variant, samples, memory), energies) for variant in variants]
+    for variant in variants:
+        yield _error(expected, _outputs(variant, samples, memory), energies)
 
 
 def _outputs(model: Model, samples: Samples, memory: int) -> Outputs:
