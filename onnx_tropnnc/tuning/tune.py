@@ -88,7 +88,7 @@ COST_OF_A_STEP = 3
 
 # What a step costs besides, in multiply-accumulates: for each element that the model makes of a sample, which a dozen
 # operators read and write on the way back, and for each weight, which Adam moves once a step. With them ResNet20,
-# MobileNetV1 and EfficientNet-lite0 do 19 to 21 thousand million a second on one core; without them, 16, 14 and 12.
+# MobileNetV1 and EfficientNet-lite0 do about 20 thousand million a second on one core; without them, 16, 14 and 12.
 COST_OF_AN_ELEMENT, COST_OF_A_WEIGHT = 50, 150
 
 
