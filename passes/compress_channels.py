@@ -228,5 +228,5 @@ def _bare(model: Model, blocks: Blocks, decision: Decision) -> Model:
 def _gone(blocks: Blocks, decision: Decision) -> Note:
     """Return the note that names the blocks that went."""
     names = [block.name for block in blocks.emptied(decision.maps or {})]
-    which = f"residual block {names[0]}" if len(names) == 1 else f"{len(names)} residual blocks, {', '.join(names)},"
-    return Note(f"{which} went as a whole, which costs less than fewer channels everywhere (--blocks keep)")
+    which = f"residual block {names[0]} was" if len(names) == 1 else f"residual blocks {', '.join(names)} were"
+    return Note(f"{which} removed as a whole, which costs less than fewer channels everywhere (not with --blocks keep)")
