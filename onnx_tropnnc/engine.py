@@ -36,7 +36,6 @@ from onnx_tropnnc.pass_lists import (
 from onnx_tropnnc.pass_manager import Pass, PassManager, Progress, silent, timed
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.reporting.layers import LayerChange, layer_changes
-from onnx_tropnnc.rewriting.block_removal import remove_blocks
 from onnx_tropnnc.running.cores import steady_arithmetic
 from onnx_tropnnc.running.devices import cuda_provider_missing, running_on
 from onnx_tropnnc.running.run_limits import stopping_endless_runs
@@ -198,9 +197,7 @@ class Compression:
         made_up = samples.learning is not None and samples.learning.made_up
         if not made_up or all(merge_map.size for merge_map in merges.values()):
             return decider.model
-        reference = decider.model.clone()
-        remove_blocks(reference, merges, decider.blocks(options).means(merges))
-        return reference
+        return decider.blocks(options).without(merges)
 
     def _given_back(self, report: Report, start: Report, way: Options, samples: SampleSets, decider: Decider) -> Report:
         """Compress again with options that are faster; the first result stays where these miss what was asked."""

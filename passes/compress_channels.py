@@ -26,7 +26,6 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.passes.merge_channels import NOT_IN_PLAN, MergeChannels
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
-from onnx_tropnnc.rewriting.block_removal import remove_blocks
 from onnx_tropnnc.running.output_errors import output_errors
 
 __all__ = ["CompressChannels"]
@@ -118,7 +117,7 @@ class CompressChannels:
         judged = partial(output_errors, before, samples=samples.thinned(JUDGED), memory=self.options.memory_bytes)
         changes, other, lowest = self._compress(model, decider, plain), None, math.inf
         try:
-            errors = judged(chain((model,), map(partial(_bare, before, blocks), proposals)))
+            errors = judged(chain((model,), (blocks.without(proposal.maps or {}) for proposal in proposals)))
             error = lowest = next(errors)
             for proposal, least in zip(proposals, errors, strict=True):
                 guess = least + error * proposal.loss / max(plain.loss, TINY)
@@ -152,25 +151,22 @@ class CompressChannels:
         return decision
 
     def _compress(self, model: Model, decider: Decider, decision: Decision) -> tuple[Change, ...]:
-        # solving compares with the model before the merge; the clone shares its tensors
-        reference = model.clone()
         changes = self._merge(model, decider, decision)
         if self.samples is None or not self.options.solves:
             return changes
         maps = {change.group: change.merge_map for change in changes if isinstance(change, Merged)}
         # Layers are solved for what they make without the blocks that went. On made-up samples they would learn to make
         # up for the blocks: EfficientNet-lite0 without three of them would keep 75.6 instead of 84.0 %.
-        remove_blocks(reference, maps, decider.blocks(self.options).means(maps))
-        maps = {name: merge_map for name, merge_map in maps.items() if merge_map.size}
-        if not maps:
+        left = {name: merge_map for name, merge_map in maps.items() if merge_map.size}
+        if not left:
             return changes
         try:
             affines = decider.affines(self.options)
         except NotRunnable:
             affines = None  # solving tries again, and its note says why it does without
         solving = ReconstructConsumers(
-            reference,
-            maps,
+            decider.blocks(self.options).without(maps),
+            left,
             self.samples,
             affines=affines,
             memory=self.options.memory_bytes,
@@ -216,13 +212,6 @@ class CompressChannels:
         # `selects` asks whether layers are solved afterwards, which they are not without samples
         automatic = self.samples is None and self.options.method == "auto"
         return replace(self.options, reconstruct="off") if automatic else self.options
-
-
-def _bare(model: Model, blocks: Blocks, decision: Decision) -> Model:
-    """Return a copy of the model without the blocks that the decision removes, and with all other channels."""
-    copy, maps = model.clone(), decision.maps or {}
-    remove_blocks(copy, maps, blocks.means(maps))
-    return copy
 
 
 def _gone(blocks: Blocks, decision: Decision) -> Note:

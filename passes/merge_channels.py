@@ -8,8 +8,9 @@ Exact duplicates are contracted first, in all groups. Then groups are merged in 
 weights as the groups before it left them. K is always a share of the channels that the model had at first.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,13 +113,9 @@ class MergeChannels:
         plan, changes = self.plan or {}, list[Merged]()
         for block in emptied_blocks(model, work.shapes, groups, plan):
             inside = groups_inside(block, groups)
-            before = size_of(model, work.shapes)
-            remove_block(model, work.shapes, block, self.means.get(block.name))
-            after = size_of(model, work.shapes)
-            saved = (before.parameters - after.parameters, (before.macs or 0) - (after.macs or 0))
+            # what the whole block saves is told once, of its first group
+            work.counted(inside[0], partial(remove_block, model, work.shapes, block, self.means.get(block.name)))
             for group in inside:
-                # what the whole block saves is told once, of its first group
-                work.saved[group], saved = saved, (0, 0)
                 error = self.predicted.get(group.name)
                 predicted = None if error is None else Prediction(error, "activations")
                 changes.append(work.merged(group, plan[group.name], None, predicted))
@@ -236,8 +233,12 @@ class _Work:
         self.contracted = contract_everywhere(groups, self.workspace, self.apply, rounding)
 
     def apply(self, group: ChannelGroup, merge_map: MergeMap) -> None:
+        self.counted(group, partial(self.workspace.apply, group, merge_map))
+
+    def counted(self, group: ChannelGroup, edit: Callable[[], None]) -> None:
+        """Edit the model, and add what that saves to what the group has saved."""
         before = self.size or size_of(self.workspace.model, self.shapes)
-        self.workspace.apply(group, merge_map)
+        edit()
         after = self.size = size_of(self.workspace.model, self.shapes)
         parameters, macs = self.saved.get(group, (0, 0))
         self.saved[group] = (
@@ -257,7 +258,7 @@ class _Work:
     def merged(
         self, group: ChannelGroup, merge_map: MergeMap, bound: Bound | None, predicted: Prediction | None
     ) -> Merged:
-        parameters, macs = self.saved[group]
+        parameters, macs = self.saved.get(group, (0, 0))
         return Merged(
             group=group.name,
             producers=group.nodes("producer"),

@@ -42,8 +42,8 @@ def removable_blocks(
     eligible: Collection[str],
     rankings: Mapping[str, Ranking],
     measure: Measure,
-) -> tuple[RemovableBlock, ...]:
-    """Return the blocks whose groups are all `eligible`, and whose errors the rankings tell.
+) -> Iterator[RemovableBlock]:
+    """Yield the blocks whose groups are all `eligible`, and whose errors the rankings tell.
 
     Args:
         model: the model in which the groups were found.
@@ -53,7 +53,15 @@ def removable_blocks(
         rankings: of these.
         measure: what blocks cost.
     """
-    return tuple(_removable(model, shapes, groups, eligible, rankings, measure))
+    for block in residual_blocks(model.graph, shapes):
+        inside, cost = groups_inside(block, groups), _cost(block, shapes, measure)
+        if not cost or any(group.name not in eligible or group.name not in rankings for group in inside):
+            continue
+        read = [group for group in inside if any(p.use.node is block.last for p in group.of_kind("consumer"))]
+        if read:
+            # tr(G R): what the block's last layer loses where none of the channels that it reads are left
+            loss = max(float(rankings[group.name].residual[0]) for group in read)
+            yield RemovableBlock(block, tuple(group.name for group in inside), loss, cost)
 
 
 def cheapest_first(
@@ -66,25 +74,6 @@ def cheapest_first(
     few = sorted(blocks, key=lambda entry: entry.loss / entry.cost)[:MEASURED]
     measured = dict(zip(few, errors([entry.block for entry in few]), strict=True))
     return sorted(few, key=lambda entry: measured[entry] / entry.cost)
-
-
-def _removable(
-    model: Model,
-    shapes: Shapes,
-    groups: Sequence[ChannelGroup],
-    eligible: Collection[str],
-    rankings: Mapping[str, Ranking],
-    measure: Measure,
-) -> Iterator[RemovableBlock]:
-    for block in residual_blocks(model.graph, shapes):
-        inside, cost = groups_inside(block, groups), _cost(block, shapes, measure)
-        if not cost or any(group.name not in eligible or group.name not in rankings for group in inside):
-            continue
-        read = [group for group in inside if any(p.use.node is block.last for p in group.of_kind("consumer"))]
-        if read:
-            # tr(G R): what the block's last layer loses where none of the channels that it reads are left
-            loss = max(float(rankings[group.name].residual[0]) for group in read)
-            yield RemovableBlock(block, tuple(group.name for group in inside), loss, cost)
 
 
 def _cost(block: ResidualBlock, shapes: Shapes, measure: Measure) -> int:

@@ -15,7 +15,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.rewriting.block_removal import block_means, emptied_blocks, without_block
+from onnx_tropnnc.rewriting.block_removal import block_means, emptied_blocks, remove_blocks, without_block
 from onnx_tropnnc.running.output_errors import output_errors
 
 __all__ = ["Blocks"]
@@ -62,6 +62,16 @@ class Blocks:
         """Return the maps without those that leave no channel of a group whose block would stay for other groups."""
         gone = {group.name for block in self.emptied(maps) for group in groups_inside(block, self.groups)}
         return {name: merge_map for name, merge_map in maps.items() if merge_map.size or name in gone}
+
+    def without(self, maps: Mapping[str, MergeMap]) -> Model:
+        """Return a copy of the model without the blocks that the maps empty, and with all other channels.
+
+        Raises:
+            NotRunnable: onnxruntime cannot run the model.
+        """
+        copy = self.model.clone()
+        remove_blocks(copy, maps, self.means(maps))
+        return copy
 
     def means(self, maps: Mapping[str, MergeMap]) -> Mapping[str, NDArray[np.float64]]:
         """Return by the name of each block that the maps empty the mean of what it adds, one number for each channel.

@@ -31,12 +31,12 @@ from onnx_tropnnc.deciding.blocks import Blocks
 from onnx_tropnnc.deciding.clustering_paths import clustering_path
 from onnx_tropnnc.deciding.greedy_ranking import Ranking
 from onnx_tropnnc.deciding.planning import (
+    budget_path,
     kept_at_ratio,
     rank_groups,
     ranking_plan,
     spread,
     statistics_matched,
-    within_budget,
 )
 from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
 from onnx_tropnnc.deciding.weight_ranking import block_counts, ranking_by_weights
@@ -287,17 +287,11 @@ class Decider:
             limit -= self._biases_to_come(groups)
         if options.selects:
             ranked = self._ranked(groups, options)
-            counts = within_budget(
-                self.model,
-                self.shapes,
-                groups,
-                ranked,
-                measure,
-                limit,
-                rounding=options.rounding,
-                rates=self.rates,
-                gone=gone,
+            rounding, rates = options.rounding, self.rates
+            path = budget_path(
+                self.model, self.shapes, groups, ranked, measure, rounding=rounding, rates=rates, gone=gone
             )
+            counts = path.within(limit)
             if isinstance(counts, Refused):
                 return counts
             kept = zip(groups, counts, strict=True)

@@ -38,7 +38,6 @@ __all__ = [
     "ranking_plan",
     "spread",
     "statistics_matched",
-    "within_budget",
 ]
 
 # How often a budget counts the error of a residual stream's consumers, because it goes through every block behind them
@@ -151,46 +150,39 @@ def budget_path(
     *,
     rounding: Rounding = EXACTLY,
     rates: Mapping[str, int] = NO_RATES,
-) -> Path:
-    """Return the path by predicted error per saved cost (`Costs`); its units are the groups, in order."""
-    costs = Costs(model, shapes, _units(groups, rankings), measure, rates)
-    least, start, multiples = _bounds(groups, rounding)
-    return error_path(costs, _curves(groups, rankings), least=least, start=start, round_to=multiples)
-
-
-def within_budget(
-    model: Model,
-    shapes: Shapes,
-    groups: Sequence[ChannelGroup],
-    rankings: Mapping[str, Ranking],
-    measure: Measure,
-    limit: float,
-    *,
-    rounding: Rounding = EXACTLY,
-    rates: Mapping[str, int] = NO_RATES,
     gone: Collection[str] = (),
-) -> tuple[int, ...] | Refused:
-    """Return how many channels each group keeps at a cost of at most `limit`: none where its name is in `gone`."""
+) -> Path:
+    """Return the path by predicted error per saved cost (`Costs`); its units are the groups, in order.
+
+    Groups whose names are in `gone` keep no channel anywhere on it.
+    """
     costs = Costs(model, shapes, _units(groups, rankings), measure, rates)
-    least, start, multiples = _bounds(groups, rounding)
-    least, start = _without(groups, gone, least), _without(groups, gone, start)
-    return error_path(costs, _curves(groups, rankings), least=least, start=start, round_to=multiples).within(limit)
-
-
-def _without(groups: Sequence[ChannelGroup], gone: Collection[str], counts: Sequence[int]) -> list[int]:
-    return [0 if group.name in gone else count for group, count in zip(groups, counts, strict=True)]
+    least = [_least_count(group) for group in groups]
+    # with more components than break even, factors cost what their product does
+    start = [g.break_even if g.is_factor else g.channels for g in groups]
+    return _error_path(costs, rankings, least, start, rounding, gone)
 
 
 def _units(groups: Sequence[ChannelGroup], rankings: Mapping[str, Ranking]) -> list[Unit]:
     return [Unit(group, rankings[group.name].order) for group in groups]
 
 
-def _bounds(groups: Sequence[ChannelGroup], rounding: Rounding) -> tuple[list[int], list[int], list[int]]:
-    """Return the fewest and the most channels of each group in a budget, and what counts are multiples of."""
-    least = [_least_count(group) for group in groups]
-    # with more components than break even, factors cost what their product does
-    start = [g.break_even if g.is_factor else g.channels for g in groups]
-    return least, start, [rounding.multiple(group) for group in groups]
+def _error_path(
+    costs: Costs,
+    rankings: Mapping[str, Ranking],
+    least: Sequence[int],
+    start: Sequence[int],
+    rounding: Rounding,
+    gone: Collection[str],
+) -> Path:
+    """Return the path by predicted errors between the most and the fewest channels of each group: none of `gone`."""
+    groups = [unit.group for unit in costs.units]
+    few, many = (
+        [0 if group.name in gone else count for group, count in zip(groups, counts, strict=True)]
+        for counts in (least, start)
+    )
+    multiples = [rounding.multiple(group) for group in groups]
+    return error_path(costs, _curves(groups, rankings), least=few, start=many, round_to=multiples)
 
 
 def _least_count(group: ChannelGroup) -> int:
@@ -233,10 +225,7 @@ def spread(
         for group, count in zip(groups, given, strict=True)
     ]
     start = [counts[group.name] if group.name in fixed else group.channels for group in groups]
-    least, start = _without(groups, gone, least), _without(groups, gone, start)
-    multiples, curves = [rounding.multiple(group) for group in groups], _curves(groups, rankings)
-    path = error_path(costs, curves, least=least, start=start, round_to=multiples)
-    found = path.within(costs.total(given))
+    found = _error_path(costs, rankings, least, start, rounding, gone).within(costs.total(given))
     assert not isinstance(found, Refused), "the path ends at the least counts, which cost no more than the given ones"
     return {group.name: count for group, count in zip(groups, found, strict=True)}
 

@@ -33,18 +33,22 @@ def emptied_blocks(
     model: Model, shapes: Shapes, groups: Sequence[ChannelGroup], maps: Mapping[str, MergeMap]
 ) -> tuple[ResidualBlock, ...]:
     """Return the blocks of which the maps leave no channel, in topological order; inner blocks before outer ones."""
-    empty = {name for name, merge_map in maps.items() if not merge_map.size}
+    empty = _empty(maps)
     if not empty:
         return ()
-    found = list[ResidualBlock]()
+    left, found = set(empty), list[ResidualBlock]()
     for block in sorted(residual_blocks(model.graph, shapes), key=lambda block: len(block.nodes)):
         inside = {group.name for group in groups_inside(block, groups)}
-        if inside & empty and inside <= {name for name in maps if not maps[name].size}:
+        if inside & left and inside <= empty:
             found.append(block)
             # what goes with an inner block does not speak for the outer one
-            empty -= inside
+            left -= inside
     order = {node: number for number, node in enumerate(model.graph)}
     return tuple(sorted(found, key=lambda block: order[block.total]))
+
+
+def _empty(maps: Mapping[str, MergeMap]) -> set[str]:
+    return {name for name, merge_map in maps.items() if not merge_map.size}
 
 
 def block_means(model: Model, blocks: Sequence[ResidualBlock], samples: Samples, *, memory: int = MEMORY) -> Means:
@@ -80,6 +84,8 @@ def without_block(model: Model, name: str, mean: NDArray[np.float64]) -> Model:
 
 def remove_blocks(model: Model, maps: Mapping[str, MergeMap], means: Means) -> None:
     """Remove the blocks of which the maps leave no channel, in place."""
+    if not _empty(maps):
+        return  # most compressions remove none, and finding groups takes a walk over the model
     shapes = shapes_of(model)
     for block in emptied_blocks(model, shapes, find_channel_groups(model, shapes), maps):
         remove_block(model, shapes, block, means.get(block.name))
