@@ -39,7 +39,7 @@ from onnx_tropnnc.reporting.layers import LayerChange, layer_changes
 from onnx_tropnnc.running.cores import steady_arithmetic
 from onnx_tropnnc.running.devices import cuda_provider_missing, running_on
 from onnx_tropnnc.running.run_limits import stopping_endless_runs
-from onnx_tropnnc.sample_sets import SampleSets
+from onnx_tropnnc.sample_sets import SampleSets, sized_by, user_samples
 from onnx_tropnnc.searching.advice import advice
 from onnx_tropnnc.searching.agreement_budget import within_drop
 from onnx_tropnnc.searching.giving_back import held_to_latency, options_not_slower
@@ -123,7 +123,7 @@ class Compression:
 
     def inspect(self) -> Inspection:
         """Return what may change where something is removed; the model is not changed, and nothing is run."""
-        return inspected(self.model, self.options)
+        return inspected(sized_by(self.model, user_samples(self.model, self.options)), self.options)
 
     def _compressed(self, options: Options) -> Report | Refused:
         if self.samples is None:

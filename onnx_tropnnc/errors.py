@@ -55,7 +55,7 @@ class TropnncError(ValueError):
 
     Args:
         message: the text; where `parts` are given, a format string with one `{}` for each of them.
-        *parts: options as `Setting`, and values of the caller, whose braces are then left alone.
+        *parts: options as `Setting`, other errors, and values of the caller, whose braces are then left alone.
     """
 
     def __init__(self, message: str, *parts: object) -> None:
@@ -71,7 +71,14 @@ class TropnncError(ValueError):
         """Return the message with options spelled by `spell`."""
         if not self.parts:
             return self.message
-        return self.message.format(*(spell(part) if isinstance(part, Setting) else part for part in self.parts))
+        return self.message.format(*(_spelled(part, spell) for part in self.parts))
+
+
+def _spelled(part: object, spell: Callable[[Setting], str]) -> object:
+    """Return a part of a message as text where it is an option, or an error that names options itself."""
+    if isinstance(part, TropnncError):
+        return part.spelled(spell)
+    return spell(part) if isinstance(part, Setting) else part
 
 
 class InputModelError(TropnncError):

@@ -13,7 +13,7 @@ from onnx_tropnnc.inputs.input_search import likely_shapes
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_lists import exact_passes
 from onnx_tropnnc.pass_manager import PassManager
-from onnx_tropnnc.sample_sets import SampleSets, draw_samples
+from onnx_tropnnc.sample_sets import SampleSets, draw_samples, sized_by, user_samples
 
 __all__ = ["OLDEST_OPSET", "Inspection", "inspected", "needed_samples", "refusal_of_opset"]
 
@@ -66,15 +66,17 @@ def inspected(model: Model, options: Options) -> Inspection:
 
 def needed_samples(model: Model, options: Options) -> SampleSets:
     """Return the samples of a compression; where nothing can be removed, none are drawn to solve on."""
+    given = user_samples(model, options)
+    model = sized_by(model, given)
     if not options.runs_samples or _may_remove(model, options):
-        return draw_samples(model, options)
-    few = draw_samples(model, options, solves=False)
+        return draw_samples(model, options, given=given)
+    few = draw_samples(model, options, solves=False, given=given)
     shapes = few.input_shapes
     if shapes is None or shapes == model.input_shapes:
         return few
     # groups may be free at the sizes that the model runs on, which are known only now
     sized = replace(model, input_shapes=shapes)
-    return draw_samples(model, options) if _may_remove(sized, options) else few
+    return draw_samples(model, options, given=given) if _may_remove(sized, options) else few
 
 
 def _may_remove(model: Model, options: Options) -> bool:

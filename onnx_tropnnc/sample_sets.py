@@ -21,7 +21,7 @@ from onnx_tropnnc.running.run_limits import reason_of_size, reason_of_time
 from onnx_tropnnc.running.sessions import Runner, runtime_missing
 from onnx_tropnnc.tuning.tune import BUDGETS, looks
 
-__all__ = ["LEARNING_SETS", "SampleSets", "draw_samples"]
+__all__ = ["LEARNING_SETS", "SampleSets", "draw_samples", "sized_by", "user_samples"]
 
 # How many sets of made-up samples all weights learn from at most: more samples are worth more than more looks at the
 # same ones. In 450 steps ResNet8 at half of its parameters keeps 70.0 % with one set and 70.7 % with four; in many more
@@ -36,7 +36,7 @@ class SampleSets:
     solving: Samples | None = None
     verifying: Samples | None = None
     input_shapes: GivenShapes | None = None
-    """What the model's `input_shapes` must be to agree with made-up samples; None: what they are."""
+    """What the model's `input_shapes` must be to agree with the samples; None: what they are."""
     learning: Samples | None = None
     """What all weights may learn from together: the user's samples without variants of them, or other made-up ones."""
     refusal: str | None = None
@@ -49,19 +49,47 @@ class SampleSets:
         return sum(array.nbytes for part in both for array in part.arrays.values())
 
 
-def draw_samples(model: Model, options: Options, *, solves: bool | None = None) -> SampleSets:
+def user_samples(model: Model, options: Options) -> Samples | None:
+    """Return the samples that the user gives, or None. A reader of batches can be read only once.
+
+    Raises:
+        SampleError: they do not fit the model, or contradict a shape that the user gives.
+    """
+    return None if options.data is None else samples_for(model, data=options.data)
+
+
+def sized_by(model: Model, given: Samples | None) -> Model:
+    """Return the model with open dimensions as the user's samples have them, on which all costs then count."""
+    return model if given is None else replace(model, input_shapes=given.input_shapes)
+
+
+def draw_samples(
+    model: Model, options: Options, *, solves: bool | None = None, given: Samples | None = None
+) -> SampleSets:
     """Return what to solve and to verify on: four fifths and one fifth of the user's samples, or of made-up ones.
 
     Where the user's samples are fewer than what is worth solving on, variants of them are solved on too
     (inputs/variants.py, inputs/text_variants.py), and unless `reconstruct` is `data` made-up pictures beside them
     (inputs/filling.py), or sentences where the model's tokenizer is at hand. All of the user's samples serve
     verification where nothing is solved, or where `reconstruct` is `synthetic` and made-up samples are solved on.
-    `solves` says whether anything is selected or solved on samples; None: what the options say.
+
+    Args:
+        model: the model, as it was loaded.
+        options: how the samples are to be used.
+        solves: whether anything is selected or solved on samples; None: what the options say.
+        given: the user's samples, where they were read already.
+
+    Raises:
+        SampleError: the user's samples or sizes do not fit the model.
     """
-    if runtime_missing() and options.data is None:
+    given = user_samples(model, options) if given is None else given
+    found = _drawn(sized_by(model, given), options, options.runs_samples if solves is None else solves, given)
+    return found if given is None else replace(found, input_shapes=given.input_shapes)
+
+
+def _drawn(model: Model, options: Options, wants_to_solve: bool, given: Samples | None) -> SampleSets:
+    if runtime_missing() and given is None:
         return SampleSets()
-    wants_to_solve = options.runs_samples if solves is None else solves
-    given = None if options.data is None else samples_for(model, data=options.data)
     runs, memory = wants_to_solve or options.verify, options.memory_bytes
     # before the original is loaded: onnxruntime computes constants already then
     shapes = first_shapes(model) if given is None else given.run_shapes

@@ -10,7 +10,8 @@ A model's input is `InputSpec`: as declared, dimensions may be symbols or absent
 An input is *stacked* where its own axis 0 counts samples, so that a run takes several at once; else (states, sample
 rates) a run takes the input of one sample as it is, and the model runs one sample at a time.
 
-A dynamic dimension gets its size from, in this order: `--input-shape` of this input; `--input-shape` of another input
+A dynamic dimension has the size that it has in the user's samples, which must not contradict `--input-shape`. Without
+samples it gets its size from, in this order: `--input-shape` of this input; `--input-shape` of another input
 with the same symbol; a default where the kind of input is plain (pictures 224 x 224, sequences 64, waveforms 8192, or
 576 beside a sample rate); else it is refused, with the remedy. `--input-shape` of a free axis 0 fixes how many samples
 a run takes; shapes that programs give may leave it open with None.
@@ -121,21 +122,27 @@ def resolve_to(
     sample_shapes: Mapping[str, tuple[int, ...]],
     given: GivenShapes | None = None,
 ) -> tuple[ResolvedInput, ...]:
-    """Return every input with the dimensions of the given samples; SampleError where they do not fit the model."""
+    """Return every input with the dimensions of the given samples.
+
+    Raises:
+        SampleError: they do not fit the model, contradict each other, or contradict the shapes in `given`.
+    """
     shapes = given or {}
     _check_given(specs, shapes)
     stacked = stacked_inputs(specs)
-    bound: dict[Dimension, int] = {}
+    bound: dict[str, int] = {}
     for spec in specs:
-        declared = shapes.get(spec.name, spec.shape)
-        own, sample = declared[1:] if spec.name in stacked else declared, sample_shapes[spec.name]
+        own, sample = spec.shape[1:] if spec.name in stacked else spec.shape, sample_shapes[spec.name]
         if not fits(sample, own):
-            raise SampleError(f"a sample of {list(sample)} does not fit the model's input {spec.text}")
+            raise SampleError("a sample of {} does not fit the model's input {}", list(sample), spec.text)
+        wanted = shapes.get(spec.name)
+        if wanted is not None and not fits(sample, wanted[1:] if spec.name in stacked else wanted):
+            message = "a sample of input {} is {}, which contradicts {}; leave that out, or give samples of that size"
+            raise SampleError(message, spec.name, list(sample), Setting("input_shape", {spec.name: wanted}))
         for dimension, size in zip(own, sample, strict=True):
             if isinstance(dimension, str) and bound.setdefault(dimension, size) != size:
-                raise SampleError(
-                    f"input {spec.text}: dimension {dimension} is {size} here and {bound[dimension]} elsewhere"
-                )
+                text = f"input {spec.text}: dimension {dimension} is {size} here and {bound[dimension]} elsewhere"
+                raise SampleError(text)
     return _with_samples(specs, sample_shapes, shapes, stacked)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.graph.input_shapes import ResolvedInput, run_size
+from onnx_tropnnc.graph.input_shapes import GivenShapes, ResolvedInput, run_size
 
 __all__ = ["PARTS", "Samples", "joined"]
 
@@ -87,6 +87,11 @@ class Samples:
         """Return the shapes of the inputs of the smallest run."""
         run = run_size(self.inputs) or 1
         return {i.name: (run, *i.shape) if i.stacked else i.shape for i in self.inputs}
+
+    @property
+    def input_shapes(self) -> GivenShapes:
+        """Return the shapes of the inputs; None at axis 0 where a run takes any number of samples."""
+        return {i.name: (i.batch, *i.shape) if i.stacked else i.shape for i in self.inputs}
 
     def first(self, most: int) -> "Samples":
         """Return at most so many of the first samples, but at least as many as one run takes."""

@@ -56,7 +56,7 @@ def load_samples(
     try:
         inputs = resolve_to(specs, {name: array.shape[1:] for name, array in arrays.items()}, given)
     except SampleError as error:
-        raise SampleError(f"{store.source}: {error}") from None
+        raise SampleError("{}: {}", store.source, error) from None
     return Samples(inputs, arrays, None if labels is None else labels[chosen], store.source)
 
 
