@@ -18,7 +18,7 @@ from onnx_tropnnc import compress, engine
 from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.passes import verify_outputs
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
-from onnx_tropnnc.solving import chain_jobs
+from onnx_tropnnc.solving import chain_jobs, pair_jobs
 
 STAGES = "samples", "decide", "solve", "fit jointly", "verify"
 COLUMNS = "model", "options", "seconds", "processor seconds", *STAGES
@@ -48,7 +48,8 @@ def main() -> None:
     counted(spent, engine, "needed_samples", "samples")
     counted(spent, Decider, "attempt", "decide")
     counted(spent, ReconstructConsumers, "__call__", "solve")
-    counted(spent, chain_jobs, "refit", "fit jointly")
+    for jobs in (pair_jobs, chain_jobs):
+        counted(spent, jobs, "refit", "fit jointly")
     counted(spent, verify_outputs, "verify", "verify")
     options = {name: float(value) for name, _, value in (text.partition("=") for text in given.options)}
     start = time.perf_counter()

@@ -105,6 +105,11 @@ class LinearLayer:
         assert dims is not None
         return dims
 
+    @property
+    def elements(self) -> int:
+        """Return how many numbers the stored weight has."""
+        return math.prod(self.weight_dims)
+
     def matrix(self) -> NDArray[np.float64]:
         """Return the weights as (groups, d, m / groups)."""
         # float64, because solving squares these numbers

@@ -1,108 +1,123 @@
-"""Gather the rows of a chain of layers batch by batch: U, which of its rows each output reads, and T (refitting.py).
+"""Hold what a chain of layers reads and what it should make, and draw parts of that for the steps of a search.
 
-A convolution's outputs are drawn in tiles of about 64 neighbours: what neighbours read overlaps, so a tile needs little
-more of the producer's output than it has outputs itself.
+    reads = [[0, 1], [1, 3]]        two outputs; 3 rows of inputs, so that 3 stands for a zero of the padding
+
+A search looks at other outputs at each step. Outputs of convolutions are drawn in runs of neighbours, which share most
+of what they read.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
+import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.backend import Namespace
-from onnx_tropnnc.graph.linear_layers import LinearLayer
-from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows, read_tables
-from onnx_tropnnc.solving.refitting import ChainRows
+from onnx_tropnnc.backend import Array
 
-__all__ = ["GatheredRows", "draw_tiles", "rows_kept"]
+__all__ = ["ChainRows"]
 
-Array = NDArray[Any]
+# Neighbouring outputs that are drawn together, where a kernel reads several positions: as many as a tile of
+# gathered_rows.py has, whose outputs share what they read.
+RUN = 64
 
-# Outputs of one tile. With a kernel of 3 x 3, 8 x 8 outputs read 10 x 10 positions: 1.6 for each output, where single
-# outputs read 9.
-TILE = 64
-
-# The most outputs that are kept for all steps of a search, and the most numbers that their first layer reads: 150 steps
-# of 1024 outputs look at each of 65,536 outputs two or three times, and 2**25 numbers of float32 are 128 MB.
-GATHERED, CACHED = 65_536, 2**25
+# Instead of dividing by nothing, targets that do not vary have this energy.
+LEAST_ENERGY = 1e-30
 
 
-def rows_kept(producer: LinearLayer) -> int:
-    """Return how many outputs to keep of a chain that begins with this layer."""
-    return int(min(GATHERED, CACHED // producer.matrix().shape[1]))
+@dataclass(frozen=True, eq=False)
+class ChainRows:
+    """What a chain reads and what it should make, in float32.
+
+    Attributes:
+        inputs: (r, d) what the first layer reads for r positions of its output.
+        reads: (p, offsets) which of these positions each of p outputs of the last layer reads; r: a zero of padding.
+        targets: (p, m) what the last layer should make.
+    """
+
+    inputs: Array
+    reads: NDArray[np.int64]
+    targets: Array
+
+    @cached_property
+    def own(self) -> bool:
+        """Return whether each output reads the hidden row of its own number and no other, as in linear layers."""
+        count = self.inputs.shape[0]
+        return self.reads.shape == (count, 1) and bool((self.reads[:, 0] == np.arange(count)).all())
+
+    @property
+    def energy(self) -> float:
+        """Return the targets' sum of squares about their mean."""
+        xp = array_api_compat.array_namespace(self.targets)
+        centred = self.targets - xp.mean(self.targets, axis=0)
+        return max(float(xp.sum(centred * centred)), LEAST_ENERGY)
+
+    def draws(self, count: int, generator: np.random.Generator) -> Iterator["ChainRows"]:
+        """Yield about `count` of the outputs, in runs of neighbours, with the inputs that they need, without end."""
+        run = RUN if self.reads.shape[1] > 1 else 1
+        runs, wanted = self.reads.shape[0] // run, -(-count // run)
+        if wanted >= runs:
+            while True:
+                yield self
+        # Gathering a draw's rows from all over memory takes a quarter of the time of the step that looks at it. So all
+        # runs are copied once, in a random order, and each draw is the next piece of that; the first runs stand behind
+        # the last ones too, so that no piece is shorter.
+        order, place = generator.permutation(runs), 0
+        mixed = _Mixed.of(self, np.concatenate([order, order[:wanted]]), run)
+        while True:
+            yield mixed.piece(place, place + wanted)
+            place = (place + wanted) % runs
+
+    def part(self, outputs: NDArray[np.int64]) -> "ChainRows":
+        """Return these of the outputs, and the inputs that they need."""
+        xp, outside = array_api_compat.array_namespace(self.inputs), self.inputs.shape[0]
+        if self.own:
+            inputs, targets = (xp.take(rows, xp.asarray(outputs), axis=0) for rows in (self.inputs, self.targets))
+            return ChainRows(inputs, np.arange(len(outputs))[:, None], targets)
+        reads = self.reads[outputs]
+        seen = np.zeros(outside + 1, bool)
+        seen[reads] = True
+        inside = np.flatnonzero(seen[:outside])
+        # inputs that none of the outputs read are left out, and the others numbered anew; padding comes after them
+        numbers = np.full(outside + 1, len(inside))
+        numbers[inside] = np.arange(len(inside))
+        inputs = xp.take(self.inputs, xp.asarray(inside), axis=0)
+        return ChainRows(inputs, numbers[reads], xp.take(self.targets, xp.asarray(outputs), axis=0))
 
 
-def draw_tiles(layer: LinearLayer, shape: Sequence[int], count: int, generator: np.random.Generator) -> Positions:
-    """Return about `count` positions of an output of this shape: whole tiles, or single ones for linear layers."""
-    if not layer.is_convolution:
-        return draw_positions(layer, shape, count, generator)
-    grid = shape[2:]
-    side = max(1, round(TILE ** (1 / len(grid))))
-    sides = [min(side, size) for size in grid]
-    tiles = (shape[0], *(-(-size // own) for size, own in zip(grid, sides, strict=True)))
-    wanted = max(1, min(math.prod(tiles), count // math.prod(sides)))
-    chosen = np.unravel_index(np.sort(generator.choice(math.prod(tiles), wanted, replace=False)), tiles)
-    within = [offsets.reshape(1, -1) for offsets in np.meshgrid(*(np.arange(own) for own in sides), indexing="ij")]
-    samples = np.repeat(chosen[0], math.prod(sides))
-    # the last tile along an axis is moved back until it lies inside
-    corners = [np.minimum(tile * own, size - own) for tile, own, size in zip(chosen[1:], sides, grid, strict=True)]
-    places = [(corner[:, None] + offsets).reshape(-1) for corner, offsets in zip(corners, within, strict=True)]
-    return (samples, *places)
+@dataclass(frozen=True, eq=False)
+class _Mixed:
+    """Runs of outputs in another order, each with inputs of its own, so that neighbouring runs are one piece."""
 
+    rows: ChainRows
+    run: int
+    bounds: NDArray[np.int64]
+    """Where each run's inputs begin; the last number is that of all inputs."""
 
-@dataclass(eq=False)
-class GatheredRows:
-    """The rows of one chain that were added so far; `producer` is its first layer, `consumer` its last one."""
+    @staticmethod
+    def of(whole: ChainRows, order: NDArray[np.int64], run: int) -> "_Mixed":
+        """Return these runs of the rows, of `run` outputs each."""
+        xp, outside = array_api_compat.array_namespace(whole.inputs), whole.inputs.shape[0]
+        outputs = (order[:, None] * run + np.arange(run)).reshape(-1)
+        # a run's inputs are sorted by its place in the order, and by their number in `whole`
+        keys = np.arange(len(outputs))[:, None] // run * (outside + 1) + whole.reads[outputs]
+        found, places = np.unique(keys, return_inverse=True)
+        owners, inputs = np.divmod(found, outside + 1)
+        inside = inputs < outside
+        numbers = np.where(inside, np.cumsum(inside) - 1, -1)
+        rows = ChainRows(
+            xp.take(whole.inputs, xp.asarray(inputs[inside]), axis=0),
+            numbers[places].reshape(keys.shape),
+            xp.take(whole.targets, xp.asarray(outputs), axis=0),
+        )
+        return _Mixed(rows, run, np.searchsorted(owners[inside], np.arange(len(order) + 1)))
 
-    producer: LinearLayer
-    consumer: LinearLayer
-    inputs: list[Array] = field(default_factory=list)
-    reads: list[Array] = field(default_factory=list)
-    targets: list[Array] = field(default_factory=list)
-    rows: int = 0
-
-    def add(self, x: Array, hidden: Sequence[int], output: Sequence[int], positions: Positions, targets: Array) -> None:
-        """Take in `targets` (p, m) at these positions of the consumer's output.
-
-        Args:
-            x: the tensor that the producer reads.
-            hidden: the shape of the tensor that the producer makes.
-            output: the shape of the tensor that the consumer makes.
-            positions: p of them.
-            targets: what the consumer should make there.
-        """
-        places, reads = self._places(hidden, output, positions)
-        self.inputs.append(input_rows(self.producer, x, hidden, places)[0].astype(np.float32))
-        # rows are numbered through all batches; -1, for padding, waits until their number is known
-        self.reads.append(np.where(reads < 0, reads, reads + self.rows))
-        self.targets.append(targets.astype(np.float32))
-        self.rows += len(places[0])
-
-    def gathered(self, xp: Namespace) -> ChainRows | None:
-        """Return all rows as arrays of the namespace, or None where there are none."""
-        if not self.rows:
-            return None
-        reads = np.concatenate(self.reads)
-        reads[reads < 0] = self.rows
-        return ChainRows(xp.asarray(np.concatenate(self.inputs)), reads, xp.asarray(np.concatenate(self.targets)))
-
-    def _places(self, hidden: Sequence[int], output: Sequence[int], positions: Positions) -> tuple[Positions, Array]:
-        """Return the places of the producer's output that are read, and which of them each output reads, or -1."""
-        if not self.consumer.is_convolution:
-            return positions, np.arange(len(positions[0]))[:, None]
-        grid = (hidden[0], *hidden[2:])
-        kernel = len(grid) - 1
-        flat, inside = positions[0].reshape(-1, *[1] * kernel), np.ones((1,) * (kernel + 1), bool)
-        tables = read_tables(self.consumer, hidden[2:], output[2:])
-        for axis, (table, where) in enumerate(zip(tables, positions[1:], strict=True)):
-            along = table[where].reshape(-1, *(table.shape[1] if i == axis else 1 for i in range(kernel)))
-            inside = inside & (along < grid[axis + 1])
-            flat = flat * grid[axis + 1] + along
-        read = np.where(inside, flat, -1).reshape(len(positions[0]), -1)
-        places = np.unique(read[read >= 0])
-        reads = np.where(read < 0, -1, np.searchsorted(places, read))
-        found = np.unravel_index(places, grid)
-        return tuple(np.asarray(index, np.int64) for index in found), reads
+    def piece(self, start: int, end: int) -> ChainRows:
+        """Return the runs from `start` up to `end`, which is not among them."""
+        first, last = self.bounds[start], self.bounds[end]
+        outputs = slice(start * self.run, end * self.run)
+        reads = self.rows.reads[outputs]
+        # -1 stands for the padding, which comes behind the inputs
+        reads = np.where(reads < 0, last - first, reads - first)
+        return ChainRows(self.rows.inputs[first:last, :], reads, self.rows.targets[outputs, :])

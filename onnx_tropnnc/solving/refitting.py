@@ -15,30 +15,19 @@ smallest error on them are taken, and none where the error never falls. (Reconst
 quantization: Li et al., BRECQ, ICLR 2021.)
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property
 
 import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.backend import Array, segment_sum, to_numpy
-from onnx_tropnnc.solving.activation_slopes import Activation
+from onnx_tropnnc.backend import to_numpy
+from onnx_tropnnc.solving.chain_errors import ChainWeights, Gaps, half_gradients, squared_error
+from onnx_tropnnc.solving.chain_rows import ChainRows
 from onnx_tropnnc.solving.refitting_effort import STEPS
 
-__all__ = [
-    "ChainRows",
-    "ChainWeights",
-    "Gaps",
-    "Refitted",
-    "consumer_reads",
-    "refit",
-    "squared_error",
-]
-
-Gaps = Sequence[Sequence[Activation]]
-"""The activations between each layer and the next one, first gap first."""
+__all__ = ["Refitted", "refit"]
 
 # The length of the first step, in units of a matrix' mean size; that of the last step is 0. With Adam's steps of about
 # one unit, 150 of them can move a weight by its own size. Layers with small errors need smaller moves: those of MLPs,
@@ -52,115 +41,8 @@ JUDGED = 50
 # own typical size, so that one which is nothing but rounding would become a whole step.
 FAINT = 1e-2
 
-# Neighbouring outputs that are drawn together, where a kernel reads several positions: as many as a tile of
-# chain_rows.py has, whose outputs share what they read.
-RUN = 64
-
-# Instead of dividing by nothing, targets that do not vary have this energy, and matrices of zeros move in this unit.
-LEAST_ENERGY, LEAST_UNIT = 1e-30, 1e-3
-
-
-@dataclass(frozen=True, eq=False)
-class ChainRows:
-    """What a chain reads and what it should make, in float32; see this module's docstring."""
-
-    inputs: Array
-    reads: NDArray[np.int64]
-    targets: Array
-
-    @cached_property
-    def own(self) -> bool:
-        """Return whether each output reads the hidden row of its own number and no other, as in linear layers."""
-        count = self.inputs.shape[0]
-        return self.reads.shape == (count, 1) and bool((self.reads[:, 0] == np.arange(count)).all())
-
-    @property
-    def energy(self) -> float:
-        """Return the targets' sum of squares about their mean."""
-        xp = array_api_compat.array_namespace(self.targets)
-        centred = self.targets - xp.mean(self.targets, axis=0)
-        return max(float(xp.sum(centred * centred)), LEAST_ENERGY)
-
-    def draws(self, count: int, generator: np.random.Generator) -> Iterator["ChainRows"]:
-        """Yield about `count` of the outputs, in runs of neighbours, with the inputs that they need, without end."""
-        run = RUN if self.reads.shape[1] > 1 else 1
-        runs, wanted = self.reads.shape[0] // run, -(-count // run)
-        if wanted >= runs:
-            while True:
-                yield self
-        # Gathering a draw's rows from all over memory takes a quarter of the time of the step that looks at it. So all
-        # runs are copied once, in a random order, and each draw is the next piece of that; the first runs stand behind
-        # the last ones too, so that no piece is shorter.
-        order, place = generator.permutation(runs), 0
-        mixed = _Mixed.of(self, np.concatenate([order, order[:wanted]]), run)
-        while True:
-            yield mixed.piece(place, place + wanted)
-            place = (place + wanted) % runs
-
-    def part(self, outputs: NDArray[np.int64]) -> "ChainRows":
-        """Return these of the outputs, and the inputs that they need."""
-        xp, outside = array_api_compat.array_namespace(self.inputs), self.inputs.shape[0]
-        if self.own:
-            inputs, targets = (xp.take(rows, xp.asarray(outputs), axis=0) for rows in (self.inputs, self.targets))
-            return ChainRows(inputs, np.arange(len(outputs))[:, None], targets)
-        reads = self.reads[outputs]
-        seen = np.zeros(outside + 1, bool)
-        seen[reads] = True
-        inside = np.flatnonzero(seen[:outside])
-        # inputs that none of the outputs read are left out, and the others numbered anew; padding comes after them
-        numbers = np.full(outside + 1, len(inside))
-        numbers[inside] = np.arange(len(inside))
-        inputs = xp.take(self.inputs, xp.asarray(inside), axis=0)
-        return ChainRows(inputs, numbers[reads], xp.take(self.targets, xp.asarray(outputs), axis=0))
-
-
-@dataclass(frozen=True, eq=False)
-class _Mixed:
-    """Runs of outputs in another order, each with inputs of its own, so that neighbouring runs are one piece."""
-
-    rows: ChainRows
-    run: int
-    bounds: NDArray[np.int64]
-    """Where each run's inputs begin; the last number is that of all inputs."""
-
-    @staticmethod
-    def of(whole: ChainRows, order: NDArray[np.int64], run: int) -> "_Mixed":
-        """Return these runs of the rows, of `run` outputs each."""
-        xp, outside = array_api_compat.array_namespace(whole.inputs), whole.inputs.shape[0]
-        outputs = (order[:, None] * run + np.arange(run)).reshape(-1)
-        # a run's inputs are sorted by its place in the order, and by their number in `whole`
-        keys = np.arange(len(outputs))[:, None] // run * (outside + 1) + whole.reads[outputs]
-        found, places = np.unique(keys, return_inverse=True)
-        owners, inputs = np.divmod(found, outside + 1)
-        inside = inputs < outside
-        numbers = np.where(inside, np.cumsum(inside) - 1, -1)
-        rows = ChainRows(
-            xp.take(whole.inputs, xp.asarray(inputs[inside]), axis=0),
-            numbers[places].reshape(keys.shape),
-            xp.take(whole.targets, xp.asarray(outputs), axis=0),
-        )
-        return _Mixed(rows, run, np.searchsorted(owners[inside], np.arange(len(order) + 1)))
-
-    def piece(self, start: int, end: int) -> ChainRows:
-        """Return the runs from `start` up to `end`, which is not among them."""
-        first, last = self.bounds[start], self.bounds[end]
-        outputs = slice(start * self.run, end * self.run)
-        reads = self.rows.reads[outputs]
-        # -1 stands for the padding, which comes behind the inputs
-        reads = np.where(reads < 0, last - first, reads - first)
-        return ChainRows(self.rows.inputs[first:last, :], reads, self.rows.targets[outputs, :])
-
-
-@dataclass(frozen=True, eq=False)
-class ChainWeights:
-    """The matrix and bias of each layer, one after the other: A (d, K), a (K,), ... C (offsets * K, m), c (m,)."""
-
-    parts: tuple[Array, ...]
-
-    @property
-    def layers(self) -> tuple[tuple[Array, Array], ...]:
-        """Return (matrix, bias) of each layer; the consumer's are last."""
-        return tuple(zip(self.parts[::2], self.parts[1::2], strict=True))
+# Matrices of zeros move in this unit, because in a unit of 0 no step would move them.
+LEAST_UNIT = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,16 +93,6 @@ def refit(
         if error < best_error:
             best, best_error = point, error
     return Refitted(search.at(best), before**0.5, best_error**0.5) if best_error < before else None
-
-
-def consumer_reads(rows: ChainRows, weights: ChainWeights, gaps: Gaps) -> Array:
-    """Return (p, d): what the chain's last layer reads for each output."""
-    return _Search(rows, rows, weights, gaps).reads(rows)
-
-
-def squared_error(rows: ChainRows, weights: ChainWeights, gaps: Gaps) -> float:
-    """Return |what the chain makes - T|^2 over the rows."""
-    return _Search(rows, rows, weights, gaps).squared_error(rows)
 
 
 class _Adam:
@@ -276,74 +148,18 @@ class _Search:
         parts = zip(self.weights.parts, moves, strict=True)
         return ChainWeights(tuple(part + xp.reshape(move, part.shape) for part, move in parts))
 
-    def reads(self, rows: ChainRows) -> Array:
-        """Return (p, d): what the last layer reads for each output, before any step."""
-        return self._forward(rows, self.weights)[1][-1]
-
-    def squared_error(self, rows: ChainRows, weights: ChainWeights | None = None) -> float:
-        """Return the sum of the squares by which the last layer misses its targets; before any step if not said."""
-        weights = weights or self.weights
-        gap = self._gap(rows, weights, self._forward(rows, weights)[1][-1])
-        return float(self.xp.sum(gap * gap))
-
     def error(self, rows: ChainRows, steps: NDArray[np.float64]) -> float:
         """Return E on these rows."""
-        return self.squared_error(rows, self.at(steps)) / float(self.energy * rows.reads.shape[0])
+        return squared_error(rows, self.at(steps), self.gaps) / self._scale(rows)
 
     def error_and_gradient(self, rows: ChainRows, steps: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Return E on these rows, and its gradient."""
-        weights, xp = self.at(steps), self.xp
-        before, read = self._forward(rows, weights)
-        gap = back = self._gap(rows, weights, read[-1])
-        gradients: list[Array] = []
-        for i, (matrix, _) in reversed(list(enumerate(weights.layers))):
-            gradients[:0] = read[i].T @ back, xp.sum(back, axis=0)
-            if i:
-                back = back @ matrix.T
-                # the consumer alone reads several rows for each output
-                back = self._gathered(back, rows) if matrix is weights.parts[-2] else back
-                for activation, x in zip(reversed(self.gaps[i - 1]), reversed(before[i - 1]), strict=True):
-                    back *= activation.slope(x)
-        scale = self.energy * rows.reads.shape[0]
+        """Return E on these rows, and its gradient by the steps."""
+        squared, halves = half_gradients(rows, self.at(steps), self.gaps)
+        scale = self._scale(rows)
         factors = (2.0 * unit / scale for unit in self.units)
-        flat = [f * to_numpy(xp.reshape(g, (-1,))) for f, g in zip(factors, gradients, strict=True)]
-        return float(xp.sum(gap * gap)) / scale, np.concatenate(flat).astype(np.float64)
+        flat = [f * to_numpy(self.xp.reshape(half, (-1,))) for f, half in zip(factors, halves, strict=True)]
+        return squared / scale, np.concatenate(flat).astype(np.float64)
 
-    def _forward(self, rows: ChainRows, weights: ChainWeights) -> tuple[list[list[Array]], list[Array]]:
-        """Return what each activation reads, gap by gap, and what each layer reads."""
-        before, read = list[list[Array]](), [rows.inputs]
-        for (matrix, bias), activations in zip(weights.layers, self.gaps, strict=False):
-            x = read[-1] @ matrix
-            x += bias
-            before.append([])
-            for activation in activations:
-                before[-1].append(x)
-                x = activation.value(x)
-            read.append(x)
-        read[-1] = self._seen(read[-1], rows)
-        return before, read
-
-    def _gap(self, rows: ChainRows, weights: ChainWeights, seen: Array) -> Array:
-        """Return (p, m): by how much the consumer's outputs exceed the targets."""
-        consumer, bias = weights.layers[-1]
-        gap = seen @ consumer
-        gap += bias
-        gap -= rows.targets
-        return gap
-
-    def _seen(self, hidden: Array, rows: ChainRows) -> Array:
-        """Return (p, offsets * K): the hidden rows that each output reads."""
-        xp = self.xp
-        if rows.own:
-            return hidden
-        padded = xp.concat([hidden, xp.zeros((1, hidden.shape[1]), dtype=hidden.dtype)])
-        taken = xp.take(padded, xp.asarray(rows.reads.reshape(-1)), axis=0)
-        return xp.reshape(taken, (rows.reads.shape[0], -1))
-
-    def _gathered(self, back: Array, rows: ChainRows) -> Array:
-        """Return (r, K): the gradient at the hidden rows; the transpose of `_seen`."""
-        if rows.own:
-            return back
-        count, offsets = rows.inputs.shape[0], rows.reads.shape[1]
-        places = np.where(rows.reads < count, rows.reads, -1).reshape(-1)
-        return segment_sum(self.xp.reshape(back, (rows.reads.shape[0] * offsets, -1)), places, count)
+    def _scale(self, rows: ChainRows) -> float:
+        """Return the energy that targets have on average over as many outputs as these rows have."""
+        return float(self.energy * rows.reads.shape[0])
