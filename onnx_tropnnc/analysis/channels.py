@@ -28,7 +28,8 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import Shapes
 from onnx_tropnnc.operators import MOVERS, apply_rule, attention
-from onnx_tropnnc.operators.trace import ChannelIndices, Kind, Trace
+from onnx_tropnnc.operators.records import ChannelIndices, Kind
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["ChannelGroup", "CountPlace", "Passage", "Place", "find_channel_groups", "followed"]
 

@@ -15,7 +15,8 @@ from onnx_tropnnc.graph.constants import array_of, constant_tensor, label, name_
 from onnx_tropnnc.graph.finiteness import largest, not_finite
 from onnx_tropnnc.graph.layers import scale_and_shift
 from onnx_tropnnc.graph.reasons import Reason
-from onnx_tropnnc.operators.trace import Trace, Use
+from onnx_tropnnc.operators.records import Use
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["pin_not_finite"]
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import dims_of, label
 from onnx_tropnnc.graph.reasons import Reason, joined
-from onnx_tropnnc.operators.trace import ChannelIndices, Count, Kind, Use
+from onnx_tropnnc.operators.records import ChannelIndices, Count, Kind, Use
 
 __all__ = ["ChannelGroup", "CountPlace", "Passage", "Place"]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from onnx_tropnnc.operators.trace import ChannelIndices
+from onnx_tropnnc.operators.records import ChannelIndices
 
 __all__ = ["blocks_of", "components", "standings"]
 

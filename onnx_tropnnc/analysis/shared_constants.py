@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import label, name_of
 from onnx_tropnnc.graph.reasons import Reason
-from onnx_tropnnc.operators.trace import Trace, Use
+from onnx_tropnnc.operators.records import Use
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["join_shared_weights", "pin_shared_numbers"]
 

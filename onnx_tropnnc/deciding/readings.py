@@ -41,7 +41,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.recurrent import is_recurrent, read_by
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.labels import occurrences
-from onnx_tropnnc.operators.trace import ChannelIndices, Use
+from onnx_tropnnc.operators.records import ChannelIndices, Use
 from onnx_tropnnc.running.watching import watched
 
 __all__ = ["Reading", "group_readings"]

@@ -13,8 +13,9 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.knowledge import score_energies
 from onnx_tropnnc.graph.layers import is_layer
+from onnx_tropnnc.operators.records import Axes, ChannelIndices
 from onnx_tropnnc.operators.splitting import joined_along
-from onnx_tropnnc.operators.trace import Axes, ChannelIndices, Trace
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["CONTRIB_RULES", "RULES"]
 

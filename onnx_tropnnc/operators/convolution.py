@@ -11,7 +11,8 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.layers import bias_of, convolution_groups
 from onnx_tropnnc.operators.linear import weight_refusal
-from onnx_tropnnc.operators.trace import ChannelIndices, Trace
+from onnx_tropnnc.operators.records import ChannelIndices
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES"]
 

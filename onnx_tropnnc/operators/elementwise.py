@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import array_of, name_of
 from onnx_tropnnc.graph.layers import convolution_groups, is_layer
-from onnx_tropnnc.operators.trace import ChannelIndices, Trace
+from onnx_tropnnc.operators.records import ChannelIndices
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES"]
 

@@ -13,8 +13,9 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import array_of
 from onnx_tropnnc.graph.shapes import BATCH
+from onnx_tropnnc.operators.records import Axes, ChannelIndices
 from onnx_tropnnc.operators.splitting import joined_along, split_axis, whole_heads
-from onnx_tropnnc.operators.trace import MOST_POSITIONS, Axes, ChannelIndices, Trace, shifted
+from onnx_tropnnc.operators.trace import MOST_POSITIONS, Trace, shifted
 from onnx_tropnnc.operators.written_shapes import named_axes, written_number
 
 __all__ = ["RULES", "regroup"]

@@ -13,7 +13,8 @@ from onnx_tropnnc.graph.knowledge import score_energies
 from onnx_tropnnc.graph.layers import bias_of, factor, made_axis, weight_slot
 from onnx_tropnnc.graph.quantization import is_quantized_weight, quantization_refusal
 from onnx_tropnnc.graph.reasons import Reason
-from onnx_tropnnc.operators.trace import ChannelIndices, Trace
+from onnx_tropnnc.operators.records import ChannelIndices
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES", "quantized_weight", "weight_refusal"]
 

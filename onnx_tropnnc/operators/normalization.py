@@ -9,8 +9,9 @@ Softmax, LayerNormalization, LRN ...   pinned where they mix the channels; chann
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.knowledge import stream_refusal
+from onnx_tropnnc.operators.records import ChannelIndices
 from onnx_tropnnc.operators.splitting import joined_along
-from onnx_tropnnc.operators.trace import ChannelIndices, Trace
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES"]
 

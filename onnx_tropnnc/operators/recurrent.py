@@ -11,7 +11,8 @@ from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.recurrent import GATES, STATE_SLOTS, is_zero
 from onnx_tropnnc.operators.linear import weight_refusal
-from onnx_tropnnc.operators.trace import ChannelIndices, Trace
+from onnx_tropnnc.operators.records import ChannelIndices
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES", "recurrent_refusal"]
 

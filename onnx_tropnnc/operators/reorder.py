@@ -8,7 +8,8 @@ Pad      with zeros: new channels that no layer makes, which a residual Add may 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.operators.trace import ChannelIndices, Trace
+from onnx_tropnnc.operators.records import ChannelIndices
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES"]
 

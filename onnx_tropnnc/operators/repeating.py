@@ -8,8 +8,9 @@ SpaceToDepth             C -> b*b*C: each channel has b*b positions
 import numpy as np
 import onnx_ir as ir
 
+from onnx_tropnnc.operators.records import ChannelIndices
 from onnx_tropnnc.operators.splitting import joined_along
-from onnx_tropnnc.operators.trace import ChannelIndices, Trace
+from onnx_tropnnc.operators.trace import Trace
 from onnx_tropnnc.operators.written_shapes import written_number
 
 __all__ = ["RULES"]

@@ -10,7 +10,8 @@ The longest of the new axes keeps the channels; of equally long ones the last on
 
 import numpy as np
 
-from onnx_tropnnc.operators.trace import ChannelIndices, Trace
+from onnx_tropnnc.operators.records import ChannelIndices
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["joined_along", "split_axis", "whole_heads"]
 

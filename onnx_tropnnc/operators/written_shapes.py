@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_tropnnc.operators.trace import ChannelIndices, Reading, Trace
+from onnx_tropnnc.operators.records import ChannelIndices, Reading
+from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["WrittenNumber", "named_axes", "written_number"]
 

@@ -22,7 +22,7 @@ from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.operators.trace import ChannelIndices
+from onnx_tropnnc.operators.records import ChannelIndices
 from onnx_tropnnc.running.watching import watched
 
 __all__ = ["fold_constants", "silent_channels"]

@@ -19,7 +19,7 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.merging.duplicates import contract_exactly
 from onnx_tropnnc.merging.labels import numbered_by_first
 from onnx_tropnnc.merging.merge_map import MergeMap, keep_channels
-from onnx_tropnnc.operators.trace import ChannelIndices
+from onnx_tropnnc.operators.records import ChannelIndices
 from onnx_tropnnc.rewriting.workspace import Workspace
 
 __all__ = [

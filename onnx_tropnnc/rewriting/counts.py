@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import array_of, own_input, set_array
-from onnx_tropnnc.operators.trace import Count
+from onnx_tropnnc.operators.records import Count
 
 __all__ = ["recount"]
 

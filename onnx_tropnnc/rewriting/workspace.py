@@ -32,7 +32,7 @@ from onnx_tropnnc.graph.recurrent import drop_zero_states, is_recurrent
 from onnx_tropnnc.graph.shapes import forget_shapes
 from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
 from onnx_tropnnc.merging.row_major import row_major
-from onnx_tropnnc.operators.trace import ChannelIndices, Kind, Use
+from onnx_tropnnc.operators.records import ChannelIndices, Kind, Use
 from onnx_tropnnc.rewriting.counts import recount
 from onnx_tropnnc.rewriting.stream_norms import narrow_norm
 

@@ -22,7 +22,7 @@ from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.operators.trace import Use
+from onnx_tropnnc.operators.records import Use
 from onnx_tropnnc.solving.row_maps import row_map
 
 __all__ = ["KeptChannels", "kept_channels", "kept_outputs"]
