@@ -12,7 +12,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
-from onnx_tropnnc.analysis.streams import Read, Stream
+from onnx_tropnnc.analysis.stream_walk import Read
+from onnx_tropnnc.analysis.streams import Stream
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of, own_input, remove_unread, set_array
 from onnx_tropnnc.graph.knowledge import set_stream
 from onnx_tropnnc.graph.linear_layers import LinearLayer
