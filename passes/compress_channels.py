@@ -161,7 +161,7 @@ class CompressChannels:
         if not left:
             return changes
         try:
-            affines = decider.affines(self.options)
+            affines = decider.measured.affines(self.options)
         except NotRunnable:
             affines = None  # solving tries again, and its note says why it does without
         solving = ReconstructConsumers(

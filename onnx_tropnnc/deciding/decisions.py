@@ -17,11 +17,6 @@ budgets.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.costs import NO_RATES, Measure, weighted_macs
@@ -30,19 +25,18 @@ from onnx_tropnnc.deciding.block_removal import cheapest_first, removable_blocks
 from onnx_tropnnc.deciding.blocks import Blocks
 from onnx_tropnnc.deciding.clustering_paths import clustering_path
 from onnx_tropnnc.deciding.greedy_ranking import Ranking
+from onnx_tropnnc.deciding.group_measurements import GroupMeasurements
 from onnx_tropnnc.deciding.planning import (
     budget_path,
     kept_at_ratio,
-    rank_groups,
     ranking_plan,
     spread,
     statistics_matched,
 )
-from onnx_tropnnc.deciding.thinet import output_energies, removal_ranking, scaled
-from onnx_tropnnc.deciding.weight_ranking import block_counts, ranking_by_weights
-from onnx_tropnnc.errors import NotRunnable, OptionError, Setting
+from onnx_tropnnc.deciding.thinet import scaled
+from onnx_tropnnc.deciding.weight_ranking import block_counts
+from onnx_tropnnc.errors import OptionError, Setting
 from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
-from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
 from onnx_tropnnc.graph.sizes import Size
@@ -51,30 +45,8 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.option_checks import refuse_searches
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.rewriting.contraction import duplicates_of, keep_distinct
-from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, affines_for
-from onnx_tropnnc.rewriting.workspace import Workspace
-from onnx_tropnnc.running.sessions import runtime_missing
 
 __all__ = ["Decider", "Decision"]
-
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
-
-class Measurement(Protocol[T_co]):
-    """A function that measures something of each group on samples."""
-
-    def __call__(
-        self,
-        model: Model,
-        groups: Sequence[ChannelGroup],
-        samples: Samples,
-        *,
-        affines: Mapping[str, Affine] = ...,
-        seed: int = 0,
-        memory: int = MEMORY,
-    ) -> Mapping[str, T_co]:
-        """Return the measurement of each group by its name; the arguments are those of `rank_groups`."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +71,7 @@ class Decision:
 class Decider:
     """Decide for one model, as often as asked; what was measured is kept for the next time.
 
-    What is measured of a group depends on the model, the samples, the seed and the memory, and on no other group or
-    option. So the decider may fill its tables in place: whatever was asked before, a question has the same answer. All
-    options that one decider is asked about must have the same seed and memory.
+    All options that one decider is asked about must have the same seed and memory.
 
     Attributes:
         model: the model with its BatchNormalizations folded and nothing merged; it is not changed.
@@ -110,6 +80,7 @@ class Decider:
         rates: how much a multiply-accumulate of each layer counts in a budget of them (costs.py); empty: all alike.
         groups: the model's channel groups.
         shapes: those of its tensors.
+        measured: what the samples tell of the groups.
     """
 
     model: Model
@@ -118,15 +89,13 @@ class Decider:
     rates: Mapping[str, int] = field(default_factory=lambda: NO_RATES)
     groups: tuple[ChannelGroup, ...] = field(init=False)
     shapes: Shapes = field(init=False)
-    _rankings: dict[str, Ranking] = field(init=False, default_factory=dict)
-    _energies: dict[str, NDArray[np.float64]] = field(init=False, default_factory=dict)
-    _overflowed: set[str] = field(init=False, default_factory=set)
-    _affines: Mapping[str, Affine] | None = field(init=False, default=None)
+    measured: GroupMeasurements = field(init=False)
     _blocks: Blocks | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.shapes = shapes_of(self.model)
         self.groups = find_channel_groups(self.model, self.shapes)
+        self.measured = GroupMeasurements(self.model, self.samples)
 
     def decide(self, options: Options) -> Decision:
         """Return what these options ask for.
@@ -160,7 +129,7 @@ class Decider:
         groups = self._eligible(options)
         rounding = options.rounding
         counts = {group.name: kept_at_ratio(group, options.ratio_of(group), rounding) for group in groups}
-        ranked = self._ranked(groups, options)
+        ranked = self.measured.ranked(groups, options)
         if not options.uniform:
             fixed = [group.name for group in groups if not self._is_spread(group, options)]
             counts = spread(self.model, self.shapes, groups, ranked, counts, fixed=fixed, rounding=rounding, gone=gone)
@@ -173,8 +142,8 @@ class Decider:
             NotRunnable: onnxruntime cannot run the model without a block.
         """
         groups, by_size = self._eligible(options), options.target_params is not None or self.original.macs is None
-        ranked, budget = self._ranked(groups, options), options.ratio is None
-        free = {g.name for g in groups if self._is_seen(g) and (budget or self._is_spread(g, options))}
+        ranked, budget = self.measured.ranked(groups, options), options.ratio is None
+        free = {g.name for g in groups if self.measured.is_seen(g) and (budget or self._is_spread(g, options))}
         found = removable_blocks(
             self.model, self.shapes, self.groups, free, ranked, "parameters" if by_size else "macs"
         )
@@ -187,22 +156,12 @@ class Decider:
             if not isinstance(decision, Refused):
                 yield decision
 
-    def affines(self, options: Options) -> Mapping[str, Affine]:
-        """Return what adjusts the samples' activations to the model's statistics; it is computed once.
-
-        Raises:
-            NotRunnable: onnxruntime cannot run the model so.
-        """
-        if self._affines is None and self.samples is not None:
-            self._affines = affines_for(self.model, self.samples, memory=options.memory_bytes)
-        return self._affines or NO_AFFINES
-
     def blocks(self, options: Options) -> Blocks:
         """Return what is known of the model's residual blocks; it remembers what it measures."""
         if self._blocks is None:
 
             def adjust() -> Model:
-                return statistics_matched(self.model, (), self.affines(options))[0]
+                return statistics_matched(self.model, (), self.measured.affines(options))[0]
 
             self._blocks = Blocks(self.model, adjust, self.shapes, self.groups, self.samples, options.memory_bytes)
         return self._blocks
@@ -215,8 +174,8 @@ class Decider:
         options: Options,
     ) -> Decision:
         """Return maps that keep the first channels, and sizes of the groups that samples tell nothing about."""
-        seen = [group for group in groups if self._is_seen(group)]
-        clustered = [group for group in groups if not self._is_seen(group) and not group.drops_only]
+        seen = [group for group in groups if self.measured.is_seen(group)]
+        clustered = [group for group in groups if not self.measured.is_seen(group) and not group.drops_only]
         sizes = {g.name: block_counts(g, ranked[g.name], counts[g.name]) for g in clustered}
         kept = {group.name: counts[group.name] for group in seen}
         maps = ranking_plan(seen, ranked, kept)
@@ -225,13 +184,11 @@ class Decider:
         repeated = {name: found for name, found in duplicates.items() if found.changes}
         maps |= {name: keep_distinct(ranked[name].order, kept[name], same) for name, same in repeated.items()}
         if options.method == "thinet":
-            maps = {name: scaled(merge_map, self._energies[name]) for name, merge_map in maps.items()}
+            maps = {name: scaled(merge_map, self.measured.energies[name]) for name, merge_map in maps.items()}
         predicted = {name: ranked[name].relative_error(merge_map) for name, merge_map in maps.items()}
-        return Decision(maps, sizes, predicted, tuple(group.name for group in groups if group.name in self._overflowed))
-
-    def _is_seen(self, group: ChannelGroup) -> bool:
-        """Return whether samples tell about the group: it is in no body, and its activations fit in float32."""
-        return group.body is None and group.name not in self._overflowed
+        return Decision(
+            maps, sizes, predicted, tuple(group.name for group in groups if group.name in self.measured.overflowed)
+        )
 
     def _is_spread(self, group: ChannelGroup, options: Options) -> bool:
         """Return whether a ratio's share of this group may be taken elsewhere."""
@@ -242,42 +199,10 @@ class Decider:
 
         An error of a residual stream goes through every block behind it.
         """
-        return self._is_seen(group) and not group.residual_ties and not group.is_stream
+        return self.measured.is_seen(group) and not group.residual_ties and not group.is_stream
 
     def _eligible(self, options: Options) -> list[ChannelGroup]:
         return [g for g in self.groups if g.pinned is None and options.group_filter.refusal(g) is None]
-
-    def _ranked(self, groups: Sequence[ChannelGroup], options: Options) -> Mapping[str, Ranking]:
-        """Return the order in which each group's channels are kept."""
-        outside = [group for group in groups if group.body is None]
-        if options.method != "thinet":
-            found = self._measured(self._rankings, outside, options, rank_groups)
-        else:
-            energies = self._measured(self._energies, outside, options, output_energies)
-            seen = [group for group in outside if self._is_seen(group)]
-            found = {g.name: removal_ranking(energies[g.name], np.flatnonzero(g.blocks < 0)) for g in seen}
-        # these groups get sizes from the ranking of their weights, and clustering merges them
-        workspace = Workspace(self.model)
-        return {**found, **{g.name: ranking_by_weights(g, workspace) for g in groups if not self._is_seen(g)}}
-
-    def _measured(
-        self, known: dict[str, T], groups: Sequence[ChannelGroup], options: Options, measure: Measurement[T]
-    ) -> Mapping[str, T]:
-        """Return `known` after measuring the groups that it lacks."""
-        missing = [group for group in groups if group.name not in known and self._is_seen(group)]
-        if missing and self.samples is None:
-            why = runtime_missing() or "nothing can be run here"
-            raise OptionError("{} runs the model on samples: {}", Setting("method", options.method), why)
-        if missing and self.samples is not None:
-            run = partial(measure, self.model, missing, self.samples, seed=options.seed, memory=options.memory_bytes)
-            try:
-                found = run(affines=self.affines(options))
-            except NotRunnable:
-                # the copy that is adjusted to BatchNormalization's statistics does not run: measure the model as it is
-                found = run()
-            known.update(found)
-            self._overflowed.update(group.name for group in missing if group.name not in found)
-        return known
 
     def _at_budget(self, options: Options, measure: Measure, limit: float, gone: Collection[str]) -> Decision | Refused:
         """Return the decision that brings the model's parameters or multiply-accumulates down to `limit`."""
@@ -286,7 +211,7 @@ class Decider:
         if measure == "parameters" and options.solves and self.samples is not None:
             limit -= self._biases_to_come(groups)
         if options.selects:
-            ranked = self._ranked(groups, options)
+            ranked = self.measured.ranked(groups, options)
             rounding, rates = options.rounding, self.rates
             path = budget_path(
                 self.model, self.shapes, groups, ranked, measure, rounding=rounding, rates=rates, gone=gone
