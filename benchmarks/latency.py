@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from onnx_tropnnc.bisection import Refused
+from onnx_tropnnc.chosen_rewrites import narrows_queries, rotates_streams, rotates_values
 from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.model_io import load, save, to_proto
@@ -51,7 +52,7 @@ def made(path: Path, every: Sequence[Options], folder: Path) -> Iterator[tuple[O
         target = folder / f"{path.stem} {amount_of(options)}.onnx"
         if not target.exists():
             # what samples say of a model serves all amounts for which streams and attention are rewritten alike
-            rewrites = options.rotates_streams, options.narrows_queries, options.rotates_values
+            rewrites = rotates_streams(options), narrows_queries(options), rotates_values(options)
             trials = by_rewrites[rewrites] = by_rewrites.get(rewrites) or prepared(path, options)
             with steady_arithmetic():
                 model = trials.merged(options)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.coverage import Coverage, coverage_of
 from onnx_tropnnc.analysis.unreached import UnreachedLayer, unreached_layers
+from onnx_tropnnc.chosen_rewrites import factorizes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import shapes_of
@@ -86,7 +87,7 @@ def _may_remove(model: Model, options: Options) -> bool:
         return any(group.pinned is None and options.group_filter.refusal(group) is None for group in groups)
 
     # layers become factors only on samples, so that an inspection does not show the groups of factors
-    if options.factorizes:
+    if factorizes(options):
         return True
     # most models have free groups as they are; only the others need the exact passes, which take longer
     return free(find_channel_groups(model, shapes_of(model))) or free(inspected(model, options).groups)

@@ -2,7 +2,8 @@
 
 Names are those of the command line in snake_case. Only light modules are imported here, since the command line builds
 its help from these fields, and `--help` must not wait for numpy or onnx. What an option means to the rest of the
-package is a property, which imports what it needs when it is asked for.
+package is a property, which imports what it needs when it is asked for; which rewrites are made before channels are
+removed is in chosen_rewrites.py.
 """
 
 from collections.abc import Mapping
@@ -197,38 +198,6 @@ class Options:
     def merges_heads(self) -> bool:
         """Return whether attention loses whole heads."""
         return self.heads == "merge"
-
-    @property
-    def rotates_streams(self) -> bool:
-        """Return whether residual streams are rotated: where channels are selected, as components cannot be merged."""
-        return self._rewrites(self.streams == "rotate", self.streams == "auto")
-
-    @property
-    def narrows_queries(self) -> bool:
-        """Return whether queries and keys lose features: where they are selected."""
-        return self._rewrites(self.queries == "narrow", self.queries == "auto") and self.method != "thinet"
-
-    @property
-    def rotates_values(self) -> bool:
-        """Return whether the values of attention are written in bases of their own: where their features may go."""
-        chosen = self.removes and self.selects and self.queries != "keep"
-        # what a plan drops was decided in these bases, but not what it merges
-        drops = self.plan is None or all(merge_map.selects for merge_map in self.plan.values())
-        return chosen and drops and self.method != "thinet"
-
-    @property
-    def factorizes(self) -> bool:
-        """Return whether large layers are written as two factors: where a budget says what that is worth."""
-        return self.factorize and self._spends and self.selects and self.method != "thinet"
-
-    def _rewrites(self, asked: bool, automatic: bool) -> bool:
-        return (asked or (automatic and self._spends)) and self.removes and self.selects
-
-    @property
-    def _spends(self) -> bool:
-        # a plan that was made with a budget names streams, queries and factors as they are after the rewrite
-        budgets = (self.target_params, self.target_macs, self.target_latency, self.plan)
-        return any(amount is not None for amount in budgets)
 
     @property
     def selects(self) -> bool:

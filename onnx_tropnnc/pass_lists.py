@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from onnx_tropnnc.chosen_rewrites import factorizes, narrows_queries, rotates_streams, rotates_values
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.merging.merge_map import MergeMap
@@ -72,14 +73,14 @@ def _rewriting_steps(options: Options, samples: SampleSets, *, inspects: bool) -
     able = inspects or samples.solving is not None
     steps: list[Pass] = []
     asked = options.streams == "rotate"
-    if able and (options.rotates_streams or (inspects and asked)):
+    if able and (rotates_streams(options) or (inspects and asked)):
         rotate = RotateStreams(samples.solving, options.seed, options.memory_bytes)
         steps.extend((FoldPositions(), SimplifyNormalizations(everywhere=asked), rotate))
-    if able and (options.narrows_queries or (inspects and options.queries == "narrow")):
+    if able and (narrows_queries(options) or (inspects and options.queries == "narrow")):
         steps.append(NarrowQueries(samples.solving, options.memory_bytes))
-    if options.rotates_values and samples.solving is not None:
+    if rotates_values(options) and samples.solving is not None:
         steps.append(RotateValues(samples.solving, options.memory_bytes))
-    if options.factorizes and samples.solving is not None:
+    if factorizes(options) and samples.solving is not None:
         steps.append(FactorizeLayers(samples.solving, options.memory_bytes))
     return steps
 

@@ -21,7 +21,7 @@ LAYERS = (
     ("report",),
     ("reporting",),
     ("curves",),
-    ("sample_sets",),
+    ("chosen_rewrites", "sample_sets"),
     ("deciding",),
     ("solving", "tuning"),
     ("rewriting",),
