@@ -20,13 +20,32 @@ from onnx_tropnnc.merging.predicted_error import Prediction
 from onnx_tropnnc.running.verification import Verification
 from onnx_tropnnc.theory.propositions import Bound
 
-__all__ = ["Change", "Folded", "Kept", "Merged", "NotFolded", "Note", "Reconstructed", "Unreached", "Verified"]
+__all__ = [
+    "Change",
+    "Folded",
+    "Kept",
+    "Merged",
+    "NotFolded",
+    "Note",
+    "Reconstructed",
+    "Unchanged",
+    "Unreached",
+    "Verified",
+]
 
 
 # eq=False: otherwise a kind that is not compared field by field would inherit that all of its changes are equal
 @dataclass(frozen=True, eq=False)
 class Change:
     """One thing that a pass did, or refused to do."""
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """Why no channel was removed, in words that follow a colon, and a sentence on what to try next."""
+
+    why: str
+    advice: str
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,8 @@ class Note(Change):
     level: Literal["info", "warning"] = "info"
     advice: str | None = None
     """What to try next because of it, which the verdict then says; None: nothing in particular."""
+    unchanged: Unchanged | None = None
+    """What the verdict says of it where no channel was removed; None: nothing."""
 
     def __str__(self) -> str:
         """Return the line as it is printed: a warning begins with `warning: `."""

@@ -13,7 +13,7 @@ from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.group_filter import matches
 from onnx_tropnnc.backend import missing_cuda
 from onnx_tropnnc.bisection import Refused, unless_refused
-from onnx_tropnnc.changes import Merged, Note, Reconstructed
+from onnx_tropnnc.changes import Merged, Note, Reconstructed, Unchanged
 from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.deciding.planning import kept_at_ratio
 from onnx_tropnnc.errors import OptionError, Setting
@@ -21,7 +21,7 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import Size, size_of
-from onnx_tropnnc.inspecting import Inspection, inspected, needed_samples, refusal_of_opset
+from onnx_tropnnc.inspecting import OLDEST_OPSET, Inspection, inspected, needed_samples, refusal_of_opset
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.option_checks import refuse_searches
 from onnx_tropnnc.options import Options
@@ -115,7 +115,10 @@ class Compression:
         """Compress the model and return the report; a budget that cannot be reached is Refused."""
         if self.refusal is not None:
             before = size_of(self.model, shapes_of(self.model))
-            return Report(self.model.name, before, before, (Note(self.refusal.text),), (), self.options.seed)
+            advice = "convert the model to a newer operator set with onnx.version_converter, then try again."
+            why = f"the model has opset {self.model.opset}, and only {OLDEST_OPSET} and newer ones can be changed"
+            note = Note(self.refusal.text, unchanged=Unchanged(why, advice))
+            return Report(self.model.name, before, before, (note,), (), self.options.seed)
         options, fallen_back = on_a_device(self.options)
         with running_on(options.device), steady_arithmetic(), stopping_endless_runs(self.model):
             report = self._compressed(options)
@@ -142,19 +145,20 @@ class Compression:
         options, notes = _settled(options, samples, decider.groups)
         check = verifying_pass(options, samples)
         trials = Trials(decider, check, self.progress)
-        options = self._searched(options, trials)
-        start = Report(self.model.name, before, before, (*prepared.changes, *notes), prepared.timings, options.seed)
+        options, found = self._searched(options, trials)
+        changes = (*prepared.changes, *notes, *found)
+        start = Report(self.model.name, before, before, changes, prepared.timings, options.seed)
         report = self._result(start, options, samples, decider)
         if isinstance(report, Refused) or self.surveys:
             return report
         way = options_not_slower(report, options, trials) if report.passed else None
         if way is not None:
-            report, options = self._given_back(report, start, way, samples, decider), way
+            report, options, start = self._given_back(report, start, (options, way), samples, decider)
         if report.after.parameters > before.parameters:
-            report = without_growth(self.model, report, options, trials)
+            report = without_growth(self.model, report, start, options, trials)
         if not report.passed:
             # undoing is all that can be done; the report says whether it was enough
-            report = with_groups_undone(self.model, report, options, trials)
+            report = with_groups_undone(self.model, report, start, options, trials)
         else:
             report = replace(report, changes=(*report.changes, *advice(report, options, trials)))
         return replace(held_to_latency(report, options), layers=self._layers(report, decider.model, samples))
@@ -199,27 +203,38 @@ class Compression:
             return decider.model
         return decider.blocks(options).without(merges)
 
-    def _given_back(self, report: Report, start: Report, way: Options, samples: SampleSets, decider: Decider) -> Report:
-        """Compress again with options that are faster; the first result stays where these miss what was asked."""
+    def _given_back(
+        self, report: Report, start: Report, ways: tuple[Options, Options], samples: SampleSets, decider: Decider
+    ) -> tuple[Report, Options, Report]:
+        """Compress again with the second options, which are faster, instead of the first.
+
+        Return the report, its options, and what it began with. The first result stays where the other one misses what
+        was asked.
+        """
+        first, way = ways
         slower = self.model.clone()
         self.model.replace_content(decider.model.clone())
         text = f"the result was slower than the original; counts were rounded up to {way.rounding} instead"
-        again = self._result(replace(start, changes=(*start.changes, Note(text))), way, samples, decider)
+        why = Unchanged(
+            "with fewer channels the model was slower than before",
+            "--inspect --verbose lists its layers; give another --round-to to choose the channel counts.",
+        )
+        restart = replace(start, changes=(*start.changes, Note(text, unchanged=why)))
+        again = self._result(restart, way, samples, decider)
         if isinstance(again, Report) and again.passed:
-            return again
+            return again, way, restart
         self.model.replace_content(slower)
-        return report
+        return report, first, start
 
-    def _searched(self, options: Options, trials: Trials) -> Options:
-        """Return the options with what a search finds for a latency or an agreement: a share of the size."""
+    def _searched(self, options: Options, trials: Trials) -> tuple[Options, tuple[Note, ...]]:
+        """Return the options with what a search finds for a latency or an agreement, a share of the size, and notes."""
         if options.target_latency is not None:
             trials.time_layers()
             options = within_latency(options, trials.merged, trials.latency, self.progress)
             _LOG.debug("the latency is reached at target_macs=%s", options.target_macs)
         if options.max_drop is not None:
-            options = within_drop(options, trials)
-            _LOG.debug("max_drop is reached at target_params=%s, ratio=%s", options.target_params, options.ratio)
-        return options
+            return within_drop(options, trials)
+        return options, ()
 
 
 def _settled(options: Options, samples: SampleSets, groups: Sequence[ChannelGroup]) -> tuple[Options, tuple[Note, ...]]:

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_info
 from onnx_tropnnc.changes import Change, Folded, Kept, Merged, Note, NotFolded, Reconstructed, Unreached, Verified
 from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.reporting.layers import LayerChange
+from onnx_tropnnc.reporting.unchanged import why_unchanged
 from onnx_tropnnc.reporting.verdict import Verdict, judged
 from onnx_tropnnc.running.cores import available_cores
 from onnx_tropnnc.running.likely_agreement import LikelyAgreement
@@ -100,7 +101,8 @@ class Report:
     def verdict(self) -> Verdict:
         """Return in words whether the result is a good one, and what to try next."""
         advice = next((note.advice for note in self.of(Note) if note.advice is not None), None)
-        return judged(self.before, self.after, self.verification, advice, merged=bool(self.of(Merged)))
+        unchanged = None if self.of(Merged) else why_unchanged(self.of(Kept), self.of(Note))
+        return judged(self.before, self.after, self.verification, advice, unchanged=unchanged)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values: dicts, lists, strings, numbers, None."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
+from onnx_tropnnc.analysis.residual_blocks import ResidualBlock
 from onnx_tropnnc.bisection import Refused, unless_refused
 from onnx_tropnnc.changes import Change, Merged, Note
-from onnx_tropnnc.deciding.blocks import Blocks
 from onnx_tropnnc.deciding.decisions import Decider, Decision
 from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.model import Model
@@ -83,7 +83,7 @@ class CompressChannels:
             return plain if isinstance(plain, Refused) else self._compress(model, decider, plain)
         if isinstance(plain, Refused):
             # the fewest blocks with which the budget can be met
-            return (*self._compress(model, decider, proposals[0]), _gone(decider.blocks(self.options), proposals[0]))
+            return self._compress(model, decider, proposals[0])
         return self._closest(model, decider, plain, proposals)
 
     def merge(self, model: Model, decider: Decider) -> tuple[Change, ...] | Refused:
@@ -138,7 +138,7 @@ class CompressChannels:
         if found >= error:
             return changes
         model.replace_content(second)
-        return (*others, _gone(blocks, other))
+        return others
 
     def _without_blocks(self, decider: Decider) -> Decision | Refused:
         # groups of a plan are also replayed alone, where a block does not go
@@ -151,6 +151,11 @@ class CompressChannels:
         return decision
 
     def _compress(self, model: Model, decider: Decider, decision: Decision) -> tuple[Change, ...]:
+        """Merge and solve; the last change names the blocks that went."""
+        gone = decider.blocks(self.options).emptied(decision.maps or {})
+        return (*self._merged_and_solved(model, decider, decision), *_gone(gone))
+
+    def _merged_and_solved(self, model: Model, decider: Decider, decision: Decision) -> tuple[Change, ...]:
         changes = self._merge(model, decider, decision)
         if self.samples is None or not self.options.solves:
             return changes
@@ -214,8 +219,11 @@ class CompressChannels:
         return replace(self.options, reconstruct="off") if automatic else self.options
 
 
-def _gone(blocks: Blocks, decision: Decision) -> Note:
-    """Return the note that names the blocks that went."""
-    names = [block.name for block in blocks.emptied(decision.maps or {})]
+def _gone(blocks: Sequence[ResidualBlock]) -> tuple[Note, ...]:
+    """Return a note that names the blocks that went, if any did."""
+    if not blocks:
+        return ()
+    names = [block.name for block in blocks]
     which = f"residual block {names[0]} was" if len(names) == 1 else f"residual blocks {', '.join(names)} were"
-    return Note(f"{which} removed as a whole, which costs less than fewer channels everywhere (not with --blocks keep)")
+    text = f"{which} removed as a whole, which costs less than fewer channels everywhere (not with --blocks keep)"
+    return (Note(text),)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from onnx_tropnnc.changes import Unchanged
 from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.reporting.verdict import judged
 from onnx_tropnnc.running.differences import OutputDifference
@@ -76,17 +77,25 @@ def test_times_are_said_as_people_say_them(ms: float, said: str) -> None:
     assert f"half the size, {said}, " in judged(BEFORE, size(500), compared(0.02, ms=ms)).text
 
 
-def test_where_nothing_was_removed_the_verdict_says_where_to_look() -> None:
-    verdict = judged(BEFORE, BEFORE, compared(0.0))
-    assert (verdict.grade, verdict.text) == ("unchanged", "Nothing was removed.")
-    assert "--inspect" in verdict.advice
+UNCHANGED = Unchanged("of 2 channel groups 2 are kept by options", "--inspect says which option keeps which group.")
 
 
-def test_where_no_channels_went_a_good_result_does_not_promise_that_more_can_go() -> None:
-    folded = judged(BEFORE, size(990), compared(0.0), merged=False)
-    assert folded.grade == "good"
-    assert "--inspect" in folded.advice
-    assert "--sweep" in judged(BEFORE, size(990), compared(0.0)).advice
+def test_where_no_channels_went_the_verdict_says_why_and_what_to_try() -> None:
+    verdict = judged(BEFORE, BEFORE, compared(0.0), unchanged=UNCHANGED)
+    assert (verdict.grade, verdict.text) == ("unchanged", f"No channel was removed: {UNCHANGED.why}.")
+    assert verdict.advice == UNCHANGED.advice
+
+
+def test_where_no_channels_went_exact_steps_are_told_apart() -> None:
+    folded = judged(BEFORE, size(960), compared(0.0, ms=5.0), unchanged=UNCHANGED)
+    assert folded.grade == "unchanged"
+    assert folded.text.endswith(" Steps that change no output made the model 4 % smaller and 2.0 times faster.")
+
+
+def test_where_no_channels_went_and_a_demand_is_missed_the_verdict_says_both() -> None:
+    missed = judged(BEFORE, BEFORE, compared(0.0, shortfalls=("too slow",)), unchanged=UNCHANGED)
+    assert missed.grade == "refused"
+    assert missed.text == f"Not good enough, though no channel was removed: {UNCHANGED.why}."
 
 
 def test_a_verdict_on_made_up_samples_says_so_and_never_guesses() -> None:

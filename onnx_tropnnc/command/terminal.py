@@ -1,7 +1,7 @@
 """Print a report, the groups of a model, or a sweep as text, for a terminal or a pipe."""
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -16,13 +16,10 @@ from onnx_tropnnc.command.groups_table import NO_WEIGHTS
 from onnx_tropnnc.curves import Curve, Point
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.report import Report
+from onnx_tropnnc.reporting.unchanged import BY_OPTIONS, PINNED, UNDONE, WHOLE, counts_by_cause
 from onnx_tropnnc.running.verification import Verification
 
 __all__ = ["knee_lines", "print_coverage", "print_curve", "print_groups", "print_report"]
-
-# What is said of groups that were not merged.
-_PINNED, _BY_OPTIONS, _WHOLE, _UNDONE = "pinned by the graph", "kept by options", "with nothing to remove", "undone"
-_WHY_KEPT = {"nothing_to_merge": _WHOLE, "target_reached": _WHOLE, "undone": _UNDONE}
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -65,11 +62,12 @@ def _lines(report: Report) -> Iterable[str]:
         for change in stayed:
             yield f"  {change.node} is not folded: {change.reason}"
     before, after = sum(m.before for m in merged), sum(m.after for m in merged)
-    yield f"merged {len(merged)} of {len(merged) + len(kept)} channel groups: {before} channels became {after}"
+    became = f": {before} channels became {after}" if merged else ""
+    yield f"merged {len(merged)} of {len(merged) + len(kept)} channel groups{became}"
     if kept:
-        numbers = Counter(_PINNED if k.pinned else _WHY_KEPT.get(k.reason.kind, _BY_OPTIONS) for k in kept)
-        listed = ", ".join(f"{numbers[why]} {why}" for why in (_PINNED, _BY_OPTIONS, _WHOLE, _UNDONE) if numbers[why])
-        yield f"  not merged: {listed}{'; --inspect says why' if numbers[_PINNED] or numbers[_BY_OPTIONS] else ''}"
+        numbers = counts_by_cause(kept)
+        listed = ", ".join(f"{numbers[why]} {why}" for why in (PINNED, BY_OPTIONS, WHOLE, UNDONE) if numbers[why])
+        yield f"  not merged: {listed}{'; --inspect says why' if numbers[PINNED] or numbers[BY_OPTIONS] else ''}"
     yield from _errors(merged, report.of(Reconstructed))
     yield from _bounds(merged)
     yield from _unreached(report.of(Unreached))

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from onnx_tropnnc.changes import Unchanged
 from onnx_tropnnc.graph.sizes import Size
 from onnx_tropnnc.running.latency import Latency
 from onnx_tropnnc.running.verification import Verification
@@ -23,7 +24,7 @@ good        few users would notice a difference
 fair        worth a look at real inputs before it is used
 poor        too much was removed
 refused     it misses what was demanded
-unchanged   nothing was removed
+unchanged   no channel was removed
 unknown     it was not compared with the original, or on made-up inputs that tell nothing of real ones
 """
 
@@ -36,12 +37,13 @@ _GOOD_ERROR, _FAIR_ERROR = 0.05, 0.2
 
 _WORDS = {"good": "Good result", "fair": "Fair result", "poor": "Poor result", "refused": "Not good enough"}
 
+_SAME_SIZE = "the same size"
+
 _ADVICE = {
     "good": "--sweep 0.1:0.7:0.1 shows how much more could go.",
     "fair": "try it on your own inputs; --effort standard or samples (--data) often bring it closer.",
     "poor": "remove less, or give samples (--data) or --effort standard.",
     "refused": "ask for less, or give samples (--data) or --effort standard.",
-    "unchanged": "--inspect says what may change, and why the rest may not.",
     "unknown": "give samples with --data, and leave out --no-verify: nothing else can judge this result.",
 }
 
@@ -66,19 +68,21 @@ def judged(
     found: Verification | None,
     to_remove_more: str | None = None,
     *,
-    merged: bool = True,
+    unchanged: Unchanged | None = None,
 ) -> Verdict:
     """Return the verdict on a result, from its sizes and its comparison with the original.
 
-    `to_remove_more` is what to try next where an option kept most of what another one was to remove. `merged` says
-    whether channels of any group went; where none did, larger amounts may remove nothing either.
+    Args:
+        before: the original's size.
+        after: the result's size.
+        found: what the comparison found; None where there was none.
+        to_remove_more: what to try next where an option kept most of what another one was to remove.
+        unchanged: why no channel was removed; None where some were.
     """
-    grade = _grade(before, after, found)
-    worse = grade in ("poor", "refused")
-    usual = _ADVICE["unchanged" if grade == "good" and not merged else grade]
-    advice = usual if to_remove_more is None or worse else to_remove_more
-    if grade == "unchanged":
-        return Verdict(grade, "Nothing was removed.", advice)
+    if unchanged is not None:
+        return _kept_all(before, after, found, unchanged, to_remove_more)
+    grade = _grade(found)
+    advice = _ADVICE[grade] if to_remove_more is None or grade in ("poor", "refused") else to_remove_more
     facts = [_size(before, after)]
     if found is not None and found.latency is not None:
         facts.append(_speed(found.latency))
@@ -87,11 +91,26 @@ def judged(
     return Verdict(grade, f"{_WORDS[grade]}: {said}." if grade in _WORDS else f"{said.capitalize()}.", advice)
 
 
-def _grade(before: Size, after: Size, found: Verification | None) -> Grade:
+def _kept_all(
+    before: Size, after: Size, found: Verification | None, unchanged: Unchanged, to_remove_more: str | None
+) -> Verdict:
+    """Return the verdict on a result that has all channels of the original."""
+    refused = found is not None and not found.passed
+    text = f"No channel was removed: {unchanged.why}."
+    if refused:
+        text = f"{_WORDS['refused']}, though no channel was removed: {unchanged.why}."
+    elif (size := _size(before, after)) != _SAME_SIZE:
+        latency = found.latency if found is not None else None
+        faster = latency is not None and latency.change.endswith("faster")
+        speed = f" and {_speed(latency)}" if latency is not None and faster else ""
+        text += f" Steps that change no output made the model {size}{speed}."
+    advice = unchanged.advice if to_remove_more is None or refused else to_remove_more
+    return Verdict("refused" if refused else "unchanged", text, advice)
+
+
+def _grade(found: Verification | None) -> Grade:
     if found is not None and not found.passed:
         return "refused"
-    if after == before:
-        return "unchanged"
     if found is None or not found.outputs:
         return "unknown"
     lost, error = _lost(found), found.relative_l2
@@ -116,13 +135,13 @@ def _lost(found: Verification) -> float | None:
 
 def _size(before: Size, after: Size) -> str:
     """Return `half the size`, `12 % smaller`, or `the same size`."""
-    share = after.parameters / max(1, before.parameters)
+    share = after.parameters / before.parameters if before.parameters else 1.0
     named = {0.5: "half the size", 0.25: "a quarter of the size", 1 / 3: "a third of the size"}
     for value, words in named.items():
         # Within a twentieth nobody says another number.
         if abs(share - value) < value / 20:
             return words
-    return "the same size" if share > 0.995 else f"{100 * (1 - share):.0f} % smaller"
+    return _SAME_SIZE if share > 0.995 else f"{100 * (1 - share):.0f} % smaller"
 
 
 def _speed(latency: Latency) -> str:

@@ -166,7 +166,7 @@ def from_made_up_samples(
     Args:
         found: the errors; None where the samples are too few, or the original answers all of them alike.
         judged_on: what the samples are.
-        same: whether the result's outputs are the original's on all samples.
+        same: whether the result's outputs are the original's on all samples, but for rounding.
         statistics_known: whether the original had BatchNormalization, to whose statistics layers were fitted.
     """
     if same:

@@ -7,19 +7,24 @@ over whole percents.
 from dataclasses import replace
 
 from onnx_tropnnc.bisection import Refused, search
+from onnx_tropnnc.changes import Note, Unchanged
 from onnx_tropnnc.errors import OptionError, Setting
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.searching.trials import Trials
 
 __all__ = ["within_drop"]
 
+_ADVICE = "allow a larger --max-drop, or give samples (--data)."
+
 # Shares up to this one are not tried: a budget leaves a tenth of each group's channels, so a tenth of a first or last
 # layer and one percent of the layers between. What would be left of such a model agrees with nothing.
 _TOO_SMALL_PERCENT = 5
 
 
-def within_drop(options: Options, trials: Trials) -> Options:
-    """Return the options with `target_params` instead of `max_drop`; with a ratio of 0 where no share is within it.
+def within_drop(options: Options, trials: Trials) -> tuple[Options, tuple[Note, ...]]:
+    """Return the options with `target_params` instead of `max_drop`, and what a reader of the result should know.
+
+    Where no share is within the drop, they have a ratio of 0: duplicates still go, because they cost nothing.
 
     Raises:
         OptionError: the model has no row of scores to agree on, or nothing can be verified.
@@ -38,8 +43,13 @@ def within_drop(options: Options, trials: Trials) -> Options:
         return found.likely_agreement.middle >= demanded
 
     best = search(_TOO_SMALL_PERCENT, 100, agrees, wanted="smallest")
+    drop = f"--max-drop {options.max_drop:g}"
     if best is None:
-        # duplicates still go: a ratio of 0 removes what costs nothing
-        return replace(options, max_drop=None, ratio=0.0)
+        why = f"with every size that was tried more answers than {drop} allows would change"
+        return replace(options, max_drop=None, ratio=0.0), (Note(f"{drop}: {why}", unchanged=Unchanged(why, _ADVICE)),)
+    why = f"all channels are needed to stay within {drop}"
+    text = f"{drop} was reached with {best} % of the parameters"
     # what was tried kept all blocks
-    return replace(options, max_drop=None, target_params=best / 100, blocks="keep")
+    return replace(options, max_drop=None, target_params=best / 100, blocks="keep"), (
+        Note(text, unchanged=Unchanged(why, _ADVICE)),
+    )

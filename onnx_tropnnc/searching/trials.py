@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from onnx_tropnnc.bisection import Refused, unless_refused
+from onnx_tropnnc.changes import Change
 from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.model import Model
@@ -52,20 +53,26 @@ class Trials:
         """Return the model, compressed with these options."""
         copy = self.decider.model.clone()
         done = self._step(options).attempt(copy, self.decider)
-        return done if isinstance(done, Refused) else _finished(copy)
+        if isinstance(done, Refused):
+            return done
+        PassManager(finishing_passes())(copy)
+        return copy
 
-    def replayed(self, options: Options, plan: Mapping[str, MergeMap]) -> Model:
-        """Return the model with the merge maps of a plan, solved as the options say."""
+    def replayed(self, options: Options, plan: Mapping[str, MergeMap]) -> tuple[Model, tuple[Change, ...]]:
+        """Return the model with the merge maps of a plan, solved as the options say, and what was done."""
         copy = self.decider.model.clone()
         # a plan asks for no budget that could refuse it
-        unless_refused(self._step(options, plan).attempt(copy, self.decider))
-        return _finished(copy)
+        done = unless_refused(self._step(options, plan).attempt(copy, self.decider))
+        return copy, (*done, *PassManager(finishing_passes())(copy))
 
     def merged(self, options: Options) -> Model | Refused:
         """Return the model, merged but not solved: of the size that `compressed` would have."""
         copy = self.decider.model.clone()
         done = self._step(options).merge(copy, self.decider)
-        return done if isinstance(done, Refused) else _finished(copy)
+        if isinstance(done, Refused):
+            return done
+        PassManager(finishing_passes())(copy)
+        return copy
 
     def compare(self, model: Model) -> Verification:
         """Return how far a result is from the original; nothing is timed."""
@@ -79,8 +86,3 @@ class Trials:
         # a search tries many sizes, whose order must be that of their targets
         options = replace(options, blocks="keep")
         return CompressChannels(options, self.decider.samples, self.decider.original, plan)
-
-
-def _finished(model: Model) -> Model:
-    PassManager(finishing_passes())(model)
-    return model
