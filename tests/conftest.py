@@ -1,5 +1,6 @@
-"""What every test may use: settings of hypothesis, the trained models, and a reason to skip where no GPU is."""
+"""What every test may use: settings of hypothesis, trained models, the command, and why to skip where no GPU is."""
 
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,7 @@ import hypothesis
 import numpy as np
 import onnx
 import pytest
+from command_line import Command, Result, mlp
 from numpy.typing import NDArray
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -37,6 +39,35 @@ def test_images() -> Callable[[str], tuple[NDArray[np.float32], NDArray[np.int64
             return file["image"], file["labels"]
 
     return read
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`command("in.onnx", "out.onnx", "--ratio", 0.3)` runs it in this process."""
+
+    from onnx_tropnnc.command.cli import run as run_command
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["onnx-tropnnc", *(str(a) for a in arguments)])
+        capsys.readouterr()
+        code = run_command()
+        out, err = capsys.readouterr()
+        return Result(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Return the path of a small model, alone in its folder."""
+    onnx.save(mlp(), tmp_path / "in.onnx")
+    return tmp_path / "in.onnx"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Return the path beside `source` where the result goes."""
+    return tmp_path / "out.onnx"
 
 
 def cuda_missing() -> str | None:

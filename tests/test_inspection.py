@@ -1,7 +1,7 @@
 """What --inspect shows: a table that fits 80 columns, every layer with --verbose, and the same facts as JSON."""
 
 import json
-import sys
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import get_args
@@ -9,35 +9,33 @@ from typing import get_args
 import jsonschema
 import onnx
 import pytest
+from command_line import Command, mlp
 from graphs import graph, random_weights
 from pages import Page
 
-from onnx_tropnnc.command.cli import run
 from onnx_tropnnc.command.groups_table import MEANINGS
 from onnx_tropnnc.graph.reasons import ReasonKind
 
 SCHEMA = json.loads(resources.files("onnx_tropnnc.reporting").joinpath("inspection.schema.json").read_text("utf-8"))
 
 
-def inspected(
-    model: onnx.ModelProto,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    *more: str,
-) -> list[str]:
-    """Return the lines that --inspect prints; make sure that no model is written."""
-    onnx.save(model, folder / "in.onnx")
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["onnx-tropnnc", "in.onnx", "--inspect", *more])
-    capsys.readouterr()
-    assert run() == 0
-    assert [path.name for path in folder.glob("*.onnx")] == ["in.onnx"]
-    return capsys.readouterr().out.splitlines()
+Inspected = Callable[..., list[str]]
+"""Returns the lines that --inspect prints of a model, with more options."""
 
 
-def mlp() -> onnx.ModelProto:
-    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", random_weights(w=(4, 8), k=(8,), u=(8, 3)))
+@pytest.fixture
+def inspected(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inspected:
+    """`inspected(model, "--verbose")` inspects the model as in.onnx; no model may be written beside it."""
+
+    def run(model: onnx.ModelProto, *more: str) -> list[str]:
+        onnx.save(model, tmp_path / "in.onnx")
+        monkeypatch.chdir(tmp_path)
+        result = command("in.onnx", "--inspect", *more)
+        assert result.code == 0
+        assert [path.name for path in tmp_path.glob("*.onnx")] == ["in.onnx"]
+        return result.out.splitlines()
+
+    return run
 
 
 def chain(count: int) -> onnx.ModelProto:
@@ -51,10 +49,8 @@ def chain(count: int) -> onnx.ModelProto:
     return model
 
 
-def test_the_table_says_what_may_change_and_why_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = inspected(mlp(), tmp_path, monkeypatch, capsys)
+def test_the_table_says_what_may_change_and_why_not(inspected: Inspected) -> None:
+    lines = inspected(mlp())
     assert [" ".join(line.split()) for line in lines] == [
         "in.onnx",
         "group channels weights MACs may change",
@@ -66,10 +62,8 @@ def test_the_table_says_what_may_change_and_why_not(
     ]
 
 
-def test_deep_networks_fit_a_screen_and_the_smallest_groups_are_summed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = inspected(chain(60), tmp_path, monkeypatch, capsys)
+def test_deep_networks_fit_a_screen_and_the_smallest_groups_are_summed(inspected: Inspected) -> None:
+    lines = inspected(chain(60))
     assert len(lines) <= 70
     assert max(map(len, lines)) <= 80
     (last,) = [line for line in lines if line.startswith("... and")]
@@ -80,24 +74,20 @@ def test_deep_networks_fit_a_screen_and_the_smallest_groups_are_summed(
     assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares))
 
 
-def test_verbose_names_every_layer_and_the_whole_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = inspected(mlp(), tmp_path, monkeypatch, capsys, "--verbose")
+def test_verbose_names_every_layer_and_the_whole_reason(inspected: Inspected) -> None:
+    lines = inspected(mlp(), "--verbose")
     assert "Gemm_0: 8 channels, free" in lines
     assert "Gemm_2: 3 channels, pinned" in lines
     assert "    why: y is a model output" in lines
     assert lines[-1].startswith("in groups that may change: 100.0 % of the layers' 56 weights, 100.0 % of their")
 
 
-def test_programs_read_the_same_as_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_programs_read_the_same_as_json(inspected: Inspected, tmp_path: Path) -> None:
     tied = graph(
         "c = MatMul(x, w) r = Relu(c) d = MatMul(r, v) s = Add(d, c) y = MatMul(s, u)",
         random_weights(w=(4, 8), v=(8, 8), u=(8, 3)),
     )
-    assert inspected(tied, tmp_path, monkeypatch, capsys, "--quiet", "--report", "found.json") == []
+    assert inspected(tied, "--quiet", "--report", "found.json") == []
     facts = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     jsonschema.validate(facts, SCHEMA)
     kinds = {entry["group"]: (entry["state"], entry["kind"]) for entry in facts["groups"]}
@@ -106,10 +96,8 @@ def test_programs_read_the_same_as_json(
     assert facts["share"] == 0
 
 
-def test_people_read_the_same_as_a_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    inspected(mlp(), tmp_path, monkeypatch, capsys, "--report", "found.html")
+def test_people_read_the_same_as_a_page(inspected: Inspected, tmp_path: Path) -> None:
+    inspected(mlp(), "--report", "found.html")
     shown = Page.read((tmp_path / "found.html").read_text(encoding="utf-8"))
     assert shown.headings[0] == ("h1", "in.onnx")
     assert "100.0 % of 56 weights are in groups that may change" in shown.text
@@ -117,16 +105,14 @@ def test_people_read_the_same_as_a_page(
     assert shown.outside == []
 
 
-def test_layers_in_no_group_have_rows_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_layers_in_no_group_have_rows_of_their_own(inspected: Inspected) -> None:
     recurrent = graph(
         "c = MatMul(x, w) l, h = LSTM <hidden_size = 2, layout = 1> (c, p, q) y = Identity(l)",
         random_weights(w=(4, 5), p=(1, 8, 5), q=(1, 8, 2)),
         inputs="float[N, 3, 4] x",
         outputs="float[N, 3, 1, 2] y",
     )
-    lines = inspected(recurrent, tmp_path, monkeypatch, capsys)
+    lines = inspected(recurrent)
     assert any(line.startswith("LSTM_1 (layer)") and line.endswith("no: recurrent") for line in lines)
 
 
@@ -136,9 +122,7 @@ def test_every_kind_of_reason_has_a_meaning_that_fits_a_line() -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("--verbose",)])
-def test_a_model_without_weights_of_layers_is_said_to_have_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
-) -> None:
-    lines = inspected(graph("y = Relu(x)", outputs="float[N, 4] y"), tmp_path, monkeypatch, capsys, *more)
+def test_a_model_without_weights_of_layers_is_said_to_have_none(inspected: Inspected, more: tuple[str, ...]) -> None:
+    lines = inspected(graph("y = Relu(x)", outputs="float[N, 4] y"), *more)
     assert "nothing may change: no layer has floating-point weights" in lines
     assert not any(line.startswith("in groups that may change") for line in lines)
