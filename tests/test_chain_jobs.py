@@ -14,7 +14,7 @@ from onnx_tropnnc.solving.chain_jobs import chains_of
 from onnx_tropnnc.solving.consumers import Consumer, find_consumers
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from tests.graphs import graph, initializers, operators, random_weights
-from tests.test_reconstruct_consumers import apply, error, kept, reconstructed, samples
+from tests.reconstructing import apply, error, kept, reconstructed, samples
 
 WEIGHTS = random_weights(w1=(4, 16), b1=(16,), w2=(16, 16), w3=(16, 16), b3=(16,), w4=(16, 3))
 BODY = "a = Gemm(x, w1, b1) b = Relu(a) c = MatMul(b, w2) d = Tanh(c) e = Gemm(d, w3, b3) f = Relu(e) y = Gemm(f, w4)"

@@ -4,77 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnx_ir
 import pytest
+from reconstructing import HALF, RELU_NET, apply, error, kept, linear_redundancy, reconstructed, refitted, samples
 
-from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.changes import Note, Reconstructed
 from onnx_tropnnc.errors import OptionError, SampleError
 from onnx_tropnnc.graph.input_shapes import ResolvedInput
-from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
-from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.passes import FoldBatchNorm
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
-from onnx_tropnnc.rewriting.statistics_matching import statistics_affines
-from onnx_tropnnc.rewriting.workspace import Workspace
-from tests.graphs import assert_sound, graph, initializers, operators, random_weights, run
-
-
-def samples(count: int = 200, *, made_up: bool = False, **shapes: tuple[int, ...]) -> Samples:
-    rng = np.random.default_rng(7)
-    given = shapes or {"x": (4,)}
-    inputs = tuple(ResolvedInput(name, np.dtype(np.float32), shape) for name, shape in given.items())
-    arrays = {name: rng.standard_normal((count, *shape)).astype(np.float32) for name, shape in given.items()}
-    return Samples(inputs, arrays, None, "drawn", made_up)
-
-
-def kept(count: int, *channels: int) -> MergeMap:
-    """Keeps some channels as they are and drops the others."""
-    labels, weights = np.full(count, -1), np.zeros(count)
-    labels[list(channels)], weights[list(channels)] = np.arange(len(channels)), 1.0
-    return MergeMap(labels, weights, weights)
-
-
-def apply(model: Model, merges: dict[str, MergeMap]) -> Model:
-    merged = model.clone()
-    workspace = Workspace(merged)
-    for group in find_channel_groups(merged, shapes_of(merged)):
-        if group.name in merges:
-            workspace.apply(group, merges[group.name])
-    return merged
-
-
-def reconstructed(
-    model: onnx.ModelProto, merges: dict[str, MergeMap], data: Samples, **options: object
-) -> tuple[onnx.ModelProto, onnx.ModelProto, tuple[object, ...]]:
-    """(merged, merged and solved, changes)."""
-    reference = load(model)
-    FoldBatchNorm()(reference)
-    before = to_proto(reference).SerializeToString(deterministic=True)
-    merged = apply(reference, merges)
-    plain = to_proto(merged)
-    changes = ReconstructConsumers(reference, merges, data, **options)(merged)
-    assert to_proto(reference).SerializeToString(deterministic=True) == before
-    result = to_proto(merged)
-    assert_sound(result)
-    return plain, result, changes
-
-
-def error(model: onnx.ModelProto, other: onnx.ModelProto, data: Samples) -> float:
-    """Relative L2 error of the first output on fresh samples."""
-    rng = np.random.default_rng(99)
-    feeds = {i.name: rng.standard_normal((50, *i.shape)).astype(np.float32) for i in data.inputs}
-    (y, *_), (z, *_) = run(model, feeds), run(other, feeds)
-    return float(np.linalg.norm(z - y) / np.linalg.norm(y - y.mean(axis=0)))
-
-
-def linear_redundancy(weights: dict[str, np.ndarray], name: str) -> None:
-    """Channels 2 and 3 become sums of 0 and 1: without an activation behind them they can be solved for."""
-    first = weights[name]
-    first[:, 2], first[:, 3] = first[:, 0] + first[:, 1], first[:, 0] - 2 * first[:, 1]
+from tests.graphs import graph, initializers, operators, random_weights, run
 
 
 def test_dropped_channels_that_others_explain_are_made_up_for() -> None:
@@ -206,18 +146,13 @@ def test_an_exact_merge_keeps_its_bytes() -> None:
     assert result.SerializeToString(deterministic=True) == plain.SerializeToString(deterministic=True)
 
 
-RELU_NET = graph(
-    "a = Gemm(x, w1, b1)  b = Relu(a)  y = Gemm(b, w2, b2)", random_weights(w1=(4, 8), b1=(8,), w2=(8, 3), b2=(3,))
-)
-HALF = {"Gemm_0": kept(8, 0, 1, 2, 3, 4)}
-
-
 def test_the_same_seed_gives_the_same_bytes() -> None:
     results = [
         reconstructed(RELU_NET, HALF, samples(300), positions=100, seed=seed)[1].SerializeToString(deterministic=True)
         for seed in (3, 3, 4)
     ]
     assert results[0] == results[1]
+    assert results[0] != results[2]
 
 
 def test_memory_takes_fewer_samples_and_says_so() -> None:
@@ -242,50 +177,6 @@ def test_samples_too_few_to_hold_one_out_hold_rows_out() -> None:
     (change,) = (change for change in changes if isinstance(change, Reconstructed))
     assert change.reason is None
     assert change.error_after < change.error_before
-
-
-def refitted(changes: tuple[object, ...]) -> list[str | None]:
-    return [change.refitted for change in changes if isinstance(change, Reconstructed)]
-
-
-def test_producers_are_solved_with_their_consumers() -> None:
-    """Where channels are dropped, those that stay can move to where they serve better."""
-    data = samples(2000)
-    _, alone, _ = reconstructed(RELU_NET, HALF, data, refit=False)
-    _, both, changes = reconstructed(RELU_NET, HALF, data)
-    assert refitted(changes) == ["Gemm_0"]
-    (change,) = (change for change in changes if isinstance(change, Reconstructed))
-    assert change.error_after is not None
-    assert error(RELU_NET, both, data) < 0.8 * error(RELU_NET, alone, data)
-    assert error(RELU_NET, both, data) == pytest.approx(change.error_after, rel=0.25)
-
-
-def test_a_bias_behind_the_producer_moves_with_it() -> None:
-    weights = random_weights(w1=(4, 8), b1=(8,), w2=(8, 3))
-    model = graph("a = MatMul(x, w1) c = Add(a, b1) b = Relu(c)  y = MatMul(b, w2)", weights)
-    merges, data = {"MatMul_0": kept(8, 0, 1, 2, 3, 4)}, samples(2000)
-    plain, both, changes = reconstructed(model, merges, data)
-    (change,) = (change for change in changes if isinstance(change, Reconstructed))
-    assert change.refitted == "MatMul_0"
-    assert change.error_after is not None
-    assert error(model, both, data) == pytest.approx(change.error_after, rel=0.25)
-    assert np.any(initializers(both)["b1"] != initializers(plain)["b1"])
-
-
-def test_producers_behind_which_gelu_is_written_as_several_nodes_move_too() -> None:
-    weights = random_weights(w1=(4, 8), b1=(8,), w2=(8, 3))
-    weights |= {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}
-    gelu = "d = Div(c, root) e = Erf(d) f = Add(e, one) g = Mul(c, f) h = Mul(g, half)"
-    model = graph(f"a = MatMul(x, w1) c = Add(a, b1) {gelu} y = MatMul(h, w2)", weights)
-    merges, data = {"MatMul_0": kept(8, 0, 1, 2, 3, 4)}, samples(2000)
-    _, alone, _ = reconstructed(model, merges, data, refit=False)
-    _, both, changes = reconstructed(model, merges, data)
-    assert refitted(changes) == ["MatMul_0"]
-    assert error(model, both, data) < 0.8 * error(model, alone, data)
-
-
-def test_few_samples_move_no_producers() -> None:
-    assert refitted(reconstructed(RELU_NET, HALF, samples(4))[2]) == [None]
 
 
 def test_nothing_merged_means_nothing_to_do() -> None:
@@ -357,69 +248,6 @@ def test_channels_last_with_a_transpose_in_front() -> None:
     data = samples(60, x=(8, 8, 3))
     plain, result, _ = reconstructed(model, {"Conv_1": kept(6, 0, 1, 2, 4)}, data)
     assert error(model, result, data) < 0.9 * error(model, plain, data)
-
-
-def with_true_statistics() -> onnx.ModelProto:
-    """Return two convolutions with BatchNormalizations whose statistics are those of normal inputs."""
-    weights = random_weights(w1=(8, 3, 3, 3), w2=(6, 8, 3, 3), w3=(4, 6, 3, 3))
-    for i, count in ((1, 8), (2, 6)):
-        rng = np.random.default_rng(i)
-        weights |= {f"g{i}": rng.uniform(0.5, 2, count), f"h{i}": rng.standard_normal(count)}
-        weights |= {f"m{i}": np.zeros(count), f"v{i}": np.ones(count)}
-    body = """a = Conv(x, w1)  b = BatchNormalization(a, g1, h1, m1, v1)  c = Relu(b)
-              d = Conv(c, w2)  e = BatchNormalization(d, g2, h2, m2, v2)  f = Relu(e)  y = Conv(f, w3)"""
-    shapes = {"inputs": "float[N, 3, 10, 10] x", "outputs": "float[N, 4, 4, 4] y"}
-    feed = {"x": np.random.default_rng(0).standard_normal((300, 3, 10, 10)).astype(np.float32)}
-    for i, tensor in ((1, "a"), (2, "d")):
-        probe = graph(body, weights, **shapes)
-        probe.graph.output.append(onnx.ValueInfoProto(name=tensor, type=probe.graph.output[0].type))
-        found = run(probe, feed, optimized=False)[1]
-        weights |= {f"m{i}": found.mean(axis=(0, 2, 3)), f"v{i}": found.var(axis=(0, 2, 3))}
-    return graph(body, weights, **shapes)
-
-
-def test_statistics_make_up_for_synthetic_samples_of_a_wrong_scale() -> None:
-    model = with_true_statistics()
-    merges = {"Conv_0": kept(8, 0, 1, 2, 4, 5, 7), "Conv_3": kept(6, 0, 1, 2, 4)}
-    right = samples(60, made_up=True, x=(3, 10, 10))
-    wrong = Samples(right.inputs, {"x": 0.05 * right.arrays["x"]}, None, "drawn", made_up=True)
-    _, used, _ = reconstructed(model, merges, wrong)
-    _, unused, _ = reconstructed(model, merges, wrong, affines={})
-    plain, best, _ = reconstructed(model, merges, right, affines={})
-    errors = {name: error(model, m, right) for name, m in (("used", used), ("unused", unused), ("best", best))}
-    assert errors["used"] < 1.1 * errors["best"]
-    assert errors["used"] < 0.8 * errors["unused"]
-    assert errors["used"] < 0.8 * error(model, plain, right)
-
-
-def test_statistics_are_for_synthetic_samples_only_unless_asked_for() -> None:
-    model = with_true_statistics()
-    merges = {"Conv_0": kept(8, 0, 1, 2, 4, 5, 7)}
-    data, reference = samples(40, x=(3, 10, 10)), load(model)
-    FoldBatchNorm()(reference)
-    bytes_of = [
-        reconstructed(model, merges, data, affines=wanted)[1].SerializeToString(deterministic=True)
-        for wanted in (None, {}, statistics_affines(reference, data))
-    ]
-    assert bytes_of[0] == bytes_of[1]
-    assert bytes_of[0] != bytes_of[2]
-
-
-def test_statistics_that_cannot_be_matched_are_left_out_with_a_note() -> None:
-    """Statistics of a tensor that the model makes by an operator which onnxruntime does not have are of no use."""
-    model = load(with_true_statistics())
-    FoldBatchNorm()(model)
-    merges = {"Conv_0": kept(8, 0, 1, 2, 4, 5, 7)}
-    data = samples(40, made_up=True, x=(3, 10, 10))
-    broken = model.clone()
-    last = broken.graph.node(len(broken.graph) - 1)
-    broken.graph.append(onnx_ir.node("NoSuchOperator", [last.outputs[0]], domain="com.microsoft", name="stranger"))
-    merged = apply(broken, merges)
-    changes = ReconstructConsumers(broken, merges, data)(merged)
-    (note,) = (change for change in changes if isinstance(change, Note))
-    assert note.text.startswith("reconstructed without BatchNormalization statistics: they cannot be matched (")
-    assert "NoSuchOperator" in note.text
-    assert [c.reason for c in changes if isinstance(c, Reconstructed)] == [None]
 
 
 @pytest.mark.parametrize("parts", [False, True])
