@@ -230,8 +230,9 @@ class Compression:
         """Return the options with what a search finds for a latency or an agreement, a share of the size, and notes."""
         if options.target_latency is not None:
             trials.time_layers()
-            options = within_latency(options, trials.merged, trials.latency, self.progress)
-            _LOG.debug("the latency is reached at target_macs=%s", options.target_macs)
+            settled, note = within_latency(options, trials.merged, trials.latency, self.progress)
+            _LOG.debug("the latency is reached at target_macs=%s", settled.target_macs)
+            return settled, (note,)
         if options.max_drop is not None:
             return within_drop(options, trials)
         return options, ()

@@ -39,10 +39,12 @@ def timed(model: Model) -> Latency:
 @pytest.mark.parametrize(("wanted", "share", "trials"), [(0.5, 0.43, 2), (1.0, 1.0, 1), (0.3, 0.208, 2)])
 def test_one_correction_finds_the_share_that_is_fast_enough(wanted: float, share: float, trials: int) -> None:
     told: list[str] = []
-    found = within_latency(replace(ASKED, target_latency=wanted), sized, timed, told.append)
+    found, note = within_latency(replace(ASKED, target_latency=wanted), sized, timed, told.append)
     assert found == replace(ASKED, target_latency=None, target_macs=share)
     assert told[0] == f"try {100 * wanted:.1f} % of the layers' time"
     assert len(told) == trials
+    took = 0.1 + 0.9 * share
+    assert f"--target-latency {wanted:g} was met in a trial that took {took:.2f} of the original's time" in note.text
 
 
 def test_bisection_finds_the_share_where_times_follow_no_line() -> None:
@@ -51,7 +53,19 @@ def test_bisection_finds_the_share_where_times_follow_no_line() -> None:
     def falls(model: Model) -> Latency:
         return Latency(10.0, 8.0 if float(model.name) > 0.3 else 2.0, 0.0, 0.0, 1, 1, 1)
 
-    assert within_latency(ASKED, sized, falls, lambda _: None).target_macs == 0.3
+    assert within_latency(ASKED, sized, falls, lambda _: None)[0].target_macs == 0.3
+
+
+def test_times_within_the_noise_of_measurements_are_not_searched_further() -> None:
+    """The first share is far off, so that bisection begins; it ends at the first time that is near enough."""
+    told: list[str] = []
+
+    def noisy(model: Model) -> Latency:
+        return Latency(10.0, 10.0 if float(model.name) >= 0.5 else 4.8 + float(model.name) / 100, 0.0, 0.0, 1, 1, 1)
+
+    options, _ = within_latency(ASKED, sized, noisy, told.append)
+    assert told == ["try 50.0 % of the layers' time", "try 25.0 % of the layers' time"]
+    assert options.target_macs == 0.25
 
 
 def test_a_budget_out_of_reach_says_what_was_reached() -> None:

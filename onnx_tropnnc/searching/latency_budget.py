@@ -3,7 +3,7 @@
     1. the share that was asked for, with channels removed where they cost the least error for each millisecond: what
        layers take was measured one by one (running/layer_rates.py), and stands for what the model takes
     2. a corrected share, twice at most: what was saved is a part of what was predicted, and stays that part
-    3. where neither is near enough, bisection
+    3. where neither is near enough, bisection, until one is
 
 Nothing is solved: a model's time depends on its sizes alone. The original and each candidate are timed in turn.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from onnx_tropnnc.bisection import Refused, search
+from onnx_tropnnc.changes import Note, Unchanged
 from onnx_tropnnc.errors import NotRunnable, OptionError, Setting
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.options import Options
@@ -41,8 +42,8 @@ def within_latency(
     merged: Callable[[Options], Model | Refused],
     timed: Callable[[Model], Latency],
     progress: Progress,
-) -> Options:
-    """Return the options with `target_macs` instead of `target_latency`.
+) -> tuple[Options, Note]:
+    """Return the options with `target_macs` instead of `target_latency`, and what a reader should know of the time.
 
     Args:
         options: with `target_latency`.
@@ -63,22 +64,24 @@ def within_latency(
         if time >= 1.0:
             break  # nothing was saved, which corrects nothing
         share = math.floor(_FINENESS * (1.0 - (1.0 - share) * (1.0 - aim) / (1.0 - time))) / _FINENESS
-    fast = [share for share, time in trials.times.items() if time <= wanted]
-    slow = [share for share, time in trials.times.items() if time > wanted]
-    if fast and trials.times[max(fast)] >= wanted - _NEAR:
-        return _at(options, max(fast))
+    if (near := trials.near_enough(wanted)) is not None:
+        return _at(options, near), trials.note(near)
 
     def fast_enough(percent: int) -> bool | Refused:
+        # the time of one model differs by more than a percent of the layers changes it: what is near enough is taken
+        if (near := trials.near_enough(wanted)) is not None:
+            return percent / 100 <= near
         time = trials.time(percent / 100)
         return Refused("the budget cannot be reached") if time is None else time <= wanted
 
+    fast = [share for share, time in trials.times.items() if time <= wanted]
+    slow = [share for share, time in trials.times.items() if time > wanted]
     # up to 100 percent, because a model may be fast enough as it is
     low = math.floor(100 * max(fast)) if fast else _SMALLEST_PERCENT - 1
     best = search(low, math.ceil(100 * min(slow, default=1.01)), fast_enough, wanted="largest")
-    if best is not None:
-        return _at(options, best / 100)
-    if fast:
-        return _at(options, max(fast))
+    found = max(fast, default=None) if best is None else best / 100
+    if found is not None:
+        return _at(options, found), trials.note(found)
     reached = f"the least of the latency that was measured was {min(trials.times.values(), default=math.inf):.2f}"
     raise OptionError("{} cannot be reached: {}", Setting("target_latency", wanted), reached)
 
@@ -92,6 +95,19 @@ class _Search:
     timed: Callable[[Model], Latency]
     progress: Progress
     times: dict[float, float] = field(default_factory=dict)
+
+    def near_enough(self, wanted: float) -> float | None:
+        """Return the largest share whose time is at most `_NEAR` below what is wanted, and not above; None: none is."""
+        return max((share for share, time in self.times.items() if wanted - _NEAR <= time <= wanted), default=None)
+
+    def note(self, share: float) -> Note:
+        """Return what to say of the share that was found."""
+        asked = f"--target-latency {self.options.target_latency:g}"
+        text = f"{asked} was met in a trial that took {self.times[share]:.2f} of the original's time"
+        why = Unchanged(f"the model meets {asked} with all its channels", "ask for a smaller --target-latency.")
+        return Note(
+            f"{text}; times of one model differ by up to {100 * _NEAR:.0f} % between measurements", unchanged=why
+        )
 
     def time(self, share: float) -> float | None:
         """Return the time at a share; None where no model is so small."""
