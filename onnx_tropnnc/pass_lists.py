@@ -15,6 +15,7 @@ from onnx_tropnnc.passes.factorize_layers import FactorizeLayers, JoinFactors
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
 from onnx_tropnnc.passes.fold_positions import FoldPositions
+from onnx_tropnnc.passes.fold_stand_ins import FoldStandIns
 from onnx_tropnnc.passes.if_exact import IfExact
 from onnx_tropnnc.passes.inline_functions import InlineFunctions
 from onnx_tropnnc.passes.name_bodies_apart import NameBodiesApart
@@ -107,7 +108,7 @@ def tuning_passes(
 def finishing_passes() -> list[Pass]:
     """Return the passes after which a compressed model can be written or run."""
     # shapes last: QuantizeWeights adds nodes, whose outputs need a shape too
-    return [JoinFactors(), QuantizeWeights(), RefreshShapes()]
+    return [JoinFactors(), FoldStandIns(), QuantizeWeights(), RefreshShapes()]
 
 
 def checking_passes(options: Options, samples: SampleSets) -> list[Pass]:

@@ -11,6 +11,7 @@ from onnx_tropnnc.passes.factorize_layers import FactorizeLayers, JoinFactors
 from onnx_tropnnc.passes.fold_batch_norm import FoldBatchNorm
 from onnx_tropnnc.passes.fold_constant_channels import FoldConstantChannels
 from onnx_tropnnc.passes.fold_positions import FoldPositions
+from onnx_tropnnc.passes.fold_stand_ins import FoldStandIns
 from onnx_tropnnc.passes.graph_surgeon import EditWithGraphSurgeon
 from onnx_tropnnc.passes.if_exact import IfExact
 from onnx_tropnnc.passes.inline_functions import InlineFunctions
@@ -39,6 +40,7 @@ __all__ = [
     "FoldBatchNorm",
     "FoldConstantChannels",
     "FoldPositions",
+    "FoldStandIns",
     "GroupFilter",
     "IfExact",
     "InlineFunctions",

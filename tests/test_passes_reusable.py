@@ -71,6 +71,7 @@ FRESH: dict[str, Callable[[], Pass]] = {
     "FoldBatchNorm": passes.FoldBatchNorm,
     "FoldConstantChannels": lambda: passes.FoldConstantChannels(samples_for(load(MODELS["first"]), count=4)),
     "FoldPositions": passes.FoldPositions,
+    "FoldStandIns": passes.FoldStandIns,
     "IfExact": lambda: passes.IfExact((passes.FoldPositions(),)),
     "InlineFunctions": passes.InlineFunctions,
     "JoinFactors": passes.JoinFactors,

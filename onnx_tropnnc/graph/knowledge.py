@@ -9,6 +9,7 @@
     factor                an activation between the two factors of a layer's weight
     score energies        a product of queries and keys: what each of their features adds to the scores
     value bases           a product with values: the values of each head are written in a basis of their own
+    stand-in              a constant: it is added in place of a residual block that went
 
 onnx-ir copies a value's `meta` when it clones a graph, and renaming a value leaves it alone, so that nobody has to keep
 tables of names up to date. Knowledge of a weight is only returned while it fits the weight's shape: a user's pass may
@@ -43,11 +44,13 @@ __all__ = [
     "set_factor",
     "set_row_scale",
     "set_score_energies",
+    "set_stand_in",
     "set_stream",
     "set_stream_norm",
     "set_stream_refusal",
     "set_value_bases",
     "set_weight_quantization",
+    "stands_in_for_block",
     "stream_norm",
     "stream_refusal",
     "weight_quantization",
@@ -63,6 +66,7 @@ _STREAM_REFUSAL = "onnx_tropnnc.stream_refusal"
 _SCORE_ENERGIES = "onnx_tropnnc.score_energies"
 _FACTOR = "onnx_tropnnc.factor"
 _VALUE_BASES = "onnx_tropnnc.value_bases"
+_STAND_IN = "onnx_tropnnc.stand_in"
 _KEYS = (
     _ROW_SCALE,
     _STATISTICS,
@@ -73,6 +77,7 @@ _KEYS = (
     _SCORE_ENERGIES,
     _FACTOR,
     _VALUE_BASES,
+    _STAND_IN,
 )
 
 
@@ -212,6 +217,16 @@ def has_value_bases(value: ir.Value) -> bool:
 def set_value_bases(value: ir.Value) -> None:
     """Remember that the values of each head in this product are written in a basis of their own."""
     _set(value, _VALUE_BASES, True)
+
+
+def stands_in_for_block(value: ir.Value) -> bool:
+    """Return whether the constant is added in place of a residual block that went."""
+    return value.meta.get(_STAND_IN) is True
+
+
+def set_stand_in(value: ir.Value) -> None:
+    """Remember that the constant is added in place of a residual block that went."""
+    _set(value, _STAND_IN, True)
 
 
 def move_knowledge(source: ir.Value, target: ir.Value) -> None:

@@ -184,8 +184,11 @@ class LinearLayer:
         """Write new weights, and add `added` to the bias; other nodes that read the old weights keep them."""
         set_array(own_input(self.node, self.slot, 1), self._stored(matrix))
         # a bias of zeros that nothing is added to would only make the model larger
-        if added is None:
-            return
+        if added is not None:
+            self.add_to_bias(added)
+
+    def add_to_bias(self, added: NDArray[np.float64]) -> None:
+        """Add one number for each output to the bias; other nodes that read the old bias keep it."""
         if self.node.op_type == "MatMul":
             found = self._bias_behind
             assert found is not None

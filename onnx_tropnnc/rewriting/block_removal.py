@@ -4,7 +4,8 @@ before  y = x + f(x)
 after   y = x + c       c: the mean of f(x) over samples, one number for each channel; zeros where nothing was run
 
 A merge map that leaves 0 channels of all groups inside a block says that the block goes. The sum keeps its name, so
-that the original and the result can be compared there.
+that the original and the result can be compared there; when all layers are solved, the constant becomes part of the
+bias before it where that is possible (stand_in_folding.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.analysis.residual_blocks import ResidualBlock, groups_inside, residual_blocks
 from onnx_tropnnc.graph.constants import add_initializer, name_of
+from onnx_tropnnc.graph.knowledge import set_stand_in
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
@@ -100,6 +102,7 @@ def remove_block(model: Model, shapes: Shapes, block: ResidualBlock, mean: NDArr
     # from the axis of the channels on, so that it broadcasts over samples and positions
     array = values.astype(dtype).reshape(-1, *(1,) * (len(shape) - 1 - axis))
     constant = add_initializer(block.total, f"{name_of(output)}_mean", array)
+    set_stand_in(constant)
     block.total.replace_input_with(block.slot, constant)
     maker = output.producer()
     if maker is not None:
