@@ -260,8 +260,9 @@ def _settled(options: Options, samples: SampleSets, groups: Sequence[ChannelGrou
     for name, patterns in (("include", options.include), ("exclude", options.exclude), ("ratio-for", ratios)):
         for pattern in patterns:
             if not any(matches(group, (pattern,)) for group in groups):
-                text = f"--{name} {pattern}: matches no layer that makes channels; --inspect lists their names"
-                notes.append(Note(text, "warning"))
+                why, advice = f"--{name} {pattern} matches no layer that makes channels", "--inspect lists their names"
+                unchanged = Unchanged(why, f"{advice}.") if name == "include" else None
+                notes.append(Note(f"{why}; {advice}", "warning", unchanged=unchanged))
     return options, tuple(notes)
 
 

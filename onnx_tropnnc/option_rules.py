@@ -38,7 +38,7 @@ def check_amounts(values: Mapping[str, object]) -> None:
     """Raise OptionError unless exactly one of AMOUNTS is given, and a plan holds merge maps."""
     given = amounts_given(values)
     if len(given) != 1:
-        said = f"{len(given)} are given" if given else "none is given"
+        said = f"{len(given)} are given" if given else "none is given; a ratio of 0.3 is a good start"
         places = ", ".join("{}" for _ in AMOUNTS)
         raise OptionError(f"exactly one of {places} must say how much to remove; {said}", *map(Setting, AMOUNTS))
     plan = values["plan"]

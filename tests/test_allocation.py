@@ -234,7 +234,7 @@ def test_an_unreachable_budget_says_what_can_be_reached() -> None:
     assert path.totals[-1] == 5 * 2 + 2 + 2 * 2 + 2 * 3
     refused = path.within(20)
     assert isinstance(refused, Refused)
-    assert "20 parameters cannot be reached: the smallest reachable is 22, 0.193 of the" in refused.reason
+    assert "20 parameters cannot be reached: at least 22 are left, 19.3 % of the model's" in refused.reason
     assert path.within(22) == (2, 2)
 
 

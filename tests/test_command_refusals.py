@@ -80,6 +80,11 @@ def test_bad_options(command: Command, source: Path, target: Path, options: Sequ
             ("--ratio", "0.3", "--ties", "cut"),
             "Invalid value for '--ties': 'cut' is not one of 'auto', 'keep', 'merge'.",
         ),
+        (
+            ("--ratio", "0.3", "--keep", "/conv1"),
+            "/conv1 is one argument too many: IN.onnx and OUT.onnx are given already",
+        ),
+        (("--ratio", "0.3", "--keep", "/conv1"), "to keep the channels of a layer, write --exclude '/conv1'"),
         ((), "exactly one of --ratio, --threshold, --target-params, --target-macs, --target-latency, --max-drop, "),
         (("--ratio", "0.3", "--lossless"), "--lossless, --apply-plan must say how much to remove; 2 are given"),
     ],

@@ -177,6 +177,14 @@ def parameters() -> list[click.Parameter]:
 class Grouped(click.Command):
     """A command whose `--help` lists options under the headings of GROUPS."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; one that is too many is named, with the option that people most often mean by it."""
+        given, ctx.allow_extra_args = tuple(args), True
+        if extra := super().parse_args(ctx, args):
+            hint = f"; to keep the channels of a layer, write --exclude '{extra[0]}'" if "--keep" in given else ""
+            ctx.fail(f"{extra[0]} is one argument too many: IN.onnx and OUT.onnx are given already{hint}")
+        return extra
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section for each group, then one for options that are in no group: --version and --help."""
         grouped = {entry for options in GROUPS.values() for entry in options}

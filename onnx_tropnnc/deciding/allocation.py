@@ -62,8 +62,8 @@ class Path:
             least = self.totals[-1] / max(1, int(self.totals[0]))
             words = {"macs": "multiply-accumulates"}.get(self.costs.measure, self.costs.measure)
             return Refused(
-                f"the budget of {limit:,.0f} {words} cannot be reached: the smallest reachable is "
-                f"{int(self.totals[-1]):,}, {math.ceil(1000 * least) / 1000:.3f} of the folded model's; ask for more"
+                f"the budget of {limit:,.0f} {words} cannot be reached: at least {int(self.totals[-1]):,} are left, "
+                f"{math.ceil(1000 * least) / 10:.1f} % of the model's; ask for a larger share"
             )
         # costs fall along the path, so their negatives are sorted
         number = int(np.searchsorted(-self.totals, -limit, side="left"))

@@ -134,7 +134,8 @@ def resolve_to(
     for spec in specs:
         own, sample = spec.shape[1:] if spec.name in stacked else spec.shape, sample_shapes[spec.name]
         if not fits(sample, own):
-            raise SampleError("a sample of {} does not fit the model's input {}", list(sample), spec.text)
+            message = "a sample of {} does not fit the model's input {}; give arrays of its shape, samples on axis 0"
+            raise SampleError(message, list(sample), spec.text)
         wanted = shapes.get(spec.name)
         if wanted is not None and not fits(sample, wanted[1:] if spec.name in stacked else wanted):
             message = "a sample of input {} is {}, which contradicts {}; leave that out, or give samples of that size"

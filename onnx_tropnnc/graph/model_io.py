@@ -200,7 +200,7 @@ def _parse(content: bytes, name: str) -> onnx.ModelProto:
 def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
     """Return the proto's model; a truncated file often still parses, so what every model must have is looked for."""
     if not proto.graph.node and not proto.graph.output:
-        raise InputModelError(f"{name}: holds no graph; it is not an ONNX model, or is truncated")
+        raise InputModelError(f"{name}: holds no graph; it is not an ONNX model, or is truncated; export it again")
     if not proto.opset_import or not proto.ir_version or not proto.graph.output:
         raise InputModelError(f"{name}: has no opset, IR version or outputs; it is truncated, export it again")
     check_proto(proto, name)
