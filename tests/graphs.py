@@ -112,6 +112,15 @@ def dims(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     return {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
 
 
+def nodes(model: onnx.ModelProto) -> list[object]:
+    """Return all that the nodes say; an empty domain is the same as none."""
+    found = []
+    for node in model.graph.node:
+        attributes = [attribute.SerializeToString() for attribute in node.attribute]
+        found.append((node.op_type, node.domain, node.name, [*node.input], [*node.output], attributes))
+    return found
+
+
 def operators(model: onnx.ModelProto) -> list[str]:
     """Return the operator types of the main graph, in order."""
     return [node.op_type for node in model.graph.node]

@@ -14,6 +14,7 @@ from graphs import (
     feeds_for,
     graph,
     groups_of,
+    nodes,
     operators,
     random_weights,
     run,
@@ -35,15 +36,6 @@ CONVOLUTIONS = {
     "Clip": 'activation = "Clip", activation_params = [0.0, 1.5]',
     "HardSigmoid": 'activation = "HardSigmoid", activation_params = [0.3, 0.4]',
 }
-
-
-def nodes(model: onnx.ModelProto) -> list[object]:
-    """Return all that the nodes say; an empty domain is the same as none."""
-    found = []
-    for node in model.graph.node:
-        attributes = [attribute.SerializeToString() for attribute in node.attribute]
-        found.append((node.op_type, node.domain, node.name, [*node.input], [*node.output], attributes))
-    return found
 
 
 def fused_conv(attributes: str, **more: object) -> onnx.ModelProto:
@@ -244,51 +236,6 @@ def test_saving_fuses_too(tmp_path: Path) -> None:
     for external in (False, True):
         save(load(model), tmp_path / f"{external}.onnx", external_data=external)
         assert operators(onnx.load(tmp_path / f"{external}.onnx")) == ["FusedConv", "Conv"]
-
-
-EINSUMS = {
-    "bsd,dh->bsh": ((8, 6), 1, ["MatMul"]),
-    "bsd,hd->bsh": ((6, 8), 1, ["MatMul"]),
-    "bsd,dhk->bshk": ((8, 2, 3), 1, ["MatMul", "Reshape"]),
-    "bshk,hkd->bsd": ((2, 4, 6), 2, ["Reshape", "MatMul"]),
-}
-
-
-@pytest.mark.parametrize("equation", EINSUMS)
-def test_einsum_with_a_weight_is_a_layer(equation: str) -> None:
-    shape, summed, parts = EINSUMS[equation]
-    wide = equation.endswith("bshk")
-    size = "2, 4" if summed == 2 else "8"
-    io = {"inputs": f"float[N, 5, {size}] x", "outputs": f"float[N, 5, {'2, 3' if wide else 6}] y"}
-    model = graph(f'y = Einsum <equation = "{equation}"> (x, w)', random_weights(w=shape), **io)
-    assert operators(plain_proto(load(model))) == parts
-    assert_same_outputs(model, plain_proto(load(model)))
-
-
-@pytest.mark.parametrize("equation", ["bqhd,bkhd->bhqk", "bqhd,bkhd->bqhk", "bhqd,bhkd->bhqk"])
-def test_einsum_of_activations_is_written_again(equation: str) -> None:
-    axes = {"b": "N", "q": "5", "k": "5", "h": "5", "d": "5"}
-    shape = ", ".join(axes[letter] for letter in equation[:4])
-    body = f'a = Relu(x) y = Einsum <equation = "{equation}"> (x, a)'
-    model = graph(body, inputs=f"float[{shape}] x", outputs="float[N, 5, 5, 5] y")
-    assert "Einsum" not in operators(plain_proto(load(model)))
-    assert_same_outputs(model, plain_proto(load(model)))
-    assert nodes(to_proto(load(model))) == nodes(model)
-
-
-def test_channels_between_einsums() -> None:
-    weights = random_weights(w=(4, 6), u=(6, 3))
-    weights["w"] = twice(weights["w"][:, :3], 1)
-    body = 'c = Einsum <equation = "bsd,dh->bsh"> (x, w) r = Relu(c) y = Einsum <equation = "bsd,dh->bsh"> (r, u)'
-    assert operators(assert_halves(graph(body, weights, **WORDS), {"Einsum_0": 6})) == ["MatMul", "Relu", "MatMul"]
-
-
-@pytest.mark.parametrize("equation", ["bsd,dh->bhs", "bsd,bdh->bsh", "bsd,de->bs", "...d,dh->...h", "bsd,dh"])
-def test_other_einsums_stay(equation: str) -> None:
-    shape = (5, 4, 6) if equation == "bsd,bdh->bsh" else (4, 6)
-    body = f'y = Einsum <equation = "{equation}"> (x, w)'
-    model = graph(body, random_weights(w=shape), inputs="float[5, 5, 4] x", outputs="float y")
-    assert operators(plain_proto(load(model))) == ["Einsum"]
 
 
 def test_a_target_that_is_the_shape_of_another_tensor() -> None:
