@@ -21,7 +21,6 @@ from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
 from onnx_tropnnc.solving import chain_jobs, pair_jobs
 
 STAGES = "samples", "decide", "solve", "fit jointly", "verify"
-COLUMNS = "model", "options", "seconds", "processor seconds", *STAGES
 
 
 def counted(spent: dict[str, float], owner: object, name: str, stage: str) -> None:

@@ -12,7 +12,6 @@ model that goes on running and for the result.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +44,6 @@ from onnx_tropnnc.solving.search_shares import searched, searches_share
 from onnx_tropnnc.step_parts import counted
 
 __all__ = ["ReconstructConsumers"]
-
-Array = NDArray[Any]
 
 # Every fifth sample (position, where there are fewer samples) is held out of the fit. A fifth of 32768 rows estimates
 # an error to about one percent, which is less than the ridges' errors differ by.

@@ -21,19 +21,28 @@ BODY = "a = Gemm(x, w1, b1) b = Relu(a) c = MatMul(b, w2) d = Tanh(c) e = Gemm(d
 MERGES = {"Gemm_0": kept(16, *range(8)), "MatMul_2": kept(16, *range(8)), "Gemm_4": kept(16, *range(8))}
 
 
-def chains(body: str, weights: dict[str, np.ndarray], merged: set[str], **io: str) -> list[list[str]]:
-    """Return the names of each chain's layers."""
+def jobs_of(body: str, weights: dict[str, np.ndarray], merged: set[str], **io: str) -> list[LayerJob]:
+    """Return the layers to solve where these groups are merged."""
     reference = load(graph(body, weights, **io))
     shapes = shapes_of(reference)
     groups = [group for group in find_channel_groups(reference, shapes) if group.name in merged]
     merges = {group.name: kept(group.channels, 0, 1) for group in groups}
     found = find_consumers(reference, apply(reference, merges), groups, merges, shapes, pairs=True)
-    jobs = [LayerJob(job, (job.layer,), None) for job in found if isinstance(job, Consumer)]
+    return [LayerJob(job, (job.layer,), None) for job in found if isinstance(job, Consumer)]
+
+
+def chains(body: str, weights: dict[str, np.ndarray], merged: set[str], **io: str) -> list[list[str]]:
+    """Return the names of each chain's layers."""
+    jobs = jobs_of(body, weights, merged, **io)
     return [[label(layer.node) for layer in chain.layers] for chain in chains_of(jobs)]
 
 
 def test_a_chain_is_as_long_as_it_can_be() -> None:
     assert chains(BODY, WEIGHTS, set(MERGES)) == [["Gemm_0", "MatMul_2", "Gemm_4", "Gemm_6"]]
+
+
+def test_chains_take_the_share_of_all_searches_that_is_theirs() -> None:
+    assert [chain.share for chain in chains_of(jobs_of(BODY, WEIGHTS, set(MERGES)), 0.25)] == [0.25]
 
 
 def test_a_layer_that_reads_nothing_merged_ends_a_chain() -> None:

@@ -28,7 +28,6 @@ from onnx_tropnnc.option_rules import amounts_given
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from onnx_tropnnc.graph.model import Model
     from onnx_tropnnc.report import Report
 
 __all__ = ["command", "run"]
@@ -123,7 +122,7 @@ def _compress(arguments: dict[str, Any], interruption: Interruption) -> int:
         if target.is_file() and (report.passed or arguments["keep"]):
             raise OutputPathError("{}; {} was written", error, arguments["target"]) from error
         raise
-    _tell(report, arguments["target"], model, arguments)
+    _tell(report, arguments["target"], arguments)
     return 0 if report.passed else 1
 
 
@@ -201,7 +200,7 @@ def _inspect(arguments: dict[str, Any], interruption: Interruption) -> int:
         print_table(facts, _console())
     if options.ratio != 0.0:
         report = Compression(model, replace(options, verify=False)).run()
-        _tell(report, None, model, arguments | {"quiet": False})
+        _tell(report, None, arguments | {"quiet": False})
     return 0
 
 
@@ -213,7 +212,7 @@ def _console() -> "Console":
     return Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=200, color_system=None)
 
 
-def _tell(report: "Report", target: str | None, model: "Model", arguments: dict[str, Any]) -> None:
+def _tell(report: "Report", target: str | None, arguments: dict[str, Any]) -> None:
     """Print the report on standard output; with `quiet`, only warnings and failures, on standard error."""
     from onnx_tropnnc.changes import Note
     from onnx_tropnnc.command.terminal import print_report

@@ -7,7 +7,6 @@ offsets first, then input channels, as im2col returns them. A MatMul's bias is w
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -39,8 +38,6 @@ from onnx_tropnnc.graph.layers import (
 )
 
 __all__ = ["LinearLayer", "solving_refusal"]
-
-Array = NDArray[Any]
 
 
 def solving_refusal(node: ir.Node) -> str | None:

@@ -49,9 +49,8 @@ def activation_graph(value: ir.Value) -> ActivationGraph | None:
     if any(made.is_graph_output() for made in makers):
         return None
     nodes = tuple(order)
-    return ActivationGraph(
-        source, nodes, Activation(lambda x: _run(nodes, source, x)[0], lambda x: _slope(nodes, source, x))
-    )
+    activation = Activation(lambda x: _run(nodes, source, x)[0], lambda x: _run(nodes, source, x)[1])
+    return ActivationGraph(source, nodes, activation)
 
 
 def _collected(value: ir.Value, order: list[ir.Node], sources: dict[ir.Value, None]) -> bool:
@@ -118,14 +117,6 @@ def _run(nodes: tuple[ir.Node, ...], source: ir.Value, x: Array) -> Dual:
             made = unary.value(first[0]), unary.slope(first[0]) * first[1]
         known[node.outputs[0]] = made
     return known[nodes[-1].outputs[0]]
-
-
-def _value(nodes: tuple[ir.Node, ...], source: ir.Value, x: Array) -> Array:
-    return _run(nodes, source, x)[0]
-
-
-def _slope(nodes: tuple[ir.Node, ...], source: ir.Value, x: Array) -> Array:
-    return _run(nodes, source, x)[1]
 
 
 def _dual(known: Mapping[ir.Value, Dual], value: ir.Value) -> Dual:

@@ -92,7 +92,10 @@ class ChainJob:
 
 
 def chains_of(jobs: Sequence[LayerJob], share: float = 1.0) -> Iterator[ChainJob]:
-    """Yield the chains of three layers and more, each as long as it can be, in the order of their last layers."""
+    """Yield the chains of three layers and more, each as long as it can be, in the order of their first layers.
+
+    `share` is the part of a usual search that each chain may take.
+    """
     linear = [job for job in jobs if not job.consumer.layer.is_convolution and len(job.layers) == 1]
     links = {job.consumer.pair.producer.node: job for job in linear if job.consumer.pair is not None}
     inner = {job.consumer.layer.node for job in links.values()}
@@ -103,4 +106,4 @@ def chains_of(jobs: Sequence[LayerJob], share: float = 1.0) -> Iterator[ChainJob
                 found.append(follower)
                 node = follower.consumer.layer.node
             if len(found) > 1:
-                yield ChainJob(tuple(found))
+                yield ChainJob(tuple(found), share)
