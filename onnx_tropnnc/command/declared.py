@@ -36,11 +36,19 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
         option(
             "--target-latency", metavar="F", help="Keep this fraction of the milliseconds, measured on this machine."
         ),
-        option("--max-drop", metavar="P", help="Remove as much as loses at most P points of top-1 agreement."),
+        option(
+            "--max-drop",
+            metavar="P",
+            help="Remove as much as possible while top-1 agreement falls by at most P points.",
+        ),
         option(
             "--lossless", help="Remove only what changes no output: equal, proportional, constant, unread channels."
         ),
-        option("--threshold", metavar="T", help="Merge channels closer than this distance; for methods that cluster."),
+        option(
+            "--threshold",
+            metavar="T",
+            help="Merge channels that are closer to each other than this distance; for methods that cluster.",
+        ),
         option("--apply-plan", "plan", metavar="PLAN.json", help="Merge as in a plan that --save-plan wrote."),
         click.Option(
             ("--sweep",),
@@ -57,8 +65,14 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
             help=f"How channels are chosen or merged: {', '.join(get_args(MethodName))}, or an installed plugin.  "
             "[default: auto]",
         ),
-        option("--reconstruct", help="Samples on which to fit the layers that read merged channels; off: fit none."),
-        option("--refit/--no-refit", help="Fit the layers before a fitted layer jointly with it.  [default: refit]"),
+        option(
+            "--reconstruct",
+            help="Fit the layers that read merged channels on your samples (data), on made-up ones (synthetic), on "
+            "both (auto), or not at all (off).",
+        ),
+        option(
+            "--refit/--no-refit", help="Also fit each fitted layer jointly with the layers before it.  [default: refit]"
+        ),
         option(
             "--effort",
             help="How long all weights learn from the original after the layers were fitted: not at all, about one "
@@ -76,12 +90,25 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
         option("--include", metavar="PATTERN", help="Change only layers whose names match; may be repeated."),
         option("--uniform", help="Remove the same fraction of every layer, instead of spreading --ratio."),
         option("--ratio-for", metavar="PATTERN=R", help="Use another ratio for layers whose names match."),
-        option("--ties", help="Keep or merge channels that residual connections tie; auto: merge them with a budget."),
-        option("--blocks", help="Let whole residual blocks go where that keeps the result closer, or keep all."),
-        option("--streams", help="Rotate residual streams, so that normalised ones get narrower; auto: with a budget."),
-        option("--queries", help="Make queries and keys of attention narrower, or keep them; auto: with a budget."),
         option(
-            "--factorize", help="With a budget, write large layers and tables as two factors where that saves more."
+            "--ties",
+            help="Keep or merge channels that residual connections add to others; auto: merge them with a budget.",
+        ),
+        option(
+            "--blocks", help="Remove whole residual blocks where the result is closer to the original so, or keep all."
+        ),
+        option(
+            "--streams",
+            help="Rotate the residual streams of transformers, so that channels of them can be removed, or keep "
+            "them; auto: rotate them with a budget.",
+        ),
+        option(
+            "--queries",
+            help="Make queries and keys of attention narrower, or keep them; auto: narrow them with a budget.",
+        ),
+        option(
+            "--factorize",
+            help="With a budget, replace large weight matrices by two smaller factors where that costs less error.",
         ),
         option("--heads", help="Keep the number of attention heads, or remove whole heads too."),
     ),
@@ -93,15 +120,29 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
             "from the model]",
             completes=_files,
         ),
-        option("--input-shape", metavar="NAME:1,3,224,224", help="Shape of a dynamic input."),
-        option("--input-range", metavar="NAME:LOW,HIGH", help="Range of an input's values, for samples made up."),
+        option(
+            "--input-shape",
+            metavar="NAME:1,3,224,224",
+            help="Shape of an input whose dimensions the model leaves open, where no samples give it.",
+        ),
+        option("--input-range", metavar="NAME:LOW,HIGH", help="Range of an input's values, for made-up samples."),
     ),
     "Checks": (
-        option("--min-agreement", metavar="PERCENT", help="Undo merges until top-1 agreement is this high, else fail."),
         option(
-            "--min-cosine", metavar="C", help="Undo merges until the cosine of every output is this high, else fail."
+            "--min-agreement",
+            metavar="PERCENT",
+            help="Restore channels until top-1 agreement is this high; fail if it never is.",
         ),
-        option("--max-latency", metavar="F", help="Fail where the result takes more than this fraction of the time."),
+        option(
+            "--min-cosine",
+            metavar="C",
+            help="Restore channels until the cosine of every output is this high; fail if it never is.",
+        ),
+        option(
+            "--max-latency",
+            metavar="F",
+            help="Fail if the result takes more than this fraction of the original's time.",
+        ),
         option("--verify/--no-verify", help="Compare the result with the original.  [default: verify]"),
         click.Option(("--keep",), is_flag=True, help="Write the result even where one of these checks fails."),
     ),
@@ -154,11 +195,12 @@ GROUPS: Mapping[str, tuple[click.Option, ...]] = {
             help=f"The vectors that a clustering compares: {', '.join(get_args(Features))}.  "
             "[default: weights; cup for cup]",
         ),
-        option("--representative", help="How tropnnc combines the incoming weights of a cluster."),
+        option("--representative", help="How tropnnc combines the incoming weights of the channels of a cluster."),
         option("--linkage", help="Distance between clusters for --threshold."),
         option(
             "--variant",
-            help="Scale of --threshold: none, vector dimension or mean norm.  [default: raw; 2 with budgets]",
+            help="What multiplies --threshold: nothing (raw), the root of the vectors' dimension (1) or their mean "
+            "length (2).  [default: raw; 2 with budgets]",
         ),
         option("--iterations", metavar="N", help="Number of iterations of tropnnc-iterative."),
         option("--sign-fixed", help="Use the variant of tropnnc-iterative in the paper's Appendix A.6."),
