@@ -21,6 +21,7 @@ from onnx_tropnnc.graph.constants import remove_unread, replace_by_constant
 from onnx_tropnnc.graph.knowledge import set_weight_quantization
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.quantization import is_quantized_weight, quantization_of, quantization_refusal
+from onnx_tropnnc.graph.uses import only_reader
 
 __all__ = ["DequantizeWeights"]
 
@@ -67,8 +68,7 @@ def _dequantize(node: ir.Node) -> None:
 
 def _mover(node: ir.Node) -> ir.Node | None:
     """Return the Transpose or Identity that is the node's only reader, or None where there is none."""
-    uses = list(node.outputs[0].uses())
-    if len(uses) != 1 or node.outputs[0].is_graph_output() or uses[0].node.graph is not node.graph:
+    reader = only_reader(node.outputs[0])
+    if reader is None or reader.graph is not node.graph:
         return None
-    reader = uses[0].node
     return reader if reader.op_type in ("Identity", "Transpose") and reader.domain in ("", "ai.onnx") else None

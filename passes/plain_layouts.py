@@ -25,6 +25,7 @@ from onnx_tropnnc.changes import Change
 from onnx_tropnnc.graph.constants import add_initializer, array_of, constant_tensor, name_of, remove_unread
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, infer_shapes
+from onnx_tropnnc.graph.uses import is_read
 
 __all__ = ["PlainLayouts"]
 
@@ -210,7 +211,7 @@ def _picked(picker: ir.Node, length: int) -> list[int]:
 def _remove_unread_nodes(value: ir.Value | None) -> None:
     """Remove what makes a value that nothing reads, and what is read by that alone."""
     maker = None if value is None else value.producer()
-    if value is None or value.uses() or value.is_graph_output():
+    if value is None or is_read(value):
         return
     if maker is None:
         remove_unread(value)

@@ -36,6 +36,7 @@ from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
 from onnx_tropnnc.graph.input_shapes import stacked_inputs
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import BATCH, SHAPE_LOGIC, Shapes, infer_shapes, input_specs_of
+from onnx_tropnnc.graph.uses import is_read
 
 __all__ = ["PlainShapes"]
 
@@ -149,7 +150,7 @@ class _Work:
 
     def _remove(self, node: ir.Node) -> None:
         """Remove a node that nothing reads, and the nodes before it that then nothing reads either."""
-        if any(output.uses() or output.is_graph_output() for output in node.outputs):
+        if any(map(is_read, node.outputs)):
             return
         inputs, graph = [value for value in node.inputs if value is not None], node.graph
         assert graph is not None

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from graphs import graph, random_weights
 
 IO = {"inputs": "float[N, 4] x", "outputs": "float[N, 3] y"}
 IMAGE = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
@@ -33,12 +32,6 @@ class Result:
 
 Command = Callable[..., Result]
 """Runs the command with these arguments."""
-
-
-def mlp() -> onnx.ModelProto:
-    """Return two layers with 8 channels between them."""
-    weights = random_weights(w=(4, 8), k=(8,), u=(8, 3))
-    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", weights, **IO)
 
 
 def written(source: Path, model: onnx.ModelProto) -> Path:

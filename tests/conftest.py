@@ -9,7 +9,8 @@ import hypothesis
 import numpy as np
 import onnx
 import pytest
-from command_line import Command, Result, mlp
+from command_line import Command, Result
+from graphs import mlp
 from numpy.typing import NDArray
 
 MODELS = Path(__file__).parent.parent / "models"

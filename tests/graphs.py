@@ -56,6 +56,18 @@ def random_weights(seed: int = 0, **shapes: tuple[int, ...]) -> dict[str, NDArra
     return {n: (np.abs(a) + 0.5 if n.startswith("v") else a).astype(np.float32) for n, a in drawn.items()}
 
 
+def mlp(hidden: int = 8, **options: object) -> onnx.ModelProto:
+    """Return Gemm, Relu, Gemm, from 4 inputs to 3 outputs, with options of `graph`."""
+    weights = random_weights(w=(4, hidden), k=(hidden,), u=(hidden, 3))
+    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", weights, **options)
+
+
+def doubled(**more: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
+    """Return the kernels w and biases k of a convolution whose channels are each there twice, and weights by shape."""
+    found = random_weights(w=(3, 2, 3, 3), k=(3,), **more)
+    return found | {"w": twice(found["w"]), "k": twice(found["k"])}
+
+
 def run(
     model: onnx.ModelProto, feeds: Mapping[str, NDArray[np.generic]], *, optimized: bool = True
 ) -> list[NDArray[np.generic]]:

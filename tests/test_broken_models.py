@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from command_line import IMAGE, IO, Command, mlp, refused, written
-from graphs import graph, random_weights
+from command_line import IMAGE, IO, Command, refused, written
+from graphs import graph, mlp, random_weights
 from onnx import helper, numpy_helper
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import onnx
 import pytest
-from command_line import Command, mlp, refused
-from graphs import dims
+from command_line import Command, refused
+from graphs import dims, mlp
 
 
 def test_a_missing_file(command: Command, target: Path) -> None:

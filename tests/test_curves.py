@@ -10,9 +10,8 @@ from typing import Any
 
 import joblib
 import numpy as np
-import onnx
 import pytest
-from graphs import graph, random_weights
+from graphs import mlp
 from joblib.parallel import SequentialBackend
 from PIL import Image
 
@@ -25,13 +24,9 @@ from onnx_tropnnc.reporting.curves import draw_curve
 from onnx_tropnnc.sweeps import sweep
 
 
-def network() -> onnx.ModelProto:
-    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", random_weights(w=(4, 16), k=(16,), u=(16, 3)))
-
-
 @pytest.fixture(scope="module")
 def curve() -> Curve:
-    return sweep(network(), "ratio", (0.25, 0.5, 0.75), methods=("tropnnc", "random"), reconstruct="off")
+    return sweep(mlp(16), "ratio", (0.25, 0.5, 0.75), methods=("tropnnc", "random"), reconstruct="off")
 
 
 def test_points_are_what_compress_gives(curve: Curve) -> None:
@@ -39,7 +34,7 @@ def test_points_are_what_compress_gives(curve: Curve) -> None:
         (method, value) for method in ("tropnnc", "random") for value in (0.25, 0.5, 0.75)
     ]
     for point in curve.points:
-        _, report = tropnnc.compress(network(), ratio=point.value, method=point.method, reconstruct="off")
+        _, report = tropnnc.compress(mlp(16), ratio=point.value, method=point.method, reconstruct="off")
         assert point.parameters == 100 * report.after.parameters / report.before.parameters
         assert report.verification is not None
         assert report.verification.likely_agreement is not None
@@ -59,7 +54,7 @@ class AllAtOnce(SequentialBackend):
 def test_progress_is_told_point_by_point(backend: object) -> None:
     said: list[str] = []
     with joblib.parallel_config(backend=backend, n_jobs=2):
-        sweep(network(), "ratio", (0.25, 0.5), methods=("l1",), reconstruct="off", progress=said.append)
+        sweep(mlp(16), "ratio", (0.25, 0.5), methods=("l1",), reconstruct="off", progress=said.append)
     at_once = 2 if backend == "threading" else 1
     assert said == [
         "draw samples",
@@ -75,9 +70,9 @@ def test_progress_is_told_point_by_point(backend: object) -> None:
 def test_samples_that_are_drawn_once_are_those_that_each_point_would_draw(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    once = sweep(network(), "ratio", (0.25, 0.5), **options)
+    once = sweep(mlp(16), "ratio", (0.25, 0.5), **options)
     monkeypatch.setattr(sweeps, "TRAVELLING", 0)
-    each = sweep(network(), "ratio", (0.25, 0.5), **options)
+    each = sweep(mlp(16), "ratio", (0.25, 0.5), **options)
     assert without_times(once) == without_times(each)
 
 
@@ -100,7 +95,7 @@ def test_without_rows_of_scores_the_cosine_is_the_fidelity() -> None:
 
 
 def test_a_budget_out_of_reach_is_a_point_without_figures() -> None:
-    curve = sweep(network(), "target_params", (0.8, 0.001), methods=("l1",), reconstruct="off")
+    curve = sweep(mlp(16), "target_params", (0.8, 0.001), methods=("l1",), reconstruct="off")
     reached, missed = curve.points
     assert (reached.refused, missed.parameters) == ("", None)
     assert "cannot be reached" in missed.refused
@@ -142,13 +137,13 @@ def test_the_knee_is_named_on_the_terminal(capsys: pytest.CaptureFixture[str]) -
 )
 def test_what_a_sweep_cannot_do_is_refused(amount: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        sweep(network(), amount, (0.5,), **options)  # type: ignore[arg-type]
+        sweep(mlp(16), amount, (0.5,), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["ration", "ratio", "method", "min_cosine"])
 def test_a_sweep_has_no_keywords_for_amounts_methods_and_demands(name: str) -> None:
     with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
-        sweep(network(), "ratio", (0.5,), **{name: 0.5})  # type: ignore[arg-type]
+        sweep(mlp(16), "ratio", (0.5,), **{name: 0.5})  # type: ignore[arg-type]
 
 
 def without_times(curve: Curve) -> list[tuple[object, ...]]:
@@ -163,7 +158,7 @@ def test_a_dask_cluster_gives_the_same_curve(curve: Curve) -> None:
         warnings.simplefilter("ignore")
         cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
         with cluster, distributed.Client(cluster) as client, joblib.parallel_config(backend="dask"):
-            found = sweep(network(), "ratio", (0.25, 0.5, 0.75), methods=("tropnnc", "random"), reconstruct="off")
+            found = sweep(mlp(16), "ratio", (0.25, 0.5, 0.75), methods=("tropnnc", "random"), reconstruct="off")
             ran = client.run(lambda: "onnx_tropnnc.sweeps" in __import__("sys").modules)
         del client, cluster
         gc.collect()  # what the cluster leaves open must not warn in another test

@@ -9,8 +9,8 @@ from typing import get_args
 import jsonschema
 import onnx
 import pytest
-from command_line import Command, mlp
-from graphs import graph, random_weights
+from command_line import Command
+from graphs import graph, mlp, random_weights
 from pages import Page
 
 from onnx_tropnnc.command.groups_table import MEANINGS

@@ -5,6 +5,7 @@ from itertools import pairwise
 import array_api_compat.numpy as xp
 import numpy as np
 import pytest
+from channel_vectors import group, merged
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -12,19 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.merging.gram import gram_matrix
 from onnx_tropnnc.merging.iterative import alternate, alternate_sign_fixed
-from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_columns, apply_rows
+from onnx_tropnnc.merging.merge_map import ChannelVectors
 from onnx_tropnnc.merging.representatives import Iterative, Keep, merge
-
-
-def group(rng: np.random.Generator, count: int, incoming: int = 5, outgoing: int = 4, dtype: str = "float64"):
-    """Weights, biases and outgoing weights of a random group."""
-    widths = (incoming, 1, outgoing)
-    weights, biases, columns = (rng.standard_normal((count, width)).astype(dtype) for width in widths)
-    return ChannelVectors((weights, biases), (columns,))
-
-
-def merged(vectors: ChannelVectors, merge_map: MergeMap):
-    return apply_rows(vectors.rows, merge_map), apply_columns(vectors.columns, merge_map)
 
 
 def naive_algorithm_3(incoming: np.ndarray, outgoing: np.ndarray, iterations: int):

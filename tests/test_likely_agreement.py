@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import pytest
-from graphs import graph, random_weights
+from graphs import mlp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -170,14 +169,10 @@ def test_a_tally_judges_real_samples_by_what_it_counted() -> None:
     assert (measured.likely_agreement.real, estimated.likely_agreement.real) == (True, False)
 
 
-def classifier() -> onnx.ModelProto:
-    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", random_weights(w=(4, 16), k=(16,), u=(16, 3)))
-
-
 def test_reports_say_what_the_agreement_was_judged_on() -> None:
     samples = {"x": np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)}
     for data, words, real in ((None, "made-up samples", False), (samples, "real samples", True)):
-        found = compress(classifier(), ratio=0.5, data=data)[1].to_dict()["verification"]
+        found = compress(mlp(16), ratio=0.5, data=data)[1].to_dict()["verification"]
         likely = found["likely_agreement"]
         assert (likely["judged_on"], likely["real"]) == (words, real)
         assert likely == found["outputs"][0]["likely_agreement"]
@@ -186,7 +181,7 @@ def test_reports_say_what_the_agreement_was_judged_on() -> None:
 
 
 def test_demands_are_judged_by_the_likely_agreement() -> None:
-    _, report = compress(classifier(), ratio=0.75, method="random", reconstruct="off", min_agreement=99.9)
+    _, report = compress(mlp(16), ratio=0.75, method="random", reconstruct="off", min_agreement=99.9)
     assert report.verification is not None
     assert report.verification.likely_agreement is not None
     assert report.passed == (report.verification.likely_agreement.middle >= 99.9)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import assert_same_outputs, dims, graph, initializers, random_weights
+from graphs import assert_same_outputs, dims, graph, initializers, mlp, random_weights
 from onnx import helper, numpy_helper
 
 from onnx_tropnnc import compress
@@ -18,12 +18,8 @@ from onnx_tropnnc.graph.model_io import load, save, to_proto, weight_bytes
 from onnx_tropnnc.graph.regular_files import check_output
 
 
-def network(**options: object) -> onnx.ModelProto:
-    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", random_weights(w=(4, 8), k=(8,), u=(8, 3)), **options)
-
-
 def decorated() -> onnx.ModelProto:
-    model = network()
+    model = mlp()
     model.producer_name, model.producer_version, model.domain = "maker", "1.2", "example.org"
     model.model_version, model.doc_string = 7, "what it is for"
     model.metadata_props.add(key="classes", value="a b c")
@@ -51,7 +47,7 @@ def test_path_bytes_and_proto_are_the_same_model(tmp_path: Path) -> None:
 
 
 def test_the_given_proto_is_not_touched() -> None:
-    model = network()
+    model = mlp()
     untouched = model.SerializeToString()
     loaded = load(model)
     set_array(loaded.graph.initializers["w"], np.zeros((4, 8), np.float32))
@@ -81,10 +77,10 @@ def test_saved_models_are_the_same(tmp_path: Path, external: bool) -> None:
 
 
 def test_external_data_in_external_data_out(tmp_path: Path) -> None:
-    model = network()
+    model = mlp()
     source = tmp_path / "in" / "m.onnx"
     source.parent.mkdir()
-    onnx.save(network(), source, save_as_external_data=True, location="m.data", size_threshold=0)
+    onnx.save(mlp(), source, save_as_external_data=True, location="m.data", size_threshold=0)
     before = {p: p.read_bytes() for p in source.parent.iterdir()}
     loaded = load(source)
     set_array(loaded.graph.initializers["k"], np.zeros(8, np.float32))
@@ -97,15 +93,15 @@ def test_external_data_in_external_data_out(tmp_path: Path) -> None:
 
 
 def test_external_data_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    onnx.save(network(), tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    onnx.save(mlp(), tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert dims(to_proto(load("../m.onnx")))["w"] == (4, 8)
-    assert_same_outputs(network(), to_proto(load("../m.onnx")), 0)
+    assert_same_outputs(mlp(), to_proto(load("../m.onnx")), 0)
 
 
 def test_external_data_of_a_proto_has_no_folder(tmp_path: Path) -> None:
-    onnx.save(network(), tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    onnx.save(mlp(), tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
     model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
     with pytest.raises(InputModelError, match="lies in external data; give the model by its path instead"):
         load(model)
@@ -113,20 +109,20 @@ def test_external_data_of_a_proto_has_no_folder(tmp_path: Path) -> None:
 
 def test_large_results_get_external_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_io, "EXTERNAL_BYTES", 100)
-    save(load(network()), tmp_path / "out.onnx")
+    save(load(mlp()), tmp_path / "out.onnx")
     assert (tmp_path / "out.onnx.data").exists()
-    assert_same_outputs(network(), onnx.load(tmp_path / "out.onnx"), 0)
+    assert_same_outputs(mlp(), onnx.load(tmp_path / "out.onnx"), 0)
 
 
 def test_weight_bytes_counts_initializers() -> None:
-    assert weight_bytes(load(network())) == 4 * (32 + 8 + 24)
+    assert weight_bytes(load(mlp())) == 4 * (32 + 8 + 24)
 
 
 def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
     path = tmp_path / "out.onnx"
     path.write_bytes(b"old")
     path.chmod(0o640)
-    save(load(network()), path)
+    save(load(mlp()), path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     onnx.checker.check_model(path)
 
@@ -140,13 +136,13 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OutputPathError, match=r"out\.onnx: cannot be written \(No space left on device\)"):
-        save(load(network()), path)
+        save(load(mlp()), path)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["out.onnx"]
 
 
 def test_the_inputs_own_data_file_is_not_overwritten(tmp_path: Path) -> None:
-    onnx.save(network(), tmp_path / "m.onnx", save_as_external_data=True, location="out.onnx.data", size_threshold=0)
+    onnx.save(mlp(), tmp_path / "m.onnx", save_as_external_data=True, location="out.onnx.data", size_threshold=0)
     loaded = load(tmp_path / "m.onnx")
     content = (tmp_path / "out.onnx.data").read_bytes()
     with pytest.raises(OutputPathError, match=r"out\.onnx\.data: belongs to the input"):
@@ -165,7 +161,7 @@ def test_paths_that_cannot_be(tmp_path: Path, name: str) -> None:
 
 
 def test_unsorted_nodes_are_sorted() -> None:
-    model = network()
+    model = mlp()
     model.graph.node.insert(0, model.graph.node.pop())
     assert [node.op_type for node in to_proto(load(model)).graph.node] == ["Gemm", "Relu", "Gemm"]
 
@@ -208,7 +204,7 @@ def test_every_element_type_survives(dtype: type) -> None:
 
 
 def test_typed_fields_are_read_as_raw_ones() -> None:
-    model = network()
+    model = mlp()
     plain = model.graph.initializer[0]
     values = numpy_helper.to_array(plain)
     plain.CopyFrom(helper.make_tensor("w", onnx.TensorProto.FLOAT, values.shape, values.ravel().tolist()))
@@ -243,7 +239,7 @@ def test_dimensions_of_minus_one_are_dynamic(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("shape", [[2], [4, 9], [4, 8, 1], ["A", 9]])
 @pytest.mark.parametrize("part", ["input", "value_info"])
 def test_shapes_declared_of_initializers_are_not_believed(part: str, shape: list[int | str]) -> None:
-    model = network()
+    model = mlp()
     getattr(model.graph, part).append(helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, shape))
     loaded = load(model)
     assert loaded.graph.initializers["w"].shape == (4, 8)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from command_line import IMAGE, IO, Command, mlp, written
-from graphs import dims, graph, operators, random_weights
+from command_line import IMAGE, IO, Command, written
+from graphs import dims, graph, mlp, operators, random_weights
 from onnx import TensorProto, helper, numpy_helper
 
 

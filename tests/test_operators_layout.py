@@ -8,6 +8,7 @@ from graphs import (
     assert_same_outputs,
     assert_sound,
     dims,
+    doubled,
     graph,
     groups_of,
     initializers,
@@ -26,11 +27,6 @@ IMAGE = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3] y"}
 SPATIAL = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
 
 
-def weights(**more: tuple[int, ...]) -> dict[str, np.ndarray]:
-    found = random_weights(w=(3, 2, 3, 3), k=(3,), **more)
-    return found | {"w": twice(found["w"]), "k": twice(found["k"])}
-
-
 def shape(*sizes: int) -> dict[str, np.ndarray]:
     return {"s": np.array(sizes, np.int64)}
 
@@ -38,7 +34,10 @@ def shape(*sizes: int) -> dict[str, np.ndarray]:
 def flattened(body: str, opset: int = 17, **more: np.ndarray) -> onnx.ModelProto:
     """Conv with 6 channels of 4 x 4, the nodes of `body` from c to d, a Gemm on 96 columns."""
     return graph(
-        f"c = Conv(x, w, k) r = Relu(c) {body} y = Gemm(d, u)", weights(u=(96, 3)) | more, opset=opset, **IMAGE
+        f"c = Conv(x, w, k) r = Relu(c) {body} y = Gemm(d, u)",
+        doubled(u=(96, 3)) | more,
+        opset=opset,
+        **IMAGE,
     )
 
 
@@ -82,7 +81,7 @@ def test_a_literal_of_two_groups_is_copied() -> None:
         "c = Conv(x, w, k) d = Reshape(c, s) e = Conv(x, v) f = Reshape(e, s) g = Gemm(d, u) h = Gemm(f, p) y = "
         "Add(g, h)"
     )
-    model = graph(body, weights(u=(96, 3), v=(6, 2, 3, 3), p=(96, 3)) | shape(-1, 96), **IMAGE)
+    model = graph(body, doubled(u=(96, 3), v=(6, 2, 3, 3), p=(96, 3)) | shape(-1, 96), **IMAGE)
     result = merged(model, 0.5, ratio_for=(("Conv_2", 0.0),))
     assert_sound(result)
     assert_same_outputs(model, result)
@@ -95,7 +94,7 @@ def test_old_opsets_infer_computed_targets_too(opset: int) -> None:
     weights_and_bias = {"z": np.zeros(3, np.float32), "i": np.array([0]), "m": np.array([-1])}
     model = graph(
         f"c = Conv(x, w, k) r = Relu(c) {body} y = Gemm(d, u, z)",
-        weights(u=(96, 3)) | weights_and_bias,
+        doubled(u=(96, 3)) | weights_and_bias,
         opset=opset,
         **IMAGE,
     )
@@ -116,7 +115,7 @@ def test_the_number_of_channels_computed_from_the_shape_pins() -> None:
 def test_a_batch_of_one_written_down() -> None:
     body = "c = Conv(x, w, k) r = Relu(c) d = Reshape(r, s) y = Gemm(d, u)"
     io = {"inputs": "float[1, 2, 6, 6] x", "outputs": "float[1, 3] y"}
-    result = assert_halves(graph(body, weights(u=(96, 3)) | shape(1, 96), **io), {"Conv_0": 6})
+    result = assert_halves(graph(body, doubled(u=(96, 3)) | shape(1, 96), **io), {"Conv_0": 6})
     assert initializers(result)["s"].tolist() == [1, 48]
 
 
@@ -138,7 +137,7 @@ def test_a_reshape_that_unflattens() -> None:
 
 def test_mixing_the_batch_with_channels_pins() -> None:
     io = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[P, 3] y"}
-    model = graph("c = Conv(x, w, k) d = Reshape(c, s) y = Gemm(d, u)", weights(u=(4, 3)) | shape(-1, 4), **io)
+    model = graph("c = Conv(x, w, k) d = Reshape(c, s) y = Gemm(d, u)", doubled(u=(4, 3)) | shape(-1, 4), **io)
     assert pinned(model, "Conv_0") == "Reshape_1 mixes the axis of the channels with other axes"
 
 
@@ -146,14 +145,14 @@ def test_merging_space_keeps_the_channels_axis() -> None:
     """(N, C, H, W) to (N, C, H W) and transposed: what transformers do with pictures."""
     io = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 16, 3] y"}
     body = "c = Conv(x, w, k) d = Reshape(c, s) t = Transpose <perm = [0, 2, 1]> (d) y = MatMul(t, u)"
-    result = assert_halves(graph(body, weights(u=(6, 3)) | shape(0, 6, 16), **io), {"Conv_0": 6})
+    result = assert_halves(graph(body, doubled(u=(6, 3)) | shape(0, 6, 16), **io), {"Conv_0": 6})
     assert initializers(result)["s"].tolist() == [0, 3, 16]
-    assert_halves(graph(body, weights(u=(6, 3)) | shape(0, 0, -1), **io), {"Conv_0": 6})
+    assert_halves(graph(body, doubled(u=(6, 3)) | shape(0, 0, -1), **io), {"Conv_0": 6})
 
 
 def test_unknown_shapes_pin_with_the_remedy() -> None:
     io = {"inputs": "float[N, 2, H, W] x", "outputs": "float[N, 3] y"}
-    model = graph("c = Conv(x, w, k) d = Flatten(c) y = Gemm(d, u)", weights(u=(96, 3)), **io)
+    model = graph("c = Conv(x, w, k) d = Flatten(c) y = Gemm(d, u)", doubled(u=(96, 3)), **io)
     reason = "Flatten_1 has an input or an output whose shape is not known; give --input-shape"
     found = groups_of(model)
     assert found["Conv_0"].pinned in (None, Reason("unknown_shape", reason))
@@ -189,7 +188,10 @@ def test_other_moves_keep_channels(case: str) -> None:
     if opset == 18:
         body = body.replace("ReduceMean <axes = [2, 3]> (r)", "ReduceMean(r, q)")
     model = graph(
-        f"c = Conv(x, w, k) r = Relu(c) {body} y = Conv(d, u)", weights(u=(3, 6, 1, 1)) | more, opset=opset, **SPATIAL
+        f"c = Conv(x, w, k) r = Relu(c) {body} y = Conv(d, u)",
+        doubled(u=(3, 6, 1, 1)) | more,
+        opset=opset,
+        **SPATIAL,
     )
     assert_halves(model, {"Conv_0": 6})
 
@@ -197,7 +199,7 @@ def test_other_moves_keep_channels(case: str) -> None:
 def test_sizes_of_a_resize_are_rewritten() -> None:
     io = {"inputs": "float[2, 2, 6, 6] x", "outputs": "float[2, 3, P, Q] y"}
     more = {"z": np.array([2, 6, 8, 8], np.int64)}
-    model = graph("c = Conv(x, w, k) d = Resize(c, , , z) y = Conv(d, u)", weights(u=(3, 6, 1, 1)) | more, **io)
+    model = graph("c = Conv(x, w, k) d = Resize(c, , , z) y = Conv(d, u)", doubled(u=(3, 6, 1, 1)) | more, **io)
     assert initializers(assert_halves(model, {"Conv_0": 6}))["z"].tolist() == [2, 3, 8, 8]
 
 
@@ -207,19 +209,22 @@ def test_sizes_put_together_at_run_time_are_rewritten() -> None:
         "c = Conv(x, w, k) h = Shape(x) i = Slice(h, a, b) j = Concat <axis = 0> (i, e, z) d = Resize(c, , , j) "
         "y = Conv(d, u)"
     )
-    model = graph(body, weights(u=(3, 6, 1, 1)) | more, **SPATIAL)
+    model = graph(body, doubled(u=(3, 6, 1, 1)) | more, **SPATIAL)
     assert initializers(assert_halves(model, {"Conv_0": 6}))["e"].tolist() == [3]
 
 
 def test_upsample_of_old_opsets() -> None:
     more = {"z": np.array([1, 1, 2, 2], np.float32)}
     model = graph(
-        "c = Conv(x, w, k) d = Upsample(c, z) y = Conv(d, u)", weights(u=(3, 6, 1, 1)) | more, opset=9, **SPATIAL
+        "c = Conv(x, w, k) d = Upsample(c, z) y = Conv(d, u)",
+        doubled(u=(3, 6, 1, 1)) | more,
+        opset=9,
+        **SPATIAL,
     )
     assert_halves(model, {"Conv_0": 6})
     model = graph(
         "c = Conv(x, w, k) d = Upsample <scales = [1.0, 1.0, 2.0, 2.0]> (c) y = Conv(d, u)",
-        weights(u=(3, 6, 1, 1)),
+        doubled(u=(3, 6, 1, 1)),
         opset=7,
         **SPATIAL,
     )
@@ -228,7 +233,7 @@ def test_upsample_of_old_opsets() -> None:
 
 def test_resizing_the_channels_pins() -> None:
     more = {"z": np.array([1, 2, 1, 1], np.float32)}
-    model = graph("c = Conv(x, w, k) d = Resize(c, , z) y = Conv(d, u)", weights(u=(3, 12, 1, 1)) | more, **SPATIAL)
+    model = graph("c = Conv(x, w, k) d = Resize(c, , z) y = Conv(d, u)", doubled(u=(3, 12, 1, 1)) | more, **SPATIAL)
     assert "resizes the axis of the channels" in pinned(model, "Conv_0")
 
 
@@ -241,7 +246,7 @@ def test_squeezing_away_the_channels_pins() -> None:
 
 def test_axes_are_attributes_before_opset_13() -> None:
     body = "c = Conv(x, w, k) e = GlobalAveragePool(c) f = Squeeze <axes = [2, 3]> (e) y = Gemm(f, u, z)"
-    model = graph(body, weights(u=(6, 3)) | {"z": np.zeros(3, np.float32)}, opset=9, **IMAGE)
+    model = graph(body, doubled(u=(6, 3)) | {"z": np.zeros(3, np.float32)}, opset=9, **IMAGE)
     assert_halves(model, {"Conv_0": 6})
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import dims, graph, random_weights
+from graphs import dims, mlp
 
 import onnx_tropnnc as tropnnc
 from onnx_tropnnc.errors import OptionError
@@ -49,10 +49,6 @@ class FirstStay:
         return MergeMap(np.where(kept, np.arange(len(kept)), -1), kept * 1.0, kept * 1.0)
 
 
-def network() -> onnx.ModelProto:
-    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", random_weights(w=(4, 8), k=(8,), u=(8, 3)))
-
-
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package with entry points, as pip would leave it."""
@@ -66,7 +62,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_method_may_be_an_object() -> None:
-    model = network()
+    model = mlp()
     result, _ = tropnnc.compress(model, ratio=0.5, method=FirstStay(), reconstruct="off", verify=False)
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in (*model.graph.initializer, *result.graph.initializer)}
     before = onnx.numpy_helper.to_array(model.graph.initializer[0])
@@ -79,7 +75,7 @@ def test_a_method_may_be_an_object() -> None:
 def test_a_method_may_come_from_another_package() -> None:
     assert {"pairs", "gone", "nameless"} <= set(plugin_methods())
     assert "pairs_package" not in sys.modules
-    result, _ = tropnnc.compress(network(), ratio=0.5, method="pairs", reconstruct="off", verify=False)
+    result, _ = tropnnc.compress(mlp(), ratio=0.5, method="pairs", reconstruct="off", verify=False)
     assert dims(result)["w"] == (4, 4)
 
 

@@ -5,7 +5,7 @@ import onnx
 import onnx.numpy_helper
 import onnx_ir as ir
 import pytest
-from graphs import feeds_for, graph, pinned, run
+from graphs import feeds_for, graph, initializers, pinned, run
 from numpy.testing import assert_allclose, assert_array_equal
 
 import onnx_tropnnc
@@ -38,10 +38,6 @@ def weight_only(**other: np.ndarray) -> onnx.ModelProto:
     return graph(WEIGHT_ONLY, weights | other)
 
 
-def stored(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-
-
 def static(**other: np.ndarray) -> onnx.ModelProto:
     """Return a Conv as quantize_static writes it: activations, weights and a bias of int32."""
     body = (
@@ -60,7 +56,7 @@ def static(**other: np.ndarray) -> onnx.ModelProto:
 def test_selected_channels_keep_their_integers_and_steps() -> None:
     model = weight_only()
     result, report = onnx_tropnnc.compress(model, ratio=0.5, method="l1", reconstruct="off")
-    before, after = stored(model), stored(result)
+    before, after = initializers(model), initializers(result)
     (change,) = report.of(Merged)
     kept = np.flatnonzero(change.merge_map.labels >= 0)
     assert (change.before, change.after, len(kept)) == (16, 8, 8)
@@ -90,8 +86,8 @@ def test_an_int8_model_comes_out_as_one(model: onnx.ModelProto, options: dict[st
 def test_nothing_is_rounded_where_everything_must_stay(options: dict[str, object]) -> None:
     twice = weight_only(a=np.repeat(integers(2, 4, 8), 2, axis=1), s=np.full(16, 0.01))
     result, report = onnx_tropnnc.compress(twice, **options)
-    assert {name: array.tobytes() for name, array in stored(result).items()} == {
-        name: array.tobytes() for name, array in stored(twice).items()
+    assert {name: array.tobytes() for name, array in initializers(result).items()} == {
+        name: array.tobytes() for name, array in initializers(twice).items()
     }
     assert [change.reason.text for change in report.of(Unreached)] == [
         f"the weight of {node} is quantized: a merge would round it; {REMEDY}" for node in ("MatMul_2", "MatMul_4")
@@ -106,8 +102,8 @@ def test_merged_weights_that_do_not_fit_get_longer_steps() -> None:
         t=np.array([0.01, 0.02, 0.03]),
     )
     result, _ = onnx_tropnnc.compress(model, ratio=0.5, method="tropnnc", reconstruct="off")
-    assert_allclose(stored(result)["t"], np.array([0.01, 0.02, 0.03]) * 200 / 127, rtol=1e-6)
-    assert_array_equal(stored(result)["b"], np.full((8, 3), 127))
+    assert_allclose(initializers(result)["t"], np.array([0.01, 0.02, 0.03]) * 200 / 127, rtol=1e-6)
+    assert_array_equal(initializers(result)["b"], np.full((8, 3), 127))
     assert_allclose(run(result, feeds_for(result))[0], run(model, feeds_for(model))[0], rtol=1e-4, atol=1e-4)
 
 
@@ -119,7 +115,7 @@ def test_longer_steps_take_those_of_the_bias_with_them() -> None:
     (note,) = QuantizeWeights()(loaded)
     assert isinstance(note, Note)
     assert note.text == "1 of 2 quantized weights changed, and are int32 and int8 again"
-    after, before = stored(to_proto(loaded)), stored(static())
+    after, before = initializers(to_proto(loaded)), initializers(static())
     assert after["s"][0] > 2 * before["s"][0]
     assert_array_equal(after["s"][1:], before["s"][1:])
     assert_allclose(after["u"], after["s"] * 0.02, rtol=1e-6)
@@ -129,7 +125,7 @@ def test_longer_steps_take_those_of_the_bias_with_them() -> None:
 def test_a_bias_goes_on_the_product_of_the_steps() -> None:
     model = static(d=np.full((3, 8, 1, 1), 100, np.int8), t=np.full(3, 0.01))
     result, _ = onnx_tropnnc.compress(model, ratio=0.5)
-    after = stored(result)
+    after = initializers(result)
     bias, step = (after[name] for name in ("Conv_9_bias_quantized", "Conv_9_bias_scale"))
     assert bias.dtype == np.int32
     assert_allclose(step, after["t"] * after["j"], rtol=1e-6)
@@ -143,7 +139,9 @@ def test_weights_come_back_as_they_were_stored() -> None:
         assert all(node.op_type != "DequantizeLinear" or node.inputs[0].producer() for node in loaded.graph)
         assert QuantizeWeights()(loaded) == ()
         result = to_proto(loaded)
-        assert {n: a.tobytes() for n, a in stored(result).items()} == {n: a.tobytes() for n, a in stored(model).items()}
+        assert {n: a.tobytes() for n, a in initializers(result).items()} == {
+            n: a.tobytes() for n, a in initializers(model).items()
+        }
         assert {(n.name, *n.input, *n.output) for n in result.graph.node} == {
             (n.name, *n.input, *n.output) for n in model.graph.node
         }
@@ -158,7 +156,7 @@ def test_transposed_weights_are_stored_transposed() -> None:
     model = graph(body, weights | {"b": np.random.default_rng(0).standard_normal((16, 3))})
     result, report = onnx_tropnnc.compress(model, ratio=0.5, method="l1", reconstruct="off")
     kept = np.flatnonzero(report.of(Merged)[0].merge_map.labels >= 0)
-    assert_array_equal(stored(result)["a"], weights["a"][kept].T)
+    assert_array_equal(initializers(result)["a"], weights["a"][kept].T)
     (node,) = (node for node in result.graph.node if node.op_type == "DequantizeLinear")
     assert (node.output[0], node.attribute[0].i) == ("u", 1)
     assert [node.op_type for node in result.graph.node] == ["DequantizeLinear", "MatMul", "Relu", "MatMul"]
@@ -241,8 +239,8 @@ def test_quantization_keeps_and_rounds() -> None:
 def test_steps_that_give_no_numbers_are_stored_as_they_were(step: float) -> None:
     model = weight_only(s=np.full(16, step))
     result, _ = onnx_tropnnc.compress(model, ratio=0.5, verify=False)
-    assert_array_equal(stored(result)["a"], stored(model)["a"])
-    assert_array_equal(stored(result)["s"], stored(model)["s"])
+    assert_array_equal(initializers(result)["a"], initializers(model)["a"])
+    assert_array_equal(initializers(result)["s"], initializers(model)["s"])
 
 
 def test_a_matmul_of_another_domain_is_no_layer() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graphs import graph, random_weights
+from graphs import graph, mlp
 from numpy.testing import assert_array_equal
 
 import onnx_tropnnc as tropnnc
@@ -27,10 +27,6 @@ class Reader:
         return self.feeds.pop(0) if self.feeds else None
 
 
-def network() -> onnx.ModelProto:
-    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", random_weights(w=(4, 8), k=(8,), u=(8, 3)))
-
-
 def values(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
@@ -39,7 +35,7 @@ def test_batches_of_a_reader_are_put_together() -> None:
     given = values(7, 4)
     reader = Reader({"x": given[:3]}, {"x": given[3:6]}, {"x": given[6:]})
     assert isinstance(reader, DataReader)
-    found = samples_for(load(network()), data=reader)
+    found = samples_for(load(mlp()), data=reader)
     assert (found.count, found.source) == (7, "the data reader")
     assert_array_equal(found.arrays["x"], given)
 
@@ -53,7 +49,7 @@ def test_inputs_without_a_sample_axis_are_stacked() -> None:
 
 def test_arrays_are_samples_with_labels() -> None:
     given = {"x": values(10, 4), "labels": np.zeros(10, np.int64)}
-    _, report = tropnnc.compress(network(), ratio=0.5, data=given)
+    _, report = tropnnc.compress(mlp(), ratio=0.5, data=given)
     assert report.verification is not None
     assert (report.verification.source, report.verification.samples) == ("the arrays given", 2)
     assert report.verification.outputs[0].top1_before is not None
@@ -62,14 +58,14 @@ def test_arrays_are_samples_with_labels() -> None:
 def test_a_reader_is_as_good_as_the_same_file(tmp_path: Path) -> None:
     given = values(40, 4)
     np.savez(tmp_path / "x.npz", x=given)
-    first, _ = tropnnc.compress(network(), ratio=0.5, data=tmp_path / "x.npz")
-    second, _ = tropnnc.compress(network(), ratio=0.5, data=Reader({"x": given[:16]}, {"x": given[16:]}))
+    first, _ = tropnnc.compress(mlp(), ratio=0.5, data=tmp_path / "x.npz")
+    second, _ = tropnnc.compress(mlp(), ratio=0.5, data=Reader({"x": given[:16]}, {"x": given[16:]}))
     assert first.SerializeToString() == second.SerializeToString()
 
 
 def test_a_sweep_reads_a_reader_once() -> None:
     reader = Reader({"x": values(40, 4)})
-    curve = tropnnc.sweep(network(), "ratio", (0.25, 0.5), methods=("l1",), data=reader)
+    curve = tropnnc.sweep(mlp(), "ratio", (0.25, 0.5), methods=("l1",), data=reader)
     assert [point.refused for point in curve.points] == ["", ""]
 
 
@@ -86,7 +82,7 @@ def test_a_sweep_reads_a_reader_once() -> None:
 )
 def test_what_does_not_fit_is_refused(data: Any, message: str) -> None:
     with pytest.raises(SampleError, match=message):
-        tropnnc.compress(network(), ratio=0.5, data=data)
+        tropnnc.compress(mlp(), ratio=0.5, data=data)
 
 
 @pytest.mark.filterwarnings("default")

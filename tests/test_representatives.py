@@ -6,6 +6,7 @@ import array_api_compat.numpy as xp
 import array_api_strict
 import numpy as np
 import pytest
+from channel_vectors import group, merged
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -13,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from onnx_tropnnc.errors import InputModelError, OptionError
 from onnx_tropnnc.merging.features import feature_blocks
 from onnx_tropnnc.merging.labels import numbered_by_first
-from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
+from onnx_tropnnc.merging.merge_map import ChannelVectors, apply_carriers, apply_columns, apply_rows
 from onnx_tropnnc.merging.representatives import (
     METHODS,
     Iterative,
@@ -27,20 +28,9 @@ from onnx_tropnnc.merging.representatives import (
 )
 
 
-def group(rng: np.random.Generator, count: int, incoming: int = 5, outgoing: int = 4, dtype: str = "float64"):
-    """Weights, biases and outgoing weights of a random group."""
-    widths = (incoming, 1, outgoing)
-    weights, biases, columns = (rng.standard_normal((count, width)).astype(dtype) for width in widths)
-    return ChannelVectors((weights, biases), (columns,))
-
-
 def relu_network(rows, columns, inputs: np.ndarray) -> np.ndarray:
     weights, biases = rows
     return np.maximum(inputs @ weights.T + biases[:, 0], 0.0) @ columns[0]
-
-
-def merged(vectors: ChannelVectors, merge_map: MergeMap):
-    return apply_rows(vectors.rows, merge_map), apply_columns(vectors.columns, merge_map)
 
 
 # -- Algorithm 2 ------------------------------------------------------------------------------------------------------

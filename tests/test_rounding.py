@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from graphs import graph, groups_of, random_weights
+from graphs import graph, groups_of, mlp, random_weights
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,11 +25,6 @@ def depthwise() -> object:
     return graph(f"{body} h = Flatten(g) y = MatMul(h, u)", weights, **io)
 
 
-def dense() -> object:
-    weights = random_weights(w=(4, 22), k=(22,), u=(22, 3))
-    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", weights)
-
-
 def counts(model: object, **options: object) -> dict[str, int]:
     _, report = compress(model, verify=False, **options)  # type: ignore[arg-type]
     return {change.group: change.after for change in report.of(Merged)}
@@ -38,7 +33,7 @@ def counts(model: object, **options: object) -> dict[str, int]:
 def test_a_group_takes_the_largest_multiple_of_its_layers() -> None:
     groups = groups_of(depthwise())
     assert {name: KINDS.multiple(group) for name, group in groups.items()} == {"Conv_0": 8, "Conv_3": 4, "MatMul_6": 2}
-    assert KINDS.multiple(groups_of(dense())["Gemm_0"]) == 2
+    assert KINDS.multiple(groups_of(mlp(22))["Gemm_0"]) == 2
     assert EXACTLY.multiple(groups["Conv_0"]) == 1
 
 
@@ -76,8 +71,8 @@ def test_a_budget_keeps_multiples_and_is_met(method: str) -> None:
 @pytest.mark.parametrize("threshold", [0.5, 2.0, 4.0, 5.0, 6.0, 7.0, 9.0])
 def test_a_threshold_keeps_multiples_and_merges_no_more_than_it_would(threshold: float) -> None:
     options = {"threshold": threshold, "method": "tropnnc", "reconstruct": "off"}
-    exact = counts(dense(), **options).get("Gemm_0", 22)
-    rounded = counts(dense(), **options, round_to=5).get("Gemm_0", 22)
+    exact = counts(mlp(22), **options).get("Gemm_0", 22)
+    rounded = counts(mlp(22), **options, round_to=5).get("Gemm_0", 22)
     assert rounded == min(22, -(-exact // 5) * 5)
 
 
@@ -101,7 +96,7 @@ def test_channels_that_always_stay_are_counted_in() -> None:
 def test_the_pass_alone_rounds_too() -> None:
     from graphs import after, dims
 
-    model, _ = after(dense(), MergeChannels(ratio=0.5, rounding=Rounding.to(8)))
+    model, _ = after(mlp(22), MergeChannels(ratio=0.5, rounding=Rounding.to(8)))
     assert dims(model)["w"] == (4, 16)
     assert np.isfinite(np.asarray(dims(model)["u"])).all()
 
@@ -157,7 +152,7 @@ def test_presets_keep_exactly_so_many(preset: object, kept: dict[str, int]) -> N
 def test_the_default_is_the_preset_of_this_processor_and_leaves_linear_layers_alone() -> None:
     options = {"ratio": 0.4, "method": "l1", "reconstruct": "off"}
     assert counts(chain(64), **options) == counts(chain(64), **options, round_to=rounding_named("auto"))
-    assert counts(dense(), **options) == {"Gemm_0": 13}
+    assert counts(mlp(22), **options) == {"Gemm_0": 13}
     assert rounding_named("auto", "cuda") == PRESETS["cuda"]
 
 
@@ -197,7 +192,7 @@ def test_the_report_states_the_multiples_where_there_are_some() -> None:
     assert len(notes(chain(64), ratio=0.4)) == 1
     assert notes(chain(64), ratio=0.4, round_to=1) == []
     assert notes(chain(64), lossless=True) == []
-    assert notes(dense(), ratio=0.4) == []
+    assert notes(mlp(22), ratio=0.4) == []
 
 
 def test_the_verdict_names_the_rounding_that_keeps_what_a_ratio_would_remove() -> None:

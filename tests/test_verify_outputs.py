@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import graph, random_weights
+from graphs import graph, mlp, random_weights
 
 from onnx_tropnnc.changes import Verified
 from onnx_tropnnc.errors import BrokenPromiseError
@@ -18,11 +18,6 @@ from onnx_tropnnc.passes import CheckExactness, FoldBatchNorm, VerifyOutputs, ve
 from onnx_tropnnc.running.verification import Verification, verify
 
 
-def network(**options: object) -> onnx.ModelProto:
-    weights = random_weights(w=(4, 8), k=(8,), u=(8, 3))
-    return graph("c = Gemm(x, w, k) r = Relu(c) y = Gemm(r, u)", weights, **options)
-
-
 def changed(model: onnx.ModelProto, factor: float) -> Model:
     loaded = load(model)
     value = loaded.graph.initializers["u"]
@@ -31,19 +26,19 @@ def changed(model: onnx.ModelProto, factor: float) -> Model:
 
 
 def test_it_measures_the_difference_from_the_original() -> None:
-    (change,) = VerifyOutputs(timing_seconds=0)(changed(network(), 0.9))
+    (change,) = VerifyOutputs(timing_seconds=0)(changed(mlp(), 0.9))
     assert isinstance(change, Verified)
     assert change.verification.relative_l2 == pytest.approx(0.1, rel=1e-4)
     assert change.verification.passed
 
 
 def test_demands_are_passed_on() -> None:
-    found = VerifyOutputs(min_cosine=1.0, min_agreement=99, timing_seconds=0).compare(changed(network(), -1))
+    found = VerifyOutputs(min_cosine=1.0, min_agreement=99, timing_seconds=0).compare(changed(mlp(), -1))
     assert len(found.shortfalls) == 2
 
 
 def test_inputs_that_nobody_can_make_up() -> None:
-    model = network(inputs="float x", outputs="float[N, 3] y")
+    model = mlp(inputs="float x", outputs="float[N, 3] y")
     model.graph.input[0].type.tensor_type.ClearField("shape")
     found = VerifyOutputs(timing_seconds=0).compare(load(model))
     assert found.not_verified == "input x: the model does not say how many dimensions it has"
@@ -53,9 +48,9 @@ def test_inputs_that_nobody_can_make_up() -> None:
 
 
 def test_exactness_is_silent_where_it_holds() -> None:
-    assert CheckExactness()(changed(network(), 1 + 1e-6)) == ()
+    assert CheckExactness()(changed(mlp(), 1 + 1e-6)) == ()
     with pytest.raises(BrokenPromiseError, match=r"output y changed by 0\.001 .* must be exact to 0\.0001"):
-        CheckExactness()(changed(network(), 1.001))
+        CheckExactness()(changed(mlp(), 1.001))
 
 
 def test_hints_of_inputs_come_from_the_original() -> None:
@@ -85,7 +80,7 @@ def test_folding_is_checked_on_the_original() -> None:
 def test_large_results_are_verified_from_a_file_that_goes_away_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = VerifyOutputs(timing_seconds=0).compare(changed(network(), 0.9))
+    held = VerifyOutputs(timing_seconds=0).compare(changed(mlp(), 0.9))
     monkeypatch.setattr(verify_outputs, "IN_MEMORY", 0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen: list[list[str]] = []
@@ -95,7 +90,7 @@ def test_large_results_are_verified_from_a_file_that_goes_away_again(
         return verify(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(verify_outputs, "verify", watched)
-    found = VerifyOutputs(timing_seconds=0).compare(changed(network(), 0.9))
+    found = VerifyOutputs(timing_seconds=0).compare(changed(mlp(), 0.9))
     assert seen == [["result.onnx"]]
     assert list(tmp_path.iterdir()) == []
     assert found == held

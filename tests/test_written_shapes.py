@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
-from graphs import assert_halves, assert_same_outputs, graph, initializers, merged, pinned, random_weights, twice
-
-
-def weights(**more: tuple[int, ...]) -> dict[str, np.ndarray]:
-    found = random_weights(w=(3, 2, 3, 3), k=(3,), **more)
-    return found | {"w": twice(found["w"]), "k": twice(found["k"])}
-
+from graphs import (
+    assert_halves,
+    assert_same_outputs,
+    doubled,
+    graph,
+    initializers,
+    merged,
+    pinned,
+    random_weights,
+    twice,
+)
 
 SHARED = (
     "s = Shape(x) n = Gather(s, zero) t = Concat <axis = 0> (n, number, rest)"
@@ -20,13 +24,13 @@ INTEGERS = {"zero": np.array([0]), "number": np.array([6]), "rest": np.array([-1
 
 def test_a_number_that_two_reshapes_share_counts_once() -> None:
     io = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 16, 3] y"}
-    model = graph(SHARED.format("r = Relu(c)", "r"), weights(u=(6, 3)) | INTEGERS, **io)
+    model = graph(SHARED.format("r = Relu(c)", "r"), doubled(u=(6, 3)) | INTEGERS, **io)
     assert initializers(assert_halves(model, {"Conv_3": 6}))["number"].tolist() == [3]
 
 
 def test_a_number_that_counts_two_kinds_of_channels_becomes_one_of_each() -> None:
     io = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 16, 3] y"}
-    found = weights(u=(6, 3)) | INTEGERS | random_weights(q=(6, 2, 3, 3))
+    found = doubled(u=(6, 3)) | INTEGERS | random_weights(q=(6, 2, 3, 3))
     model = graph(SHARED.format("r = Conv(x, q)", "r").replace("d = Add(a, b)", "d = Neg(a)"), found, **io)
     assert_halves(model, {"Conv_3": 6})
 
@@ -45,7 +49,7 @@ def test_a_number_that_something_else_reads_pins(reader: str, outputs: str, name
         f"e = Transpose <perm = [0, 2, 1]> (a) f = MatMul(e, u) {reader}"
     )
     io = {"inputs": "float[N, 2, 6, 6] x, float[N, 96] z", "outputs": f"float[N, 16, 3] y{outputs}"}
-    model = graph(body, weights(u=(6, 3)) | INTEGERS, **io)
+    model = graph(body, doubled(u=(6, 3)) | INTEGERS, **io)
     assert pinned(model, "Conv_3") == f"the number of channels is part of t, which is also read by {name}"
     assert_same_outputs(model, merged(model, 0.5))
 
@@ -57,7 +61,7 @@ def test_a_number_that_a_reshape_of_another_tensor_reads_too_becomes_one_of_each
         "y = Add(f, h)"
     )
     io = {"inputs": "float[N, 2, 6, 6] x, float[N, 96] z", "outputs": "float[N, 16, 3] y"}
-    assert_halves(graph(body, weights(u=(6, 3)) | INTEGERS, **io), {"Conv_3": 6})
+    assert_halves(graph(body, doubled(u=(6, 3)) | INTEGERS, **io), {"Conv_3": 6})
 
 
 @pytest.mark.parametrize("size", ["6", "C"])
@@ -65,7 +69,7 @@ def test_a_target_that_is_the_shape_of_another_tensor(size: str) -> None:
     """A fixed number of channels becomes a number of the target's own; one that the input brings pins."""
     io = {"inputs": f"float[N, 2, 6, 6] x, float[N, {size}, 16] z", "outputs": "float[N, 16, 3] y"}
     body = "c = Conv(x, w, k) t = Shape(z) a = Reshape(c, t) e = Transpose <perm = [0, 2, 1]> (a) y = MatMul(e, u)"
-    model = graph(body, weights(u=(6, 3)), **io)
+    model = graph(body, doubled(u=(6, 3)), **io)
     if size == "6":
         assert_halves(model, {"Conv_0": 6})
     else:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.constants import array_of, dims_of, name_of
 from onnx_tropnnc.graph.shapes import Shapes
+from onnx_tropnnc.graph.uses import is_read
 
 __all__ = ["BIAS", "FusedHeads", "fused_heads", "rows_of_heads", "split_heads"]
 
@@ -97,7 +98,7 @@ def fused_heads(node: ir.Node, shapes: Shapes) -> FusedHeads | None:
     if names is None or len(node.inputs) < 3 or any(value is None for value in node.inputs[:3]):
         return None
     contrib = node.domain != ""
-    returns = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+    returns = any(map(is_read, node.outputs[1:]))
     if returns or any(value is not None for value in node.inputs[6 if contrib else 4 :]):
         return None
     read = [shapes.get(name_of(value)) or () for value in node.inputs[:3] if value is not None]

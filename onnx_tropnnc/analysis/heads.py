@@ -19,6 +19,7 @@ from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
 from onnx_tropnnc.graph.layers import is_layer, weight_slot
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes
+from onnx_tropnnc.graph.uses import only_use
 
 __all__ = ["HeadProduct", "head_products"]
 
@@ -94,10 +95,10 @@ def _softmax(product: ir.Node) -> tuple[ir.Node | None, float]:
     """Return the Softmax that reads the product, and what the scores are multiplied by on the way."""
     value, scale = product.outputs[0], 1.0
     for _ in range(_LONGEST):
-        uses = list(value.uses())
-        if len(uses) != 1 or value.is_graph_output():
+        use = only_use(value)
+        if use is None:
             return None, scale
-        reader, slot = uses[0].node, uses[0].idx
+        reader, slot = use
         if reader.op_type == "Softmax":
             return reader, scale
         if reader.op_type in ("Mul", "Div"):

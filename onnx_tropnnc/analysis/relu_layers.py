@@ -6,9 +6,8 @@ Theorem 11 of the paper holds for such layers only. With a max pool, for instanc
 of x.
 """
 
-import onnx_ir as ir
-
 from onnx_tropnnc.analysis.channels import ChannelGroup
+from onnx_tropnnc.graph.uses import only_reader
 
 __all__ = ["is_relu_layer"]
 
@@ -21,15 +20,9 @@ def is_relu_layer(group: ChannelGroup) -> bool:
     value = producers[0].use.node.outputs[0]
     # A MatMul has its bias in an Add behind it, which belongs to the linear map.
     additions = {place.use.node for place in group.of_kind("bias")}
-    while (reader := _only_reader(value)) in additions and reader is not None:
+    while (reader := only_reader(value)) in additions and reader is not None:
         value = reader.outputs[0]
     if reader is None or reader.op_type != "Relu" or reader.outputs[0].is_graph_output():
         return False
     consumers = {place.use.node for place in group.of_kind("consumer")}
     return {use.node for use in reader.outputs[0].uses()} <= consumers
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    """Return the one node that reads the tensor, or None where there are more, or the model returns it."""
-    uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None

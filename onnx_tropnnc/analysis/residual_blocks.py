@@ -18,6 +18,7 @@ from onnx_tropnnc.graph.constants import array_of, constant_tensor, label, name_
 from onnx_tropnnc.graph.layers import output_channels
 from onnx_tropnnc.graph.linear_layers import solving_refusal
 from onnx_tropnnc.graph.shapes import Shapes
+from onnx_tropnnc.graph.uses import only_reader
 
 __all__ = ["ResidualBlock", "groups_inside", "residual_blocks", "stream_of"]
 
@@ -98,8 +99,7 @@ def groups_inside(block: ResidualBlock, groups: Sequence[ChannelGroup]) -> list[
 def stream_of(node: ir.Node) -> ir.Value:
     """Return the output of the residual Add that this node's output reaches unchanged, else its own output."""
     own = value = next(value for value in node.outputs if name_of(value))
-    while len(value.uses()) == 1 and not value.is_graph_output():
-        (reader,) = (use.node for use in value.uses())
+    while (reader := only_reader(value)) is not None:
         if reader.op_type == "Add":
             if all(constant_tensor(side) is None for side in reader.inputs):
                 return reader.outputs[0]

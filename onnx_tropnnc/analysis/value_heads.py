@@ -68,7 +68,7 @@ def _product(
     node: ir.Node, walk: ColumnWalk, values: Side | None, slot: int, fused: FusedHeads | None
 ) -> ValueProduct | None:
     """Return the product, or None where something else reads the values or the product, or no layer does."""
-    reader = _only_reader(node)
+    reader = _layer_behind(node)
     if values is None or reader is None or not walk.only_read_by(node, (slot,), values):
         return None
     heads = None if fused is None else fused.counts[0]
@@ -87,7 +87,7 @@ def _product(
     return None if rows is None else ValueProduct(node, values, Entries(reader, 1, 1 - made_axis(reader), rows), heads)
 
 
-def _only_reader(node: ir.Node) -> ir.Node | None:
+def _layer_behind(node: ir.Node) -> ir.Node | None:
     """Return the layer x W that reads the node's output, along tensors that nothing else reads."""
     value = node.outputs[0]
     for _ in range(_LONGEST):

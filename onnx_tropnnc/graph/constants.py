@@ -8,6 +8,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import InputModelError
+from onnx_tropnnc.graph.uses import is_read
 
 __all__ = [
     "add_initializer",
@@ -146,7 +147,7 @@ def replace_by_constant(output: ir.Value, array: NDArray[np.generic]) -> ir.Valu
 
 def remove_unread(value: ir.Value | None) -> None:
     """Remove a constant from the graph where nothing reads it any more."""
-    if value is None or value.uses() or value.is_graph_output():
+    if value is None or is_read(value):
         return
     node, graph = value.producer(), value.graph
     if node is not None:

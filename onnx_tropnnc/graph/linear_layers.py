@@ -36,6 +36,7 @@ from onnx_tropnnc.graph.layers import (
     output_channels,
     weight_slot,
 )
+from onnx_tropnnc.graph.uses import only_use
 
 __all__ = ["LinearLayer", "solving_refusal"]
 
@@ -223,10 +224,10 @@ class LinearLayer:
     @property
     def _bias_behind(self) -> tuple[ir.Node, int] | None:
         """Return the Add that alone reads a MatMul, and the index of its constant input with one entry per channel."""
-        uses = list(self.output.uses())
-        if len(uses) != 1 or uses[0].node.op_type != "Add" or self.output.is_graph_output():
+        use = only_use(self.output)
+        if use is None or use[0].op_type != "Add":
             return None
-        add, slot = uses[0].node, 1 - uses[0].idx
+        add, slot = use[0], 1 - use[1]
         dims = dims_of(add.inputs[slot])
         wanted = self._column_shape
         fits = dims is not None and math.prod(dims) == self._outputs and dims[-len(wanted) :] == wanted

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
 from onnx_tropnnc.graph.shapes import Shapes
+from onnx_tropnnc.graph.uses import is_read, only_reader
 
 __all__ = ["Normalization", "normalizations"]
 
@@ -64,7 +65,7 @@ def _operator(node: ir.Node, shapes: Shapes) -> Normalization | None:
     rank = 0 if data is None else len(shapes.get(name_of(data)) or ())
     if data is None or not rank or node.attributes.get_int("axis", -1) % rank != rank - 1:
         return None
-    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+    if any(map(is_read, node.outputs[1:])):
         return None
     if any(constant_tensor(value) is None for value in node.inputs[1:] if value is not None):
         return None
@@ -75,14 +76,14 @@ def _operator(node: ir.Node, shapes: Shapes) -> Normalization | None:
 def _written(root: ir.Node, shapes: Shapes) -> Normalization | None:
     """Return the normalization whose root this is, or None where the nodes around it make none."""
     added = _maker(root.inputs[0], "Add") if root.op_type == "Sqrt" else None
-    if added is None or _only_reader(added.outputs[0]) is not root:
+    if added is None or only_reader(added.outputs[0]) is not root:
         return None
     slot = next((i for i, value in enumerate(added.inputs) if constant_tensor(value) is None), 0)
     mean, epsilon = _maker(added.inputs[slot], "ReduceMean"), array_of(added.inputs[1 - slot])
-    if mean is None or epsilon is None or epsilon.size != 1 or _only_reader(mean.outputs[0]) is not added:
+    if mean is None or epsilon is None or epsilon.size != 1 or only_reader(mean.outputs[0]) is not added:
         return None
     square = _maker(mean.inputs[0], "Pow", "Mul")
-    if square is None or _only_reader(square.outputs[0]) is not mean or square.inputs[0] is None:
+    if square is None or only_reader(square.outputs[0]) is not mean or square.inputs[0] is None:
         return None
     two = array_of(square.inputs[1])
     if not (square.inputs[1] is square.inputs[0] if square.op_type == "Mul" else two is not None and _is(two, 2.0)):
@@ -107,14 +108,14 @@ def _written(root: ir.Node, shapes: Shapes) -> Normalization | None:
 
 def _applied(root: ir.Node) -> ir.Node | None:
     """Return the node that divides by the root, or multiplies by its reciprocal."""
-    reader = _only_reader(root.outputs[0])
+    reader = only_reader(root.outputs[0])
     if reader is None:
         return None
     if reader.op_type == "Div" and reader.inputs[1] is root.outputs[0] and constant_tensor(reader.inputs[0]) is None:
         return reader
     one = array_of(reader.inputs[0]) if reader.op_type == "Div" else None
     if reader.op_type == "Reciprocal" or (one is not None and _is(one, 1.0)):
-        product = _only_reader(reader.outputs[0])
+        product = only_reader(reader.outputs[0])
         return product if product is not None and product.op_type == "Mul" else None
     return None
 
@@ -137,8 +138,3 @@ def _maker(value: ir.Value | None, *operators: str) -> ir.Node | None:
     """Return the node that computes the tensor, if it is one of these operators."""
     node = None if value is None else value.producer()
     return node if node is not None and node.op_type in operators and node.domain in ("", "ai.onnx") else None
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None

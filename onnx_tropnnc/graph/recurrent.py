@@ -14,6 +14,7 @@ Gates follow each other along the axis, each with all hidden units. Both directi
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of, remove_unread
+from onnx_tropnnc.graph.uses import is_read
 
 __all__ = ["GATES", "STATE_SLOTS", "drop_zero_states", "is_recurrent", "is_zero", "read_by"]
 
@@ -78,7 +79,7 @@ def _remove_unread_makers(value: ir.Value) -> None:
     if maker is None or constant_tensor(value) is not None:
         remove_unread(value)
         return
-    if maker.graph is None or any(output.uses() or output.is_graph_output() for output in maker.outputs):
+    if maker.graph is None or any(map(is_read, maker.outputs)):
         return
     inputs = [source for source in maker.inputs if source is not None]
     maker.graph.remove(maker, safe=True)

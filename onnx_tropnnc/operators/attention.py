@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.knowledge import score_energies
 from onnx_tropnnc.graph.layers import is_layer
+from onnx_tropnnc.graph.uses import is_read
 from onnx_tropnnc.operators.records import Axes, ChannelIndices
 from onnx_tropnnc.operators.splitting import joined_along
 from onnx_tropnnc.operators.trace import Trace
@@ -32,7 +33,7 @@ def attention(node: ir.Node, trace: Trace) -> None:
     # A mask with an entry for each head would have to lose those of heads that go.
     masked = any(_has_heads(value, trace) for value in later[: 2 if contrib else 1])
     keeps_state = any(value is not None for value in node.inputs[6 if contrib else 4 :])
-    keeps_state |= any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+    keeps_state |= any(map(is_read, node.outputs[1:]))
     if bias is not None and not trace.is_constant(bias):
         _pin_all(node, "has a bias that is computed at run time", trace)
         return
@@ -55,7 +56,7 @@ def grouped_attention(node: ir.Node, trace: Trace) -> None:
         parts = np.split(sides[0].pop(2), [queries * width, (queries + keys) * width])
         sides = [{**sides[0], 2: parts[0]}, {2: parts[1]}, {2: parts[2]}]
     states = [value for value in node.inputs[3:5] if value is not None]
-    keeps = bool(states) or any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+    keeps = bool(states) or any(map(is_read, node.outputs[1:]))
     # a bias of the scores, and what attention may stop at, with an entry for each head
     masked = any(_has_heads(value, trace) for value in node.inputs[10:11]) or any(
         v is not None for v in node.inputs[11:]

@@ -9,6 +9,7 @@ Softmax, LayerNormalization, LRN ...   pinned where they mix the channels; chann
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.knowledge import stream_refusal
+from onnx_tropnnc.graph.uses import is_read
 from onnx_tropnnc.operators.records import ChannelIndices
 from onnx_tropnnc.operators.splitting import joined_along
 from onnx_tropnnc.operators.trace import Trace
@@ -66,7 +67,7 @@ def along_axis(node: ir.Node, trace: Trace) -> None:
         _of_stream(node, rank - 1, trace)
         return
     mixed = set(range(start, rank)) if flat else {start}
-    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+    if any(map(is_read, node.outputs[1:])):
         trace.pin_by(node, axes, "unsupported_form", "returns its mean or deviation, and the model reads it")
     why = stream_refusal(node.outputs[0])
     what = "normalises over the channels" + (f", which stay as they are because {why}" if why else "")

@@ -48,6 +48,7 @@ from onnx_tropnnc.graph.layers import (
 )
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import Shapes, shapes_of
+from onnx_tropnnc.graph.uses import is_read
 
 __all__ = ["fold_batch_norms"]
 
@@ -114,7 +115,7 @@ def _refusal(node: ir.Node) -> str | None:
     if node.attributes.get_int("training_mode", 0):
         return "it is in training mode"
     # the running statistics would have to be computed by something else
-    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+    if any(map(is_read, node.outputs[1:])):
         return "its running mean or variance is read"
     if not node.attributes.get_int("spatial", 1):
         return "it normalises every position by itself (spatial=0)"

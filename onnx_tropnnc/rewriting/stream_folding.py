@@ -19,6 +19,7 @@ from onnx_tropnnc.graph.knowledge import set_stream
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import forget_shapes
+from onnx_tropnnc.graph.uses import is_read
 from onnx_tropnnc.rewriting.stream_norms import write_norm
 
 __all__ = ["fold_stream", "remove_unread_nodes", "transform"]
@@ -100,7 +101,7 @@ def remove_unread_nodes(nodes: Iterable[ir.Node]) -> None:
     while waiting:
         node = waiting.pop()
         graph = node.graph
-        if graph is None or any(value.uses() or value.is_graph_output() for value in node.outputs):
+        if graph is None or any(map(is_read, node.outputs)):
             continue
         if isinstance(graph, ir.Graph) and node.op_type != "Constant":
             read = [value for value in node.inputs if value is not None]

@@ -176,7 +176,7 @@ def _jobs(
     twins = {name_of(value): node for node in compressed.graph for value in node.outputs if name_of(value)}
     for node in reference.graph:
         biased = len(node.inputs) > 3 and node.inputs[3] is not None
-        if node not in places or not biased or not all(_selects(merge_map) for _, merge_map in places[node]):
+        if node not in places or not biased or not all(merge_map.selects for _, merge_map in places[node]):
             continue
         twin = twins[next(name_of(value) for value in node.outputs if name_of(value))]
         for slot in (1, 2):
@@ -190,12 +190,6 @@ def _jobs(
             if slot == 2 and resets_before:
                 continue
             yield _Job(node, twin, slot, rows, columns)
-
-
-def _selects(merge_map: MergeMap) -> bool:
-    """Return whether channels are kept or dropped, and none stands for several."""
-    kept = merge_map.labels[merge_map.labels >= 0]
-    return len(np.unique(kept)) == len(kept)
 
 
 def _left(places: Sequence[tuple[Place, MergeMap]], slot: int, axis: int, size: int) -> NDArray[np.int64]:

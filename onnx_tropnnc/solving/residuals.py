@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import constant_tensor
+from onnx_tropnnc.graph.uses import only_use
 
 __all__ = ["Partner", "partners"]
 
@@ -29,8 +30,8 @@ class Partner:
 def partners(value: ir.Value) -> Iterator[Partner]:
     """Yield the partners of a layer's output, nearest first."""
     sign = 1.0
-    while len(uses := tuple(value.uses())) == 1 and not value.is_graph_output():
-        node, slot = uses[0].node, uses[0].idx
+    while (use := only_use(value)) is not None:
+        node, slot = use
         if node.graph is not value.graph or node.domain not in ("", "ai.onnx"):
             return
         # a Dropout without a training mode does nothing

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import array_of, dims_of
 from onnx_tropnnc.graph.fused.parts import Split, SplitRule, part_of
+from onnx_tropnnc.graph.uses import is_read
 
 __all__ = ["RULES"]
 
@@ -18,7 +19,7 @@ def attention(split: Split) -> bool:
     node = split.node
     x, weight, bias, mask, past, scores = (split.input(slot) for slot in range(6))
     stored = dims_of(weight)
-    returns_state = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+    returns_state = any(map(is_read, node.outputs[1:]))
     if (
         stored is None
         or len(stored) != 2

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.fused.parts import Split, SplitRule
+from onnx_tropnnc.graph.uses import is_read
 
 __all__ = ["OPSET", "RULES"]
 
@@ -66,7 +67,7 @@ def embed_layer_normalization(split: Split) -> bool:
     opset, outputs = split.facts.opset, split.node.outputs
     if None in (ids, words, places, gamma, beta):
         return False
-    counts_mask = len(outputs) > 1 and bool(outputs[1].uses() or outputs[1].is_graph_output())
+    counts_mask = len(outputs) > 1 and is_read(outputs[1])
     # Shape has had a start since opset 15, and ReduceSum axes as an input since 13.
     if opset < 15 or (counts_mask and mask is None) or split.node.attributes.get_int("mask_index_type", 0) != 0:
         return False
@@ -88,7 +89,7 @@ def embed_layer_normalization(split: Split) -> bool:
 def _reads_statistics(node: ir.Node, *slots: int) -> bool:
     """Return whether the model reads the mean or the deviation that the node returns."""
     outputs = [node.outputs[slot] for slot in slots if slot < len(node.outputs)]
-    return any(value.uses() or value.is_graph_output() for value in outputs)
+    return any(map(is_read, outputs))
 
 
 def _is_product(value: ir.Value | None) -> bool:
