@@ -3,8 +3,9 @@
     python benchmarks/latency.py FOLDER [--ratio 0.3 0.5] [--target-macs 0.8] [--round-to auto] [--threads 1]
                                         [--seconds 6] [--cpu-time] [--only NAME ..] [--results FOLDER [--make]]
 
-Channels are decided on as the command does by its defaults, and merged, but no weights are fitted: these do not change
-how long a model takes. Results are timed through ONNX Runtime in turn with their originals, one sample a run unless the
+Channels are decided on as the command does with `--blocks keep`, and merged, but no weights are fitted: these do not
+change how long a model takes. Whole residual blocks stay, because the command removes them only after it has fitted and
+compared two results. Results are timed through ONNX Runtime in turn with their originals, one sample a run unless the
 model says otherwise; medians, and quartiles' spread. The last column is the share of the multiply-accumulates' saving
 that became milliseconds: 1 where a model with 70 % of the multiply-accumulates takes 70 % of the time. Prints one
 Markdown table, a row as soon as it is measured.

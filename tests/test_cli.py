@@ -68,6 +68,14 @@ def test_help_is_grouped_and_fits_a_terminal() -> None:
     assert {*shown, "--version"} == {*given}
 
 
+def test_quiet_warns_where_nothing_of_what_was_asked_is_left(command: Command, source: Path, target: Path) -> None:
+    result = command(source, target, "--ratio", 0.5, "--min-cosine", 1.0, "--quiet")
+    assert (result.code, result.out) == (0, "")
+    assert (
+        "warning: No channel was removed: of 2 channel groups 1 is pinned by the graph and 1 was undone" in result.err
+    )
+
+
 def test_quiet_says_nothing(command: Command, source: Path, target: Path) -> None:
     assert command(source, target, "--ratio", 0.1, "--quiet", "--no-verify") == Result(0, "", "")
     assert target.exists()

@@ -98,6 +98,17 @@ def test_where_no_channels_went_and_a_demand_is_missed_the_verdict_says_both() -
     assert missed.text == f"Not good enough, though no channel was removed: {UNCHANGED.why}."
 
 
+def test_what_was_not_compared_says_why_and_how_it_can_be() -> None:
+    skipped = judged(BEFORE, size(500), None)
+    assert (
+        skipped.line == "Half the size, not compared with the original. Next: leave out --no-verify, so that both "
+        "models are compared."
+    )
+    missing = judged(BEFORE, size(500), Verification(not_verified="no kernel for Foo"))
+    assert missing.text == "Half the size, not compared with the original, which could not be run here."
+    assert "in the runtime that you use" in missing.advice
+
+
 def test_a_verdict_on_made_up_samples_says_so_and_never_guesses() -> None:
     def found(likely: LikelyAgreement) -> Verification:
         return Verification((OutputDifference("y", 0.1, 1.0, 0.0, agreement=99.0, likely_agreement=likely),))

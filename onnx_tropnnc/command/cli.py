@@ -214,7 +214,7 @@ def _console() -> "Console":
 
 def _tell(report: "Report", target: str | None, arguments: dict[str, Any]) -> None:
     """Print the report on standard output; with `quiet`, only warnings and failures, on standard error."""
-    from onnx_tropnnc.changes import Note
+    from onnx_tropnnc.changes import Kept, Merged, Note
     from onnx_tropnnc.command.terminal import print_report
     from onnx_tropnnc.running.sessions import runtime_conflict
 
@@ -226,6 +226,9 @@ def _tell(report: "Report", target: str | None, arguments: dict[str, Any]) -> No
                 click.echo(str(note), err=True)
         for shortfall in report.verification.shortfalls if report.verification else ():
             click.echo(f"FAILED: {shortfall}", err=True)
+        # a pipeline that asked for less gets a file and exit code 0, and would not know that it is as large as before
+        if not report.of(Merged) and any(kept.reason.kind == "undone" for kept in report.of(Kept)):
+            click.echo(f"warning: {report.verdict.text}", err=True)
         return
     print_report(report, _console())
     if target is not None:

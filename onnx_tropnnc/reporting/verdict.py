@@ -44,8 +44,11 @@ _ADVICE = {
     "fair": "try it on your own inputs; --effort standard or samples (--data) often bring it closer.",
     "poor": "remove less, or give samples (--data) or --effort standard.",
     "refused": "ask for less, or give samples (--data) or --effort standard.",
-    "unknown": "give samples with --data, and leave out --no-verify: nothing else can judge this result.",
+    "unknown": "give samples with --data: made-up inputs cannot judge this result.",
 }
+
+_NOT_COMPARED = "leave out --no-verify, so that both models are compared."
+_NOT_RUN = "compare both models in the runtime that you use; the report says why the original could not be run here."
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ def judged(
         return _kept_all(before, after, found, unchanged, to_remove_more)
     grade = _grade(found)
     advice = _ADVICE[grade] if to_remove_more is None or grade in ("poor", "refused") else to_remove_more
+    if grade == "unknown" and (found is None or not found.outputs):
+        advice = _NOT_COMPARED if found is None else _NOT_RUN
     facts = [_size(before, after)]
     if found is not None and found.latency is not None:
         facts.append(_speed(found.latency))
@@ -151,7 +156,7 @@ def _speed(latency: Latency) -> str:
 def _difference(found: Verification | None) -> str:
     """Return how far the outputs are from the original's, in the words of what is known."""
     if found is None or not found.outputs:
-        return "not compared with the original"
+        return f"not compared with the original{'' if found is None else ', which could not be run here'}"
     labelled = [o for o in found.outputs if o.top1_before is not None]
     if labelled:
         return f"accuracy {labelled[0].top1_before:.1f} % before and {labelled[0].top1_after:.1f} % after"

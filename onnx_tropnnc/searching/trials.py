@@ -66,7 +66,11 @@ class Trials:
         return copy, (*done, *PassManager(finishing_passes())(copy))
 
     def merged(self, options: Options) -> Model | Refused:
-        """Return the model, merged but not solved: of the size that `compressed` would have."""
+        """Return the model, merged but not solved: of the size that `compressed` would have.
+
+        All residual blocks stay, though a result may lose some: which result is closer shows only when both are solved,
+        and a trial would take as long as the result. A result without a block is within the same budget, and no slower.
+        """
         copy = self.decider.model.clone()
         done = self._step(options).merge(copy, self.decider)
         if isinstance(done, Refused):
@@ -83,6 +87,7 @@ class Trials:
         return self.check.latency(model)
 
     def _step(self, options: Options, plan: Mapping[str, MergeMap] | None = None) -> CompressChannels:
-        # a search tries many sizes, whose order must be that of their targets
+        # a search tries many sizes, whose order must be that of their targets: with a block less a result of a smaller
+        # budget may be closer to the original, or slower, than one of a larger budget
         options = replace(options, blocks="keep")
         return CompressChannels(options, self.decider.samples, self.decider.original, plan)
