@@ -38,6 +38,7 @@ from onnx_tropnnc.passes import FoldBatchNorm, GroupFilter, MergeChannels, Plain
 __all__ = ["CACHE", "LabelledImages", "Subject", "missing", "nearest_threshold", "size", "top_1"]
 
 CACHE = Path(__file__).parent.parent / "build" / "paper"
+# One thread adds numbers in one order, so that figures are the same on every machine.
 THREADS = 1
 LINEAR = ("Gemm", "MatMul")
 CONVOLUTIONAL = ("Conv", "ConvTranspose")

@@ -27,6 +27,7 @@ from onnx_tropnnc.running.verification import Verification
 
 __all__ = ["SCHEMA_VERSION", "Digest", "Report", "Reproduction", "Timing"]
 
+# It rises where a program that reads the JSON of a report would no longer understand it.
 SCHEMA_VERSION = 1
 
 T = TypeVar("T", bound=Change)

@@ -52,7 +52,8 @@ HELD_OUT = 5
 # Multiply-accumulates of the products that more rows than usual may take: a fifth of a second of one core.
 SOLVING_MACS = 5_000_000_000
 
-# Rows for each unknown of a layer that a search starts from.
+# Rows for each unknown of a layer that a search starts from: enough for a solution that is well determined, which the
+# search and a last solution on more rows improve.
 ROWS = 25
 
 

@@ -31,7 +31,10 @@ __all__ = ["LEAST_SHARE", "Path", "error_path", "least_count", "ranking_path", "
 
 Vector = NDArray[np.float64]
 Step = tuple[int, int, float]
-"""A unit, how many channels it keeps from then on, and the step's height, score, or error per saved cost."""
+"""The number of a unit, how many channels it keeps from then on, and what orders the steps of a path.
+
+That is the height of a merge, the score of a channel, or the error per saved cost.
+"""
 
 # A budget takes no unit below a tenth of its channels, nor below two: predicted errors say little of layers that are
 # nearly gone, and one such layer cuts the network in two.
@@ -147,7 +150,14 @@ def error_path(
 def threshold_path(
     costs: Costs, heights: Sequence[Vector], *, least: Sequence[int] | None = None, round_to: Sequence[int] = ()
 ) -> Path:
-    """Return the path along a rising threshold: heights[u], ascending, each bring unit u one more merge."""
+    """Return the path along a rising threshold, which merges two clusters of a unit at each of the unit's heights.
+
+    Args:
+        costs: of the units.
+        heights: heights[u] are those of the merges in unit u's tree, ascending.
+        least: the fewest channels that each unit keeps; None: those of `least_count`.
+        round_to: the number that each unit's counts are multiples of.
+    """
     floors, multiples = _floors(costs.units, least), _multiples(costs.units, round_to)
     steps = [
         (number, unit.size - 1 - merge, float(height))

@@ -157,7 +157,7 @@ class Decider:
                 yield decision
 
     def blocks(self, options: Options) -> Blocks:
-        """Return what is known of the model's residual blocks; it remembers what it measures."""
+        """Return the model's residual blocks, of which each is measured once."""
         if self._blocks is None:
 
             def adjust() -> Model:

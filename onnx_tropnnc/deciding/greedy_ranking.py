@@ -59,7 +59,13 @@ class Ranking:
 
 
 def rank_channels(covariances: Sequence[Array], grams: Sequence[Array], always: NDArray[np.int64]) -> Ranking:
-    """Return all channels in greedy order, those of `always` first; arrays are float64 of one namespace."""
+    """Return all channels in greedy order, those of `always` first.
+
+    Args:
+        covariances: (n, n) R_t of each tensor, positive definite, in float64 and of one namespace.
+        grams: (n, n) G_t of each tensor, likewise.
+        always: the channels that come first whatever they explain.
+    """
     count = covariances[0].shape[0]
     xp, panels = array_api_compat.array_namespace(*covariances), []
     for covariance, gram in zip(covariances, grams, strict=True):
@@ -141,7 +147,7 @@ class _Panel:
         self.energy: NDArray[np.float64] = np.array(to_numpy(xp.sum(seen * seen, axis=0)))
 
     def gains(self) -> NDArray[np.float64]:
-        """Return how much picking each channel would lower the loss; -inf for those that this panel has picked."""
+        """Return (channels,) how much picking each channel would lower the loss; -inf for channels that were picked."""
         known = self.variance > self.floor
         found = np.maximum(self.energy, 0.0) / np.where(known, self.variance, 1.0)
         return np.where(np.isinf(self.floor), -np.inf, np.where(known, found, 0.0))
@@ -155,6 +161,7 @@ class _Panel:
             self._take_out(place, number, variance**-0.5)
 
     def _take_out(self, place: int, number: int, scale: float) -> None:
+        """Take the part that the picked channel explains out of all variances and energies; `number` is the pick's."""
         xp = array_api_compat.array_namespace(self.covariance)
         known, parts = self.columns[:, :number], self.parts[:, :number]
         column = (self.covariance[:, place] - xp.matmul(known, known[place, :])) * scale

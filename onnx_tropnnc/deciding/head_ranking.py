@@ -36,7 +36,7 @@ def by_columns(group: ChannelGroup) -> ChannelGroup:
 
 
 def _read(group: ChannelGroup) -> NDArray[np.int64]:
-    """Return the channels that are read: not those of keys that one layer makes beside heads of queries."""
+    """Return the channels that consumers read, without heads of keys that one layer makes beside heads of queries."""
     return np.unique(np.concatenate([p.members[p.members >= 0] for p in group.of_kind("consumer")]))
 
 

@@ -45,7 +45,7 @@ class _Seen:
         return self.used > 0 and 2 * self.used >= self.all
 
     def telling(self, rows: Rows) -> Rows:
-        """Return the rows that can be used."""
+        """Return the rows that can be used, and count them."""
         tells = (np.abs(rows) <= LARGEST).all(axis=1)
         self.all, self.used = self.all + len(rows), self.used + int(tells.sum())
         return rows if tells.all() else rows[tells]
@@ -140,7 +140,9 @@ class Variances:
 
 @dataclass
 class NormMoments:
-    """How much an error e of a row s counts behind z = g n, n = (s - mean(s)) / r, r^2 = var(s): |dz|^2 = e' M e.
+    """The matrix M by which an error e of a row s counts behind a normalization: |dz|^2 = e' M e.
+
+    The normalization is z = g n, n = (s - mean(s)) / r, r^2 = var(s) + epsilon.
 
     dz = g / r (P e - n n' e / d), with P what subtracts a row's mean. Over rows, with w = 1 / r^2 and G = diag(g^2),
 

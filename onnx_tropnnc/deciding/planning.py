@@ -78,7 +78,7 @@ def rank_groups(
 
 
 def _always(group: ChannelGroup, readings: Sequence[Reading]) -> NDArray[np.int64]:
-    """Return the channels that stay: pinned ones and, of queries, keys and values made by one layer, one of each."""
+    """Return the channels that always stay: pinned ones and, of queries and keys, the best one of each block."""
     pinned = np.flatnonzero(group.blocks < 0)
     if not group.products:
         return pinned
@@ -175,7 +175,7 @@ def _error_path(
     rounding: Rounding,
     gone: Collection[str],
 ) -> Path:
-    """Return the path by predicted errors between the most and the fewest channels of each group: none of `gone`."""
+    """Return the path by predicted errors from `start` to `least` channels of each group, none of those in `gone`."""
     groups = [unit.group for unit in costs.units]
     few, many = (
         [0 if group.name in gone else count for group, count in zip(groups, counts, strict=True)]

@@ -20,6 +20,7 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 
 __all__ = ["load_plan", "plan_text"]
 
+# It rises where plans of earlier versions can no longer be read.
 SCHEMA_VERSION = 1
 
 # A channel takes some 60 bytes, so this is room for four million: more than any model has.

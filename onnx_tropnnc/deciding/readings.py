@@ -55,12 +55,13 @@ ROWS, ROWS_PER_CHANNEL = 24_000, 16
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """R_t and G_t of one tensor; see the module's docstring."""
+    """What is measured of the channels that are read through one tensor: R_t and G_t of the module's docstring."""
 
     tensor: str
     halves: tuple[Matrix, ...]
     """R_t over every other sample, and over the rest; a single matrix if there is a single run."""
     gram: Matrix
+    """(n, n) G_t."""
 
     @property
     def covariance(self) -> Matrix:
@@ -174,7 +175,7 @@ def _nodes(places: Iterable[Place]) -> list[ir.Node]:
 
 
 def _run(model: Model, watches: Sequence[_Watch], samples: Samples, seed: int, memory: int) -> None:
-    """Give the samples to the two halves by turns."""
+    """Run the model, and add what each watch looks at to its sums; samples go to the two halves by turns."""
     names = tuple(dict.fromkeys(watch.tensor for watch in watches))
     # of a single run's samples no half would make a run of its own
     parts = min(2, max(1, samples.count // (run_size(samples.inputs) or 1)))
@@ -191,7 +192,10 @@ def _run(model: Model, watches: Sequence[_Watch], samples: Samples, seed: int, m
 
 
 def _turns(places: Sequence[Place]) -> tuple[Turn, ...]:
-    """Return the tensor's columns by how often their channel stood before, weighted by the consumers' weights there."""
+    """Return the columns of the tensor that hold channels for the first time, for the second time, and so on.
+
+    Each turn weighs as much as the squares of the consumers' weights for its columns.
+    """
     members = _members(places[0])
     turns, squares = _occurrences(members), sum(np.square(_columns(place)).sum(axis=1) for place in places)
     found = []

@@ -21,7 +21,7 @@ _RIDGE = 1e-6
 
 
 def score_bases(queries: Matrix, keys: Matrix) -> tuple[Matrix, Matrix]:
-    """Return A and B for the second moments of one head's queries and keys."""
+    """Return A and B, (d, d) each, for C_q and C_k, (d, d) each, of one head's queries and keys."""
     left, right = (c + np.eye(len(c)) * max(_RIDGE * np.trace(c) / len(c), 1e-30) for c in (queries, keys))
     (root_q, inverse_q), (root_k, inverse_k) = _roots(left), _roots(right)
     u, values, v = np.linalg.svd(root_q @ root_k)

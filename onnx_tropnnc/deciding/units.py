@@ -25,7 +25,13 @@ __all__ = ["Unit", "Units"]
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """The variance that a layer's squared errors are divided by, and M; None: the identity."""
+    """What a layer's squared errors are measured in.
+
+    Attributes:
+        variance: they are divided by it.
+        metric: (m, m) M, how much an error of the m channels changes what the normalization behind them makes; None:
+            the identity, where no normalization is behind them.
+    """
 
     variance: float
     metric: NDArray[np.float64] | None = None

@@ -60,7 +60,10 @@ IMAGE_CHANNELS = (1, 3, 4)
 # Default side of a picture; a multiple of 32, so that five halvings leave whole numbers.
 IMAGE_SIDE = 224
 
+# Length of rows of tokens or of steps where the model leaves it open: a few sentences, and short enough to run quickly.
 SEQUENCE_LENGTH = 64
+
+# Length of a waveform where the model leaves it open: half a second at 16 kHz, and a power of 2, which strides divide.
 WAVEFORM_LENGTH = 8192
 
 # Waveforms beside a sample rate: Silero reads 32 ms at 16 kHz, behind the last 4 ms of what it read before. It runs on

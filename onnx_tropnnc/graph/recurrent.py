@@ -22,6 +22,7 @@ GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}
 """How many gates each operator has."""
 
 STATE_SLOTS = (5, 6)
+"""The inputs that are the first hidden state and, of an LSTM, the first cell state."""
 
 # What hands on zeros as zeros; of a Slice or a Gather it does not matter which of them.
 _KEEPING_ZEROS = ("Cast", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")

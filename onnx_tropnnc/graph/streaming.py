@@ -25,6 +25,7 @@ __all__ = ["LARGE_BYTES", "hollowed", "write_whole"]
 # Tensors up to 1 MiB are serialized with the rest: one more copy of them costs no memory to speak of.
 LARGE_BYTES = 2**20
 
+# Numbers of fields in onnx.proto, and the wire type of fields that begin with their length (protobuf's encoding).
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 _LENGTH_DELIMITED = 2
 

@@ -28,6 +28,8 @@ from onnx_tropnnc.inputs.proto_graph import VALUE_KEEPING, ProtoGraph
 __all__ = ["InputHints", "Moments", "input_hints"]
 
 AFFINE = ("Add", "Sub", "Mul", "Div")
+
+# The range of pixels that are stored as bytes.
 BYTES = (0.0, 255.0)
 
 # What pixels usually are, the commonest first: of ranges that fit equally well the first is taken.

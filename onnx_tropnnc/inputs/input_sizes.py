@@ -31,6 +31,8 @@ COMMON = (
     *(8, 16, 32, 48, 64, 224, 320, 512, 640, 16000, 128, 256, 96, 112, 160, 192, 384, 416, 448, 299, 80, 100, 40, 20),
     *(10, 49, 98, 101, 400, 480, 576, 1024, 1536, 2048, 3000, 4000, 4096, 8000, 15600, 24000, 32000, 48000),
 )
+
+# What is tried last, the largest first: a dimension that runs at no usual size may count a few things only.
 TINY = (7, 6, 5, 4, 3, 2, 1)
 
 # Pictures of smaller sides shrink to single positions in most networks.

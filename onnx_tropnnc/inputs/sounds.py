@@ -66,6 +66,8 @@ WINDOW, HOP = 400, 160
 
 # Spotters of keywords read windows of 30 ms every 20 ms, of words that fill part of a second.
 WORD_WINDOW, WORD_HOP, WORD_POINTS, WORD_BANDS, WORD_HIGHEST = 480, 320, 512, 40, 4_000.0
+
+# The part of a second that a spoken word lasts, at least and at most; the rest of the sample is silence.
 WORD_SHARES = (0.2, 0.7)
 
 

@@ -196,7 +196,8 @@ def _divided(a: Dual, b: Dual) -> Dual:
     return quotient, _sum(a[1], _product(b[1], -1.0 * quotient)) / b[0]
 
 
-# A number's derivative is the number 0, and what is computed of it needs no pass over an array.
+# The derivative of a constant is the Python number 0.0: sums and products with it return at once, without a pass over
+# an array.
 
 
 def _sum(a: Array | float, b: Array | float) -> Array | float:

@@ -33,7 +33,12 @@ __all__ = ["ChainJob", "chains_of"]
 
 @dataclass(frozen=True, eq=False)
 class ChainJob:
-    """The consumers of a chain of linear layers, first one first; at least two. `share` is that of `PairJob`."""
+    """A chain of linear layers to fit together.
+
+    Attributes:
+        jobs: the consumers, the first one first; at least two.
+        share: the part of a usual search that this one may take (`searches_share`).
+    """
 
     jobs: tuple[LayerJob, ...]
     share: float = 1.0
@@ -58,7 +63,14 @@ class ChainJob:
         return Stop(last.name, {**last.stop.wanted, COMPRESSED: (self.jobs[0].consumer.reads, *others)})
 
     def solve(self, visit: Visit, held: Held, xp: Namespace, generator: np.random.Generator) -> Iterator[Note]:
-        """Search, write what was found into all layers, and say so."""
+        """Search for better weights of all layers together, write them, and yield a note that says so.
+
+        Args:
+            visit: the tensors of `stop`, batch by batch.
+            held: says which positions are held out.
+            xp: the namespace to compute in.
+            generator: draws positions, and the seed of the search.
+        """
         start = chain_weights(xp, (part for layer in self.layers for part in matrix_and_bias(layer)))
         batch = affordable_batch([layer.elements for layer in self.layers], self.share)
         rows = self._gathered(visit, held, xp, generator) if batch else None

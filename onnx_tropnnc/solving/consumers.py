@@ -147,6 +147,7 @@ def _behind(reference: Model, readers: Collection[ir.Node]) -> set[ir.Node]:
 
 
 def _refusal(node: ir.Node, maps: Mapping[ir.Node, csr_array], graph: ir.Graph) -> str | None:
+    """Return why the layer is not solved, or None where it is."""
     if node.graph is not graph:
         return "it stands in the body of an If, Loop or Scan, which does not show what it reads"
     reason = solving_refusal(node)

@@ -77,6 +77,7 @@ class LayerJob:
             layer.write(matrices[:, :, own], added[:, own].reshape(-1))
 
     def _mapped(self, rows: Array) -> Array:
+        """Return M applied to rows of the original layer's channels: the channels that are left."""
         row_map = self.consumer.row_map
         return rows if row_map is None else np.asarray(rows @ row_map.T.astype(rows.dtype))
 

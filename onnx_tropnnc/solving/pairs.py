@@ -54,7 +54,7 @@ def pair_of(consumer: LinearLayer) -> Pair | None:
 
 
 def _read_once(value: ir.Value, found: Sequence[_Step]) -> bool:
-    """Return whether nobody reads the value but what is behind it: one node, or the nodes of one activation."""
+    """Return whether only one node reads the value, or only the nodes of the activation that was found behind it."""
     readers = {use.node for use in value.uses()}
     return not value.is_graph_output() and (len(value.uses()) == 1 or bool(found and readers <= set(found[-1][0])))
 

@@ -132,7 +132,16 @@ class NormalEquations:
 
 @dataclass(frozen=True)
 class Solution:
-    """New weights and bias, the lambda, and the relative errors (L2, held-out rows) before and after."""
+    """New weights for one layer, and what they bring.
+
+    Attributes:
+        weights: (d, m).
+        bias: (m,).
+        ridge: the lambda.
+        error_before: the relative L2 error of the layer's outputs on held-out rows, with the weights as they were.
+        error_after: the same with the solution for this lambda.
+        equations: what it solves.
+    """
 
     weights: Array
     bias: Array
@@ -158,7 +167,15 @@ class Unsolved:
 
 
 def solve(equations: NormalEquations, ridges: Sequence[float]) -> Solution | Unsolved:
-    """Return the ridge solution for the lambda with the smallest error on held-out rows, fitted to all rows then."""
+    """Return the ridge solution for the lambda with the smallest error on held-out rows, fitted to all rows then.
+
+    Args:
+        equations: the moments of all rows.
+        ridges: the lambdas to choose from, relative to the mean square of the inputs.
+
+    Returns:
+        Unsolved where no solution has a smaller error on the held-out rows than the weights as they are.
+    """
     fitted, held = equations.fitted, equations.held
     scale = max(equations.energy * held.count / max(1, held.count + fitted.count), NOTHING)
     before = float(equations.xp.sum(held.squares))

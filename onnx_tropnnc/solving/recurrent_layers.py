@@ -82,6 +82,7 @@ class _Moments:
         self.sums: list[Matrix | None] = [None, None]
 
     def add(self, array: NDArray[Any], held: int) -> None:
+        """Add the rows of a tensor from samples to fit on (held = 0) or from those held out (held = 1)."""
         # hidden units are (length, directions, batch, units); an input is (length, batch, features), the same for both
         grid = array if array.ndim == 4 else array[:, None]
         rows = np.moveaxis(grid, 1, 0).reshape(grid.shape[1], -1, grid.shape[-1]).astype(np.float64)
@@ -134,6 +135,7 @@ class _Job:
         return Reconstructed(name, before, error, chosen)
 
     def _write(self, found: Matrix) -> None:
+        """Write (directions, rows, columns + 1): the weights, and what is added to the bias in the last column."""
         set_array(own_input(self.twin, self.slot, 1), found[..., :-1])
         value = own_input(self.twin, 3, 1)
         bias = np.array(array_of(value), np.float64)

@@ -96,7 +96,7 @@ def refit(
 
 
 class _Adam:
-    """The running means of the gradient and of its squares; 0.9 and 0.99 forget after about 10 and 100 steps."""
+    """Adam's running means of the gradient and of its squares: 0.9 forgets after about 10 steps, 0.99 after 100."""
 
     def __init__(self, size: int) -> None:
         self.mean, self.square, self.scratch, self.steps = np.zeros(size), np.zeros(size), np.zeros(size), 0

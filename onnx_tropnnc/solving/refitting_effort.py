@@ -1,4 +1,4 @@
-"""How much work the searches of refitting may take, in multiply-accumulates: a result must not depend on a clock."""
+"""Bound the work of the searches that refit layers, in multiply-accumulates: a result must not depend on a clock."""
 
 from collections.abc import Sequence
 

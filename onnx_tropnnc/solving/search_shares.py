@@ -1,4 +1,4 @@
-"""Share what all searches of a model may take among its pairs and chains."""
+"""Divide the work that all searches of a model may do among its pairs and chains of layers."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ def searched(job: LayerJob, share: float) -> LayerJob:
 
 
 def searches_share(jobs: Sequence[LayerJob]) -> float:
-    """Return the part of a usual search that each one may take, so that all of a model's stay within ALL_EFFORT."""
+    """Return the part of its usual work that each search may do, so that those of a model together do ALL_EFFORT."""
     pairs = [search_macs(pair_sizes(job, pair)) for job in jobs if (pair := job.consumer.pair) is not None]
     chains = [search_macs([layer.elements for layer in chain.layers]) for chain in chains_of(jobs)]
     return min(1.0, ALL_EFFORT / max(1, sum(pairs) + sum(chains)))

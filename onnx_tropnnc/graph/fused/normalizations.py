@@ -21,6 +21,7 @@ __all__ = ["OPSET", "RULES"]
 OPSET = 17
 """The operator set in which onnx has got a LayerNormalization."""
 _RMS_NORMALIZATION = 23
+"""The operator set in which onnx has got an RMSNormalization."""
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
