@@ -42,7 +42,7 @@ from onnx_tropnnc.running.run_limits import stopping_endless_runs
 from onnx_tropnnc.sample_sets import SampleSets, sized_by, user_samples
 from onnx_tropnnc.searching.advice import advice
 from onnx_tropnnc.searching.agreement_budget import within_drop
-from onnx_tropnnc.searching.giving_back import held_to_latency, options_not_slower
+from onnx_tropnnc.searching.giving_back import held_to_latency, options_not_slower, with_slow_groups_undone
 from onnx_tropnnc.searching.latency_budget import within_latency
 from onnx_tropnnc.searching.trials import Trials
 from onnx_tropnnc.searching.undone_groups import with_groups_undone, without_growth
@@ -215,14 +215,10 @@ class Compression:
         slower = self.model.clone()
         self.model.replace_content(decider.model.clone())
         text = f"the result was slower than the original; counts were rounded up to {way.rounding} instead"
-        why = Unchanged(
-            "with fewer channels the model was slower than before",
-            "--inspect --verbose lists its layers; give another --round-to to choose the channel counts.",
-        )
-        restart = replace(start, changes=(*start.changes, Note(text, unchanged=why)))
+        restart = replace(start, changes=(*start.changes, Note(text)))
         again = self._result(restart, way, samples, decider)
         if isinstance(again, Report) and again.passed:
-            return again, way, restart
+            return with_slow_groups_undone(again, report), way, restart
         self.model.replace_content(slower)
         return report, first, start
 

@@ -14,6 +14,7 @@ from onnx_tropnnc.changes import Kept, Merged, Note, Verified
 from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
+from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import Size, size_of
 from onnx_tropnnc.merging.merge_map import MergeMap
@@ -22,7 +23,7 @@ from onnx_tropnnc.passes.verify_outputs import VerifyOutputs
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.latency import Latency
 from onnx_tropnnc.running.verification import Verification
-from onnx_tropnnc.searching.giving_back import held_to_latency, is_slower, options_not_slower
+from onnx_tropnnc.searching.giving_back import held_to_latency, is_slower, options_not_slower, with_slow_groups_undone
 from onnx_tropnnc.searching.trials import Trials
 
 ASKED = Options(ratio=0.4, method="l1", reconstruct="off", round_to="onnxruntime-cpu")
@@ -88,6 +89,20 @@ def test_microseconds_are_no_reason_unless_a_latency_was_demanded() -> None:
     tiny, fast = slow_report(0.010, 0.025), trials(lambda _: 0.005)
     assert options_not_slower(tiny, ASKED, fast) is None
     assert options_not_slower(tiny, replace(ASKED, max_latency=1.0), fast) is not None
+
+
+def test_groups_that_were_given_back_are_undone_ones_and_not_excluded_by_a_person() -> None:
+    excluded = Reason("excluded", "a layer of the group matches --exclude")
+    again = replace(
+        slow_report(Conv_3=48),
+        changes=(
+            Kept("Conv_0", ("Conv_0",), 64, excluded, pinned=False),
+            Kept("Conv_9", (), 8, excluded, pinned=False),
+        ),
+    )
+    first, other = with_slow_groups_undone(again, slow_report()).of(Kept)
+    assert (first.reason.kind, other.reason) == ("undone", excluded)
+    assert "slower" in first.reason.text
 
 
 @pytest.mark.parametrize(("before", "after", "spread"), [(1.0, 0.5, 0.0), (1.0, 1.04, 0.0), (1.0, 1.5, 0.6)])

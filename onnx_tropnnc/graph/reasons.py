@@ -67,7 +67,7 @@ excluded              a pattern of those to exclude matches
 not_planned           the plan that is applied does not name them
 nothing_to_merge      at the asked size none of them goes
 target_reached        the budget is met without them
-undone                they were merged, and that was undone: verification failed, or the model became larger
+undone                they were merged, and that was undone: verification failed, or the model became larger or slower
 old_opset             the model's operator set is older than the rules
 """
 

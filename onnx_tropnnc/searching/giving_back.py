@@ -17,17 +17,20 @@ from dataclasses import replace
 from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.rounding import Rounding
 from onnx_tropnnc.bisection import Refused
-from onnx_tropnnc.changes import Change, Merged, Verified
+from onnx_tropnnc.changes import Change, Kept, Merged, Verified
 from onnx_tropnnc.errors import NotRunnable
+from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.latency import Latency
 from onnx_tropnnc.searching.trials import Trials
 
-__all__ = ["held_to_latency", "is_noticeably_slower", "is_slower", "options_not_slower"]
+__all__ = ["held_to_latency", "is_noticeably_slower", "is_slower", "options_not_slower", "with_slow_groups_undone"]
 
 # Medians of one model's times differ by up to five percent from one measurement to the next.
 _SLOWER = 1.05
+
+_SLOW = Reason("undone", "undone, because the model was slower with fewer of these channels")
 
 # Calling ONNX Runtime takes some ten microseconds, which vary as much: twice that is no reason to do anything about it.
 _CALL_MS = 0.02
@@ -88,6 +91,21 @@ def held_to_latency(report: Report, options: Options) -> Report:
     judged = replace(found, shortfalls=(*found.shortfalls, shortfall))
     changes: Iterable[Change] = (Verified(judged) if isinstance(c, Verified) else c for c in report.changes)
     return replace(report, changes=tuple(changes))
+
+
+def with_slow_groups_undone(report: Report, first: Report) -> Report:
+    """Return the report of the second result, in which groups that only the first one changed are undone ones.
+
+    Its options exclude them, but no person did.
+    """
+    merged = {change.group for change in first.of(Merged)}
+
+    def told(change: Change) -> Change:
+        if isinstance(change, Kept) and change.group in merged and change.reason.kind == "excluded":
+            return replace(change, reason=_SLOW)
+        return change
+
+    return replace(report, changes=tuple(map(told, report.changes)))
 
 
 def _ways(options: Options, merged: Sequence[Merged], groups: Sequence[ChannelGroup]) -> Iterable[Options]:
