@@ -36,7 +36,7 @@ from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
 from onnx_tropnnc.graph.input_shapes import stacked_inputs
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import BATCH, SHAPE_LOGIC, Shapes, infer_shapes, input_specs_of
-from onnx_tropnnc.graph.uses import is_read
+from onnx_tropnnc.graph.uses import input_at, is_read
 
 __all__ = ["PlainShapes"]
 
@@ -184,7 +184,7 @@ def _fixed_shapes(model: Model) -> Shapes:
 
 def _splits_evenly(node: ir.Node) -> bool:
     """Return whether the node is a Split that is told no sizes."""
-    told = "split" in node.attributes or (len(node.inputs) > 1 and node.inputs[1] is not None)
+    told = "split" in node.attributes or input_at(node, 1) is not None
     return node.op_type == "Split" and node.domain in ("", "ai.onnx") and not told
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.graph.constants import array_of
 from onnx_tropnnc.graph.normalizations import Normalization, normalizations
 from onnx_tropnnc.graph.shapes import Shapes
+from onnx_tropnnc.graph.uses import input_at
 
 __all__ = ["NormBehind", "norms_behind"]
 
@@ -57,7 +58,7 @@ def _scaled(norm: Normalization) -> tuple[ir.Value, ir.Value] | None:
     """Return the tensor behind the scale, and the scale; None where there is none, or it is computed."""
     output = norm.node.outputs[0]
     if norm.is_operator:
-        scale = norm.node.inputs[1] if len(norm.node.inputs) > 1 else None
+        scale = input_at(norm.node, 1)
     else:
         uses = list(output.uses())
         if len(uses) != 1 or uses[0].node.op_type != "Mul":

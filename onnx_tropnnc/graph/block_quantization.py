@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.constants import add_initializer, array_of, label, name_of, remove_unread
 from onnx_tropnnc.graph.fused.parts import take_place
+from onnx_tropnnc.graph.uses import input_at
 
 __all__ = ["block_elements", "dequantize_blocks", "is_block_quantized", "quantize_blocks"]
 
@@ -38,7 +39,7 @@ def is_block_quantized(node: ir.Node) -> bool:
     packed, steps, zeros = (array_of(value) for value in (*node.inputs[:4], None)[1:4])
     fits = packed is not None and packed.size == columns * count * block * bits // 8 and packed.dtype == np.uint8
     stepped = steps is not None and steps.size == columns * count and steps.dtype.kind == "f"
-    stored = len(node.inputs) < 4 or node.inputs[3] is None
+    stored = input_at(node, 3) is None
     row = -(-count * bits // 8)
     return (
         fits and stepped and (stored or (zeros is not None and zeros.dtype == np.uint8 and zeros.size == columns * row))
@@ -110,7 +111,7 @@ def dequantize_blocks(node: ir.Node) -> None:
     """Replace a MatMulNBits by a MatMul, and an Add where it has a bias; the weight remembers how it was stored."""
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    blocks, bias = _read(node), node.inputs[5] if len(node.inputs) > 5 else None
+    blocks, bias = _read(node), input_at(node, 5)
     weight = add_initializer(node, f"{blocks.names[0]}_weight", blocks.weights())
     weight.meta[_KEY] = blocks
     product = ir.node("MatMul", [node.inputs[0], weight], name=node.name)
@@ -162,7 +163,7 @@ def _read(node: ir.Node) -> _Blocks:
     columns, rows, bits, block = (_int(node, name) for name in ("N", "K", "bits", "block_size"))
     count = -(-rows // block)
     packed, steps = np.asarray(array_of(node.inputs[1])), np.asarray(array_of(node.inputs[2]))
-    points = array_of(node.inputs[3]) if len(node.inputs) > 3 else None
+    points = array_of(input_at(node, 3))
     names = tuple(name_of(value) if value is not None else "" for value in node.inputs[1:4])
     integers = _unpacked(packed.reshape(columns * count, -1), bits).reshape(columns, count, block)
     zeros = None if points is None else _unpacked(points.reshape(columns, -1), bits)[:, :count]

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnx_tropnnc.graph.constants import array_of, dims_of, label, name_of
 from onnx_tropnnc.graph.layers import CONVOLUTIONS
 from onnx_tropnnc.graph.operand_checks import about_operands
+from onnx_tropnnc.graph.uses import input_at
 
 __all__ = ["node_error"]
 
@@ -55,7 +56,7 @@ class _Operands:
         return self._value(slot) is not None
 
     def _value(self, slot: int) -> ir.Value | None:
-        return self.node.inputs[slot] if slot < len(self.node.inputs) else None
+        return input_at(self.node, slot)
 
 
 def node_error(node: ir.Node, shapes: Shapes) -> str | None:

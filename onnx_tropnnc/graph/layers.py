@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of
 from onnx_tropnnc.graph.quantization import dequantized
+from onnx_tropnnc.graph.uses import input_at
 
 __all__ = [
     "CONVOLUTIONS",
@@ -63,7 +64,7 @@ def weight_of(node: ir.Node) -> ir.Value | None:
 
 def bias_of(node: ir.Node) -> ir.Value | None:
     """Return the layer's own bias, or None where it has none; what an Add behind a MatMul adds is not its own."""
-    return node.inputs[2] if len(node.inputs) > 2 else None
+    return input_at(node, 2)
 
 
 def convolution_groups(node: ir.Node) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of
 from onnx_tropnnc.graph.shapes import Shapes
-from onnx_tropnnc.graph.uses import is_read, only_reader
+from onnx_tropnnc.graph.uses import input_at, is_read, only_reader
 
 __all__ = ["Normalization", "normalizations"]
 
@@ -123,7 +123,7 @@ def _applied(root: ir.Node) -> ir.Node | None:
 def _axis(node: ir.Node, shapes: Shapes) -> int | None:
     """Return the only axis that a ReduceMean averages over and keeps with length 1, or None."""
     shape = shapes.get(name_of(node.inputs[0])) if node.inputs[0] is not None else None
-    given = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    given = array_of(input_at(node, 1))
     axes = node.attributes.get_ints("axes", ()) if given is None else [int(a) for a in np.ravel(given)]
     if not shape or len(axes) != 1 or node.attributes.get_int("keepdims", 1) != 1:
         return None

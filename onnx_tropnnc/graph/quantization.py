@@ -16,6 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of
+from onnx_tropnnc.graph.uses import input_at
 
 __all__ = ["Quantization", "dequantized", "is_quantized_weight", "quantization_of", "quantization_refusal"]
 
@@ -134,7 +135,7 @@ def quantization_of(node: ir.Node) -> Quantization:
     integers, steps = array_of(node.inputs[0]), array_of(node.inputs[1])
     tensor = constant_tensor(node.inputs[0])
     assert integers is not None and steps is not None and tensor is not None
-    given = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    given = array_of(input_at(node, 2))
     zeros = np.zeros(steps.shape, integers.dtype) if given is None else given
     axis = node.attributes.get_int("axis", 1) % max(1, integers.ndim)
     names = [value.name if value is not None else None for value in (*node.inputs, None)][:3]

@@ -14,7 +14,7 @@ Gates follow each other along the axis, each with all hidden units. Both directi
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, name_of, remove_unread
-from onnx_tropnnc.graph.uses import is_read
+from onnx_tropnnc.graph.uses import input_at, is_read
 
 __all__ = ["GATES", "STATE_SLOTS", "drop_zero_states", "is_recurrent", "is_zero", "read_by"]
 
@@ -68,7 +68,7 @@ def drop_zero_states(node: ir.Node) -> None:
     Their shape would state the old number of hidden units.
     """
     for slot in STATE_SLOTS:
-        value = node.inputs[slot] if slot < len(node.inputs) else None
+        value = input_at(node, slot)
         if value is not None and is_zero(value):
             node.replace_input_with(slot, None)
             _remove_unread_makers(value)

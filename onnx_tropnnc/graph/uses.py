@@ -1,8 +1,16 @@
-"""Say who reads a tensor: nodes of its graph and of bodies inside it, and the model, which may return it."""
+"""Say who reads a tensor: nodes of its graph and of bodies inside it, and the model, which may return it.
+
+And what a node reads: it need not have all inputs of its operator, and those that are not given are None.
+"""
 
 import onnx_ir as ir
 
-__all__ = ["is_read", "only_reader", "only_use"]
+__all__ = ["input_at", "is_read", "only_reader", "only_use"]
+
+
+def input_at(node: ir.Node, slot: int) -> ir.Value | None:
+    """Return what the node reads at this slot; None where it is given nothing there."""
+    return node.inputs[slot] if slot < len(node.inputs) else None
 
 
 def is_read(value: ir.Value) -> bool:

@@ -6,6 +6,7 @@ The channels that they read are pinned, with a reason that a person can act on.
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.reasons import ReasonKind
+from onnx_tropnnc.graph.uses import input_at
 from onnx_tropnnc.operators.trace import Trace
 
 __all__ = ["RULES", "unknown"]
@@ -60,7 +61,7 @@ def _slice_bounds(node: ir.Node, trace: Trace) -> tuple[int, int, int] | None:
     if "starts" in node.attributes:
         return node.attributes.get_ints("starts", ())[0], node.attributes.get_ints("ends", ())[0], 1
     found = [trace.integers(v) for v in node.inputs[1:3]]
-    step = trace.integers(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else (1,)
+    step = trace.integers(node.inputs[4]) if input_at(node, 4) is not None else (1,)
     if None in found or not step or not found[0] or not found[1]:
         return None
     return found[0][0], found[1][0], step[0]

@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.knowledge import stream_refusal
+from onnx_tropnnc.graph.uses import input_at
 from onnx_tropnnc.operators.trace import Trace, shifted
 from onnx_tropnnc.operators.written_shapes import named_axes, written_number
 
@@ -47,7 +48,7 @@ def max_unpool(node: ir.Node, trace: Trace) -> None:
         return
     if not np.array_equal(channels, pooled):
         trace.tie(node, pooled, channels)
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
+    if input_at(node, 2) is not None:
         number = written_number(node, 2, 1, trace)
         if number is None:
             trace.pin_by(node, [channels], "shape_arithmetic", "computes the number of channels at run time")

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.graph.recurrent import GATES, STATE_SLOTS, is_zero
+from onnx_tropnnc.graph.uses import input_at
 from onnx_tropnnc.operators.linear import weight_refusal
 from onnx_tropnnc.operators.records import ChannelIndices
 from onnx_tropnnc.operators.trace import Trace
@@ -53,7 +54,7 @@ def recurrent(node: ir.Node, trace: Trace) -> None:
 def _vectors(node: ir.Node, units: ChannelIndices, gates: int, trace: Trace) -> None:
     """Record the bias and the peepholes, which have one entry for each unit in each gate."""
     for slot, times in ((3, 2 * gates), (7, 3)):
-        value = node.inputs[slot] if slot < len(node.inputs) else None
+        value = input_at(node, slot)
         if value is not None and not trace.is_constant(value):
             trace.pin_by(node, [units], "runtime_weight", "has a bias that is computed at run time")
         elif value is not None:
@@ -63,7 +64,7 @@ def _vectors(node: ir.Node, units: ChannelIndices, gates: int, trace: Trace) -> 
 def _states(node: ir.Node, units: ChannelIndices, trace: Trace) -> None:
     """Record the states that it starts from: zeros are left out later, other units' states are tied."""
     for slot in STATE_SLOTS:
-        value = node.inputs[slot] if slot < len(node.inputs) else None
+        value = input_at(node, slot)
         if is_zero(value):
             continue
         other = trace.tracked(value).get(2)

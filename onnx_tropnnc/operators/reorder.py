@@ -8,6 +8,7 @@ Pad      with zeros: new channels that no layer makes, which a residual Add may 
 import numpy as np
 import onnx_ir as ir
 
+from onnx_tropnnc.graph.uses import input_at
 from onnx_tropnnc.operators.records import ChannelIndices
 from onnx_tropnnc.operators.trace import Trace
 
@@ -91,7 +92,7 @@ def split(node: ir.Node, trace: Trace) -> None:
 def _split_sizes(node: ir.Node, trace: Trace) -> tuple[tuple[int, ...] | None, int | str]:
     if "split" in node.attributes:
         return tuple(node.attributes.get_ints("split", ())), "split"
-    if len(node.inputs) > 1 and node.inputs[1] is not None:
+    if input_at(node, 1) is not None:
         return trace.integers(node.inputs[1]), 1
     return None, "split"
 
@@ -124,7 +125,7 @@ def _cut_axes(node: ir.Node, rank: int | None, trace: Trace) -> list[int] | None
     if "starts" in node.attributes:
         starts = node.attributes.get_ints("starts", ())
         return [a % rank for a in node.attributes.get_ints("axes", tuple(range(len(starts))))]
-    if len(node.inputs) > 3 and node.inputs[3] is not None:
+    if input_at(node, 3) is not None:
         named = trace.integers(node.inputs[3])
         return None if named is None else [a % rank for a in named]
     shape = trace.shape(node.inputs[1])
@@ -134,7 +135,7 @@ def _cut_axes(node: ir.Node, rank: int | None, trace: Trace) -> list[int] | None
 def _run(node: ir.Node, index: int, channels: ChannelIndices, trace: Trace) -> ChannelIndices | None:
     """Return the channels from start to end, and record both bounds; None for steps, or bounds that are computed."""
     by_attribute = "starts" in node.attributes
-    steps = trace.integers(node.inputs[4]) if len(node.inputs) > 4 and node.inputs[4] is not None else None
+    steps = trace.integers(input_at(node, 4))
     if steps is not None and steps[index] != 1:
         return None
     bounds = []
@@ -157,14 +158,14 @@ def pad(node: ir.Node, trace: Trace) -> None:
     axes, rank = trace.tracked(node.inputs[0]), trace.rank(node.inputs[0])
     if not axes:
         return
-    named = trace.integers(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else None
+    named = trace.integers(input_at(node, 3))
     amounts, where = _amounts(node, trace)
     if rank is None or amounts is None:
         trace.pin_by(node, axes, "unknown_shape", "pads by amounts that are computed at run time")
         return
     order = list(range(rank)) if named is None else [a % rank for a in named]
     constant = node.attributes.get_string("mode", "constant") == "constant"
-    filling = node.inputs[2] if len(node.inputs) > 2 else None
+    filling = input_at(node, 2)
     zero = constant and trace.is_zero(filling) and node.attributes.get_float("value", 0.0) == 0.0
     padded = {axis for place, axis in enumerate(order) if amounts[place] or amounts[place + len(order)]}
     kept: dict[int, ChannelIndices] = {}

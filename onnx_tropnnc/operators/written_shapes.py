@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnx_tropnnc.graph.uses import input_at
 from onnx_tropnnc.operators.records import ChannelIndices, Reading
 from onnx_tropnnc.operators.trace import Trace
 
@@ -25,7 +26,7 @@ def named_axes(node: ir.Node, trace: Trace) -> tuple[int, ...] | None:
     """Return the axes that an attribute names, or the second input (since opset 13 or 18); () where none are named."""
     if "axes" in node.attributes:
         return tuple(node.attributes.get_ints("axes", ()))
-    if len(node.inputs) > 1 and node.inputs[1] is not None:
+    if input_at(node, 1) is not None:
         return trace.integers(node.inputs[1])
     return ()
 

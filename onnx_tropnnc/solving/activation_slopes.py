@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.backend import Array
 from onnx_tropnnc.graph.constants import array_of
+from onnx_tropnnc.graph.uses import input_at
 
 __all__ = ["Activation", "activation_of"]
 
@@ -60,7 +61,7 @@ def _clip(node: ir.Node) -> Activation | None:
 
 def _bound(node: ir.Node, slot: int, name: str, default: float) -> float | None:
     """Return a bound of Clip: a constant input, before opset 11 an attribute; None where it is computed at run time."""
-    given = node.inputs[slot] if len(node.inputs) > slot else None
+    given = input_at(node, slot)
     if given is None:
         return node.attributes.get_float(name, default)
     array = array_of(given)

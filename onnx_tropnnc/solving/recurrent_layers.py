@@ -24,6 +24,7 @@ from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.names import fresh_names
 from onnx_tropnnc.graph.recurrent import is_recurrent, read_by
+from onnx_tropnnc.graph.uses import input_at
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.running.watching import watched
@@ -177,7 +178,7 @@ def _jobs(
                 places.setdefault(place.use.node, []).append((place, merges[group.name]))
     twins = {name_of(value): node for node in compressed.graph for value in node.outputs if name_of(value)}
     for node in reference.graph:
-        biased = len(node.inputs) > 3 and node.inputs[3] is not None
+        biased = input_at(node, 3) is not None
         if node not in places or not biased or not all(merge_map.selects for _, merge_map in places[node]):
             continue
         twin = twins[next(name_of(value) for value in node.outputs if name_of(value))]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import constant_tensor
-from onnx_tropnnc.graph.uses import only_use
+from onnx_tropnnc.graph.uses import input_at, only_use
 
 __all__ = ["Partner", "partners"]
 
@@ -35,7 +35,7 @@ def partners(value: ir.Value) -> Iterator[Partner]:
         if node.graph is not value.graph or node.domain not in ("", "ai.onnx"):
             return
         # a Dropout without a training mode does nothing
-        inert = node.op_type == "Dropout" and (len(node.inputs) < 3 or node.inputs[2] is None)
+        inert = node.op_type == "Dropout" and input_at(node, 2) is None
         if node.op_type in ("Add", "Sub"):
             minus_other, minus_value = node.op_type == "Sub" and slot == 0, node.op_type == "Sub" and slot == 1
             sign = -sign if minus_value else sign

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.constants import add_initializer, constant_tensor, label, name_of
 from onnx_tropnnc.graph.proto_checks import about_node
+from onnx_tropnnc.graph.uses import input_at
 
 __all__ = ["Facts", "Part", "Port", "Split", "SplitRule", "Whole", "part_of", "signature", "take_place"]
 
@@ -138,7 +139,7 @@ class Split:
 
     def input(self, slot: int) -> ir.Value | None:
         """Return an input of the fused node, or None where it is absent."""
-        return self.node.inputs[slot] if slot < len(self.node.inputs) else None
+        return input_at(self.node, slot)
 
     def add(
         self,

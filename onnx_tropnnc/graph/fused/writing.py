@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from onnx_tropnnc.graph.constants import dims_of, remove_unread
 from onnx_tropnnc.graph.fused.parts import Part, Whole, part_of, signature, take_place
+from onnx_tropnnc.graph.uses import input_at
 
 __all__ = ["fused_again"]
 
@@ -72,7 +73,7 @@ def _inputs(whole: Whole, nodes: Sequence[ir.Node]) -> list[ir.Value | None] | N
     """Return the operator's inputs now, without absent ones at the end; None where parts read different tensors."""
     found: list[ir.Value | None] = []
     for ports in whole.inputs:
-        values = {_input(nodes[i], slot) for i, slot in ports}
+        values = {input_at(nodes[i], slot) for i, slot in ports}
         if len(values) > 1:
             return None
         found.append(values.pop() if values else None)
@@ -85,7 +86,3 @@ def _broadcasts(value: ir.Value | None) -> bool:
     """Return whether a tensor is a vector now, which a sum broadcasts and a fused operator does not."""
     dims = dims_of(value)
     return dims is not None and len(dims) < 2
-
-
-def _input(node: ir.Node, slot: int) -> ir.Value | None:
-    return node.inputs[slot] if slot < len(node.inputs) else None
