@@ -1,6 +1,7 @@
 """The verdict on a result: its grade from what was measured, the words for sizes and times, and what to try next."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -96,6 +97,16 @@ def test_where_no_channels_went_and_a_demand_is_missed_the_verdict_says_both() -
     missed = judged(BEFORE, BEFORE, compared(0.0, shortfalls=("too slow",)), unchanged=UNCHANGED)
     assert missed.grade == "refused"
     assert missed.text == f"Not good enough, though no channel was removed: {UNCHANGED.why}."
+
+
+def test_whoever_gave_samples_is_asked_for_more() -> None:
+    found = compared(0.5)
+    assert "give samples (--data)" in judged(BEFORE, size(500), found).advice
+    assert "give more samples" in judged(BEFORE, size(500), replace(found, made_up=False)).advice
+    undone = Unchanged(
+        "of 1 channel group 1 was undone", "demand less, ask for another amount, or give samples (--data)."
+    )
+    assert "give more samples" in judged(BEFORE, BEFORE, replace(found, made_up=False), unchanged=undone).advice
 
 
 def test_what_was_not_compared_says_why_and_how_it_can_be() -> None:

@@ -7,7 +7,7 @@ Labels decide where they were given, then how often the largest score likely sta
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from onnx_tropnnc.changes import Unchanged
@@ -83,7 +83,7 @@ def judged(
         unchanged: why no channel was removed; None where some were.
     """
     if unchanged is not None:
-        return _kept_all(before, after, found, unchanged, to_remove_more)
+        return _fitting(_kept_all(before, after, found, unchanged, to_remove_more), found)
     grade = _grade(found)
     advice = _ADVICE[grade] if to_remove_more is None or grade in ("poor", "refused") else to_remove_more
     if grade == "unknown" and (found is None or not found.outputs):
@@ -93,7 +93,15 @@ def judged(
         facts.append(_speed(found.latency))
     facts.append(_difference(found))
     said = ", ".join(fact for fact in facts if fact)
-    return Verdict(grade, f"{_WORDS[grade]}: {said}." if grade in _WORDS else f"{said.capitalize()}.", advice)
+    text = f"{_WORDS[grade]}: {said}." if grade in _WORDS else f"{said.capitalize()}."
+    return _fitting(Verdict(grade, text, advice), found)
+
+
+def _fitting(verdict: Verdict, found: Verification | None) -> Verdict:
+    """Return the verdict, whose advice asks for more samples where some were given."""
+    if found is None or found.made_up:
+        return verdict
+    return replace(verdict, advice=verdict.advice.replace("samples (--data)", "more samples"))
 
 
 def _kept_all(

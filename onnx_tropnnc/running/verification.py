@@ -38,6 +38,8 @@ class Verification:
     shortfalls: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What the reader should know about the figures."""
+    made_up: bool = True
+    """Whether the samples were made up; false where the user gave them."""
 
     @property
     def agreement(self) -> float | None:
@@ -91,6 +93,7 @@ def verify(
     except NotRunnable as error:
         return Verification(
             source=samples.source,
+            made_up=samples.made_up,
             not_verified=str(error),
             shortfalls=("nothing could be verified",) if (min_agreement, min_cosine) != (None, None) else (),
         )
@@ -101,7 +104,8 @@ def verify(
     if timing_seconds:
         latency = measure_latency(original, result, samples, timing_seconds=timing_seconds, arena=room.arena)
     shortfalls = _shortfalls(outputs, min_agreement, min_cosine)
-    return Verification(outputs, latency, samples.count, samples.source, None, shortfalls, _notes(outputs, samples))
+    notes = _notes(outputs, samples)
+    return Verification(outputs, latency, samples.count, samples.source, None, shortfalls, notes, samples.made_up)
 
 
 def _notes(outputs: Sequence[OutputDifference], samples: Samples) -> tuple[str, ...]:
