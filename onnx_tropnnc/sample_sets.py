@@ -7,7 +7,7 @@ import numpy as np
 
 from onnx_tropnnc.choices import Effort
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.graph.input_shapes import GivenShapes
+from onnx_tropnnc.graph.input_specs import GivenShapes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import PARTS, Samples, joined
 from onnx_tropnnc.inputs.filling import filled_up

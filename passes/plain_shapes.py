@@ -33,7 +33,7 @@ from onnx_tropnnc.graph.constants import (
     replace_by_constant,
 )
 from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
-from onnx_tropnnc.graph.input_shapes import stacked_inputs
+from onnx_tropnnc.graph.input_specs import stacked_inputs
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import BATCH, SHAPE_LOGIC, Shapes, infer_shapes, input_specs_of
 from onnx_tropnnc.graph.uses import input_at, is_read

@@ -14,7 +14,7 @@ import onnx
 
 from onnx_tropnnc.changes import Change, Verified
 from onnx_tropnnc.errors import NotRunnable, SampleError
-from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.input_specs import run_size
 from onnx_tropnnc.graph.knowledge import knows_statistics
 from onnx_tropnnc.graph.memory import MEMORY, run_bytes
 from onnx_tropnnc.graph.model import Model

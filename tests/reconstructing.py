@@ -5,7 +5,7 @@ import onnx
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.changes import Reconstructed
-from onnx_tropnnc.graph.input_shapes import ResolvedInput
+from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of

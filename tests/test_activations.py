@@ -7,7 +7,7 @@ import pytest
 
 from onnx_tropnnc.errors import NotRunnable, SampleError
 from onnx_tropnnc.graph.constants import set_array
-from onnx_tropnnc.graph.input_shapes import ResolvedInput
+from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.activations import LockStep, Stop

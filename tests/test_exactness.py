@@ -8,7 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_tropnnc import compress
 from onnx_tropnnc.changes import Merged
 from onnx_tropnnc.errors import BrokenPromiseError
-from onnx_tropnnc.graph.input_shapes import input_specs, resolve_shapes
+from onnx_tropnnc.graph.input_shapes import resolve_shapes
+from onnx_tropnnc.graph.input_specs import input_specs
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
 from onnx_tropnnc.running.exactness import assert_same, exact_tolerance

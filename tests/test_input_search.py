@@ -10,7 +10,7 @@ from onnx_tropnnc import compress
 from onnx_tropnnc.changes import Note
 from onnx_tropnnc.engine import Compression
 from onnx_tropnnc.errors import InputModelError, SampleError
-from onnx_tropnnc.graph.input_shapes import input_specs
+from onnx_tropnnc.graph.input_specs import input_specs
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import structure

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.graph.input_shapes import InputSpec, ResolvedInput, input_specs, resolve_shapes, resolve_to, run_size
+from onnx_tropnnc.graph.input_shapes import resolve_shapes, resolve_to
+from onnx_tropnnc.graph.input_specs import InputSpec, ResolvedInput, input_specs, run_size
 from onnx_tropnnc.inputs.batches import Samples
 
 FLOAT = np.dtype(np.float32)

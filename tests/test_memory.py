@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from graphs import graph, random_weights
 
-from onnx_tropnnc.graph.input_shapes import ResolvedInput
+from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.graph.memory import run_bytes, tensor_bytes
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.batches import Samples

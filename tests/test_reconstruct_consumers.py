@@ -9,7 +9,7 @@ from reconstructing import HALF, RELU_NET, apply, error, kept, linear_redundancy
 
 from onnx_tropnnc.changes import Note, Reconstructed
 from onnx_tropnnc.errors import OptionError, SampleError
-from onnx_tropnnc.graph.input_shapes import ResolvedInput
+from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnx_tropnnc.graph.input_shapes import ResolvedInput
+from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.input_hints import InputHints, Moments
 from onnx_tropnnc.inputs.kinds import bands_last, kind_of

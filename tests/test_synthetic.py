@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnx_tropnnc.graph.input_shapes import InputSpec, ResolvedInput, resolve_shapes
+from onnx_tropnnc.graph.input_shapes import resolve_shapes
+from onnx_tropnnc.graph.input_specs import InputSpec, ResolvedInput
 from onnx_tropnnc.inputs.input_hints import InputHints, Moments
 from onnx_tropnnc.inputs.kinds import kind_of
 from onnx_tropnnc.inputs.synthetic import synthetic_samples

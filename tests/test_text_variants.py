@@ -6,7 +6,7 @@ import numpy as np
 from numpy.testing import assert_array_equal
 from text_models import encoder, row
 
-from onnx_tropnnc.graph.input_shapes import ResolvedInput
+from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.padding import without_padding

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from text_models import BERT, NAMES, bert_samples, row
 
-from onnx_tropnnc.graph.input_shapes import ResolvedInput
+from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.input_hints import InputHints, input_hints
 from onnx_tropnnc.inputs.padding import mask_of

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from onnx_tropnnc import Options, compress, default_passes, passes
 from onnx_tropnnc.changes import Note
 from onnx_tropnnc.errors import OptionError
-from onnx_tropnnc.graph.input_shapes import ResolvedInput, resolve_shapes
+from onnx_tropnnc.graph.input_shapes import resolve_shapes
+from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import infer_shapes, input_specs_of, shapes_of

@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.graph.input_shapes import InputSpec
+from onnx_tropnnc.graph.input_specs import InputSpec
 from onnx_tropnnc.inputs import stores
 from onnx_tropnnc.inputs.user_samples import load_samples
 

@@ -12,7 +12,8 @@ from numpy.testing import assert_allclose
 from onnx import numpy_helper
 
 from onnx_tropnnc.errors import BrokenPromiseError, SampleError
-from onnx_tropnnc.graph.input_shapes import InputSpec, input_specs, resolve_shapes
+from onnx_tropnnc.graph.input_shapes import resolve_shapes
+from onnx_tropnnc.graph.input_specs import InputSpec, input_specs
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.synthetic import synthetic_samples

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_tropnnc.graph.input_shapes import ResolvedInput
+from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_hints import InputHints
 from onnx_tropnnc.inputs.sentences import SENTENCES

@@ -32,7 +32,7 @@ from onnx_tropnnc.analysis.residual_blocks import stream_of
 from onnx_tropnnc.deciding.moments import Covariances, NormMoments, Turn, Variances, drawn
 from onnx_tropnnc.deciding.units import Unit, Units
 from onnx_tropnnc.graph.constants import array_of, name_of
-from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.input_specs import run_size
 from onnx_tropnnc.graph.knowledge import score_energies
 from onnx_tropnnc.graph.layers import convolution_groups
 from onnx_tropnnc.graph.linear_layers import LinearLayer

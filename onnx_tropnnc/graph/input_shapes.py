@@ -5,10 +5,6 @@ A model's input is `InputSpec`: as declared, dimensions may be symbols or absent
 
     declared        [N, 3, H, W]   [1, 784, 1]   [4, 3, 32, 32]   [2, None, 128]   []
     one sample      (3, 224, 224)  (784, 1)      (3, 32, 32)      (2, 1, 128)      ()
-    samples a run   any            1             4                1, unstacked     1, unstacked
-
-An input is *stacked* where its own axis 0 counts samples, so that a run takes several at once; else (states, sample
-rates) a run takes the input of one sample as it is, and the model runs one sample at a time.
 
 A dynamic dimension has the size that it has in the user's samples, which must not contradict `--input-shape`. Without
 samples it gets its size from, in this order: `--input-shape` of this input; `--input-shape` of another input
@@ -18,44 +14,25 @@ a run takes; shapes that programs give may leave it open with None.
 """
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnx
-import onnx.helper
 
-from onnx_tropnnc.errors import InputModelError, SampleError, Setting
+from onnx_tropnnc.errors import SampleError, Setting
+from onnx_tropnnc.graph.input_specs import (
+    BATCH_SYMBOL,
+    IMAGE_CHANNELS,
+    MOST_VALUES,
+    GivenShapes,
+    InputSpec,
+    ResolvedInput,
+    fits,
+    samples_per_run,
+    stacked_inputs,
+)
 
-__all__ = [
-    "IMAGE_CHANNELS",
-    "Dimension",
-    "GivenShapes",
-    "InputSpec",
-    "ResolvedInput",
-    "counts_samples",
-    "fits",
-    "input_specs",
-    "resolve_shapes",
-    "resolve_to",
-    "run_size",
-    "samples_per_run",
-    "stacked_inputs",
-]
+__all__ = ["resolve_shapes", "resolve_to"]
 
-Dimension = int | str | None
-
-GivenShapes = Mapping[str, tuple[int | None, ...]]
-"""Shapes of inputs, given instead of guessed; None at axis 0 leaves the number of samples in a run open."""
-
-# The numbers of one run: 2^31 floats are 8 GB. Larger dimensions are damage, and onnxruntime ends the whole process on
-# some of them instead of refusing them.
-MOST_VALUES = 2**31
-
-# Channel counts of a picture: grey, colour, colour with transparency.
-IMAGE_CHANNELS = (1, 3, 4)
 
 # Default side of a picture; a multiple of 32, so that five halvings leave whole numbers.
 IMAGE_SIDE = 224
@@ -69,45 +46,6 @@ WAVEFORM_LENGTH = 8192
 # Waveforms beside a sample rate: Silero reads 32 ms at 16 kHz, behind the last 4 ms of what it read before. It runs on
 # 512 values too, but hears no speech in anything.
 CHUNK_LENGTH = 576
-
-_BATCH_SYMBOL = re.compile(r"batch", re.IGNORECASE)
-_LENGTH_SYMBOL = re.compile(r"seq|time|len|frame", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """One input as the model declares it: a dimension is a number, a symbol, or None where nothing is said."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[Dimension, ...]
-
-    @property
-    def text(self) -> str:
-        """Return the input as messages show it: `x float32 [N, 3, 224, 224]`."""
-        return f"{self.name} {self.dtype} [{', '.join('?' if d is None else str(d) for d in self.shape)}]"
-
-
-@dataclass(frozen=True)
-class ResolvedInput:
-    """One input with every dimension known; `shape` is that of one sample, without the sample axis."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    stacked: bool = True
-    """Whether axis 0 of the model's input is the sample axis."""
-    batch: int | None = None
-    """How many samples a run takes: None where the model leaves it free; None too where not stacked."""
-    elastic: bool = False
-    """Whether the model leaves another dimension free: sequences, waveforms and pictures of any size."""
-
-
-def run_size(inputs: Iterable[ResolvedInput]) -> int | None:
-    """Return how many samples one run takes, None where any number will do."""
-    entries = tuple(inputs)
-    batch = next((entry.batch for entry in entries if entry.batch is not None), None)
-    return 1 if batch is None and not all(entry.stacked for entry in entries) else batch
 
 
 def resolve_shapes(specs: Sequence[InputSpec], given: GivenShapes | None = None) -> tuple[ResolvedInput, ...]:
@@ -150,20 +88,13 @@ def resolve_to(
     return _with_samples(specs, sample_shapes, shapes, stacked)
 
 
-def fits(shape: Sequence[int], declared: Sequence[Dimension]) -> bool:
-    """Return whether numbers fit declared dimensions: as many, all above 0, and equal where a number is declared."""
-    return len(shape) == len(declared) and all(
-        size > 0 and (size == own or not isinstance(own, int)) for size, own in zip(shape, declared, strict=True)
-    )
-
-
 def _with_samples(
     specs: Sequence[InputSpec],
     sample_shapes: Mapping[str, tuple[int, ...]],
     given: GivenShapes,
     stacked: frozenset[str],
 ) -> tuple[ResolvedInput, ...]:
-    run = _samples_per_run(specs, given, stacked)
+    run = samples_per_run(specs, given)
     return tuple(
         ResolvedInput(
             s.name, s.dtype, sample_shapes[s.name], True, run, not all(isinstance(d, int) for d in s.shape[1:])
@@ -172,54 +103,6 @@ def _with_samples(
         else ResolvedInput(s.name, s.dtype, sample_shapes[s.name], False)
         for s in specs
     )
-
-
-def samples_per_run(specs: Sequence[InputSpec], given: GivenShapes | None = None) -> int | None:
-    """Return how many samples one run takes, None where any number will do."""
-    return _samples_per_run(specs, given or {}, stacked_inputs(specs))
-
-
-def stacked_inputs(specs: Sequence[InputSpec]) -> frozenset[str]:
-    """Return the inputs whose axis 0 counts samples.
-
-    A dynamic axis 0 does, unless its symbol is another input's later axis or a length by its name; a fixed one does
-    where it is 1, or the same for all inputs that have axes.
-    """
-    shaped = [spec for spec in specs if spec.shape]
-    later = {d for spec in shaped for d in spec.shape[1:] if isinstance(d, str)}
-    firsts = {spec.shape[0] for spec in shaped} - later
-    counting = {d for d in firsts if d is None or (isinstance(d, str) and not _LENGTH_SYMBOL.search(d))}
-    free = {spec.name for spec in shaped if spec.shape[0] in counting}
-    single = {spec.name for spec in shaped if spec.shape[0] == 1 and len(spec.shape) > 1}
-    alike = len({spec.shape[0] for spec in shaped}) == 1 and isinstance(shaped[0].shape[0], int)
-    everything = {spec.name for spec in shaped if alike and len(spec.shape) > 1}
-    return frozenset(free | single | everything)
-
-
-def _samples_per_run(specs: Sequence[InputSpec], given: GivenShapes, stacked: frozenset[str]) -> int | None:
-    """Return the samples of a run, on which stacked inputs must agree; None where all inputs are stacked and free."""
-    firsts = {s.name: given.get(s.name, s.shape)[0] for s in specs if s.name in stacked}
-    fixed = {first for first in firsts.values() if isinstance(first, int)}
-    if len(fixed) > 1:
-        counts = ", ".join(f"{name}: {first}" for name, first in firsts.items() if isinstance(first, int))
-        message = "the inputs disagree on how many samples one run takes ({}); change {}"
-        raise SampleError(message, counts, Setting("input_shape"))
-    if fixed:
-        return fixed.pop()
-    return None if len(stacked) == len(specs) else 1
-
-
-def counts_samples(spec: InputSpec, axis: int, specs: Sequence[InputSpec]) -> bool:
-    """Return whether a dimension that is open says how many samples a run takes, by its place or by its symbol."""
-    stacked = stacked_inputs(specs)
-    if axis == 0 and spec.name in stacked:
-        return True
-    dimension = spec.shape[axis]
-    if isinstance(dimension, str):
-        firsts = {s.shape[0] for s in specs if s.shape and not _LENGTH_SYMBOL.search(str(s.shape[0]))}
-        return dimension in firsts or bool(_BATCH_SYMBOL.search(dimension))
-    # a recurrent state, [layers, batch, width]: what is unknown is the sample axis
-    return spec.name not in stacked and axis > 0 and spec.shape.count(None) == 1
 
 
 def _check_given(specs: Sequence[InputSpec], given: GivenShapes) -> None:
@@ -241,7 +124,7 @@ def _bound_symbols(specs: Sequence[InputSpec], given: GivenShapes, stacked: froz
     """Return sizes of symbols: those that `--input-shape` gives, for every input, and 1 for those of batches."""
     firsts = {s.shape[0] for s in specs if s.name in stacked}
     symbols = {d for s in specs for d in s.shape if isinstance(d, str)}
-    counting = {d: 1 for d in symbols if d in firsts or _BATCH_SYMBOL.search(d)}
+    counting = {d: 1 for d in symbols if d in firsts or BATCH_SYMBOL.search(d)}
     bound: dict[str, int] = {}
     for spec in specs:
         for own, size in zip(spec.shape, given.get(spec.name, ()), strict=False):
@@ -286,25 +169,3 @@ def _default_size(
         rated = any(not other.shape and np.issubdtype(other.dtype, np.integer) for other in specs)
         return CHUNK_LENGTH if rated else WAVEFORM_LENGTH
     return SEQUENCE_LENGTH if len(known) == len(shape) - 1 <= 1 else None
-
-
-def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
-    """Return the inputs that a caller must give: those of the graph that are not initializers."""
-    given = {tensor.name for tensor in model.graph.initializer}
-    given.update(tensor.values.name for tensor in model.graph.sparse_initializer)
-    specs = []
-    for value in (value for value in model.graph.input if value.name not in given):
-        name, tensor = value.name, value.type.tensor_type
-        if value.type.WhichOneof("value") != "tensor_type" or tensor.elem_type == onnx.TensorProto.STRING:
-            raise SampleError(f"input {name}: only numeric tensors can be made up or read, not strings or sequences")
-        if not tensor.HasField("shape"):
-            raise SampleError(f"input {name}: the model does not say how many dimensions it has")
-        sizes = [d.dim_value for d in tensor.shape.dim if d.WhichOneof("value") == "dim_value"]
-        if math.prod(size for size in sizes if size > 0) > MOST_VALUES or min(sizes, default=0) < -1:
-            text = ", ".join(map(str, sizes))
-            raise InputModelError(f"input {name}: its dimensions {text} are those of no tensor; the file is damaged")
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-        # Some exporters write a dynamic dimension as 0 or -1.
-        dims = tuple(int(d.dim_value) if d.dim_value > 0 else str(d.dim_param) or None for d in tensor.shape.dim)
-        specs.append(InputSpec(name, dtype, dims))
-    return tuple(specs)

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import onnx_ir
 
-from onnx_tropnnc.graph.input_shapes import GivenShapes
+from onnx_tropnnc.graph.input_specs import GivenShapes
 
 __all__ = ["Model"]
 

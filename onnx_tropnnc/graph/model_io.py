@@ -22,7 +22,7 @@ from onnx_tropnnc.errors import InputModelError, OutputPathError
 from onnx_tropnnc.graph.bodies import values_read
 from onnx_tropnnc.graph.constants import label, shape_of
 from onnx_tropnnc.graph.fused import fused_again, split_fused
-from onnx_tropnnc.graph.input_shapes import GivenShapes
+from onnx_tropnnc.graph.input_specs import GivenShapes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_checks import check_graph, check_stored, check_wires
 from onnx_tropnnc.graph.placing import data_file, place_with_data

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.constants import constant_tensor, name_of, shape_of
 from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
-from onnx_tropnnc.graph.input_shapes import InputSpec, input_specs, resolve_shapes
+from onnx_tropnnc.graph.input_shapes import resolve_shapes
+from onnx_tropnnc.graph.input_specs import InputSpec, input_specs
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.stand_ins import has_stand_in, insert_stand_ins
 

@@ -1,7 +1,7 @@
 """Samples of a model's inputs, as frozen arrays.
 
 Axis 0 of every array counts samples, whatever the model does with them. `feeds` yields what each run reads: the slice
-array[i : i + b] of an input that is stacked, and array[i] of one that is not (graph/input_shapes.py).
+array[i : i + b] of an input that is stacked, and array[i] of one that is not (graph/input_specs.py).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.graph.input_shapes import GivenShapes, ResolvedInput, run_size
+from onnx_tropnnc.graph.input_specs import GivenShapes, ResolvedInput, run_size
 
 __all__ = ["PARTS", "Samples", "joined"]
 

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_tropnnc.graph.input_shapes import IMAGE_CHANNELS
+from onnx_tropnnc.graph.input_specs import IMAGE_CHANNELS
 from onnx_tropnnc.inputs.first_layers import picture_moments, reads_black_corners, reads_bytes
 from onnx_tropnnc.inputs.index_ranges import index_range
 from onnx_tropnnc.inputs.proto_graph import VALUE_KEEPING, ProtoGraph

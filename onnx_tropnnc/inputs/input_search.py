@@ -18,7 +18,8 @@ import onnx
 
 from onnx_tropnnc.errors import SampleError
 from onnx_tropnnc.graph.constants import name_of
-from onnx_tropnnc.graph.input_shapes import GivenShapes, InputSpec, ResolvedInput, resolve_shapes
+from onnx_tropnnc.graph.input_shapes import resolve_shapes
+from onnx_tropnnc.graph.input_specs import GivenShapes, InputSpec, ResolvedInput
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import input_specs_of, shapes_of, structure

@@ -21,7 +21,7 @@ from itertools import islice, product
 import numpy as np
 import onnx
 
-from onnx_tropnnc.graph.input_shapes import GivenShapes, InputSpec, counts_samples, stacked_inputs
+from onnx_tropnnc.graph.input_specs import GivenShapes, InputSpec, counts_samples, stacked_inputs
 from onnx_tropnnc.inputs.proto_graph import ProtoGraph
 
 __all__ = ["has_open_sizes", "shapes_to_try"]

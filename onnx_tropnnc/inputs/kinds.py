@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from onnx_tropnnc.graph.input_shapes import IMAGE_CHANNELS, ResolvedInput
+from onnx_tropnnc.graph.input_specs import IMAGE_CHANNELS, ResolvedInput
 from onnx_tropnnc.inputs.input_hints import InputHints
 from onnx_tropnnc.inputs.sounds import CEPSTRA
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.graph.input_shapes import ResolvedInput
+from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.inputs.input_hints import InputHints
 from onnx_tropnnc.inputs.texts import arranged, made_up_rows, text_inputs, vocabulary_of, wanted_lengths
 from onnx_tropnnc.inputs.tokenized import load_tokenizer, sentence_rows

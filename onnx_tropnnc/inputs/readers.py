@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.graph.input_shapes import InputSpec, stacked_inputs
+from onnx_tropnnc.graph.input_specs import InputSpec, stacked_inputs
 
 __all__ = ["Arrays", "Data", "DataReader", "read_all"]
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from onnx_tropnnc.errors import SampleError, Setting
-from onnx_tropnnc.graph.input_shapes import GivenShapes, ResolvedInput, resolve_shapes, run_size
+from onnx_tropnnc.graph.input_shapes import resolve_shapes
+from onnx_tropnnc.graph.input_specs import GivenShapes, ResolvedInput, run_size
 from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import input_specs_of, shapes_of, structure

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.graph.input_shapes import InputSpec
+from onnx_tropnnc.graph.input_specs import InputSpec
 from onnx_tropnnc.inputs.readers import Data, DataReader, read_all
 
 __all__ = ["Array", "Store", "opened"]

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.graph.input_shapes import ResolvedInput, run_size
+from onnx_tropnnc.graph.input_specs import ResolvedInput, run_size
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_hints import InputHints, Moments
 from onnx_tropnnc.inputs.kinds import NO_HINTS, bands_last, flat_picture, kind_of, picture_layout

@@ -21,7 +21,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_tropnnc.graph.input_shapes import ResolvedInput
+from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.inputs.input_hints import InputHints
 
 __all__ = [

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.errors import SampleError
-from onnx_tropnnc.graph.input_shapes import GivenShapes, InputSpec, fits, resolve_to, samples_per_run
+from onnx_tropnnc.graph.input_shapes import resolve_to
+from onnx_tropnnc.graph.input_specs import GivenShapes, InputSpec, fits, samples_per_run
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.readers import Data
 from onnx_tropnnc.inputs.stores import Array, Store, opened

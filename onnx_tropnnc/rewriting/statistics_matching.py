@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.changes import Change
 from onnx_tropnnc.graph.constants import add_initializer, constant_tensor, name_of, shape_of
-from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.input_specs import run_size
 from onnx_tropnnc.graph.knowledge import ChannelStatistics, channel_statistics
 from onnx_tropnnc.graph.layers import is_convolution
 from onnx_tropnnc.graph.memory import MEMORY, run_bytes

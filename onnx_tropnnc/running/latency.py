@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.input_specs import run_size
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.comparison import load_result
 from onnx_tropnnc.running.cores import usable_cores

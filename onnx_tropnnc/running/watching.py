@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.graph.constants import name_of
-from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.input_specs import run_size
 from onnx_tropnnc.graph.memory import ARENA_BYTES, MEMORY, live_bytes, tensor_bytes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import to_proto

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.gradients.backward import raised_opset
 from onnx_tropnnc.graph.constants import name_of
-from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.input_specs import run_size
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import to_proto
 from onnx_tropnnc.inputs.batches import Samples

@@ -21,7 +21,7 @@ from onnx_tropnnc.changes import Change, Note
 from onnx_tropnnc.choices import Effort
 from onnx_tropnnc.errors import NotDifferentiable, NotRunnable
 from onnx_tropnnc.graph.constants import dims_of, name_of
-from onnx_tropnnc.graph.input_shapes import run_size
+from onnx_tropnnc.graph.input_specs import run_size
 from onnx_tropnnc.graph.memory import tensor_bytes
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import infer_shapes
