@@ -42,6 +42,9 @@ class Samples:
     has_loose_words: bool = False
     """Whether texts were made up of words that follow each other at random, instead of sentences."""
 
+    answers: NDArray[np.int64] | None = None
+    """The original's answer to each sample, the index of its largest score, where answers are balanced by it."""
+
     @property
     def count(self) -> int:
         """Return the number of samples."""
@@ -52,8 +55,10 @@ class Samples:
         index = np.asarray(positions, dtype=np.int64)
         arrays = {name: array[index] for name, array in self.arrays.items()}
         labels = None if self.labels is None else self.labels[index]
-        lengths, parts = (None if array is None else array[index] for array in (self.lengths, self.parts))
-        return replace(self, arrays=arrays, labels=labels, lengths=lengths, parts=parts)
+        lengths, parts, answers = (
+            None if array is None else array[index] for array in (self.lengths, self.parts, self.answers)
+        )
+        return replace(self, arrays=arrays, labels=labels, lengths=lengths, parts=parts, answers=answers)
 
     def numbers(self) -> NDArray[np.int64]:
         """Return numbers by which samples are divided, into halves or into those to fit and those held out.
@@ -127,9 +132,13 @@ def joined(pieces: Sequence[Samples]) -> Samples:
     """Return all samples of several sets for the same inputs, with labels if all sets have them."""
     first, labels = pieces[0], [piece.labels for piece in pieces if piece.labels is not None]
     arrays = {name: np.concatenate([piece.arrays[name] for piece in pieces]) for name in first.arrays}
-    lengths, parts = (
+    lengths, parts, answers = (
         [array for array in arrays if array is not None]
-        for arrays in ([piece.lengths for piece in pieces], [piece.parts for piece in pieces])
+        for arrays in (
+            [piece.lengths for piece in pieces],
+            [piece.parts for piece in pieces],
+            [piece.answers for piece in pieces],
+        )
     )
     return replace(
         first,
@@ -137,4 +146,5 @@ def joined(pieces: Sequence[Samples]) -> Samples:
         labels=np.concatenate(labels) if len(labels) == len(pieces) else None,
         lengths=np.concatenate(lengths) if len(lengths) == len(pieces) else None,
         parts=np.concatenate(parts) if len(parts) == len(pieces) else None,
+        answers=np.concatenate(answers) if len(answers) == len(pieces) else None,
     )

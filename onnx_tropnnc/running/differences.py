@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.running.likely_agreement import REAL, LikelyAgreement, from_made_up_samples, from_real_samples
 from onnx_tropnnc.running.score_errors import ScoreTally
 
-__all__ = ["OutputDifference", "Tally"]
+__all__ = ["OutputDifference", "Tally", "rows_of_scores"]
 
 # How many numbers of an output are compared at once.
 # Half a dozen arrays of float64 are made of what is counted: 200 MB of them.
@@ -89,7 +89,7 @@ class Tally:
         for start in range(0, max(1, before.size), COUNTED_AT_ONCE):
             part = slice(start, start + COUNTED_AT_ONCE)
             self._add_differences(flat_before[part].astype(np.float64), flat_after[part].astype(np.float64))
-        rows = _rows_of_scores(before)
+        rows = rows_of_scores(before)
         self.scored = self.scored and rows is not None
         if rows is not None:
             self._add_rows(rows, after.reshape(rows.shape), labels)
@@ -162,7 +162,7 @@ class Tally:
         )
 
 
-def _rows_of_scores(values: NDArray[Any]) -> NDArray[Any] | None:
+def rows_of_scores(values: NDArray[Any]) -> NDArray[Any] | None:
     """Return the values as (N, C) where they are a row of scores for each sample, else None."""
     tail_is_flat = values.ndim == 2 or (values.ndim == 4 and values.shape[2:] == (1, 1))
     if not tail_is_flat or values.shape[1] < 2 or values.dtype.kind in "iub":

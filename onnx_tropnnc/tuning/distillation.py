@@ -28,6 +28,7 @@ from onnx_tropnnc.step_parts import counted
 from onnx_tropnnc.tuning.adam import Adam, rate_at
 from onnx_tropnnc.tuning.batching import batch_shapes
 from onnx_tropnnc.tuning.centring import Centre
+from onnx_tropnnc.tuning.orders import next_order
 from onnx_tropnnc.tuning.targets import Targets, filled, teaches
 
 __all__ = ["Student", "Training", "trainable_weights", "write_weights"]
@@ -136,9 +137,9 @@ class Student:
         sizes = {name: self._size(name) for name in self.weights}
         every = -(-training.steps // training.judged)
         for step in counted(range(training.steps), lambda step: "tune all weights"):
-            # the rest of a permutation that fills no batch is dropped
+            # the rest of an order that fills no batch is dropped
             if len(order) < training.batch:
-                order = generator.permutation(targets.samples.count)
+                order = next_order(targets.samples, generator)
             chosen, order = np.sort(order[: training.batch]), order[training.batch :]
             rate = rate_at(step, training.steps, training.rate, max(1, training.steps // WARM_UP))
             gradients = self._gradients(targets, chosen)
