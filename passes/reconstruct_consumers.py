@@ -109,24 +109,24 @@ class ReconstructConsumers:
             affines = self.affines
             if affines is None:
                 affines = affines_for(self.reference, self.samples, batch=self.batch, memory=self.memory)
-            pair = self._pair(model, affines)
+            models = self._models(model, affines)
         except NotRunnable as error:
             yield Note(f"reconstructed without BatchNormalization statistics: they cannot be matched ({error})")
-            pair = self._pair(model, {})
-        shapes = shapes_of(pair.reference)
-        groups = find_channel_groups(pair.reference, shapes)
+            models = self._models(model, {})
+        shapes = shapes_of(models.reference)
+        groups = find_channel_groups(models.reference, shapes)
         refits = self.refit and self.samples.count >= HELD_OUT
-        found = find_consumers(pair.reference, pair.compressed, groups, self.merges, shapes, pairs=refits)
+        found = find_consumers(models.reference, models.compressed, groups, self.merges, shapes, pairs=refits)
         # on adjusted models recurrent layers would be solved for inputs of another scale than the result gives them
-        recurrent = {} if pair.affines else self._solve_recurrent(pair, groups)
+        recurrent = {} if models.affines else self._solve_recurrent(models, groups)
         yield from (change for changes in recurrent.values() for change in changes)
         passed = (f for f in found if isinstance(f, Passed) and f.node not in recurrent)
         yield from (Reconstructed(f.node, reason=f.reason) for f in passed)
-        jobs = [_in_whole_pairs(job) for job in [pair.job(f, model) for f in found if isinstance(f, Consumer)]]
+        jobs = [_in_whole_pairs(job) for job in [models.job(f, model) for f in found if isinstance(f, Consumer)]]
         share = searches_share(jobs)
         jobs = [searched(job, share) for job in jobs]
         steps = LockStep(
-            {REFERENCE: pair.reference, COMPRESSED: pair.compressed},
+            {REFERENCE: models.reference, COMPRESSED: models.compressed},
             self.samples,
             [job.consumer.stop for job in jobs],
             self.batch,
@@ -140,25 +140,32 @@ class ReconstructConsumers:
             shown = counted(jobs, lambda job: f"solve {job.consumer.name}")
             for job, visit in zip(shown, steps, strict=True):
                 # made when its turn comes, and gone with the rows that it gathers when that is over
-                pair_job = PairJob(job, pair.compressed, share) if job.consumer.pair else None
+                pair_job = PairJob(job, models.compressed, share) if job.consumer.pair else None
                 yield self._solve(job, pair_job, visit, _held_out_of(used), generator)
                 del pair_job
-            yield from self._solve_chains(pair, chains_of(jobs, share), generator)
+            yield from self._solve_chains(models, chains_of(jobs, share), generator)
         finally:
             for job in jobs:
                 job.layers[-1].drop_zero_bias()
 
-    def _solve_recurrent(self, pair: "_Pair", groups: Sequence[ChannelGroup]) -> Mapping[str, Sequence[Reconstructed]]:
+    def _solve_recurrent(
+        self, models: "_Models", groups: Sequence[ChannelGroup]
+    ) -> Mapping[str, Sequence[Reconstructed]]:
         """Solve the recurrent layers before all others, which are then solved for what these make."""
-        models = pair.reference, pair.compressed
         return solve_recurrent_layers(
-            *models, groups, self.merges, self.samples, ridges=self.ridges, memory=self.memory
+            models.reference,
+            models.compressed,
+            groups,
+            self.merges,
+            self.samples,
+            ridges=self.ridges,
+            memory=self.memory,
         )
 
-    def _pair(self, model: Model, affines: Mapping[str, Affine]) -> "_Pair":
+    def _models(self, model: Model, affines: Mapping[str, Affine]) -> "_Models":
         """Return the two models to run: as they are, or adjusted to the statistics."""
         if not affines:
-            return _Pair(self.reference, model, {})
+            return _Models(self.reference, model, {})
         reference = self.reference.clone()
         match_statistics(reference, affines)
         compressed = reference.clone()
@@ -166,7 +173,7 @@ class ReconstructConsumers:
         for group in find_channel_groups(compressed, shapes_of(compressed)):
             if group.name in self.merges:
                 workspace.apply(group, self.merges[group.name])
-        return _Pair(reference, compressed, affines)
+        return _Models(reference, compressed, affines)
 
     def _solve(
         self, job: LayerJob, pair: PairJob | None, visit: Visit, held: Held, generator: np.random.Generator
@@ -216,12 +223,12 @@ class ReconstructConsumers:
         return replace(change, error_after=better.error_after, refitted=label(pair.pair.producer.node))
 
     def _solve_chains(
-        self, pair: "_Pair", found: Iterable[ChainJob], generator: np.random.Generator
+        self, models: "_Models", found: Iterable[ChainJob], generator: np.random.Generator
     ) -> Iterator[Change]:
         """Run both models side by side once more, and refit each chain of linear layers as a whole."""
         chains = tuple(found)
-        models = {REFERENCE: pair.reference, COMPRESSED: pair.compressed}
-        steps = LockStep(models, self.samples, [chain.stop for chain in chains], self.batch, self.memory)
+        both = {REFERENCE: models.reference, COMPRESSED: models.compressed}
+        steps = LockStep(both, self.samples, [chain.stop for chain in chains], self.batch, self.memory)
         held = _held_out_of(steps.affordable())
         shown = counted(chains, lambda chain: f"fit the chain of layers up to {chain.stop.name}")
         for chain, visit in zip(shown, steps, strict=True):
@@ -252,7 +259,7 @@ def _held_out_of(samples: Samples) -> Held:
 
 
 @dataclass(frozen=True, eq=False)
-class _Pair:
+class _Models:
     """The two models that run; `affines` are the maps, by tensor, that were written into their weights."""
 
     reference: Model

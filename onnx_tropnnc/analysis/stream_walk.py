@@ -23,7 +23,7 @@ from onnx_tropnnc.graph.linear_layers import solving_refusal
 from onnx_tropnnc.graph.normalizations import Normalization
 from onnx_tropnnc.operators.trace import Trace
 
-__all__ = ["Affine", "NotLinear", "Read", "StreamWalk"]
+__all__ = ["NotLinear", "Read", "ScaleAndShift", "StreamWalk"]
 
 _MOVING = frozenset(
     ("Concat", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile")
@@ -35,7 +35,7 @@ _SUMMING = frozenset(("AveragePool", "Pad", "ReduceSum"))
 
 
 @dataclass(frozen=True, eq=False)
-class Affine:
+class ScaleAndShift:
     """What parameters per channel have made of a stream: scale * x + shift."""
 
     scale: NDArray[np.float64]
@@ -52,7 +52,7 @@ class Read:
     """A layer that reads the stream, and the parameters per channel between the two; None where there are none."""
 
     place: Place
-    affine: Affine | None
+    affine: ScaleAndShift | None
 
 
 class NotLinear(Exception):
@@ -71,7 +71,7 @@ class StreamWalk:
         self, trace: Trace, group: ChannelGroup, norms: tuple[Normalization, ...], tensors: Mapping[ir.Value, int]
     ) -> None:
         self.trace, self.group, self.tensors = trace, group, tensors
-        self.states: dict[ir.Value, Affine | None] = {}
+        self.states: dict[ir.Value, ScaleAndShift | None] = {}
         self.normed: set[ir.Value] = set()
         self.affines: list[tuple[ir.Node, int]] = []
         self.reads: list[Read] = []
@@ -126,18 +126,20 @@ class StreamWalk:
             found = [array_of(value) for value in node.inputs[1:3]]
             parameters = [None if array is None else np.asarray(array, np.float64).reshape(-1) for array in found]
             scale, shift = (*parameters, None, None)[:2]
-            self._pass(node, Affine(np.ones(n) if scale is None else scale, np.zeros(n) if shift is None else shift))
+            self._pass(
+                node, ScaleAndShift(np.ones(n) if scale is None else scale, np.zeros(n) if shift is None else shift)
+            )
         else:
             _BY_OPERATOR.get(node.op_type, StreamWalk._move)(self, node, carried)
 
-    def _state(self, node: ir.Node, slot: int) -> Affine | None:
+    def _state(self, node: ir.Node, slot: int) -> ScaleAndShift | None:
         value = node.inputs[slot]
         assert value is not None
         if value not in self.states:
             raise NotLinear(f"{label(node)} reads it in a form that is not followed")
         return self.states[value]
 
-    def _pass(self, node: ir.Node, state: Affine | None) -> None:
+    def _pass(self, node: ir.Node, state: ScaleAndShift | None) -> None:
         self.states |= {value: state for value in node.outputs if value in self.tensors}
         read = [value for value in node.inputs if value in self.tensors]
         if node in self.ends or (read and all(value in self.normed for value in read)):
@@ -201,7 +203,9 @@ class StreamWalk:
             if constant is None or constant.size != 1:
                 raise NotLinear(f"{label(node)} scales positions of a shifted stream")
             number = float(constant.reshape(-1)[0])
-            self._pass(node, Affine(state.scale, state.shift * (number if node.op_type == "Mul" else 1.0 / number)))
+            self._pass(
+                node, ScaleAndShift(state.scale, state.shift * (number if node.op_type == "Mul" else 1.0 / number))
+            )
         else:
             self._pass(node, state)
 
@@ -217,9 +221,9 @@ class StreamWalk:
         return whole.reshape(-1) if whole.size == self.group.channels else whole.reshape(1, -1)
 
     def _affine(self, node: ir.Node, slot: int, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
-        before = self._state(node, slot) or Affine(np.ones(self.group.channels), np.zeros(self.group.channels))
+        before = self._state(node, slot) or ScaleAndShift(np.ones(self.group.channels), np.zeros(self.group.channels))
         self.affines.append((node, slot))
-        self._pass(node, Affine(before.scale * scale, before.shift * scale + shift))
+        self._pass(node, ScaleAndShift(before.scale * scale, before.shift * scale + shift))
 
     def _batch_norm(self, node: ir.Node, carried: Sequence[int]) -> None:
         self._affine(node, carried[0], *scale_and_shift(node))

@@ -9,7 +9,7 @@ where C_c holds consumer c's weights, one column for each channel, and v_c is th
 stream that its output is added to: of the residual Add's output if there is one, else of its own output. A consumer's
 loss thus counts relative to what the network sees of its output: tr(G_t R_t) is the energy of the channels' part, in
 units of that variance. Where a normalization with a scale of its own for each channel reads the stream, both are
-measured behind it (units.py).
+measured behind it (error_units.py).
 
 After Flatten a channel owns q = 1..Q columns of the consumer: R_t is the mean of the columns' covariances weighted by
 their squared weights in the consumers, and G_t the sum of their G_tq. A channel that does not reach a tensor has zeros.
@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
 from onnx_tropnnc.analysis.residual_blocks import stream_of
+from onnx_tropnnc.deciding.error_units import ErrorUnit, ErrorUnits
 from onnx_tropnnc.deciding.moments import Covariances, NormMoments, Turn, Variances, drawn
-from onnx_tropnnc.deciding.units import Unit, Units
 from onnx_tropnnc.graph.constants import array_of, name_of
 from onnx_tropnnc.graph.input_specs import run_size
 from onnx_tropnnc.graph.knowledge import score_energies
@@ -103,7 +103,7 @@ def group_readings(
         for value, places in tensors[group.name].items()
     }
     consumers = _nodes(place for found in tensors.values() for places in found.values() for place in places)
-    units = Units.of(model, {node: stream_of(node) for node in consumers})
+    units = ErrorUnits.of(model, {node: stream_of(node) for node in consumers})
     watches = [
         _Watch(
             name_of(value),
@@ -210,7 +210,7 @@ def _occurrences(members: ChannelIndices) -> ChannelIndices:
     return np.where(members < 0, -1, occurrences(members))
 
 
-def _gram(count: int, places: Sequence[Place], streams: Mapping[ir.Node, Unit]) -> Matrix:
+def _gram(count: int, places: Sequence[Place], streams: Mapping[ir.Node, ErrorUnit]) -> Matrix:
     """Return G: the sum over consumers and turns of C^T C, in their units."""
     gram = np.zeros((count, count))
     for place in places:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from onnx_tropnnc.gradients.step import Gradients, Refused, Step
+from onnx_tropnnc.gradients.step import Gradients, NoGradient, Step
 
 __all__ = ["CONTRIB_RULES", "RULES"]
 
@@ -198,18 +198,18 @@ def _prelu(step: Step) -> Gradients:
     return found
 
 
-def _dropout(step: Step) -> Gradients | Refused:
+def _dropout(step: Step) -> Gradients | NoGradient:
     """Write the gradient of a Dropout at inference, which returns what it reads."""
     training = step.constant(2)
     if step.has(2) and (training is None or bool(training.any())):
-        return Refused("it drops at random: its training_mode is on, or computed")
+        return NoGradient("it drops at random: its training_mode is on, or computed")
     return _identity(step)
 
 
-def _cast(step: Step) -> Gradients | Refused:
+def _cast(step: Step) -> Gradients | NoGradient:
     target = step.node.attributes.get_int("to", 0)
     if target != int(ir.DataType.from_numpy(step.tape.dtype)):
-        return Refused(f"it casts to {ir.DataType(target).name}, and the gradient is of {step.tape.dtype}")
+        return NoGradient(f"it casts to {ir.DataType(target).name}, and the gradient is of {step.tape.dtype}")
     return _identity(step)
 
 

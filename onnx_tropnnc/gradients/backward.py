@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 
 from onnx_tropnnc.errors import NotDifferentiable
 from onnx_tropnnc.gradients.rules import keeps_shape, rule_for
-from onnx_tropnnc.gradients.step import Gradients, Refused, Step
+from onnx_tropnnc.gradients.step import Gradients, NoGradient, Step
 from onnx_tropnnc.gradients.tape import Tape
 from onnx_tropnnc.graph.constants import constant_tensor, label, name_of, remove_unread, shape_of
 from onnx_tropnnc.graph.model import Model
@@ -172,7 +172,7 @@ class _Walk:
             if not slots or all(gradient is None for gradient in gradients):
                 continue
             written = self._written(node, gradients, slots)
-            if isinstance(written, Refused):
+            if isinstance(written, NoGradient):
                 self.ended.append(Ended(label(node), written.reason))
                 continue
             for slot, gradient in written.items():
@@ -192,16 +192,16 @@ class _Walk:
 
     def _written(
         self, node: ir.Node, gradients: tuple[ir.Value | None, ...], slots: frozenset[int]
-    ) -> Gradients | Refused:
+    ) -> Gradients | NoGradient:
         """Return the gradients of the inputs at `slots`, or why there are none."""
         rule = rule_for(node)
         if rule is None:
-            return Refused(f"there is no gradient for {node.op_type}")
+            return NoGradient(f"there is no gradient for {node.op_type}")
         tensors = [value for value in (*node.inputs, *node.outputs) if value is not None and value.name]
         unknown = [name_of(value) for value in tensors if name_of(value) not in self._shapes]
         if unknown:
-            return Refused(f"the shape of {unknown[0]} is not known")
+            return NoGradient(f"the shape of {unknown[0]} is not known")
         # all rules but that of Split read the gradient of the first output
         if gradients[0] is None and node.op_type != "Split":
-            return Refused("only its second output is used")
+            return NoGradient("only its second output is used")
         return rule(Step(node, gradients, slots, self._shapes, self._tape))

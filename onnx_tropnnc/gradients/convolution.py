@@ -28,7 +28,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from onnx_tropnnc.gradients.step import Gradients, Refused, Step
+from onnx_tropnnc.gradients.step import Gradients, NoGradient, Step
 from onnx_tropnnc.gradients.tape import Attributes, Tape
 from onnx_tropnnc.gradients.windows import Windows, windows_of
 
@@ -45,14 +45,14 @@ LARGE_KERNEL = 16
 ROW_WIDTH = 45
 
 
-def _convolve(step: Step, *, transposed: bool) -> Gradients | Refused:
+def _convolve(step: Step, *, transposed: bool) -> Gradients | NoGradient:
     """Write the gradients of a Conv or, where `transposed`, of a ConvTranspose, which writes where a Conv reads."""
     w, x, dy = step.input(1), step.input(0), step.gradient
     sides = [(x, step.shape(x)), (dy, step.shape(step.output))]
     (read, read_shape), (placed, placed_shape) = reversed(sides) if transposed else sides
     group = step.node.attributes.get_int("group", 1)
     windows = windows_of(step.node, step.shape(w)[2:], read_shape[2:], placed_shape[2:])
-    if isinstance(windows, Refused):
+    if isinstance(windows, NoGradient):
         return windows
     found = {}
     if 0 in step.wanted and transposed:

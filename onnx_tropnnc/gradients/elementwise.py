@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from onnx_tropnnc.gradients.step import Gradients, Refused, Step
+from onnx_tropnnc.gradients.step import Gradients, NoGradient, Step
 
 __all__ = ["RULES"]
 
@@ -55,10 +55,10 @@ def _div(step: Step) -> Gradients:
     return _gradients(step, {0: lambda s: quotient, 1: lambda s: tape.op("Neg", tape.op("Mul", quotient, s.output))})
 
 
-def _pow(step: Step) -> Gradients | Refused:
+def _pow(step: Step) -> Gradients | NoGradient:
     """Write dx = dy e x^(e - 1); the exponent's gradient is real only where x is positive, and is refused."""
     if 1 in step.wanted:
-        return Refused("the gradient of an exponent is not defined for negative bases")
+        return NoGradient("the gradient of an exponent is not defined for negative bases")
 
     def base(step: Step) -> ir.Value:
         tape, x, exponent = step.tape, step.input(0), step.input(1)
@@ -67,7 +67,7 @@ def _pow(step: Step) -> Gradients | Refused:
 
     known = step.constant(1)
     if known is not None and str(known.dtype) != str(step.tape.dtype):
-        return Refused(f"its exponent is of type {known.dtype}")
+        return NoGradient(f"its exponent is of type {known.dtype}")
     return _gradients(step, {0: base})
 
 

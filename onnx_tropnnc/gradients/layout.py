@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnx_tropnnc.gradients.step import Gradients, Refused, Step
+from onnx_tropnnc.gradients.step import Gradients, NoGradient, Step
 from onnx_tropnnc.graph.evaluation import EVALUATION_FAILURES, evaluate
 
 __all__ = ["RULES"]
@@ -47,12 +47,12 @@ def _split(step: Step) -> Gradients:
     return {0: step.tape.op("Concat", *parts, attributes={"axis": axis})}
 
 
-def _slice(step: Step) -> Gradients | Refused:
+def _slice(step: Step) -> Gradients | NoGradient:
     shape = step.shape(step.input(0))
     bounds = [step.constant(slot) for slot in (1, 2)]
     axes, steps = step.axes(3, range(len(shape))), step.constant(4)
     if any(part is None for part in bounds) or axes is None or (step.has(4) and steps is None):
-        return Refused("what it cuts out is computed at run time")
+        return NoGradient("what it cuts out is computed at run time")
     starts, ends = ([int(bound) for bound in part.ravel()] for part in bounds if part is not None)
     strides = [1] * len(axes) if steps is None else [int(stride) for stride in steps.ravel()]
     ranges = {}
@@ -93,11 +93,11 @@ def _selection(places: Sequence[int], size: int) -> NDArray[np.float64]:
     return matrix
 
 
-def _pad(step: Step) -> Gradients | Refused:
+def _pad(step: Step) -> Gradients | NoGradient:
     shape, pads = step.shape(step.input(0)), step.constant(1)
     axes = step.axes(3, range(len(shape)))
     if pads is None or axes is None:
-        return Refused("its pads are computed at run time")
+        return NoGradient("its pads are computed at run time")
     before, after = [0] * len(shape), [0] * len(shape)
     for axis, begin, end in zip(axes, pads.ravel()[: len(axes)], pads.ravel()[len(axes) :], strict=True):
         before[axis], after[axis] = int(begin), int(end)
@@ -108,14 +108,14 @@ def _pad(step: Step) -> Gradients | Refused:
     for axis, widths in enumerate(zip(before, after, strict=True)):
         if any(widths):
             if shape[axis] * current[axis] > LARGEST_MATRIX:
-                return Refused("it pads an axis that is too long with copies")
+                return NoGradient("it pads an axis that is too long with copies")
             places = np.pad(np.arange(shape[axis]), widths, mode=mode)  # type: ignore[call-overload]
             gradient = step.tape.mapped_along(gradient, current, axis, _selection(places, shape[axis]))
             current[axis] = shape[axis]
     return {0: gradient}
 
 
-def _gather(step: Step) -> Gradients | Refused:
+def _gather(step: Step) -> Gradients | NoGradient:
     shape, indices = step.shape(step.input(0)), step.shape(step.input(1))
     axis = step.node.attributes.get_int("axis", 0) % len(shape)
     tape, known = step.tape, step.constant(1)
@@ -126,7 +126,7 @@ def _gather(step: Step) -> Gradients | Refused:
         return {0: tape.mapped_along(gradient, flat, axis, matrix)}
     # only since opset 16 can ScatterND add, as it must where one place is looked up several times
     if axis != 0 or tape.opset < 16:
-        return Refused("it looks up values at places that are computed, along another axis than the first")
+        return NoGradient("it looks up values at places that are computed, along another axis than the first")
     places = tape.op("Unsqueeze", tape.reshape(step.input(1), (-1,)), tape.ints([1]))
     zeros = tape.expand(tape.number(0.0), shape)
     return {0: tape.op("ScatterND", zeros, places, gradient, attributes={"reduction": "add"})}
@@ -161,7 +161,7 @@ def _space_to_depth(step: Step) -> Gradients:
     return {0: step.tape.reshape(moved, (samples, channels, height, width))}
 
 
-def _resize(step: Step) -> Gradients | Refused:
+def _resize(step: Step) -> Gradients | NoGradient:
     """Go back axis by axis: repetition by a whole number is summed, everything else is a matrix along the axis."""
     shape, resized = step.shape(step.input(0)), step.shape(step.output)
     gradient, current = step.gradient, list(resized)
@@ -169,10 +169,10 @@ def _resize(step: Step) -> Gradients | Refused:
         if size == new:
             continue
         if size * new > LARGEST_MATRIX:
-            return Refused("it resizes an axis that is too long")
+            return NoGradient("it resizes an axis that is too long")
         matrix = _axis_matrix(step, axis, size, new)
         if matrix is None:
-            return Refused("how it resizes an axis cannot be evaluated")
+            return NoGradient("how it resizes an axis cannot be evaluated")
         if new % size == 0 and np.array_equal(matrix, np.repeat(np.eye(size), new // size, axis=0)):
             split = (*current[:axis], size, new // size, *current[axis + 1 :])
             gradient = step.tape.sum(step.tape.reshape(gradient, split), [axis + 1])

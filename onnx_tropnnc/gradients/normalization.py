@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnx_tropnnc.gradients.step import Gradients, Refused, Step
+from onnx_tropnnc.gradients.step import Gradients, NoGradient, Step
 
 __all__ = ["CONTRIB_RULES", "RULES"]
 
 
-def _batch_normalization(step: Step) -> Gradients | Refused:
+def _batch_normalization(step: Step) -> Gradients | NoGradient:
     if step.node.attributes.get_int("training_mode", 0):
-        return Refused("it is in training mode")
+        return NoGradient("it is in training mode")
     tape, shape = step.tape, step.shape(step.input(0))
     column = (-1, *[1] * (len(shape) - 2))
     # Mean and variance are what training measured: they get no gradient, and stay.
@@ -55,11 +55,11 @@ def _instance_normalization(step: Step) -> Gradients:
     return _normalised(step, shape, list(range(2, len(shape))), (shape[1], *[1] * (len(shape) - 2)), shape[1:2])
 
 
-def _group_normalization(step: Step) -> Gradients | Refused:
+def _group_normalization(step: Step) -> Gradients | NoGradient:
     """Write the gradients with one axis more: channels in groups, each normalised over its channels and space."""
     shape, groups = step.shape(step.input(0)), step.node.attributes.get_int("num_groups", 1)
     if step.shape(step.input(1)) != shape[1:2]:
-        return Refused("its scale has an entry per group, as before opset 21")
+        return NoGradient("its scale has an entry per group, as before opset 21")
     split = (shape[0], groups, shape[1] // groups, *shape[2:])
     parameters = (groups, shape[1] // groups, *[1] * (len(shape) - 2))
     return _normalised(step, split, list(range(2, len(split))), parameters, shape[1:2])

@@ -10,21 +10,21 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnx_tropnnc.gradients.step import Gradients, Refused, Step
+from onnx_tropnnc.gradients.step import Gradients, NoGradient, Step
 from onnx_tropnnc.gradients.windows import Windows, windows_of
 
 __all__ = ["RULES"]
 
 
-def _windows(step: Step) -> Windows | Refused:
+def _windows(step: Step) -> Windows | NoGradient:
     kernel = step.node.attributes.get_ints("kernel_shape")
     assert kernel is not None
     return windows_of(step.node, tuple(kernel), step.shape(step.input(0))[2:], step.shape(step.output)[2:])
 
 
-def _average_pool(step: Step) -> Gradients | Refused:
+def _average_pool(step: Step) -> Gradients | NoGradient:
     windows = _windows(step)
-    if isinstance(windows, Refused):
+    if isinstance(windows, NoGradient):
         return windows
     tape, channels = step.tape, step.shape(step.input(0))[1]
     counts = _counts(step, windows)
@@ -48,9 +48,9 @@ def _counts(step: Step, windows: Windows) -> NDArray[np.float64]:
     return counts
 
 
-def _max_pool(step: Step) -> Gradients | Refused:
+def _max_pool(step: Step) -> Gradients | NoGradient:
     windows = _windows(step)
-    if isinstance(windows, Refused):
+    if isinstance(windows, NoGradient):
         return windows
     return {0: _by_tiles(step, windows) if windows.tiles else _by_windows(step, windows)}
 

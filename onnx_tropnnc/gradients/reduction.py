@@ -7,17 +7,17 @@ Softmax     dx = y (dy - sum(dy y))                LogSoftmax        dx = dy - e
 
 import math
 
-from onnx_tropnnc.gradients.step import Gradients, Refused, Step
+from onnx_tropnnc.gradients.step import Gradients, NoGradient, Step
 
 __all__ = ["RULES"]
 
 
-def _reduce(step: Step) -> Gradients | Refused:
+def _reduce(step: Step) -> Gradients | NoGradient:
     shape = step.shape(step.input(0))
     everything = [] if step.node.attributes.get_int("noop_with_empty_axes", 0) else list(range(len(shape)))
     axes = step.axes(1, everything)
     if axes is None:
-        return Refused("its axes are computed at run time")
+        return NoGradient("its axes are computed at run time")
     # an empty list of axes means all of them, unless the attribute says that it means none
     if not axes:
         axes = everything

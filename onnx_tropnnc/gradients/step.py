@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from onnx_tropnnc.gradients.tape import Tape
 from onnx_tropnnc.graph.constants import array_of, name_of
 
-__all__ = ["Gradients", "Refused", "Rule", "Step"]
+__all__ = ["Gradients", "NoGradient", "Rule", "Step"]
 
 
 @dataclass(frozen=True)
-class Refused:
+class NoGradient:
     """Why a rule writes no gradient for a node."""
 
     reason: str
@@ -88,5 +88,5 @@ class Step:
         return [axis % rank for axis in (found if found is not None else (default or []))]
 
 
-Rule = Callable[[Step], Gradients | Refused]
+Rule = Callable[[Step], Gradients | NoGradient]
 """Writes the gradients of a node's wanted inputs, or says why it cannot."""

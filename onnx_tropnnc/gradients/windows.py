@@ -5,7 +5,7 @@ from itertools import product
 
 import onnx_ir as ir
 
-from onnx_tropnnc.gradients.step import Refused
+from onnx_tropnnc.gradients.step import NoGradient
 from onnx_tropnnc.gradients.tape import Attributes, Tape
 
 __all__ = ["Windows", "windows_of"]
@@ -98,7 +98,7 @@ class Windows:
 
 def windows_of(
     node: ir.Node, kernel: tuple[int, ...], read: tuple[int, ...], places: tuple[int, ...]
-) -> Windows | Refused:
+) -> Windows | NoGradient:
     """Return a Conv's or pool's windows, or a ConvTranspose's (there `read` is what it writes, `places` what it reads).
 
     auto_pad is resolved: what it pads follows from the sizes.
@@ -115,5 +115,5 @@ def windows_of(
         upper = automatic == "SAME_UPPER"
         begin = tuple(total // 2 if upper else total - total // 2 for total in totals)
     if min((*begin, *(pads or ())), default=0) < 0:
-        return Refused("its pads are negative")
+        return NoGradient("its pads are negative")
     return Windows(kernel, strides, dilations, begin, read, places)

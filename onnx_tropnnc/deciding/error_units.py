@@ -20,11 +20,11 @@ from onnx_tropnnc.graph.layers import output_channels, weight_of
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
 
-__all__ = ["Unit", "Units"]
+__all__ = ["ErrorUnit", "ErrorUnits"]
 
 
 @dataclass(frozen=True, eq=False)
-class Unit:
+class ErrorUnit:
     """What a layer's squared errors are measured in.
 
     Attributes:
@@ -38,7 +38,7 @@ class Unit:
 
 
 @dataclass(frozen=True, eq=False)
-class Units:
+class ErrorUnits:
     """The sums from which the unit of each layer follows; all begin without rows.
 
     Attributes:
@@ -54,14 +54,14 @@ class Units:
     moments: Mapping[ir.Value, NormMoments]
 
     @staticmethod
-    def of(model: Model, streams: Mapping[ir.Node, ir.Value]) -> "Units":
+    def of(model: Model, streams: Mapping[ir.Node, ir.Value]) -> "ErrorUnits":
         """Return what to measure in the model; the layers may be those of an equal one."""
         behind = {name_of(value): norm for value, norm in norms_behind(model.graph, shapes_of(model)).items()}
         pairs = ((node, behind.get(name_of(value))) for node, value in streams.items())
         norms = {node: norm for node, norm in pairs if norm is not None and _makes(node, len(norm.scale))}
         seen = [norms[node].output if node in norms else value for node, value in streams.items()]
         moments = {n.norm.data: NormMoments(n.scale, n.norm.centres, n.norm.epsilon) for n in norms.values()}
-        return Units(streams, norms, {value: Variances() for value in seen}, moments)
+        return ErrorUnits(streams, norms, {value: Variances() for value in seen}, moments)
 
     @property
     def sums(self) -> Iterator[tuple[ir.Value, NormMoments | Variances]]:
@@ -69,7 +69,7 @@ class Units:
         yield from self.variances.items()
         yield from self.moments.items()
 
-    def found(self) -> dict[ir.Node, Unit]:
+    def found(self) -> dict[ir.Node, ErrorUnit]:
         """Return the units of all layers whose outputs are not too large for float32."""
         units = {}
         for node, stream in self.streams.items():
@@ -78,7 +78,7 @@ class Units:
             metric = None if norm is None else self.moments[norm.norm.data].found()
             if variance is not None and (norm is None) == (metric is None):
                 # a layer whose output never varies would give an infinite weight
-                units[node] = Unit(max(variance, 1e-30), metric)
+                units[node] = ErrorUnit(max(variance, 1e-30), metric)
         return units
 
 
