@@ -12,7 +12,8 @@ A path is computed once and serves every budget: costs fall with each step, so t
 no model is rewritten to be counted.
 
 Error curves are taken along their lower convex hulls, over the counts that may be kept (multiples of `round_to`), down
-to the least that a unit may have. The sum of the units' predicted errors stands for the model's.
+to the least that a unit may have, as bits are allocated to quantizers (Shoham, Gersho, 1988). The sum of the units'
+predicted errors stands for the model's.
 """
 
 import heapq

@@ -8,7 +8,8 @@ its consumers' weights (readings.py). With only the channels S kept and every co
 Each consumer reads its own tensor only, so that losses of several consumers add up: picking i lowers E by
 sum_t r_i^T G_t r_i / R_t,ii (r_i = column i of R_t|S), and then R_t <- R_t - r_i r_i^T / R_t,ii in every tensor. That
 is a pivoted Cholesky decomposition of all R_t at once, with a weighted pivot. Picks never change later, so that one run
-gives the whole error curve.
+gives the whole error curve. (With one tensor and G = I it is the greedy column subset selection of Farahat, Ghodsi and
+Kamel, 2013.)
 
 G_t is kept as Y_t = F_t R_t|S with F_t^T F_t = G_t: the squared lengths of its columns are the scores' numerators.
 R_t|S and Y_t are updated after a panel of picks, for the channels not yet picked; within a panel each pick costs one

@@ -4,7 +4,8 @@ The stream is read through tensors t, each with a covariance R_t of its channels
 weights (readings.py). The trace of R_t^1/2 G_t R_t^1/2 is what readers see of it, and the eigenvectors of the sum of
 these matrices with the largest values are the directions in which they see most. Directions in which the stream never
 varies have the value 0, so that a stream in a subspace loses nothing when all others go. As a rotation the eigenvectors
-change nothing that the model computes.
+change nothing that the model computes (computational invariance: SliceGPT, Ashkboos et al., 2024, which takes the
+principal components of the stream itself).
 """
 
 from collections.abc import Sequence

@@ -3,6 +3,7 @@
     photographs   crops at random places, scales and flips of photographs (photographs.py), every other one recoloured
     collages      pieces of photographs that cover parts of another one
     dead leaves   discs and rectangles that cover each other, radii with density r^-3, colours and textures of their own
+                  (the model of Lee, Mumford, Huang, 2001)
     noise         amplitude falling with frequency as f^-1.5; only among pictures of one channel
     drawings      bright strokes on black, as in handwriting and scans: every other picture if there is one channel only
 

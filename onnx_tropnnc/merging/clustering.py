@@ -9,8 +9,9 @@ read again. The distances do not depend on the origin, and a centred G loses the
 
 Trees are SciPy's (labels.py); Ward's tree of more than WIDE vectors takes less memory (wide_ward.py).
 
-Seeding is greedy k-means++ as in scikit-learn, over the vectors in a canonical order, so that permuting the channels
-changes nothing but rounding. Clusters are numbered by their first member and are never empty.
+Seeding is k-means++ (Arthur, Vassilvitskii, 2007), greedy as in scikit-learn, over the vectors in a canonical order, so
+that permuting the channels changes nothing but rounding. Clusters are numbered by their first member and are never
+empty.
 """
 
 from collections.abc import Sequence

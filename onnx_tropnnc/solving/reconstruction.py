@@ -1,5 +1,8 @@
 """Solve a layer that reads something else than it was trained on by least squares; arrays only, no graphs.
 
+Least squares for what a layer made in the original are known from channel pruning (He, Zhang, Sun, 2017). Here the
+change of the weights is penalised, and not the weights themselves.
+
 With U (s x d) what the layer reads now, T (s x m) what it should return, W0 and b0 its weights now, and the residual
 R = T - U W0 - b0:
 

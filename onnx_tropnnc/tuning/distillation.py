@@ -6,6 +6,9 @@ The graph reads a batch, the weights and the targets, and returns the loss and t
 inputs, so one session serves all steps; Adam's state is in numpy. Adam moves every weight by about its rate, whatever
 the gradient is; the rate is in units of the typical size of each tensor, because folded weights of a model that reads
 bytes are a hundred times smaller than those of one that reads numbers around 0.
+
+Learning from another network's outputs is knowledge distillation (Hinton, Vinyals, Dean, 2015), and tensors inside as
+targets are known from FitNets (Romero et al., 2015).
 """
 
 from collections.abc import Mapping, Sequence
