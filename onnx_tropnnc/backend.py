@@ -33,7 +33,11 @@ Namespace: TypeAlias = Any
 
 
 def array_module(device: str) -> Namespace:
-    """Return the namespace that computes on `device`: cpu, cuda, or auto (cuda if CuPy sees a device)."""
+    """Return the namespace that computes on `device`: cpu, cuda, or auto (cuda if CuPy sees a device).
+
+    Raises:
+        OptionError: the device is unknown, or CUDA is asked for and cannot be used.
+    """
     if device not in ("auto", "cpu", "cuda"):
         raise OptionError(f"device {device!r} is unknown; choose auto, cpu or cuda")
     if device == "cpu" or (device == "auto" and missing_cuda() is not None):

@@ -31,7 +31,11 @@ _PARALLEL = 1e-12
 
 
 def vertices(generators: ArrayLike, start: ArrayLike = (0.0, 0.0)) -> NDArray[np.float64]:
-    """Return (V, 2) the vertices of the zonotope of (n, 2) generators, as described above."""
+    """Return (V, 2) the vertices of the zonotope of (n, 2) generators, as described above.
+
+    Raises:
+        OptionError: the generators have another shape.
+    """
     given = np.asarray(generators, dtype=np.float64)
     if given.size and (given.ndim != 2 or given.shape[1] != 2):
         raise OptionError(f"a zonotope in the plane needs generators of shape (n, 2), not {given.shape}")
@@ -112,6 +116,9 @@ def plot_zonotopes(zonotopes: Mapping[str, ArrayLike], axes: "Axes | None" = Non
     """Draw zonotopes, given by their generators and named for the legend, as in Figures 4 to 6.
 
     The edges and the interior of each have one colour, and its generators are arrows from the origin. Needs matplotlib.
+
+    Raises:
+        OptionError: matplotlib is not installed.
     """
     if axes is None:
         try:

@@ -13,7 +13,11 @@ _MOST = 1000
 
 
 def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Return `NAME:1,3,224,224` as ("NAME", (1, 3, 224, 224)); a name may hold colons."""
+    """Return `NAME:1,3,224,224` as ("NAME", (1, 3, 224, 224)); a name may hold colons.
+
+    Raises:
+        OptionError: the text has another form.
+    """
     name, _, sizes = text.rpartition(":")
     parts = [part.strip() for part in sizes.split(",")]
     if not name or not all(part.isdecimal() and len(part) <= 10 and int(part) > 0 for part in parts):
@@ -22,7 +26,11 @@ def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def parse_input_range(text: str) -> tuple[str, tuple[float, float]]:
-    """Return `NAME:LOW,HIGH` as ("NAME", (low, high)); a name may hold colons."""
+    """Return `NAME:LOW,HIGH` as ("NAME", (low, high)); a name may hold colons.
+
+    Raises:
+        OptionError: the text has another form, or LOW is not below HIGH.
+    """
     name, _, bounds = text.rpartition(":")
     try:
         low, high = (float(part) for part in bounds.split(","))
@@ -34,7 +42,11 @@ def parse_input_range(text: str) -> tuple[str, tuple[float, float]]:
 
 
 def parse_ratio_for(text: str) -> tuple[str, float]:
-    """Return `PATTERN=R` as ("PATTERN", R); a pattern may hold equals signs."""
+    """Return `PATTERN=R` as ("PATTERN", R); a pattern may hold equals signs.
+
+    Raises:
+        OptionError: the text has another form.
+    """
     pattern, _, ratio = text.rpartition("=")
     try:
         return pattern, float(ratio)
@@ -48,6 +60,9 @@ def parse_sweep(text: str) -> tuple[Amount, tuple[float, ...]]:
     """Return the amount and the values of a sweep as the command line writes it.
 
     `0.1:0.7:0.1` goes over ratios; `target-params=0.9:0.3:0.1` names another amount. Values may fall.
+
+    Raises:
+        OptionError: the text has another form, or goes over too many values.
 
     >>> parse_sweep("target-macs=0.9:0.7:0.1")
     ('target_macs', (0.9, 0.8, 0.7))

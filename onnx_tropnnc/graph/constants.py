@@ -83,7 +83,11 @@ def is_floating(tensor: ir.TensorProtocol) -> bool:
 
 
 def set_array(value: ir.Value, array: NDArray[np.generic]) -> None:
-    """Replace the constant's elements, in an initializer or a Constant node; it keeps its name and element type."""
+    """Replace the constant's elements, in an initializer or a Constant node; it keeps its name and element type.
+
+    Raises:
+        TypeError: the value is no constant.
+    """
     old = constant_tensor(value)
     if old is None:
         raise TypeError(f"{value.name} is no constant")
@@ -105,6 +109,9 @@ def own_input(node: ir.Node, slot: int, readers: int) -> ir.Value:
     """Return the constant at input `slot`, copied to a new initializer first where more than `readers` inputs read it.
 
     An edit for one reader must not change what the others read.
+
+    Raises:
+        TypeError: the input is no constant.
     """
     value = node.inputs[slot]
     tensor = constant_tensor(value)
@@ -119,7 +126,11 @@ def own_input(node: ir.Node, slot: int, readers: int) -> ir.Value:
 
 
 def add_initializer(node: ir.Node, wanted: str, array: NDArray[np.generic]) -> ir.Value:
-    """Return a new initializer of the graph in which `node` stands, named `wanted` where that name is free."""
+    """Return a new initializer of the graph in which `node` stands, named `wanted` where that name is free.
+
+    Raises:
+        TypeError: the node stands in no graph.
+    """
     graph = node.graph
     if not isinstance(graph, ir.Graph):
         raise TypeError(f"{node.name} stands in no graph")
@@ -135,7 +146,11 @@ def add_initializer(node: ir.Node, wanted: str, array: NDArray[np.generic]) -> i
 
 
 def replace_by_constant(output: ir.Value, array: NDArray[np.generic]) -> ir.Value:
-    """Return a new initializer that takes the name and the readers of a computed tensor; the node stays, unread."""
+    """Return a new initializer that takes the name and the readers of a computed tensor; the node stays, unread.
+
+    Raises:
+        TypeError: no node computes the tensor.
+    """
     node, name = output.producer(), name_of(output)
     if node is None:
         raise TypeError(f"{name} is computed by no node")

@@ -81,7 +81,12 @@ class ResolvedInput:
 
 
 def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
-    """Return the inputs that a caller must give: those of the graph that are not initializers."""
+    """Return the inputs that a caller must give: those of the graph that are not initializers.
+
+    Raises:
+        SampleError: an input is no numeric tensor, or its number of dimensions is not known.
+        InputModelError: its dimensions are those of no tensor.
+    """
     given = {tensor.name for tensor in model.graph.initializer}
     given.update(tensor.values.name for tensor in model.graph.sparse_initializer)
     specs = []
@@ -136,6 +141,9 @@ def samples_per_run(specs: Sequence[InputSpec], given: GivenShapes | None = None
     """Return how many samples one run takes, on which stacked inputs must agree.
 
     None where any number will do: where all inputs are stacked, and no axis 0 is fixed by the model or by `given`.
+
+    Raises:
+        SampleError: the stacked inputs disagree.
     """
     shapes, stacked = given or {}, stacked_inputs(specs)
     firsts = {s.name: shapes.get(s.name, s.shape)[0] for s in specs if s.name in stacked}

@@ -58,7 +58,11 @@ def check_graph(model: ir.Model, name: str) -> None:
 
 
 def check_stored(value: ir.Value, name: str) -> None:
-    """Check that all of an initializer's bytes are there, inside the model's folder."""
+    """Check that all of an initializer's bytes are there, inside the model's folder.
+
+    Raises:
+        InputModelError: they are not.
+    """
     tensor = value.const_value
     if tensor is None:
         raise InputModelError(f"{name}: initializer {value.name} has no data; it is truncated, export it again")

@@ -34,7 +34,11 @@ def load_samples(
     limit: int | None = None,
     given: GivenShapes | None = None,
 ) -> Samples:
-    """Return the samples at `path` for a model with these inputs: at most `limit`, evenly spaced."""
+    """Return the samples at `path` for a model with these inputs: at most `limit`, evenly spaced.
+
+    Raises:
+        SampleError: the samples cannot be read, do not fit the inputs, or are too few for one run.
+    """
     with opened(path, specs) as store:
         # an array of the input's own name is meant for it, whatever else the file holds
         pictures = len(specs) == 1 and "images" in store.names and specs[0].name not in store.names

@@ -167,7 +167,11 @@ class _Partition:
 
 
 def kmeans(gram: Array, count: int, *, seed: int, starts: int = 3, max_iterations: int = MAX_ITERATIONS) -> Labels:
-    """Return the labels 0..count-1 of the best of several runs of Lloyd's algorithm on a (centred) Gram matrix."""
+    """Return the labels 0..count-1 of the best of several runs of Lloyd's algorithm on a (centred) Gram matrix.
+
+    Raises:
+        OptionError: there are fewer vectors than clusters, or no cluster is asked for.
+    """
     size = gram.shape[0]
     if not 1 <= count <= size:
         raise OptionError(f"cannot form {count} clusters of {size} channels")

@@ -51,6 +51,9 @@ def agglomerative(
     """Return the labels of a tree over `size` vectors, cut at `count` clusters or above the height `threshold`.
 
     `squared_distances` are condensed as in SciPy: those of (0, 1), (0, 2) ... (1, 2) ...
+
+    Raises:
+        OptionError: neither a count nor a threshold is given, or both, or there are fewer vectors than clusters.
     """
     if (count is None) == (threshold is None):
         raise OptionError("agglomerative clustering needs either a count or a threshold")

@@ -173,6 +173,7 @@ def threshold_heights(
 
     Raises:
         InputModelError: the weights are not finite numbers.
+        OptionError: the method ranks channels, or what it compares knows no threshold.
     """
     check_finite(vectors.clustering_blocks)
     duplicates = contract_duplicates(vectors)

@@ -70,7 +70,11 @@ class Bound:
 
 
 def rho(radius: float, producers: int = 1) -> float:
-    """Return the length of (x_1, 1, ..., x_p, 1) for p producers, each x as long as the ball allows."""
+    """Return the length of (x_1, 1, ..., x_p, 1) for p producers, each x as long as the ball allows.
+
+    Raises:
+        OptionError: the radius is negative or not finite.
+    """
     if not (isfinite(radius) and radius >= 0):
         raise OptionError(f"the radius of a bound's ball must be a finite number of at least 0, not {radius}")
     return sqrt(producers * (radius**2 + 1))
@@ -97,7 +101,11 @@ def has_small_zonotopes(vectors: ChannelVectors) -> bool:
 
 
 def theorem_11(vectors: ChannelVectors, merge_map: MergeMap, *, radius: float) -> Bound:
-    """Return Theorem 11's bound, for Relu: the Hausdorff distances of the outputs' zonotopes, times rho."""
+    """Return Theorem 11's bound, for Relu: the Hausdorff distances of the outputs' zonotopes, times rho.
+
+    Raises:
+        OptionError: rows have more than 2 elements, or there are more than FEW_CHANNELS channels.
+    """
     rows, columns = _joined(vectors.rows), _joined(vectors.columns)
     if not has_small_zonotopes(vectors):
         raise OptionError(
