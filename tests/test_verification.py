@@ -1,8 +1,7 @@
-"""A compressed model against its original."""
+"""A compressed model against its original: figures of outputs, demands, and times."""
 
 import itertools
 import math
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,42 +9,21 @@ import onnx
 import pytest
 from numpy.testing import assert_allclose
 from onnx import numpy_helper
+from verified_models import OPSETS, WEIGHT, linear, quick, samples
 
 from onnx_tropnnc.errors import BrokenPromiseError, SampleError
-from onnx_tropnnc.graph.input_shapes import resolve_shapes
-from onnx_tropnnc.graph.input_specs import InputSpec, input_specs
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.inputs.synthetic import synthetic_samples
 from onnx_tropnnc.passes import FoldBatchNorm
 from onnx_tropnnc.running.cores import available_cores
 from onnx_tropnnc.running.exactness import assert_same
 from onnx_tropnnc.running.latency import measure_latency
-from onnx_tropnnc.running.verification import Verification, verify
-
-OPSETS = '<ir_version: 8, opset_import: ["" : 17]>'
-
-
-def linear(weight: np.ndarray, batch: str | int = "N", tail: str = "") -> onnx.ModelProto:
-    """y = x W, from 4 values to 3 scores."""
-    model = onnx.parser.parse_model(
-        f"{OPSETS} g (float[{batch}, 4] x) => (float[{batch}, 3] y) {{ {tail or 'y = MatMul(x, w)'} }}"
-    )
-    model.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), "w"))
-    return model
+from onnx_tropnnc.running.verification import verify
 
 
 @pytest.fixture
 def weight():
-    return np.random.default_rng(0).standard_normal((4, 3))
-
-
-def samples(model: onnx.ModelProto, count: int = 10) -> Samples:
-    return synthetic_samples(resolve_shapes(input_specs(model)), count, 0)
-
-
-def quick(original, result, given=None, **options) -> Verification:
-    return verify(original, result, given or samples(original), timing_seconds=0, **options)
+    return WEIGHT.copy()
 
 
 def test_a_model_agrees_with_itself(weight):
@@ -122,78 +100,6 @@ def test_agreement_cannot_be_demanded_without_scores(weight):
     found = quick(model, model, min_agreement=90)
     assert found.agreement is None
     assert found.shortfalls == ("agreement cannot be measured: no output is a row of scores",)
-
-
-def unknown_operator() -> onnx.ModelProto:
-    return onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 17, "made.up" : 1]> '
-        "g (float[N, 4] x) => (float[N, 3] y) { y = made.up.Nothing(x) }"
-    )
-
-
-def test_an_original_that_cannot_be_loaded_is_not_verified(weight, capfd):
-    given = samples(linear(weight))
-    found = quick(unknown_operator(), linear(weight), given)
-    assert "Nothing" in found.not_verified
-    assert "\n" not in found.not_verified
-    assert "ONNXRuntimeError" not in found.not_verified
-    assert found.outputs == ()
-    assert found.passed
-    assert not quick(unknown_operator(), linear(weight), given, min_cosine=0.5).passed
-    assert capfd.readouterr() == ("", "")
-
-
-def test_an_original_that_cannot_run_is_not_verified(weight, capfd):
-    wrong = Samples(
-        resolve_shapes([InputSpec("x", np.dtype(np.float32), ("N", 5))]),
-        {"x": np.zeros((3, 5), np.float32)},
-        None,
-        "here",
-    )
-    found = quick(linear(weight), linear(weight), wrong)
-    assert "Got invalid dimensions" in found.not_verified
-    assert found.source == "here"
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_result_that_cannot_be_loaded_breaks_the_promise(weight):
-    with pytest.raises(BrokenPromiseError, match=r"loads the original but not the result: .*Nothing"):
-        quick(linear(weight), unknown_operator(), samples(linear(weight)))
-
-
-def test_a_result_that_cannot_run_breaks_the_promise(weight, capfd):
-    baked = "s = Constant<value = int64[2] {1, 4}> () r = Reshape(x, s) y = MatMul(r, w)"
-    with pytest.raises(BrokenPromiseError, match="runs the original but not the result"):
-        quick(linear(weight), linear(weight, tail=baked))
-    assert capfd.readouterr() == ("", "")
-
-
-def test_outputs_of_other_names_or_shapes_break_the_promise(weight):
-    renamed = linear(weight)
-    renamed.graph.output[0].name = renamed.graph.node[0].output[0] = "z"
-    with pytest.raises(BrokenPromiseError, match="the result's outputs are"):
-        quick(linear(weight), renamed)
-    narrow = linear(weight[:, :2])
-    narrow.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
-    with pytest.raises(BrokenPromiseError, match=r"output y is \[10, 3\] in the original, \[10, 2\] in the result"):
-        quick(linear(weight), narrow)
-
-
-def test_models_without_numeric_outputs_or_inputs_are_not_verified(weight):
-    text = onnx.parser.parse_model(f"{OPSETS} g (float[N, 4] x) => (string[N, 4] y) {{ y = Cast<to = 8>(x) }}")
-    assert quick(text, text, samples(linear(weight))).not_verified == "the model has no numeric output to compare"
-    fixed = onnx.parser.parse_model(f"{OPSETS} g () => (float[1] y) {{ y = Constant<value = float[1] {{1}}>() }}")
-    assert quick(fixed, fixed).not_verified == "there are no samples: the model has no inputs"
-
-
-def test_a_missing_onnxruntime_says_how_to_get_it(weight, monkeypatch):
-    model = linear(weight)
-    given = samples(model)
-    monkeypatch.setattr(sys, "path", [])
-    for name in [name for name in sys.modules if name.split(".")[0] == "onnxruntime"]:
-        monkeypatch.delitem(sys.modules, name)
-    found = verify(model, model, given)
-    assert found.not_verified == "onnxruntime is not installed; pip install onnxruntime"
 
 
 def test_exact_steps_are_held_to_their_tolerance(weight):
