@@ -13,9 +13,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from onnx_tropnnc.changes import Change, Note
+from onnx_tropnnc.graph.checks.graphs import check_graph, check_wires
 from onnx_tropnnc.graph.fused import split_fused
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.model_checks import check_graph, check_wires
 
 __all__ = ["InlineFunctions"]
 

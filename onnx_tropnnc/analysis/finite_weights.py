@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import onnx_ir as ir
 
+from onnx_tropnnc.graph.checks.finiteness import largest, not_finite
 from onnx_tropnnc.graph.constants import array_of, constant_tensor, label, name_of
-from onnx_tropnnc.graph.finiteness import largest, not_finite
 from onnx_tropnnc.graph.layers import scale_and_shift
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.operators.records import Use

@@ -20,13 +20,13 @@ import onnx_ir as ir
 
 from onnx_tropnnc.errors import InputModelError, OutputPathError
 from onnx_tropnnc.graph.bodies import values_read
+from onnx_tropnnc.graph.checks.graphs import check_graph, check_stored, check_wires
+from onnx_tropnnc.graph.checks.protos import check_proto, graphs_of
 from onnx_tropnnc.graph.constants import label, shape_of
 from onnx_tropnnc.graph.fused import fused_again, split_fused
 from onnx_tropnnc.graph.input_specs import GivenShapes
 from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.model_checks import check_graph, check_stored, check_wires
 from onnx_tropnnc.graph.placing import data_file, place_with_data
-from onnx_tropnnc.graph.proto_checks import check_proto, graphs_of
 from onnx_tropnnc.graph.regular_files import check_output, irregular
 from onnx_tropnnc.graph.shape_targets import join_targets, separate_targets
 from onnx_tropnnc.graph.sparse_tensors import with_dense_tensors

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import onnx
 
-from onnx_tropnnc.graph.proto_checks import graphs_of
+from onnx_tropnnc.graph.checks.protos import graphs_of
 
 __all__ = ["data_file", "place_with_data"]
 

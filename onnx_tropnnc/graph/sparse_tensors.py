@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from onnx_tropnnc.errors import InputModelError
-from onnx_tropnnc.graph.function_checks import nodes_of
-from onnx_tropnnc.graph.proto_checks import graphs_of
+from onnx_tropnnc.graph.checks.functions import nodes_of
+from onnx_tropnnc.graph.checks.protos import graphs_of
 
 __all__ = ["with_dense_tensors"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from onnx_tropnnc.graph.data_checks import node_error
+from onnx_tropnnc.graph.checks.data import node_error
 from onnx_tropnnc.graph.reasons import Reason
 from onnx_tropnnc.operators import (
     activation,

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnx_tropnnc.graph.checks.protos import about_node
 from onnx_tropnnc.graph.constants import add_initializer, constant_tensor, label, name_of
-from onnx_tropnnc.graph.proto_checks import about_node
 from onnx_tropnnc.graph.uses import input_at
 
 __all__ = ["Facts", "Part", "Port", "Split", "SplitRule", "Whole", "part_of", "signature", "take_place"]

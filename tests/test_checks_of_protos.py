@@ -5,7 +5,7 @@ import pytest
 from graphs import graph, random_weights
 
 from onnx_tropnnc.errors import InputModelError
-from onnx_tropnnc.graph.proto_checks import check_proto
+from onnx_tropnnc.graph.checks.protos import check_proto
 
 
 def network() -> onnx.ModelProto:

@@ -3,10 +3,10 @@
     data      initializers hold all the bytes that their shapes need; external data lies inside the model's folder
     tensors   whatever a node or the model reads is made by something
     weights   no NaN or Inf in those of Conv, ConvTranspose, Gemm, MatMul and BatchNormalization
-    operands  ranks and lengths of constants, by themselves (operand_checks.py) and beside the data (data_checks.py)
+    operands  ranks and lengths of constants, by themselves (operands.py) and beside the data (data.py)
     nodes     ranks, axes and sizes that onnx's own shape inference accepts
 
-Names, arity and attributes were looked at before (proto_checks).
+Names, arity and attributes were looked at before (protos.py).
 """
 
 import os
@@ -15,9 +15,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnx_tropnnc.errors import InputModelError
+from onnx_tropnnc.graph.checks.data import node_error
+from onnx_tropnnc.graph.checks.finiteness import not_finite
 from onnx_tropnnc.graph.constants import constant_tensor
-from onnx_tropnnc.graph.data_checks import node_error
-from onnx_tropnnc.graph.finiteness import not_finite
 from onnx_tropnnc.graph.layers import LAYERS
 from onnx_tropnnc.graph.shapes import checked_shapes
 

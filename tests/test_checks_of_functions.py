@@ -4,7 +4,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from onnx_tropnnc.graph.function_checks import MOST_NODES, about_functions
+from onnx_tropnnc.graph.checks.functions import MOST_NODES, about_functions
 
 OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
 

@@ -4,7 +4,7 @@
     shapes     dimensions that a machine could hold
     tensors    an element type, dimensions of 0 or more, as much data as they need
     nodes      an operator, the inputs and outputs that it needs, constants and attributes of the types that it has
-    functions  see function_checks.py
+    functions  see functions.py
 
 Operators, as onnx knows them in the model's operator set; those it does not know are left to the runtime.
 """
@@ -17,7 +17,7 @@ import onnx.defs
 import onnx_ir as ir
 
 from onnx_tropnnc.errors import InputModelError
-from onnx_tropnnc.graph.function_checks import about_functions, nodes_of
+from onnx_tropnnc.graph.checks.functions import about_functions, nodes_of
 
 __all__ = ["about_node", "check_proto", "graphs_of"]
 

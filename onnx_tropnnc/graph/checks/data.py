@@ -5,7 +5,7 @@
     types    a Cast is to a type that onnx has
     lengths  parameters of a normalization have one entry per channel, scales of a quantization one along their axis
 
-What constants must look like by themselves stands in operand_checks.py; onnx's shape inference checks neither.
+What constants must look like by themselves stands in operands.py; onnx's shape inference checks neither.
 """
 
 import math
@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
+from onnx_tropnnc.graph.checks.operands import about_operands
 from onnx_tropnnc.graph.constants import array_of, dims_of, label, name_of
 from onnx_tropnnc.graph.layers import CONVOLUTIONS
-from onnx_tropnnc.graph.operand_checks import about_operands
 from onnx_tropnnc.graph.uses import input_at
 
 __all__ = ["node_error"]
