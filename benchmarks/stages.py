@@ -18,7 +18,7 @@ from onnx_tropnnc import compress, engine
 from onnx_tropnnc.deciding.decisions import Decider
 from onnx_tropnnc.passes import verify_outputs
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
-from onnx_tropnnc.solving import chain_jobs, pair_jobs
+from onnx_tropnnc.solving.refits import chain_jobs, pair_jobs
 
 STAGES = "samples", "decide", "solve", "fit jointly", "verify"
 

@@ -31,16 +31,16 @@ from onnx_tropnnc.rewriting.statistics_matching import Affine, affines_for, matc
 from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.running.activations import LockStep, Visit
 from onnx_tropnnc.running.cores import steady_arithmetic
-from onnx_tropnnc.solving.chain_arrays import Held
-from onnx_tropnnc.solving.chain_jobs import ChainJob, chains_of
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows
-from onnx_tropnnc.solving.pair_jobs import PairJob
 from onnx_tropnnc.solving.pairs import pair_of
 from onnx_tropnnc.solving.reconstruction import NormalEquations, Unsolved, solve
 from onnx_tropnnc.solving.recurrent_layers import solve_recurrent_layers
-from onnx_tropnnc.solving.search_shares import searched, searches_share
+from onnx_tropnnc.solving.refits.arrays import Held
+from onnx_tropnnc.solving.refits.chain_jobs import ChainJob, chains_of
+from onnx_tropnnc.solving.refits.pair_jobs import PairJob
+from onnx_tropnnc.solving.refits.shares import searched, searches_share
 from onnx_tropnnc.step_parts import counted
 
 __all__ = ["ReconstructConsumers"]

@@ -10,9 +10,9 @@ from onnx_tropnnc.changes import Note
 from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
-from onnx_tropnnc.solving.chain_jobs import chains_of
 from onnx_tropnnc.solving.consumers import Consumer, find_consumers
 from onnx_tropnnc.solving.layer_jobs import LayerJob
+from onnx_tropnnc.solving.refits.chain_jobs import chains_of
 from tests.graphs import graph, initializers, operators, random_weights
 from tests.reconstructing import apply, error, kept, reconstructed, samples
 

@@ -11,8 +11,8 @@ from onnx_tropnnc.backend import array_module, to_numpy
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.solving.activation_slopes import activation_of
-from onnx_tropnnc.solving.gathered_rows import GatheredRows, draw_tiles
 from onnx_tropnnc.solving.pairs import Pair, pair_of
+from onnx_tropnnc.solving.refits.gathering import GatheredRows, draw_tiles
 from tests.graphs import graph, random_weights, run
 
 PICTURE = {"inputs": "float[N, 2, 9, 7] x", "outputs": "float[N, 3, P, Q] y"}

@@ -2,7 +2,7 @@
 
     producer -> activations -> consumer          each is read by the next one only
 
-Such a pair can be refitted as a whole (refitting.py): no other node reads what the producer makes, or its weights.
+Such a pair can be refitted as a whole (refits/): no other node reads what the producer makes, or its weights.
 """
 
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ from onnx_tropnnc.backend import Array
 __all__ = ["ChainRows"]
 
 # Neighbouring outputs that are drawn together, where a kernel reads several positions: as many as a tile of
-# gathered_rows.py has, whose outputs share what they read.
+# gathering.py has, whose outputs share what they read.
 RUN = 64
 
 # Instead of dividing by nothing, targets that do not vary have this energy.

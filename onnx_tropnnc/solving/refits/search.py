@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import to_numpy
-from onnx_tropnnc.solving.chain_errors import ChainWeights, Gaps, half_gradients, squared_error
-from onnx_tropnnc.solving.chain_rows import ChainRows
-from onnx_tropnnc.solving.refitting_effort import STEPS
+from onnx_tropnnc.solving.refits.effort import STEPS
+from onnx_tropnnc.solving.refits.errors import ChainWeights, Gaps, half_gradients, squared_error
+from onnx_tropnnc.solving.refits.rows import ChainRows
 
 __all__ = ["Refitted", "refit"]
 

@@ -2,7 +2,7 @@
 
     producer -> activations -> consumer          pairs.py finds them
 
-Rows are gathered while the samples stream by, the consumer is solved on them, refitting.py searches from that solution,
+Rows are gathered while the samples stream by, the consumer is solved on them, search.py searches from that solution,
 and what was found is written.
 
 On made-up samples the model that runs is adjusted to statistics, which makes channel k of a pair's producer g_k times
@@ -26,16 +26,16 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.rewriting.statistics_matching import gains_between
 from onnx_tropnnc.running.activations import Batch, Visit
 from onnx_tropnnc.running.segments import load_segment
-from onnx_tropnnc.solving.chain_arrays import Held, SplitRows, chain_weights, matrix_and_bias, moves
-from onnx_tropnnc.solving.chain_errors import consumer_reads, squared_error
-from onnx_tropnnc.solving.chain_rows import ChainRows
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE
-from onnx_tropnnc.solving.gathered_rows import draw_tiles, rows_kept
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.pairs import Pair, pair_of
 from onnx_tropnnc.solving.reconstruction import NormalEquations, Solution, Unsolved, solve
-from onnx_tropnnc.solving.refitting import refit
-from onnx_tropnnc.solving.refitting_effort import affordable_batch, affordable_steps
+from onnx_tropnnc.solving.refits.arrays import Held, SplitRows, chain_weights, matrix_and_bias, moves
+from onnx_tropnnc.solving.refits.effort import affordable_batch, affordable_steps
+from onnx_tropnnc.solving.refits.errors import consumer_reads, squared_error
+from onnx_tropnnc.solving.refits.gathering import draw_tiles, rows_kept
+from onnx_tropnnc.solving.refits.rows import ChainRows
+from onnx_tropnnc.solving.refits.search import refit
 
 __all__ = ["PairJob", "pair_sizes"]
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onnx_tropnnc.solving.chain_jobs import chains_of
 from onnx_tropnnc.solving.layer_jobs import LayerJob
-from onnx_tropnnc.solving.pair_jobs import pair_sizes
-from onnx_tropnnc.solving.refitting_effort import ALL_EFFORT, affordable_batch, search_macs
+from onnx_tropnnc.solving.refits.chain_jobs import chains_of
+from onnx_tropnnc.solving.refits.effort import ALL_EFFORT, affordable_batch, search_macs
+from onnx_tropnnc.solving.refits.pair_jobs import pair_sizes
 
 __all__ = ["searched", "searches_share"]
 

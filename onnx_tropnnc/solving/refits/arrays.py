@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from onnx_tropnnc.backend import Namespace, to_numpy
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.running.activations import Batch
-from onnx_tropnnc.solving.chain_errors import ChainWeights
-from onnx_tropnnc.solving.chain_rows import ChainRows
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE
-from onnx_tropnnc.solving.gathered_rows import GatheredRows
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import Positions
+from onnx_tropnnc.solving.refits.errors import ChainWeights
+from onnx_tropnnc.solving.refits.gathering import GatheredRows
+from onnx_tropnnc.solving.refits.rows import ChainRows
 
 __all__ = ["Held", "SplitRows", "chain_weights", "matrix_and_bias", "moves"]
 

@@ -3,7 +3,7 @@
     forward     u -> u A + a -> activations -> ... -> [reads] -> u' C + c          gap = u' C + c - T
     backward    d|gap|^2 / dC = 2 u'^T gap, and so on, from the last layer to the first
 
-The last layer alone reads several rows for each output, which `reads` names (chain_rows.py).
+The last layer alone reads several rows for each output, which `reads` names (rows.py).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy as np
 
 from onnx_tropnnc.backend import Array, segment_sum
 from onnx_tropnnc.solving.activation_slopes import Activation
-from onnx_tropnnc.solving.chain_rows import ChainRows
+from onnx_tropnnc.solving.refits.rows import ChainRows
 
 __all__ = ["ChainWeights", "Gaps", "consumer_reads", "half_gradients", "squared_error"]
 

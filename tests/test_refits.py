@@ -7,10 +7,10 @@ from numpy.testing import assert_allclose
 
 from onnx_tropnnc.backend import to_numpy
 from onnx_tropnnc.solving.activation_slopes import Activation
-from onnx_tropnnc.solving.chain_errors import ChainWeights
-from onnx_tropnnc.solving.chain_rows import ChainRows
-from onnx_tropnnc.solving.refitting import _Search, refit
-from onnx_tropnnc.solving.refitting_effort import affordable_batch, affordable_steps, search_macs
+from onnx_tropnnc.solving.refits.effort import affordable_batch, affordable_steps, search_macs
+from onnx_tropnnc.solving.refits.errors import ChainWeights
+from onnx_tropnnc.solving.refits.rows import ChainRows
+from onnx_tropnnc.solving.refits.search import _Search, refit
 
 RELU = Activation(lambda x: x * (x > 0), lambda x: 1.0 * (x > 0))
 SQUARE = Activation(lambda x: x * x, lambda x: 2.0 * x)

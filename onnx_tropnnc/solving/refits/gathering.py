@@ -1,4 +1,4 @@
-"""Gather the rows of a chain of layers batch by batch: U, which of its rows each output reads, and T (refitting.py).
+"""Gather the rows of a chain of layers batch by batch: U, which of its rows each output reads, and T (search.py).
 
 A convolution's outputs are drawn in tiles of about 64 neighbours: what neighbours read overlaps, so a tile needs little
 more of the producer's output than it has outputs itself.
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from onnx_tropnnc.backend import Namespace
 from onnx_tropnnc.graph.linear_layers import LinearLayer
-from onnx_tropnnc.solving.chain_rows import ChainRows
 from onnx_tropnnc.solving.layer_rows import Positions, draw_positions, input_rows, read_tables
+from onnx_tropnnc.solving.refits.rows import ChainRows
 
 __all__ = ["GatheredRows", "draw_tiles", "rows_kept"]
 

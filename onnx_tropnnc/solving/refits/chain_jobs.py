@@ -18,15 +18,15 @@ from onnx_tropnnc.changes import Note
 from onnx_tropnnc.graph.constants import label
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.running.activations import Stop, Visit
-from onnx_tropnnc.solving.chain_arrays import Held, SplitRows, chain_weights, matrix_and_bias, moves
-from onnx_tropnnc.solving.chain_rows import ChainRows
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE
-from onnx_tropnnc.solving.gathered_rows import rows_kept
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.layer_rows import draw_positions
 from onnx_tropnnc.solving.pairs import Pair
-from onnx_tropnnc.solving.refitting import refit
-from onnx_tropnnc.solving.refitting_effort import affordable_batch, affordable_steps
+from onnx_tropnnc.solving.refits.arrays import Held, SplitRows, chain_weights, matrix_and_bias, moves
+from onnx_tropnnc.solving.refits.effort import affordable_batch, affordable_steps
+from onnx_tropnnc.solving.refits.gathering import rows_kept
+from onnx_tropnnc.solving.refits.rows import ChainRows
+from onnx_tropnnc.solving.refits.search import refit
 
 __all__ = ["ChainJob", "chains_of"]
 
