@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 import onnx
+from graphs import graph, random_weights
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
@@ -14,7 +15,6 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.merging.merge_map import keep_channels
 from onnx_tropnnc.passes import GroupFilter, MergeChannels, RefreshShapes
-from tests.graphs import graph, random_weights
 
 MEASURES: tuple[Measure, ...] = ("parameters", "macs")
 

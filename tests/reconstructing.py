@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+from graphs import assert_sound, graph, random_weights, run
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.changes import Reconstructed
@@ -14,7 +15,6 @@ from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.passes import FoldBatchNorm
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
 from onnx_tropnnc.rewriting.workspace import Workspace
-from tests.graphs import assert_sound, graph, random_weights, run
 
 
 def samples(count: int = 200, *, made_up: bool = False, **shapes: tuple[int, ...]) -> Samples:

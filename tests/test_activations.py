@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnx.helper
 import pytest
+from graphs import graph, random_weights, run
 
 from onnx_tropnnc.errors import NotRunnable, SampleError
 from onnx_tropnnc.graph.constants import set_array
@@ -11,7 +12,6 @@ from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.activations import LockStep, Stop
-from tests.graphs import graph, random_weights, run
 
 CHAIN = "a = MatMul(x, w1)  r = Relu(a)  b = MatMul(r, w2)  s = Relu(b)  y = Add(s, r)"
 CHAIN_WEIGHTS = random_weights(w1=(4, 5), w2=(5, 5))

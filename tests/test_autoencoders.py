@@ -3,13 +3,13 @@
 import numpy as np
 import onnx
 import pytest
+from graphs import graph
 from numpy.testing import assert_allclose
 
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.autoencoders import scaled_to_outputs
 from onnx_tropnnc.running.made_up_samples import made_up_samples, original_runner
-from tests.graphs import graph
 
 MEANS = np.linspace(-30.0, 10.0, 32)
 

@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from graphs import graph, initializers, operators, random_weights
+from reconstructing import apply, error, kept, reconstructed, samples
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.changes import Note
@@ -13,8 +15,6 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.solving.consumers import Consumer, find_consumers
 from onnx_tropnnc.solving.layer_jobs import LayerJob
 from onnx_tropnnc.solving.refits.chain_jobs import chains_of
-from tests.graphs import graph, initializers, operators, random_weights
-from tests.reconstructing import apply, error, kept, reconstructed, samples
 
 WEIGHTS = random_weights(w1=(4, 16), b1=(16,), w2=(16, 16), w3=(16, 16), b3=(16,), w4=(16, 3))
 BODY = "a = Gemm(x, w1, b1) b = Relu(a) c = MatMul(b, w2) d = Tanh(c) e = Gemm(d, w3, b3) f = Relu(e) y = Gemm(f, w4)"

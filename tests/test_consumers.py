@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+from graphs import graph, random_weights
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.graph.model_io import load
@@ -9,7 +10,6 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.solving.consumers import COMPRESSED, REFERENCE, Consumer, Passed, find_consumers
-from tests.graphs import graph, random_weights
 
 HALVES = MergeMap.mean_in_sum_out(np.array([0, 0, 1, 1]))
 SQUARE = random_weights(**{f"w{i}": (4, 4) for i in range(6)})

@@ -7,13 +7,13 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from costed_models import MEASURES, chain, costs_of, measured, network
+from graphs import graph, random_weights
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
 from onnx_tropnnc.analysis.costs import Costs, Measure, Unit
 from onnx_tropnnc.errors import OptionError
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
-from tests.graphs import graph, random_weights
 
 
 @pytest.mark.parametrize(("measure", "whole", "smaller"), [("parameters", 114, 36), ("macs", 106, 33)])

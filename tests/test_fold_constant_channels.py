@@ -3,13 +3,13 @@
 import numpy as np
 import onnx
 import pytest
+from graphs import assert_sound, feeds_for, graph, random_weights, run
 
 import onnx_tropnnc as tropnnc
 from onnx_tropnnc.changes import Merged, Note
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.passes import FoldConstantChannels
-from tests.graphs import assert_sound, feeds_for, graph, random_weights, run
 
 IMAGE = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, h, w] y"}
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from graphs import CONTRIB, graph, random_weights
 
 from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.running.activations import LockStep, Stop
 from onnx_tropnnc.running.free_batches import freed
-from tests.graphs import CONTRIB, graph, random_weights
 
 WEIGHTS = random_weights(w=(4, 5), b=(5,), rows=(1, 4))
 DECLARED = {"inputs": "float[1, 4] x", "outputs": "float[1, M] y"}

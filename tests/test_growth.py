@@ -1,10 +1,10 @@
 """A result is never larger than its original: tables get no second copy, and groups that add parameters are undone."""
 
 import pytest
+from graphs import graph, random_weights
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.changes import Kept, Merged
-from tests.graphs import graph, random_weights
 
 # The columns of the table are channels of `h`, and where scores are computed channels of `a` too.
 HEAD = "h = Gather(table, ids) b = MatMul(h, w1) c = Relu(b) d = MatMul(c, w2) a = Relu(d)"

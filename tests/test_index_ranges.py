@@ -3,13 +3,13 @@
 import numpy as np
 import onnx
 import pytest
+from graphs import run
 from onnx import numpy_helper
 
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.index_ranges import index_range
 from onnx_tropnnc.inputs.proto_graph import ProtoGraph
 from onnx_tropnnc.inputs.samples import samples_for
-from tests.graphs import run
 
 CONSTANTS = {
     "table": np.zeros((30, 4), np.float32),

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from graphs import graph, random_weights, run
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.changes import Note
@@ -19,7 +20,6 @@ from onnx_tropnnc.inputs.input_sizes import MOST_TRIES, shapes_to_try
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.running.made_up_samples import made_up_samples, original_runner
-from tests.graphs import graph, random_weights, run
 
 
 def found_for(model: Model, **options: Any) -> RunnableSamples:

@@ -7,6 +7,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnx_ir as ir
 import pytest
+from graphs import assert_sound, graph, random_weights
 
 from onnx_tropnnc.graph.constants import name_of, own_input
 from onnx_tropnnc.graph.knowledge import channel_statistics, row_scale, weight_quantization
@@ -14,7 +15,6 @@ from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.passes import DequantizeWeights, EditWithGraphSurgeon, FoldBatchNorm, MergeChannels, QuantizeWeights
-from tests.graphs import assert_sound, graph, random_weights
 
 BODY = """
     a = Conv(x, w)  p = BatchNormalization (a, g, b, m, v)  h = Relu(p)

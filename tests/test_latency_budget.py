@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from graphs import graph, random_weights
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.bisection import Refused
@@ -17,7 +18,6 @@ from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.running.latency import Latency
 from onnx_tropnnc.searching.latency_budget import within_latency
-from tests.graphs import graph, random_weights
 
 MODELS = Path(__file__).parent.parent / "models"
 ASKED = Options(target_latency=0.5)

@@ -4,12 +4,12 @@ import resource
 import signal
 
 import pytest
+from graphs import graph, random_weights
 
 from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import infer_shapes
 from onnx_tropnnc.running.layer_rates import _halved, _layer, layer_rates
-from tests.graphs import graph, random_weights
 
 
 def network():

@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import onnx.helper
 import pytest
+from graphs import run
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from onnx_tropnnc.graph.linear_layers import LinearLayer
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.solving.layer_rows import draw_positions, input_rows, output_rows
-from tests.graphs import run
 
 Shape = tuple[int, ...]
 

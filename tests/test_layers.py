@@ -3,6 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+from graphs import graph, random_weights
 
 from onnx_tropnnc.graph.constants import name_of
 from onnx_tropnnc.graph.layers import (
@@ -18,7 +19,6 @@ from onnx_tropnnc.graph.layers import (
 )
 from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model_io import load
-from tests.graphs import graph, random_weights
 
 
 def only_node(body: str, **shapes: tuple[int, ...]) -> ir.Node:

@@ -3,11 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-
-from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
-from onnx_tropnnc.graph.model import Model
-from onnx_tropnnc.graph.model_io import load, to_proto
-from tests.graphs import (
+from graphs import (
     assert_same_outputs,
     assert_sound,
     feeds_for,
@@ -17,6 +13,10 @@ from tests.graphs import (
     random_weights,
     run,
 )
+
+from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
+from onnx_tropnnc.graph.model import Model
+from onnx_tropnnc.graph.model_io import load, to_proto
 
 WEIGHTS = random_weights(
     w=(3, 4, 3, 3), wt=(4, 2, 3, 3), m=(4, 3), mt=(3, 4), b=(3,), b6=(6,), row=(1, 3), g=(6, 2, 3, 3)

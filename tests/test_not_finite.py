@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from graphs import assert_same_outputs, graph, groups_of, random_weights
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.analysis.channels import find_channel_groups
@@ -11,7 +12,6 @@ from onnx_tropnnc.graph.constants import set_array
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.passes import FoldBatchNorm, MergeChannels
-from tests.graphs import assert_same_outputs, graph, groups_of, random_weights
 
 NAN, INF = float("nan"), float("inf")
 IMAGE = {"inputs": "float[N, 3, 6, 6] x", "outputs": "float[N, 4, 6, 6] y"}

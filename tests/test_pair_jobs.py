@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from graphs import graph, initializers, random_weights
 from reconstructing import HALF, RELU_NET, error, kept, reconstructed, refitted, samples
 
 from onnx_tropnnc.changes import Reconstructed
-from tests.graphs import graph, initializers, random_weights
 
 
 def test_producers_are_solved_with_their_consumers() -> None:

@@ -5,6 +5,7 @@ import onnx
 import onnx.helper
 import onnx.reference
 import pytest
+from graphs import graph, random_weights, run
 from numpy.testing import assert_allclose
 
 from onnx_tropnnc.backend import array_module, to_numpy
@@ -13,7 +14,6 @@ from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.solving.activation_slopes import activation_of
 from onnx_tropnnc.solving.pairs import Pair, pair_of
 from onnx_tropnnc.solving.refits.gathering import GatheredRows, draw_tiles
-from tests.graphs import graph, random_weights, run
 
 PICTURE = {"inputs": "float[N, 2, 9, 7] x", "outputs": "float[N, 3, P, Q] y"}
 

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from graphs import assert_same_outputs, assert_sound, graph, random_weights, run
 
 from onnx_tropnnc.analysis.channels import ChannelGroup, find_channel_groups
 from onnx_tropnnc.deciding.greedy_ranking import Ranking
@@ -23,7 +24,6 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.passes import FoldBatchNorm, GroupFilter, MergeChannels, RefreshShapes
 from onnx_tropnnc.rewriting.statistics_matching import affines_for
-from tests.graphs import assert_same_outputs, assert_sound, graph, random_weights, run
 
 NONE = np.zeros(0, np.int64)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from graphs import graph, random_weights, run
 from numpy.typing import NDArray
 
 from onnx_tropnnc.analysis.channels import find_channel_groups
@@ -13,7 +14,6 @@ from onnx_tropnnc.errors import NotRunnable
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.samples import samples_for
-from tests.graphs import graph, random_weights, run
 
 Matrix = NDArray[np.float64]
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from graphs import graph, initializers, operators, random_weights, run
 from reconstructing import HALF, RELU_NET, apply, error, kept, linear_redundancy, reconstructed, refitted, samples
 
 from onnx_tropnnc.changes import Note, Reconstructed
@@ -14,7 +15,6 @@ from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
-from tests.graphs import graph, initializers, operators, random_weights, run
 
 
 def test_dropped_channels_that_others_explain_are_made_up_for() -> None:

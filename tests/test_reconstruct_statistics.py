@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import onnx_ir
+from graphs import graph, random_weights, run
 from reconstructing import apply, error, kept, reconstructed, samples
 
 from onnx_tropnnc.changes import Note, Reconstructed
@@ -11,7 +12,6 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.passes import FoldBatchNorm
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
 from onnx_tropnnc.rewriting.statistics_matching import statistics_affines
-from tests.graphs import graph, random_weights, run
 
 
 def with_true_statistics() -> onnx.ModelProto:

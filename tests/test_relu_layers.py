@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from graphs import graph, groups_of, random_weights, run
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.analysis.relu_layers import is_relu_layer
 from onnx_tropnnc.changes import Merged
-from tests.graphs import graph, groups_of, random_weights, run
 
 WEIGHTS = random_weights(w=(4, 6), b=(6,), u=(6, 3), k=(3, 6), t=(6, 3))
 

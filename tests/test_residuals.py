@@ -1,10 +1,10 @@
 """What is added to a layer's output later, with its sign."""
 
 import pytest
+from graphs import graph
 
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.solving.residuals import partners
-from tests.graphs import graph
 
 INPUTS = "float[N, 4] x, float[N, 4] p, float[N, 4] q"
 

@@ -1,6 +1,7 @@
 """Row maps: what merging does to a channel axis, as a matrix; the same as merging the weights."""
 
 import numpy as np
+from graphs import graph, random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +10,6 @@ from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.merging.merge_map import MergeMap, apply_rows
 from onnx_tropnnc.solving.row_maps import output_maps, row_map
-from tests.graphs import graph, random_weights
 
 
 def test_clusters_of_two() -> None:

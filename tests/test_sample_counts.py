@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from graphs import graph, random_weights
 
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.samples import samples_for
-from tests.graphs import graph, random_weights
 
 
 @pytest.mark.parametrize(("channels", "count"), [(8, 256), (32, 64), (256, 16)])

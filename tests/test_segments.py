@@ -3,11 +3,11 @@
 import numpy as np
 import onnx
 import pytest
+from graphs import graph, random_weights, run
 
 from onnx_tropnnc.graph.bodies import computed_inputs
 from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.running.segments import segment
-from tests.graphs import graph, random_weights, run
 
 BODY = """
     two = Constant <value = float {2.0}> ()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from graphs import graph
 from numpy.testing import assert_allclose, assert_array_equal
 
 from onnx_tropnnc.graph.input_specs import ResolvedInput
@@ -12,7 +13,6 @@ from onnx_tropnnc.inputs.sounds import RATE, STREAM, Sounds, cepstra, music, spe
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
 from onnx_tropnnc.running.fed_back import with_states_fed_back
 from onnx_tropnnc.running.made_up_samples import made_up_samples, original_runner
-from tests.graphs import graph
 
 
 def generator() -> np.random.Generator:

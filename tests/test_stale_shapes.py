@@ -4,13 +4,13 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
+from graphs import assert_sound, graph, random_weights, run
 
 from onnx_tropnnc import compress
 from onnx_tropnnc.changes import Merged, Verified
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.pass_manager import PassManager
 from onnx_tropnnc.passes import EditWithGraphSurgeon, GroupFilter, MergeChannels
-from tests.graphs import assert_sound, graph, random_weights, run
 
 STREAM = "a = MatMul(x, w) b = MatMul(x, v) s = Add(a, b) h = MatMul(s, u) r = Relu(h) y = MatMul(r, t)"
 SPACE = """

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graphs import graph, random_weights, run
 from numpy.typing import NDArray
 
 from onnx_tropnnc import compress
@@ -19,7 +20,6 @@ from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.passes import FoldBatchNorm
 from onnx_tropnnc.rewriting import statistics_matching
 from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, affines_for, match_statistics, statistics_affines
-from tests.graphs import graph, random_weights, run
 
 CONVOLUTIONS = """
     a = Conv <pads: ints = [1, 1, 1, 1]> (x, w)  p = BatchNormalization (a, g, b, m, v)  h = Relu(p)

@@ -3,10 +3,10 @@
 import numpy as np
 import onnx
 import pytest
+from graphs import assert_sound, feeds_for, graph, operators, random_weights, run
 
 from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.rewriting.statistics_matching import Affine, match_statistics
-from tests.graphs import assert_sound, feeds_for, graph, operators, random_weights, run
 
 WEIGHTS = random_weights(w=(3, 4, 3, 3), b=(3,), m=(4, 3))
 AFFINE = Affine(np.array([0.5, 2.0, 3.0]), np.array([1.0, -1.0, 0.25]))

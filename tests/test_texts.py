@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from graphs import graph
 from numpy.testing import assert_array_equal
 from text_models import BERT, NAMES, bert_samples, row
 
@@ -12,7 +13,6 @@ from onnx_tropnnc.inputs.padding import mask_of
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
 from onnx_tropnnc.inputs.texts import TextInputs, text_inputs
-from tests.graphs import graph
 
 
 def test_ids_masks_types_and_positions_describe_the_same_texts():

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graphs import CONTRIB, assert_same_outputs, graph, random_weights, run, twice
 from numpy.typing import NDArray
 
 from onnx_tropnnc import compress
@@ -20,7 +21,6 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.merging.merge_map import MergeMap, keep_channels
 from onnx_tropnnc.rewriting.statistics_matching import affines_for
-from tests.graphs import CONTRIB, assert_same_outputs, graph, random_weights, run, twice
 
 Matrix = NDArray[np.float64]
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graphs import graph, random_weights
 
 from onnx_tropnnc.graph.input_specs import ResolvedInput
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.input_hints import InputHints
 from onnx_tropnnc.inputs.sentences import SENTENCES
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
-from tests.graphs import graph, random_weights
 
 BERT = InputHints(indices=(0, 30521))
 NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
