@@ -20,7 +20,7 @@ so that a solution on one half can be judged on the other.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,44 +96,52 @@ def group_readings(
     Raises:
         NotRunnable: onnxruntime cannot run the model.
     """
-    tensors = {group.name: _tensors(group) for group in groups}
-    covariances = {
-        (group.name, value): Covariances(group.channels, _turns(places))
+    reads = [
+        _Read(group, value, tuple(places), Covariances(group.channels, _turns(places)))
         for group in groups
-        for value, places in tensors[group.name].items()
-    }
-    consumers = _nodes(place for found in tensors.values() for places in found.values() for place in places)
-    units = ErrorUnits.of(model, {node: stream_of(node) for node in consumers})
-    watches = [
-        _Watch(
-            name_of(value),
-            _channel_axis(tensors[name][value][0].use.node),
-            max(ROWS, ROWS_PER_CHANNEL * sums.count),
-            sums,
-        )
-        for (name, value), sums in covariances.items()
+        for value, places in _tensors(group).items()
     ]
+    consumers = [node for read in reads for node in read.consumers]
+    units = ErrorUnits.of(model, {node: stream_of(node) for node in consumers})
+    watches = [read.watch for read in reads]
     axes = {stream_of(node): _channel_axis(node) for node in consumers}
     # normalised tensors have their channels last
     watches.extend(_Watch(name_of(v), axes.get(v, -1), ROWS, sums) for v, sums in units.sums)
     _run(model, watches, samples, seed, memory)
     streams = units.found()
-    seen = {
-        group: {value: covariances[group.name, value].found() for value in tensors[group.name]}
-        for group in groups
-        if all(node in streams for places in tensors[group.name].values() for node in _nodes(places))
-    }
-    return {
-        group.name: (
-            *(
-                Reading(name_of(value), halves, _gram(group.channels, tensors[group.name][value], streams))
-                for value, halves in moments.items()
-            ),
-            *_scores(group),
-        )
-        for group, moments in seen.items()
-        if all(moments.values())
-    }
+    found: dict[str, tuple[Reading, ...]] = {}
+    for group in groups:
+        own = [read for read in reads if read.group is group]
+        halves = [read.sums.found() for read in own]
+        if all(halves) and all(node in streams for read in own for node in read.consumers):
+            readings = (read.reading(half, streams) for read, half in zip(own, halves, strict=True))
+            found[group.name] = (*readings, *_scores(group))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A tensor through which consumers of a group read it, and the sums from which its R_t follows."""
+
+    group: ChannelGroup
+    value: ir.Value
+    places: tuple[Place, ...]
+    sums: Covariances
+
+    @property
+    def consumers(self) -> list[ir.Node]:
+        """Return the nodes that read the tensor through weights of the group."""
+        return [place.use.node for place in self.places]
+
+    @property
+    def watch(self) -> _Watch:
+        """Return what to look at while the model runs."""
+        rows = max(ROWS, ROWS_PER_CHANNEL * self.sums.count)
+        return _Watch(name_of(self.value), _channel_axis(self.consumers[0]), rows, self.sums)
+
+    def reading(self, halves: tuple[Matrix, ...], streams: Mapping[ir.Node, ErrorUnit]) -> Reading:
+        """Return R_t, which the sums have given for each half, with G_t."""
+        return Reading(name_of(self.value), halves, _gram(self.group.channels, self.places, streams))
 
 
 def _scores(group: ChannelGroup) -> Iterator[Reading]:
@@ -165,10 +173,6 @@ def _read(use: Use) -> ir.Value:
 
 def _channel_axis(node: ir.Node) -> int:
     return -1 if is_recurrent(node) else LinearLayer(node).channel_axis
-
-
-def _nodes(places: Iterable[Place]) -> list[ir.Node]:
-    return [place.use.node for place in places]
 
 
 # -- running ----------------------------------------------------------------------------------------------------------
