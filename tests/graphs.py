@@ -68,6 +68,12 @@ def doubled(**more: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
     return found | {"w": twice(found["w"]), "k": twice(found["k"])}
 
 
+def doubled_kernels(*names: str, **more: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
+    """Return kernels of these names with 6 channels, of which each is there twice, and weights by shape."""
+    found = random_weights(**{name: (3, 2, 3, 3) for name in names}, **more)
+    return found | {name: twice(found[name]) for name in names}
+
+
 def run(
     model: onnx.ModelProto, feeds: Mapping[str, NDArray[np.generic]], *, optimized: bool = True
 ) -> list[NDArray[np.generic]]:

@@ -1,4 +1,4 @@
-"""Concat, Split, Slice and Pad move whole channels; integers of the graph count them."""
+"""Concat, Split and Slice move whole channels; integers of the graph count them."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from graphs import (
     assert_same_outputs,
     assert_sound,
     dims,
+    doubled_kernels,
     graph,
     groups_of,
     initializers,
@@ -16,20 +17,12 @@ from graphs import (
     twice,
 )
 
-from onnx_tropnnc.analysis.channels import Passage
-
 SPATIAL = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
-
-
-def weights(*names: str, **more: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """`names` are weights of 6 channels, each twice."""
-    found = random_weights(**{name: (3, 2, 3, 3) for name in names}, **more)
-    return found | {name: twice(found[name]) for name in names}
 
 
 def test_concat_joins_groups_that_stay_apart() -> None:
     body = "a = Conv(x, w) b = Conv(x, v) c = Concat <axis = 1> (a, b) d = Relu(c) y = Conv(d, u)"
-    model = graph(body, weights("w", "v", u=(3, 12, 1, 1)), **SPATIAL)
+    model = graph(body, doubled_kernels("w", "v", u=(3, 12, 1, 1)), **SPATIAL)
     result = assert_halves(model, {"Conv_0": 6, "Conv_1": 6})
     assert dims(result) == {"w": (3, 2, 3, 3), "v": (3, 2, 3, 3), "u": (3, 6, 1, 1)}
 
@@ -37,7 +30,7 @@ def test_concat_joins_groups_that_stay_apart() -> None:
 @pytest.mark.parametrize("axis", [1, -3])
 def test_concat_with_the_model_input(axis: int) -> None:
     body = f"a = Conv <pads = [1, 1, 1, 1]> (x, w) c = Concat <axis = {axis}> (x, a) y = Conv(c, u)"
-    result = assert_halves(graph(body, weights("w", u=(3, 8, 1, 1)), **SPATIAL), {"Conv_0": 6})
+    result = assert_halves(graph(body, doubled_kernels("w", u=(3, 8, 1, 1)), **SPATIAL), {"Conv_0": 6})
     assert dims(result)["u"] == (3, 5, 1, 1)
 
 
@@ -47,7 +40,7 @@ def test_a_dense_block() -> None:
         "d = Conv(c, v) e = Relu(d) f = Conv <kernel_shape = [1, 1]> (c, p) g = Relu(f) h = Conv(g, q) i = "
         "Concat <axis = 1> (e, h) y = Conv(i, u)"
     )
-    found = weights("w", v=(3, 8, 1, 1), p=(3, 8, 1, 1), q=(3, 6, 1, 1), u=(3, 12, 1, 1))
+    found = doubled_kernels("w", v=(3, 8, 1, 1), p=(3, 8, 1, 1), q=(3, 6, 1, 1), u=(3, 12, 1, 1))
     doubled = found | {name: twice(found[name]) for name in ("v", "p", "q")}
     result = assert_halves(graph(body, doubled, **SPATIAL), {"Conv_0": 6, "Conv_3": 6, "Conv_5": 6, "Conv_7": 6})
     assert dims(result)["u"] == (3, 6, 1, 1)
@@ -55,7 +48,7 @@ def test_a_dense_block() -> None:
 
 def test_the_same_channels_joined_twice() -> None:
     body = "a = Conv(x, w) b = Neg(a) c = Concat <axis = 1> (a, b) d = Relu(c) y = Conv(d, u)"
-    model = graph(body, weights("w", u=(3, 12, 1, 1)), **SPATIAL)
+    model = graph(body, doubled_kernels("w", u=(3, 12, 1, 1)), **SPATIAL)
     assert dims(assert_halves(model, {"Conv_0": 6}))["u"] == (3, 6, 1, 1)
 
 
@@ -63,19 +56,19 @@ def test_concat_and_scale() -> None:
     """A constant over joined channels is in two groups at once."""
     body = "a = Conv(x, w) b = Conv(x, v) c = Concat <axis = 1> (a, b) d = Mul(c, s) y = Conv(d, u)"
     side = twice(twice(np.arange(1, 4, dtype=np.float32).reshape(3, 1, 1)))
-    model = graph(body, weights("w", "v", u=(3, 12, 1, 1)) | {"s": side}, **SPATIAL)
+    model = graph(body, doubled_kernels("w", "v", u=(3, 12, 1, 1)) | {"s": side}, **SPATIAL)
     assert dims(assert_halves(model, {"Conv_0": 6, "Conv_1": 6}))["s"] == (6, 1, 1)
 
 
 def test_concat_and_flatten() -> None:
     body = "a = Conv(x, w) b = Conv(x, v) c = Concat <axis = 1> (a, b) d = Flatten(c) y = Gemm(d, u)"
-    model = graph(body, weights("w", "v", u=(192, 3)), inputs=SPATIAL["inputs"])
+    model = graph(body, doubled_kernels("w", "v", u=(192, 3)), inputs=SPATIAL["inputs"])
     assert dims(assert_halves(model, {"Conv_0": 6, "Conv_1": 6}))["u"] == (96, 3)
 
 
 def test_a_residual_of_joined_channels_ties_them_piecewise() -> None:
     body = "a = Conv(x, w) b = Conv(x, v) c = Concat <axis = 1> (a, b) d = Conv(x, q) e = Add(c, d) y = Conv(e, u)"
-    found = weights("w", "v", u=(3, 12, 1, 1)) | random_weights(3, q=(6, 2, 3, 3))
+    found = doubled_kernels("w", "v", u=(3, 12, 1, 1)) | random_weights(3, q=(6, 2, 3, 3))
     found["q"] = np.concatenate([twice(found["q"][:3]), twice(found["q"][3:])])
     model = graph(body, found, **SPATIAL)
     assert groups_of(model)["Conv_0"].channels == 12
@@ -87,7 +80,7 @@ def test_a_residual_of_joined_channels_ties_them_piecewise() -> None:
 
 def test_joined_along_space_is_a_tie() -> None:
     body = "a = Conv(x, w) b = Conv(x, v) c = Concat <axis = 3> (a, b) y = Conv(c, u)"
-    model = graph(body, weights("w", "v", u=(3, 6, 1, 1)), **SPATIAL)
+    model = graph(body, doubled_kernels("w", "v", u=(3, 6, 1, 1)), **SPATIAL)
     assert groups_of(model)["Conv_0"].ties == ("Concat_2",)
     assert_halves(model, {"Conv_0": 6})
 
@@ -137,7 +130,7 @@ def test_split_into_equal_parts_without_sizes_pins() -> None:
 
 def test_split_along_space_passes() -> None:
     body = "c = Conv(x, w) a, b = Split <axis = 3> (c) d = Conv(a, u) e = Conv(b, v) y = Add(d, e)"
-    assert_halves(graph(body, weights("w", u=(3, 6, 1, 1), v=(3, 6, 1, 1)), **SPATIAL), {"Conv_0": 6})
+    assert_halves(graph(body, doubled_kernels("w", u=(3, 6, 1, 1), v=(3, 6, 1, 1)), **SPATIAL), {"Conv_0": 6})
 
 
 SLICES = {
@@ -184,7 +177,7 @@ FAR = 2**63 - 1
 def test_slice_over_space_passes(starts: list[int], ends: list[int], axes: list[int], steps: list[int]) -> None:
     body = "c = Conv(x, w) d = Slice(c, i, j, a, s) y = Conv(d, u)"
     more = {"i": np.array(starts), "j": np.array(ends), "a": np.array(axes), "s": np.array(steps)}
-    assert_halves(graph(body, weights("w", u=(3, 6, 1, 1)) | more, **SPATIAL), {"Conv_0": 6})
+    assert_halves(graph(body, doubled_kernels("w", u=(3, 6, 1, 1)) | more, **SPATIAL), {"Conv_0": 6})
 
 
 def test_slice_by_attributes() -> None:
@@ -196,114 +189,8 @@ def test_slice_by_attributes() -> None:
     assert_sound(merged(model, 0.5))
 
 
-def test_pad_over_space_passes() -> None:
-    more = {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
-    model = graph("c = Conv(x, w) d = Pad(c, p) y = Conv(d, u)", weights("w", u=(3, 6, 1, 1)) | more, **SPATIAL)
-    assert groups_of(model)["Conv_0"].passage.homogeneous
-    assert_halves(model, {"Conv_0": 6})
-
-
-@pytest.mark.parametrize("mode", ["reflect", "edge"])
-def test_pad_with_copies_over_space_passes(mode: str) -> None:
-    more = {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
-    model = graph(
-        f'c = Conv(x, w) d = Pad <mode = "{mode}"> (c, p) y = Conv(d, u)',
-        weights("w", u=(3, 6, 1, 1)) | more,
-        **SPATIAL,
-    )
-    assert_halves(model, {"Conv_0": 6})
-
-
-def test_pad_with_a_number_forbids_rescaling() -> None:
-    more = {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "z": np.float32(-1)}
-    model = graph("c = Conv(x, w) d = Pad(c, p, z) y = Conv(d, u)", weights("w", u=(3, 6, 1, 1)) | more, **SPATIAL)
-    assert not groups_of(model)["Conv_0"].passage.homogeneous
-    assert_halves(model, {"Conv_0": 6})
-
-
-def test_a_shortcut_of_option_a_is_a_tie_with_zeros() -> None:
-    """ResNet's parameter-free shortcut: every second pixel, channels padded with zeros."""
-    body = (
-        "a = Conv(x, w) r = Relu(a) c = Conv <strides = [2, 2]> (r, q) s = Slice(r, i, j, h, t) p = Pad(s, z)"
-        "e = Add(c, p) f = Relu(e) y = Conv(f, u)"
-    )
-    more = {
-        "i": np.array([0, 0]),
-        "j": np.array([9, 9]),
-        "h": np.array([2, 3]),
-        "t": np.array([2, 2]),
-        "z": np.array([0, 2, 0, 0, 0, 2, 0, 0]),
-    }
-    found = weights("w", q=(10, 6, 1, 1), u=(3, 10, 1, 1)) | more
-    model = graph(body, found, **SPATIAL)
-    group = groups_of(model)["Conv_0"]
-    assert group.ties == ("Add_5",)
-    for ratio in (0.2, 0.5, 0.8):
-        result = merged(model, ratio)
-        assert_sound(result)
-        assert dims(result)["u"][1] == dims(result)["q"][0]
-    found["q"][8:], found["q"][2:5] = found["q"][:2], found["q"][5:8]
-    found["q"][[1, 9]] = found["q"][[0, 8]]
-    doubled = graph(body, found, **SPATIAL)
-    result = merged(doubled, 0.3)
-    assert_same_outputs(doubled, result)
-
-
-@pytest.mark.parametrize("space", [0, 1])
-def test_channels_that_a_pad_adds_with_a_value_stay(space: int) -> None:
-    """The Conv's own channels halve, those of the constant 1 around them stay."""
-    more = {"p": np.array([0, 1, space, 0, 0, 2, 0, 0]), "z": np.float32(1)}
-    body = "c = Conv(x, w) d = Pad(c, p, z) r = Relu(d) y = Conv(r, u)"
-    model = graph(body, weights("w", u=(3, 9, 1, 1)) | more, **SPATIAL)
-    result = assert_halves(model, {"Conv_0": 6})
-    assert (dims(result)["u"], initializers(result)["p"].tolist()) == ((3, 6, 1, 1), more["p"].tolist())
-    assert groups_of(model)["Conv_0"].homogeneous is (space == 0)
-
-
-@pytest.mark.parametrize(
-    ("pads", "mode", "reason"),
-    [
-        ([0, 1, 0, 0, 0, 1, 0, 0], "edge", "repeats channels at the ends of their axis"),
-        ([0, -1, 0, 0, 0, 3, 0, 0], "constant", "takes channels away"),
-    ],
-)
-def test_pads_of_the_channels_that_pin(pads: list[int], mode: str, reason: str) -> None:
-    body = f'c = Conv(x, w) d = Pad <mode = "{mode}"> (c, p) y = Conv(d, u)'
-    found = random_weights(w=(6, 2, 3, 3), u=(3, 8, 1, 1)) | {"p": np.array(pads)}
-    assert f"Pad_1 {reason}" in pinned(graph(body, found, **SPATIAL), "Conv_0")
-
-
-def test_pads_are_attributes_before_opset_11() -> None:
-    body = "c = Conv(x, w) d = Pad <pads = [0, 0, 1, 1, 0, 0, 1, 1]> (c) y = Conv(d, u)"
-    assert_halves(graph(body, weights("w", u=(3, 6, 1, 1)), opset=10, **SPATIAL), {"Conv_0": 6})
-
-
-def test_computed_pads_pin() -> None:
-    io = {"inputs": "float[N, 2, 6, 6] x, int64[8] p", "outputs": SPATIAL["outputs"]}
-    model = graph("c = Conv(x, w) d = Pad(c, p) y = Conv(d, u)", random_weights(w=(6, 2, 3, 3), u=(3, 6, 1, 1)), **io)
-    assert "Pad_1 pads by amounts that are computed at run time" in pinned(model, "Conv_0")
-
-
 def test_counts_in_initializers_shrink() -> None:
     found = random_weights(w=(6, 2, 3, 3), u=(3, 2, 1, 1), v=(3, 4, 1, 1))
     body = "c = Conv(x, w) a, b = Split <axis = 1> (c, s) d = Conv(a, u) e = Conv(b, v) y = Add(d, e)"
     result = merged(graph(body, found | {"s": np.array([2, 4])}, **SPATIAL), 0.5)
     assert initializers(result)["s"].tolist() == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("mode", "value", "passage"),
-    [
-        ("constant", 0.0, Passage()),
-        ("constant", 1.5, Passage(homogeneous=False, fixes_zero=False)),
-        ("reflect", 1.5, Passage()),
-        ("edge", 1.5, Passage()),
-    ],
-)
-def test_what_padding_over_space_is_as_a_function(mode: str, value: float, passage: Passage) -> None:
-    """Only a number put in is no multiple of the channel; reflections are, and read no number."""
-    more = {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "z": np.array(value, np.float32)}
-    body = f'c = Conv(x, w) d = Pad <mode = "{mode}"> (c, p, z) y = Conv(d, u)'
-    model = graph(body, weights("w", u=(3, 6, 1, 1)) | more, **SPATIAL)
-    assert groups_of(model)["Conv_0"].passage == passage
-    assert_halves(model, {"Conv_0": 6})
