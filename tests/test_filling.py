@@ -12,7 +12,8 @@ from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.filling import filled_up
 from onnx_tropnnc.inputs.samples import samples_for, samples_wanted
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.sample_sets import draw_samples
+from onnx_tropnnc.sample_sets import FEW_PICTURES, draw_samples
+from onnx_tropnnc.tuning.tune import VARIANTS
 
 
 def network(channels: int = 3) -> Model:
@@ -90,3 +91,22 @@ def test_what_is_solved_on_is_filled_up_unless_data_alone_is_asked_for() -> None
         assert sets.verifying is not None
         assert sets.learning is not None
         assert (sets.verifying.count, sets.learning.count) == (2, 8)
+
+
+@pytest.mark.parametrize(("count", "beside"), [(20, True), (FEW_PICTURES * 5 // 4 + 5, False)])
+def test_few_pictures_are_learnt_from_beside_made_up_ones(count: int, beside: bool) -> None:
+    """With their variants, as a made-up set; many are learnt from alone, and `quick` learns nothing."""
+    model = network()
+    given = pictures(model, count)
+    options = Options(ratio=0.5, data=given.arrays, effort="standard", memory=0.05)
+    sets = draw_samples(model, options)
+    assert sets.learning is not None
+    assert sets.verifying is not None
+    own = given.split()[0].arrays["x"]
+    assert np.array_equal(sets.learning.arrays["x"][: len(own)], own)
+    assert sets.learning.made_up == beside
+    assert sets.learning.count > VARIANTS * len(own) if beside else sets.learning.count == len(own)
+    assert not sets.verifying.made_up
+    alone = draw_samples(model, replace(options, reconstruct="data"))
+    assert alone.learning is not None
+    assert alone.learning.count == len(own)

@@ -25,7 +25,7 @@ from onnx_tropnnc.tuning.adjusting import Adjusted, adjusted
 from onnx_tropnnc.tuning.batching import Unbatched, batched
 from onnx_tropnnc.tuning.centring import centres_of
 from onnx_tropnnc.tuning.distillation import write_weights
-from onnx_tropnnc.tuning.kept_channels import kept_channels, kept_outputs
+from onnx_tropnnc.tuning.kept_channels import kept_outputs
 from onnx_tropnnc.tuning.targets import Moments, Targets, shared_tensors
 from onnx_tropnnc.tuning.tune import COST_OF_A_STEP, COST_OF_A_WEIGHT, COST_OF_AN_ELEMENT, Tuning, looks, tune
 
@@ -309,21 +309,22 @@ def halved(*channels: int, of: int = 6) -> MergeMap:
     return MergeMap(labels, weights, weights)
 
 
-def test_tensors_of_kept_channels_are_targets() -> None:
-    """Whose targets are the original's channels; merged ones are none."""
+def test_channels_that_were_merged_are_no_choice_of_the_originals() -> None:
+    """A layer's kept channels are known by their positions; what a merge makes is None."""
     original = load(graph(RESIDUAL, residual_weights(), **PICTURE))
-    kept = kept_channels(original, {"Conv_0": halved(0, 2, 5)})
-    assert list(kept) == ["r"]
-    assert kept["r"].positions.tolist() == [0, 2, 5]
-    assert kept["r"].shape((4, 6, 8, 8)) == (4, 3, 8, 8)
-    samples = samples_of(original, 8)
-    whole = batched(original, samples, 4)
-    assert isinstance(whole, Model)
-    ours, theirs = (Targets.of(whole, ("r",), samples, 4, keep=True, kept=part).at(np.arange(4)) for part in (kept, {}))
-    np.testing.assert_array_equal(ours[0], theirs[0][:, [0, 2, 5]])
+    kept = kept_outputs(original, {"Conv_0": halved(0, 2, 5)})["a"]
+    assert kept is not None
+    assert kept.tolist() == [0, 2, 5]
     merged = replace(halved(0, 2, 5), labels=np.asarray([0, 0, 1, 1, 2, 2]), alpha=np.full(6, 0.5), gamma=np.ones(6))
-    assert kept_channels(original, {"Conv_0": merged}) == {}
     assert kept_outputs(original, {"Conv_0": merged}) == {"a": None}
+
+
+def test_tensors_with_fewer_channels_than_the_originals_are_not_shared() -> None:
+    original = load(graph(RESIDUAL, residual_weights(), **PICTURE))
+    result = original.clone()
+    passes.MergeChannels(plan={"Conv_0": halved(0, 2, 5)})(result)
+    shapes = [infer_shapes(each, {"x": (4, 3, 8, 8)}) for each in (result, original)]
+    assert "r" not in shared_tensors(result, original, *shapes)
 
 
 def test_what_the_adjusted_model_learns_is_carried_to_the_result() -> None:

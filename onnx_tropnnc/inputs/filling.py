@@ -28,7 +28,7 @@ from onnx_tropnnc.inputs.batches import Samples, joined
 from onnx_tropnnc.inputs.kinds import kind_of, picture_layout
 from onnx_tropnnc.inputs.samples import samples_for
 
-__all__ = ["filled_up"]
+__all__ = ["beside", "can_be_filled", "filled_up"]
 
 Floats = NDArray[np.float32]
 
@@ -41,16 +41,25 @@ _LEAST_DEVIATION = 1e-6
 
 
 def filled_up(model: Model, samples: Samples, wanted: int, *, seed: int = 0, memory: int = MEMORY) -> Samples:
-    """Return the samples with made-up ones until there are `wanted`; they count as made up, and have no labels.
+    """Return the samples with made-up ones until there are `wanted`, as `beside` does.
 
     Samples that are no pictures of floating-point numbers stay as they are.
     """
     missing = wanted - samples.count
     missing -= missing % (run_size(samples.inputs) or 1)
-    kinds = [kind_of(entry) for entry in samples.inputs if entry.stacked and entry.dtype == np.float32]
-    if missing <= 0 or len(samples.inputs) != 1 or kinds not in (["picture"], ["flat"]):
+    if missing <= 0 or not can_be_filled(samples):
         return samples
-    made = samples_for(model, count=missing, seed=seed, memory=memory, shapes=samples.run_shapes)
+    return beside(samples, samples_for(model, count=missing, seed=seed, memory=memory, shapes=samples.run_shapes))
+
+
+def can_be_filled(samples: Samples) -> bool:
+    """Return whether these are pictures of floating-point numbers, flattened ones included, for the only input."""
+    kinds = [kind_of(entry) for entry in samples.inputs if entry.stacked and entry.dtype == np.float32]
+    return len(samples.inputs) == 1 and kinds in (["picture"], ["flat"])
+
+
+def beside(samples: Samples, made: Samples) -> Samples:
+    """Return a user's pictures with made-up ones of their scale behind them: a made-up set, without labels."""
     ((name, own),) = samples.arrays.items()
     pictures = _of_their_scale(made.arrays[name], own, _other_axes(samples))
     made = replace(samples, arrays={name: pictures}, labels=None)
