@@ -11,6 +11,7 @@ before  y = Reshape(x, Concat(Slice(Shape(x)), -1))   which counts the channels 
 after   y = Reshape(x, [0, 0, -1])                    0 copies a dimension
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,22 +147,17 @@ def _fold_tokens(node: ir.Node, shapes: Shapes, opset: int) -> bool:
     if own < 0 or positions.shape[own] != shape[axis] or node.outputs[0].is_graph_output():
         return False
     lengths = [int((shapes.get(name_of(value)) or shape)[axis] or 0) for value in node.inputs if value is not None]
+    folded = _with_tokens(positions, tokens, lengths, axis, len(shape))
+    if folded is None:
+        return False
     ends = np.cumsum(lengths)
-    folded = np.zeros((*[1] * (len(shape) - positions.ndim), *positions.shape), np.float64) + positions
-    for token, end, length in zip(tokens, ends, lengths, strict=True):
-        if token is not None:
-            if token.ndim > folded.ndim or any(
-                d != 1 for i, d in enumerate(token.shape[:-1]) if i - token.ndim != axis - folded.ndim
-            ):
-                return False
-            place = tuple(slice(end - length, end) if i == axis else slice(None) for i in range(folded.ndim))
-            folded[place] += token
     number = next(i for i, token in enumerate(tokens) if token is None)
     pads = [0] * (2 * len(shape))
     pads[axis], pads[len(shape) + axis] = int(ends[number] - lengths[number]), int(ends[-1] - ends[number])
     wanted = f"{label(added)}_positions"
-    value = add_initializer(added, wanted, folded.reshape(folded.shape[-positions.ndim :]).astype(positions.dtype))
+    value = add_initializer(added, wanted, folded.astype(positions.dtype))
     name = f"{label(node)}_pad"
+    # before opset 11 the amounts are an attribute
     if opset >= 11:
         pad = ir.node("Pad", [data[0], add_initializer(node, f"{name}_amounts", np.array(pads))], name=name)
     else:
@@ -174,6 +170,33 @@ def _fold_tokens(node: ir.Node, shapes: Shapes, opset: int) -> bool:
     remove_unread(old)
     remove_unread_nodes((node,))
     return True
+
+
+def _with_tokens(
+    positions: NDArray[np.generic],
+    tokens: Sequence[NDArray[np.generic] | None],
+    lengths: Sequence[int],
+    axis: int,
+    rank: int,
+) -> NDArray[np.float64] | None:
+    """Return the positions with each token added at its place; None where a token differs along another axis.
+
+    Args:
+        positions: what is added to the joined tensor, of `rank` axes or fewer.
+        tokens: what is joined, in order; None for the tensor that is no token.
+        lengths: how long each of these is along the axis on which they are joined.
+        axis: that axis.
+        rank: of the joined tensor.
+    """
+    folded = np.zeros((*[1] * (rank - positions.ndim), *positions.shape), np.float64) + positions
+    for token, end, length in zip(tokens, np.cumsum(lengths), lengths, strict=True):
+        if token is not None:
+            others = [d for i, d in enumerate(token.shape[:-1]) if i - token.ndim != axis - folded.ndim]
+            if token.ndim > folded.ndim or any(d != 1 for d in others):
+                return None
+            place = tuple(slice(end - length, end) if i == axis else slice(None) for i in range(folded.ndim))
+            folded[place] += token
+    return np.asarray(folded.reshape(folded.shape[-positions.ndim :]))
 
 
 def _token(value: ir.Value | None) -> NDArray[np.generic] | None:

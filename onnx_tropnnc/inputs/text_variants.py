@@ -39,16 +39,19 @@ def with_recombined_texts(samples: Samples, wanted: int, seed: int = 0) -> Sampl
     ids, lengths = samples.arrays[inputs.ids], samples.lengths
     width = max(ids.shape[1], LONGEST)
     texts = [row[:length] for row, length in zip(ids, lengths, strict=True)]
+    # what all texts begin and end with are the special tokens of the tokenizer
     begin, end = _shared([text[:1] for text in texts]), _shared([text[-1:] for text in texts])
     bodies = [text[len(begin) : len(text) - len(end)] for text in texts]
     rng = np.random.default_rng(seed)
     pad = ids[np.arange(ids.shape[1]) >= lengths[:, None]][0]
     made, sizes = np.full((missing, width), pad, ids.dtype), np.zeros(missing, np.int64)
+    # a new text is made of sentences of one part only, so that parts share none
     count = PARTS if samples.count >= LEAST_OF_PART * PARTS else 1
     part = np.concatenate([np.arange(samples.count), np.arange(missing)]) % count
     pools = [np.arange(number, len(bodies), count) for number in range(count)]
     for row, most in enumerate(log_uniform_lengths(rng, missing, int(np.median(lengths)), width)):
         parts, size = [begin], len(begin) + len(end)
+        # one sentence at least, however long, and more as long as the text stays as short as was drawn
         for place in rng.permutation(pools[row % count]):
             if len(parts) > 1 and size + len(bodies[place]) > most:
                 break

@@ -81,22 +81,33 @@ def _scales(squares: Matrix) -> Matrix:
 
 def split(node: ir.Node, covariance: Matrix) -> Factored:
     """Put the first factor in front of a layer, or the second one behind a table; return both nodes."""
+    return _split_table(node, covariance) if node.op_type == "Gather" else _split_layer(node, covariance)
+
+
+def _split_table(node: ir.Node, covariance: Matrix) -> Factored:
+    """Let the Gather look up rows of the first factor, and put a MatMul by the second one behind it."""
     graph, name = node.graph, label(node)
     assert isinstance(graph, ir.Graph)
-    if node.op_type == "Gather":
-        table = np.asarray(array_of(node.inputs[0]))
-        left, right = factored(table.astype(np.float64), covariance)
-        old, output = node.inputs[0], node.outputs[0]
-        node.replace_input_with(0, add_initializer(node, f"{name}_table", left.astype(table.dtype)))
-        second = ir.node("MatMul", [output, _constant(node, f"{name}_factor", right, table)], name=f"{name}_second")
-        output.replace_all_uses_with(second.outputs[0], replace_graph_outputs=True)
-        second.replace_input_with(0, output)
-        graph.insert_after(node, second)
-        second.outputs[0].type, second.outputs[0].name = output.type, f"{name}_whole"
-        output.shape = None
-        set_factor(output)
-        remove_unread(old)
-        return Factored(node, second)
+    table = np.asarray(array_of(node.inputs[0]))
+    left, right = factored(table.astype(np.float64), covariance)
+    old, output = node.inputs[0], node.outputs[0]
+    node.replace_input_with(0, add_initializer(node, f"{name}_table", left.astype(table.dtype)))
+    second = ir.node("MatMul", [output, _constant(node, f"{name}_factor", right, table)], name=f"{name}_second")
+    output.replace_all_uses_with(second.outputs[0], replace_graph_outputs=True)
+    # the MatMul has been a reader of the Gather's output too, and reads itself now
+    second.replace_input_with(0, output)
+    graph.insert_after(node, second)
+    second.outputs[0].type, second.outputs[0].name = output.type, f"{name}_whole"
+    output.shape = None
+    set_factor(output)
+    remove_unread(old)
+    return Factored(node, second)
+
+
+def _split_layer(node: ir.Node, covariance: Matrix) -> Factored:
+    """Put a layer with the first factor in front of the layer, which keeps its bias and gets the second one."""
+    graph, name = node.graph, label(node)
+    assert isinstance(graph, ir.Graph)
     weight = np.asarray(array_of(node.inputs[1]))
     left, right = factored(LinearLayer(node).matrix()[0], covariance)
     kernel = (1,) * (weight.ndim - 2)
@@ -108,6 +119,7 @@ def split(node: ir.Node, covariance: Matrix) -> Factored:
         for attribute in ("strides", "dilations", "kernel_shape"):
             if attribute in node.attributes:
                 first.attributes[attribute] = node.attributes[attribute]
+        # positions are left out in front, where fewer channels are made of what is left
         if "strides" in node.attributes:
             node.attributes["strides"] = ir.AttrInt64s("strides", [1] * len(kernel))
     first.outputs[0].name = f"{name}_components"

@@ -35,6 +35,8 @@ def _fuse(whole: Whole, nodes: Sequence[ir.Node]) -> None:
     graph, inputs = nodes[-1].graph, _inputs(whole, nodes)
     kept = [None if port is None else nodes[port[0]].outputs[port[1]] for port in whole.outputs]
     inner = [value for node in nodes for value in node.outputs if value not in kept]
+    # One operator can replace the parts only where they stand in one graph, nothing else reads what is inside, they
+    # compute what they did when they were split, and its inputs have the ranks that the operator takes.
     if (
         graph is None
         or inputs is None
