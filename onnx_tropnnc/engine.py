@@ -145,6 +145,7 @@ class Compression:
         options, notes = _settled(options, samples, decider.groups)
         check = verifying_pass(options, samples)
         trials = Trials(decider, check, self.progress)
+        latency = options.target_latency
         options, found = self._searched(options, trials)
         changes = (*prepared.changes, *notes, *found)
         start = Report(self.model.name, before, before, changes, prepared.timings, options.seed)
@@ -160,7 +161,7 @@ class Compression:
             # undoing is all that can be done; the report says whether it was enough
             report = with_groups_undone(self.model, report, start, options, trials)
         else:
-            report = replace(report, changes=(*report.changes, *advice(report, options, trials)))
+            report = replace(report, changes=(*report.changes, *advice(report, options, trials, latency)))
         return replace(held_to_latency(report, options), layers=self._layers(report, decider.model, samples))
 
     def _layers(self, report: Report, prepared: Model, samples: SampleSets) -> tuple[LayerChange, ...]:

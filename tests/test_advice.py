@@ -22,7 +22,7 @@ from onnx_tropnnc.running.differences import OutputDifference
 from onnx_tropnnc.running.latency import Latency
 from onnx_tropnnc.running.likely_agreement import LikelyAgreement
 from onnx_tropnnc.running.verification import Verification
-from onnx_tropnnc.searching.advice import concern, fidelity, guessed_ratio, slowdown
+from onnx_tropnnc.searching.advice import concern, fidelity, guessed_ratio, missed_latency, slowdown
 from onnx_tropnnc.searching.trials import Trials
 
 
@@ -173,3 +173,17 @@ def test_a_difference_that_may_be_chance_is_none() -> None:
     """The median of 13 times with quartiles 40 ms apart is known to 10 ms, that of a thousand to 1 ms."""
     assert Latency(52.8, 76.6, 34.0, 40.0, 13, 1, 2).change == "the same"
     assert Latency(52.8, 76.6, 34.0, 40.0, 1000, 1, 2).change == "1.5 x slower"
+
+
+def test_a_latency_that_only_a_trial_met_is_warned_of() -> None:
+    note = missed_latency(timed(1.0, 0.9, 45), 0.7)
+    assert note is not None
+    assert note.level == "warning"
+    assert note.text.startswith(
+        "the result takes 0.90 of the original's latency, and a trial met --target-latency 0.7;"
+    )
+
+
+@pytest.mark.parametrize(("after", "spread", "wanted"), [(0.72, 0.0, 0.7), (0.9, 0.5, 0.7), (0.9, 0.0, None)])
+def test_chance_misses_no_latency(after: float, spread: float, wanted: float | None) -> None:
+    assert missed_latency(timed(1.0, after, 45, spread), wanted) is None

@@ -2,6 +2,7 @@
 
 fidelity    an output strays far from the original's, and nothing was demanded of it
 slowdown    the result takes longer to run than the original
+latency     it takes longer than the part of the original's time that was asked for and that a trial met
 """
 
 import math
@@ -16,7 +17,7 @@ from onnx_tropnnc.changes import Merged, Note
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.report import Report
 from onnx_tropnnc.running.verification import Verification
-from onnx_tropnnc.searching.giving_back import is_noticeably_slower
+from onnx_tropnnc.searching.giving_back import is_noticeably_slower, is_slower
 from onnx_tropnnc.searching.trials import Trials
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "concern",
     "fidelity",
     "guessed_ratio",
+    "missed_latency",
     "slowdown",
 ]
 
@@ -47,11 +49,12 @@ _STEP = 0.05
 _MOST_MACS = 1_000_000_000
 
 
-def advice(report: Report, options: Options, trials: Trials) -> tuple[Note, ...]:
-    """Return the warnings that apply to the result."""
+def advice(report: Report, options: Options, trials: Trials, latency: float | None = None) -> tuple[Note, ...]:
+    """Return the warnings that apply to the result; `latency` is the part of the original's that was asked for."""
     found = (
         fidelity(report, options, trials),
         slowdown(report, trials.decider.groups, rounding_named("auto", options.device)),
+        missed_latency(report, latency),
     )
     return tuple(note for note in found if note is not None)
 
@@ -141,3 +144,12 @@ def slowdown(report: Report, groups: Sequence[ChannelGroup], fast: Rounding) -> 
         f"merged groups have other counts (such as {example}); leave out --round-to",
         "warning",
     )
+
+
+def missed_latency(report: Report, wanted: float | None) -> Note | None:
+    """Return a warning that the result takes longer than was asked for, by more than chance explains."""
+    found = None if report.verification is None else report.verification.latency
+    if wanted is None or found is None or not is_slower(found, wanted):
+        return None
+    missed = f"the result takes {found.after_ms / found.before_ms:.2f} of the original's latency, and a trial met"
+    return Note(f"{missed} --target-latency {wanted:g}; measure again on a machine at rest, or ask for less", "warning")
