@@ -2,7 +2,7 @@
 
 Every position along a tracked axis has the number of a channel. A layer with weights makes new numbers for its output
 channels; operators pass them on, reorder, repeat or tie them; and wherever a constant has an entry per channel, that is
-recorded. The rules of operators write the record through the methods below. analysis/channels.py makes groups of it.
+recorded. The rules of operators write the record through the methods below; analysis/resolution.py makes groups of it.
 
     Conv (8 -> 16), Relu, MaxPool, Flatten (16 x 5 x 5), Gemm
     axis 1: 0..15   0..15  0..15    0 x 25, 1 x 25, ...  columns of the Gemm's weight

@@ -119,7 +119,7 @@ def _split_layer(node: ir.Node, covariance: Matrix) -> Factored:
         for attribute in ("strides", "dilations", "kernel_shape"):
             if attribute in node.attributes:
                 first.attributes[attribute] = node.attributes[attribute]
-        # positions are left out in front, where fewer channels are made of what is left
+        # the first layer strides, so that components are computed only at positions that the second one reads
         if "strides" in node.attributes:
             node.attributes["strides"] = ir.AttrInt64s("strides", [1] * len(kernel))
     first.outputs[0].name = f"{name}_components"
