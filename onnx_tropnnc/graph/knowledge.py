@@ -16,15 +16,14 @@ tables of names up to date. Knowledge of a weight is only returned while it fits
 have written another tensor since.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnx_tropnnc.graph.bodies import bodies_of
-from onnx_tropnnc.graph.constants import array_of, constant_tensor, dims_of, name_of
+from onnx_tropnnc.graph.constants import dims_of
+from onnx_tropnnc.graph.equal_tensors import equal_tensors
 from onnx_tropnnc.graph.quantization import Quantization
 
 __all__ = [
@@ -236,21 +235,10 @@ def move_knowledge(source: ir.Value, target: ir.Value) -> None:
 
 
 def copy_knowledge_of_equals(before: ir.Model, after: ir.Model) -> None:
-    """Copy what is known of the tensors of `before` to those of `after` that have the same name and are still equal.
-
-    Constants are equal where their type, shape and elements are. Computed tensors are equal where the same operator
-    with the same attributes computes them from equal tensors: a change anywhere before a tensor may have changed its
-    statistics.
-    """
-    # values come in topological order, so that all that a tensor is computed from has been compared before it
-    old = {name_of(value): value for value in _values(before)}
-    equal: set[ir.Value] = set()
-    for value in _values(after):
-        twin = old.get(name_of(value))
-        if twin is not None and _same(twin, value, equal):
-            equal.add(value)
-            for key in _KEYS:
-                _set(value, key, twin.meta.get(key))
+    """Copy what is known of the tensors of `before` to those of `after` that are still equal (equal_tensors.py)."""
+    for old, new in equal_tensors(before, after):
+        for key in _KEYS:
+            _set(new, key, old.meta.get(key))
 
 
 def _set(value: ir.Value, key: str, found: object) -> None:
@@ -258,40 +246,3 @@ def _set(value: ir.Value, key: str, found: object) -> None:
         value.meta.pop(key, None)
     else:
         value.meta[key] = found
-
-
-def _values(model: ir.Model) -> Iterator[ir.Value]:
-    """Yield every tensor of the model, those that a node reads before those that it computes."""
-    for graph in model.graphs():
-        yield from graph.inputs
-        yield from graph.initializers.values()
-    for node in model.graph.all_nodes():
-        yield from node.outputs
-
-
-def _same(before: ir.Value, after: ir.Value, equal: set[ir.Value]) -> bool:
-    """Return whether two tensors of one name are equal, given the tensors found `equal` so far."""
-    tensor, other = constant_tensor(before), constant_tensor(after)
-    if tensor is not None or other is not None:
-        if tensor is None or other is None or tensor.dtype != other.dtype or tensor.shape != other.shape:
-            return False
-        left, right = array_of(before), array_of(after)
-        # as bytes, in which NaN equals itself and 0 differs from -0
-        return left is not None and right is not None and left.tobytes() == right.tobytes()
-    maker, node = before.producer(), after.producer()
-    if maker is None or node is None:
-        return maker is node and before.type == after.type and before.shape == after.shape
-    if next(bodies_of(node), None) is not None:
-        return False  # what a body captures from around it is not among the node's inputs
-    return (
-        maker.op_identifier() == node.op_identifier()
-        and all(value is None or value in equal for value in node.inputs)
-        and [v and v.name for v in maker.inputs] == [v and v.name for v in node.inputs]
-        and _attributes(maker) == _attributes(node)
-    )
-
-
-def _attributes(node: ir.Node) -> dict[str, bytes]:
-    """Return the node's attributes in a form that can be compared, whatever their types are."""
-    items = node.attributes.items()
-    return {name: ir.serde.serialize_attribute(a).SerializeToString(deterministic=True) for name, a in items}
