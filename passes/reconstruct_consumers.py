@@ -27,7 +27,8 @@ from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.rewriting.statistics_matching import Affine, affines_for, match_statistics
+from onnx_tropnnc.rewriting.statistics_affines import affines_for
+from onnx_tropnnc.rewriting.statistics_matching import Affine, match_statistics
 from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.running.activations import LockStep, Visit
 from onnx_tropnnc.running.cores import steady_arithmetic

@@ -23,7 +23,7 @@ from onnx_tropnnc.graph.sizes import size_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.passes import FoldBatchNorm, GroupFilter, MergeChannels, RefreshShapes
-from onnx_tropnnc.rewriting.statistics_matching import affines_for
+from onnx_tropnnc.rewriting.statistics_affines import affines_for
 
 NONE = np.zeros(0, np.int64)
 

@@ -11,7 +11,7 @@ from onnx_tropnnc.graph.model_io import load
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.passes import FoldBatchNorm
 from onnx_tropnnc.passes.reconstruct_consumers import ReconstructConsumers
-from onnx_tropnnc.rewriting.statistics_matching import statistics_affines
+from onnx_tropnnc.rewriting.statistics_affines import statistics_affines
 
 
 def with_true_statistics() -> onnx.ModelProto:

@@ -18,8 +18,9 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples, joined
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.passes import FoldBatchNorm
-from onnx_tropnnc.rewriting import statistics_matching
-from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, affines_for, match_statistics, statistics_affines
+from onnx_tropnnc.rewriting import statistics_affines as finding
+from onnx_tropnnc.rewriting.statistics_affines import affines_for, statistics_affines
+from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, match_statistics
 
 CONVOLUTIONS = """
     a = Conv <pads: ints = [1, 1, 1, 1]> (x, w)  p = BatchNormalization (a, g, b, m, v)  h = Relu(p)
@@ -90,7 +91,7 @@ def test_tensors_have_the_promised_statistics(make: Callable[[], onnx.ModelProto
 def test_both_ways_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     model, samples = folded(convolutions(), 32)
     one_walk = statistics_affines(model, samples)
-    monkeypatch.setattr(statistics_matching, "FEW", 1000)
+    monkeypatch.setattr(finding, "FEW", 1000)
     one_by_one = statistics_affines(model, samples)
     for name, affine in one_walk.items():
         np.testing.assert_allclose(affine.gain, one_by_one[name].gain, rtol=1e-3)

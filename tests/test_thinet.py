@@ -20,7 +20,7 @@ from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.inputs.samples import samples_for
 from onnx_tropnnc.merging.merge_map import MergeMap, keep_channels
-from onnx_tropnnc.rewriting.statistics_matching import affines_for
+from onnx_tropnnc.rewriting.statistics_affines import affines_for
 
 Matrix = NDArray[np.float64]
 

@@ -22,7 +22,8 @@ from onnx_tropnnc.graph.memory import MEMORY
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.options import Options
-from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine, affines_for
+from onnx_tropnnc.rewriting.statistics_affines import affines_for
+from onnx_tropnnc.rewriting.statistics_matching import NO_AFFINES, Affine
 from onnx_tropnnc.rewriting.workspace import Workspace
 from onnx_tropnnc.running.sessions import runtime_missing
 

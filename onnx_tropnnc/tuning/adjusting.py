@@ -21,7 +21,8 @@ from onnx_tropnnc.graph.linear_layers import LinearLayer, solving_refusal
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
 from onnx_tropnnc.merging.merge_map import MergeMap
-from onnx_tropnnc.rewriting.statistics_matching import affines_for, gains_between, match_statistics
+from onnx_tropnnc.rewriting.statistics_affines import affines_for
+from onnx_tropnnc.rewriting.statistics_matching import gains_between, match_statistics
 from onnx_tropnnc.tuning.batching import Unbatched
 from onnx_tropnnc.tuning.distillation import trainable_weights
 from onnx_tropnnc.tuning.kept_channels import kept_outputs
