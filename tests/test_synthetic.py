@@ -11,6 +11,7 @@ from onnx_tropnnc.graph.input_specs import InputSpec, ResolvedInput
 from onnx_tropnnc.inputs.input_hints import InputHints, Moments
 from onnx_tropnnc.inputs.kinds import kind_of
 from onnx_tropnnc.inputs.synthetic import synthetic_samples
+from onnx_tropnnc.inputs.synthetic_images import synthetic_images
 
 
 def entry(*shape: int, name: str = "x", dtype: type = np.float32, **more: bool | int) -> ResolvedInput:
@@ -104,6 +105,16 @@ def test_every_other_flat_picture_of_a_power_of_4_is_gaussian():
     found, gaussian = values(entry(256)), np.random.default_rng((3, 0)).standard_normal((12, 256), dtype=np.float32)
     assert_array_equal(found[1::2], gaussian[1::2])
     assert not np.array_equal(found[::2], gaussian[::2])
+
+
+def test_pictures_of_a_network_with_batch_normalization_are_collages():
+    moments = Moments(np.zeros(3), np.ones(3))
+    for hints, collages in ((InputHints(moments=moments), True), (InputHints(), False)):
+        found = values(entry(3, 16, 16), 4, hints=hints)
+        seed = int(np.random.SeedSequence((3, 0)).generate_state(1)[0])
+        pixels = synthetic_images(4, (3, 16, 16), seed, collages=collages)
+        wanted = (pixels - pixels.mean(axis=(0, 2, 3), keepdims=True)) / pixels.std(axis=(0, 2, 3), keepdims=True)
+        assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_vectors_are_gaussian_and_take_moments_per_feature():

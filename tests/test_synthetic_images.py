@@ -56,6 +56,16 @@ def test_every_other_grey_picture_is_a_drawing_and_all_are_where_asked():
         assert (pictures.max(axis=(1, 2, 3)) == 1).all()
 
 
+def test_all_colour_pictures_are_collages_where_asked():
+    pictures, mixed = (synthetic_images(3, (3, 16, 16), seed=4, collages=asked) for asked in (True, False))
+    wanted = [photograph_collage(np.random.default_rng((4, i)), 16, 16, photographs()) for i in range(3)]
+    assert_array_equal(pictures, wanted)
+    assert_array_equal(pictures[1], mixed[1])
+    assert not np.array_equal(pictures[0], mixed[0])
+    grey = [synthetic_images(2, (1, 16, 16), seed=4, collages=asked) for asked in (True, False)]
+    assert_array_equal(*grey)
+
+
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.5])
 def test_the_spectrum_of_noise_falls_as_asked(exponent):
     fields = coloured_noise(np.random.default_rng(0), (400, 256), exponent, axes=1)

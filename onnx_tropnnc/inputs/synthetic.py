@@ -140,7 +140,9 @@ def _byte_range(dtype: np.dtype[Any]) -> Range | None:
 def _picture(order: _Order) -> NDArray[Any]:
     shape, channels_last = picture_layout(order.entry.shape) or ((1, 1, 1), False)
     frames = math.prod(order.entry.shape[:-3])
-    values = _toned(synthetic_images(order.count * frames, shape, _one_seed(order), drawn=order.hints.drawings), order)
+    drawn, alike = order.hints.drawings, order.hints.moments is not None
+    pixels = synthetic_images(order.count * frames, shape, _one_seed(order), drawn=drawn, collages=alike)
+    values = _toned(pixels, order)
     values = values.transpose(0, 2, 3, 1) if channels_last else values
     if frames == shape[0] == 1 and order.entry.dtype.kind == "f" and bands_last(shape[1:], MEL_BANDS) is not None:
         values[1::2] = _spectrograms(order).reshape(values.shape)[1::2]

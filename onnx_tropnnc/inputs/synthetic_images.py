@@ -9,7 +9,9 @@
 
 Together they excite a network's filters much as natural pictures do: edges, textures and colours at all scales. What
 the last layers need are things that the network tells apart: with only two photographs, and noise in place of collages,
-MobileNetV1 (0.5, 160) at 80 % of its multiply-accumulates keeps 52.8 % of top-1, and 60.0 % with these. Small grey
+MobileNetV1 (0.5, 160) at 80 % of its multiply-accumulates keeps 52.8 % of top-1, and 60.0 % with these. A network with
+BatchNormalization reads collages only, because its layers run adjusted to the statistics of real pictures: one map
+cannot adjust four kinds of pictures at once. ResNet20 at 0.3 of its parameters keeps 64.7 instead of 60.9 %. Small grey
 pictures are more often writing than photographs, which is why half of them are drawings. A drawing is one to three
 cubic Bezier curves of one width within the middle of the picture, with edges one pixel soft.
 
@@ -76,17 +78,20 @@ _ALONG = np.linspace(0, 1, 40)[:, None]
 _BEZIER = np.hstack([(1 - _ALONG) ** 3, 3 * (1 - _ALONG) ** 2 * _ALONG, 3 * (1 - _ALONG) * _ALONG**2, _ALONG**3])
 
 
-def synthetic_images(count: int, shape: tuple[int, int, int], seed: int, *, drawn: bool = False) -> Floats:
+def synthetic_images(
+    count: int, shape: tuple[int, int, int], seed: int, *, drawn: bool = False, collages: bool = False
+) -> Floats:
     """Return (count, channels, height, width) pictures in [0, 1].
 
-    One channel is grey, three are colours, four are both. With `drawn` all are drawings. Of many pictures up to three
+    One channel is grey, three are colours, four are both. With `drawn` all are drawings, with `collages` all pictures
+    in colour are collages. Of many pictures up to three
     quarters are others turned over, which a network sees as new ones and which take no time to make.
     """
     channels, height, width = shape
     coarse = max(1, math.ceil(math.sqrt(height * width / MOST_PIXELS)))
     if coarse > 1:
         small = (channels, -(-height // coarse), -(-width // coarse))
-        pixels = synthetic_images(count, small, seed, drawn=drawn)
+        pixels = synthetic_images(count, small, seed, drawn=drawn, collages=collages)
         return pixels.repeat(coarse, axis=2)[:, :, :height].repeat(coarse, axis=3)[..., :width]
     sources = () if drawn else photographs()
 
@@ -107,6 +112,8 @@ def synthetic_images(count: int, shape: tuple[int, int, int], seed: int, *, draw
         kinds = (draw,)
     elif channels == 1:
         kinds = (photograph, draw, leaves, draw, lambda rng: noise_picture(rng, height, width), draw)
+    elif collages:
+        kinds = (collage,)
     pictures = np.empty((count, channels, height, width), np.float32)
     fresh = min(count, max(FRESH, -(-count // len(FLIPS))))
     for i in range(fresh):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx_tropnnc.graph.knowledge import knows_statistics
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.inputs.batches import Samples
-from onnx_tropnnc.inputs.kinds import picture_layout
+from onnx_tropnnc.inputs.kinds import kind_of
 from onnx_tropnnc.running.differences import rows_of_scores
 from onnx_tropnnc.running.sessions import Runner
 
@@ -30,8 +30,7 @@ FEWEST_OF_A_CLASS = 8
 
 def answered(model: Model, original: Runner | None, samples: Samples) -> Samples:
     """Return the samples with the original's answers, where these are worth balancing; else without."""
-    shapes = [entry.shape for entry in samples.inputs if entry.stacked]
-    pictures = len(samples.inputs) == len(shapes) == 1 and len(shapes[0]) == 3 and picture_layout(shapes[0]) is not None
+    pictures = [kind_of(entry) for entry in samples.inputs] == ["picture"] and samples.inputs[0].stacked
     if original is None or not samples.made_up or not pictures or _normalises(model):
         return samples
     parts: list[NDArray[np.int64]] = []
