@@ -69,7 +69,9 @@ class Trials:
         """Return the model, merged but not solved: of the size that `compressed` would have.
 
         All residual blocks stay, though a result may lose some: which result is closer shows only when both are solved,
-        and a trial would take as long as the result. A result without a block is within the same budget, and no slower.
+        and a trial would take as long as the result. A result without a block is within the same budget, and takes as
+        long but for 3 %: at 0.64 of the layers' time EfficientNet-lite0 takes 0.70 of its time with all blocks, and
+        0.72, 0.71 and 0.69 without one, two and three.
         """
         copy = self.decider.model.clone()
         done = self._step(options).merge(copy, self.decider)
