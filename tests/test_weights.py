@@ -14,7 +14,8 @@ from onnx_tropnnc.graph.model_io import load, to_proto
 from onnx_tropnnc.graph.shapes import shapes_of
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.passes import FoldBatchNorm
-from onnx_tropnnc.rewriting.workspace import SLAB_BYTES, Workspace
+from onnx_tropnnc.rewriting.weight_blocks import SLAB_BYTES
+from onnx_tropnnc.rewriting.workspace import Workspace
 
 IMAGE = {"inputs": "float[N, 2, 6, 6] x", "outputs": "float[N, 3, P, Q] y"}
 

@@ -9,8 +9,7 @@ positions are still there.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from onnx_tropnnc.analysis.channels import ChannelGroup, Place
 from onnx_tropnnc.graph.constants import array_of, name_of, own_input, set_array
 from onnx_tropnnc.graph.knowledge import (
-    RowScale,
     row_scale,
     set_row_scale,
     set_weight_quantization,
@@ -30,19 +28,15 @@ from onnx_tropnnc.graph.layers import is_convolution, scale_and_shift
 from onnx_tropnnc.graph.model import Model
 from onnx_tropnnc.graph.recurrent import drop_zero_states, is_recurrent
 from onnx_tropnnc.graph.shapes import forget_shapes
-from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap, apply_carriers, apply_columns, apply_rows
-from onnx_tropnnc.merging.row_major import row_major
-from onnx_tropnnc.operators.records import ChannelIndices, Kind, Use
+from onnx_tropnnc.merging.merge_map import ChannelVectors, MergeMap
+from onnx_tropnnc.operators.records import ChannelIndices, Use
 from onnx_tropnnc.rewriting.counts import recount
 from onnx_tropnnc.rewriting.stream_norms import narrow_norm
+from onnx_tropnnc.rewriting.weight_blocks import as_block, merged, merged_scale, positions_of, pre_fusion, slabs
 
-__all__ = ["SLAB_BYTES", "Workspace"]
+__all__ = ["Workspace"]
 
 Array = NDArray[Any]
-
-# Weights are rewritten in pieces of this size: copies of a piece, in float64 too, stay small beside the old and the new
-# weight, which both are in memory then.
-SLAB_BYTES = 32 * 2**20
 
 
 @dataclass
@@ -119,12 +113,12 @@ class Workspace:
             if key in seen or array is None:
                 continue
             seen.add(key)  # counted twice, a shared weight would weigh twice in every distance
-            positions = _positions(self._members(place), channels)
+            positions = positions_of(self._members(place), channels)
             if not positions.size:
                 continue
-            block = _as_block(array, use.axis, positions, len(channels))
+            block = as_block(array, use.axis, positions, len(channels))
             scale = row_scale(use.value)
-            before = None if scale is None else _as_block(_pre_fusion(array, scale), use.axis, positions, len(channels))
+            before = None if scale is None else as_block(pre_fusion(array, scale), use.axis, positions, len(channels))
             # a factor in the weight's own type: a Python float would make float64 of some types
             now = block if use.scale == 1.0 else block * np.asarray(use.scale, block.dtype)
             yield _Block(now, before, _kernel_size(use, array), positions.size // len(channels))
@@ -153,12 +147,12 @@ class Workspace:
         shape = [*array.shape]
         shape[axis] = int(stays.sum())
         result = np.empty(shape, array.dtype)  # the slabs fill all of it
-        for slab in _slabs(array, axis):
+        for slab in slabs(array, axis):
             whole, rest = np.moveaxis(array[slab], axis, 0), np.moveaxis(result[slab], axis, 0)
-            rest[...] = _merged(whole, members, stays, merge_map, place.use.kind)
+            rest[...] = merged(whole, members, stays, merge_map, place.use.kind)
         set_array(value, result)
         if scale is not None and scale.axis == axis:
-            set_row_scale(value, _merged_scale(scale, members, stays, merge_map, place.use.kind))
+            set_row_scale(value, merged_scale(scale, members, stays, merge_map, place.use.kind))
         if stored is not None:
             set_weight_quantization(value, stored.cut(axis, stays))
 
@@ -182,81 +176,6 @@ def _kernel_size(use: Use, array: Array) -> int:
     if use.kind == "bias":
         return 0
     return math.prod(array.shape[2:]) if is_convolution(use.node) else 1
-
-
-_APPLY = {"producer": apply_rows, "bias": apply_rows, "consumer": apply_columns, "carrier": apply_carriers}
-
-
-def _merged(whole: Array, members: ChannelIndices, stays: NDArray[np.bool_], merge_map: MergeMap, kind: Kind) -> Array:
-    """Return the merged array; `members` says which channel stands at each position of its first axis."""
-    rest: Array = whole[stays]
-    counts = np.bincount(members[members >= 0])
-    # channels that stand on the axis equally often make one block
-    for times in np.unique(counts[counts > 0]):
-        channels = np.flatnonzero(counts == times)
-        block = _as_block(whole, 0, _positions(members, channels), len(channels))
-        part = merge_map.over(channels)
-        targets = _positions(members[stays], channels[part.leaders])
-        rest[targets] = _APPLY[kind]([block], part)[0].reshape(len(targets), *whole.shape[1:])
-    return rest
-
-
-def _merged_scale(
-    scale: RowScale, members: ChannelIndices, stays: NDArray[np.bool_], merge_map: MergeMap, kind: Kind
-) -> RowScale:
-    """Return the scale of merged rows, such that a merged pre-fusion kernel is a mean of the cluster's kernels.
-
-    With factors s_i and pre-fusion kernels w_i, the merged row is the sum of alpha_i s_i w_i. It is divided by the sum
-    of |alpha_i s_i|, because factors of both signs could cancel in a sum without absolute values.
-    """
-    lengths = replace(merge_map, alpha=np.abs(merge_map.alpha))
-    signs = _merged(scale.factors, members, stays, merge_map, kind)
-    factors = np.copysign(_merged(np.abs(scale.factors), members, stays, lengths, kind), signs)
-    offsets = None if scale.offsets is None else _merged(scale.offsets, members, stays, merge_map, kind)
-    return RowScale(scale.axis, factors, offsets)
-
-
-def _positions(members: ChannelIndices, channels: ChannelIndices) -> ChannelIndices:
-    """Return where the channels stand: all positions of the first channel, then those of the second, and so on."""
-    rank = np.full(max(int(members.max(initial=-1)), int(channels.max(initial=-1))) + 2, -1)
-    rank[channels] = np.arange(len(channels))
-    ranks = rank[members]  # members of -1 read the last entry, which is -1
-    found = np.flatnonzero(ranks >= 0)
-    return found[np.argsort(ranks[found], kind="stable")]
-
-
-def _as_block(array: Array, axis: int, positions: ChannelIndices, count: int) -> Array:
-    """Return the slices at `positions` along `axis` as (n, d), one row a channel; a view where that is possible."""
-    moved = np.moveaxis(array, axis, 0)
-    # the usual case, all channels in order, needs no copy of the weight
-    if not np.array_equal(positions, np.arange(len(moved))):
-        moved = moved[positions]
-    if moved.ndim == 2 and len(moved) != count:
-        moved = row_major(moved)
-    return moved.reshape(count, -1)
-
-
-def _slabs(array: Array, axis: int) -> Iterator[tuple[slice, ...]]:
-    """Yield pieces of about SLAB_BYTES, cut across the longest axis but `axis`, along which each piece is whole."""
-    lengths = [0 if other == axis else length for other, length in enumerate(array.shape)]
-    cut = int(np.argmax(lengths))
-    pieces = max(1, min(lengths[cut], -(-array.nbytes // SLAB_BYTES)))
-    for low, high in pairwise(max(1, lengths[cut]) * piece // pieces for piece in range(pieces + 1)):
-        yield tuple(slice(low, high) if other == cut != axis else slice(None) for other in range(array.ndim))
-
-
-def _pre_fusion(array: Array, scale: RowScale) -> Array:
-    """Return the kernel or bias as it was before a BatchNormalization was folded into it."""
-    shape = [1] * array.ndim
-    shape[scale.axis] = -1
-    if scale.offsets is not None:
-        array = (array - scale.offsets.reshape(shape)).astype(array.dtype)
-    # a channel that was scaled to nothing has no kernel to get back to; float16 stores such factors as 0
-    with np.errstate(over="ignore", under="ignore"):
-        stored = scale.factors.astype(array.dtype)
-    factors = np.where((np.abs(scale.factors) > 1e-30) & (stored != 0), stored, 1).astype(array.dtype)
-    divided: Array = array / factors.reshape(shape)
-    return divided
 
 
 def _unless_same(blocks: list[_Block]) -> tuple[Array, ...] | None:
