@@ -1,4 +1,4 @@
-"""Say which rewrites the options ask for: they change no output, and let a budget remove what is no channel before.
+"""Say which rewrites the options ask for: they change no output, and a budget may remove what they make.
 
     rotates_streams     residual streams are rotated to their principal components     passes/rotate_streams.py
     narrows_queries     queries and keys are written in bases of the scores            passes/narrow_queries.py

@@ -1,6 +1,6 @@
 """Say who reads a tensor: nodes of its graph and of bodies inside it, and the model, which may return it.
 
-And what a node reads: it need not have all inputs of its operator, and those that are not given are None.
+`input_at` looks the other way: a node need not have all inputs of its operator, and may skip some of them.
 """
 
 import onnx_ir as ir

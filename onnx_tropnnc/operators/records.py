@@ -1,8 +1,10 @@
 """The entries of the record that a walk through the graph makes (trace.py): what is known of channels, and where.
 
-y = Gemm(x, W, b)       Use("consumer", Gemm, slot 1, axis of x's channels), Use("producer", ...), Use("bias", ...)
-z = Reshape(y, [N, 8])  Count(Reshape, slot 1, index 1): the 8 is a number of channels
-s = Add(y, z)           Tie(Add, channels of y, channels of z): both keep the same channels
+    y = Gemm(x, W, b)       Use("consumer", Gemm, slot 1, axis of x's channels), Use("producer", ...), Use("bias", ...)
+    z = Reshape(y, [N, 8])  Count(Reshape, slot 1, index 1): the 8 is a number of channels
+    s = Add(y, z)           Tie(Add, channels of y, channels of z): both keep the same channels
+
+Rules of operators make the entries, and analysis/resolution.py makes groups of them.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,10 @@
 """Find the layer that a BatchNormalization can be folded into, or say why there is none.
 
-Conv, ConvTranspose, Gemm, MatMul      with constant weights that nobody else reads
-one of them, then Add                  where the Add's constant is one number a channel
-BatchNormalization                     in inference mode, with constant parameters and a positive variance
+    Conv, ConvTranspose, Gemm, MatMul      with constant weights that nobody else reads
+    one of them, then Add                  where the Add's constant is one number a channel
+    BatchNormalization                     in inference mode, with constant parameters and a positive variance
+
+folding.py does the fold.
 """
 
 import math

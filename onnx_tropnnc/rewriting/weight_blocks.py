@@ -1,7 +1,9 @@
 """Cut weights into blocks, one row a channel, and merge the channels along one axis of a weight; arrays only.
 
-members = [0, 2, -1, 0]     which channel of a group stands at each position of the axis; -1: another group's
-block                       (n, d): the n channels, each with all that stands at its positions
+    members = [0, 2, -1, 0]     which channel of a group stands at each position of the axis; -1: another group's
+    block                       (n, d): the n channels, each with all that stands at its positions
+
+Which positions an axis still has is kept by workspace.py.
 """
 
 from collections.abc import Iterator
