@@ -8,6 +8,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from onnx_tropnnc.analysis.channels import ChannelGroup
 from onnx_tropnnc.analysis.group_filter import matches
@@ -144,7 +145,7 @@ class Compression:
         decider = Decider(self.model.clone(), samples.solving, before)
         options, notes = _settled(options, samples, decider.groups)
         check = verifying_pass(options, samples)
-        trials = Trials(decider, check, self.progress)
+        trials = Trials(decider, check, self.progress, partial(self._learning, samples, decider))
         latency = options.target_latency
         options, found = self._searched(options, trials)
         changes = (*prepared.changes, *notes, *found)
@@ -180,10 +181,7 @@ class Compression:
         surveyed: list[Pass] = [verifying_pass(options, samples).without_timing()]
         checks = surveyed if self.surveys else checking_passes(options, samples)
         merges = {c.group: c.merge_map for c in merged if isinstance(c, Merged)}
-        reference = self._to_learn_from(merges, options, samples, decider)
-        # of a residual block that went nothing is left to learn
-        left = {name: merge_map for name, merge_map in merges.items() if merge_map.size}
-        tuning = [] if self.surveys else tuning_passes(options, samples, reference, left)
+        tuning = [] if self.surveys else self._learning(samples, decider, options, merges)
         finished = PassManager([*tuning, *finishing_passes(), *checks], progress=self.progress).timed(self.model)
         return replace(
             start,
@@ -191,6 +189,15 @@ class Compression:
             changes=(*start.changes, *merged, *finished.changes),
             timings=(*start.timings, timing, *finished.timings),
         )
+
+    def _learning(
+        self, samples: SampleSets, decider: Decider, options: Options, merges: Mapping[str, MergeMap]
+    ) -> list[Pass]:
+        """Return the passes after which all weights of a result with these merges have learnt; none without effort."""
+        reference = self._to_learn_from(merges, options, samples, decider)
+        # of a residual block that went nothing is left to learn
+        left = {name: merge_map for name, merge_map in merges.items() if merge_map.size}
+        return tuning_passes(options, samples, reference, left)
 
     def _to_learn_from(
         self, merges: Mapping[str, MergeMap], options: Options, samples: SampleSets, decider: Decider

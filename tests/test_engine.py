@@ -13,7 +13,7 @@ from graphs import after, assert_same_outputs, assert_sound, dims, graph, mlp, o
 import onnx_tropnnc as tropnnc
 from onnx_tropnnc import compress, default_passes
 from onnx_tropnnc.backend import missing_cuda
-from onnx_tropnnc.changes import Folded, Merged, Note
+from onnx_tropnnc.changes import Folded, Kept, Merged, Note
 from onnx_tropnnc.engine import Compression
 from onnx_tropnnc.errors import InputModelError, OptionError, SampleError
 from onnx_tropnnc.graph.model_io import load, to_proto
@@ -131,6 +131,17 @@ def test_what_costs_nothing_is_not_undone() -> None:
     assert report.passed
     assert [(change.before, change.after) for change in report.of(Merged)] == [(8, 4)]
     assert dims(result)["w"] == (4, 4)
+
+
+def test_what_is_left_after_undoing_learns_too() -> None:
+    """Of a result whose second group was undone all weights learn, as those of the first result did."""
+    weights = random_weights(w=(4, 8), u=(8, 8), t=(8, 3))
+    weights["w"][:, ::2] = 0.0
+    model = graph("c = MatMul(x, w) r = Relu(c) d = MatMul(r, u) s = Relu(d) y = MatMul(s, t)", weights)
+    data = {"x": np.random.default_rng(0).standard_normal((200, 4)).astype(np.float32)}
+    _, report = compress(model, ratio=0.5, data=data, min_cosine=0.999999, method="tropnnc", effort="standard")
+    assert [change.reason.kind for change in report.of(Kept)].count("undone") == 1
+    assert sum("tuned" in str(note) for note in report.of(Note)) == 1
 
 
 def test_verification_can_be_left_out() -> None:

@@ -1,6 +1,6 @@
 """Compress one prepared model several times, and see what each result is like."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from onnx_tropnnc.bisection import Refused, unless_refused
@@ -12,7 +12,7 @@ from onnx_tropnnc.graph.shapes import infer_shapes
 from onnx_tropnnc.merging.merge_map import MergeMap
 from onnx_tropnnc.options import Options
 from onnx_tropnnc.pass_lists import finishing_passes
-from onnx_tropnnc.pass_manager import PassManager, Progress
+from onnx_tropnnc.pass_manager import Pass, PassManager, Progress
 from onnx_tropnnc.passes.compress_channels import CompressChannels
 from onnx_tropnnc.passes.verify_outputs import VerifyOutputs
 from onnx_tropnnc.running.latency import Latency
@@ -20,6 +20,10 @@ from onnx_tropnnc.running.layer_rates import layer_rates
 from onnx_tropnnc.running.verification import Verification
 
 __all__ = ["Trials"]
+
+
+def _nothing_learns(options: Options, plan: Mapping[str, MergeMap]) -> list[Pass]:
+    return []
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +34,14 @@ class Trials:
         decider: decides for the model after its exact passes, and holds this model.
         check: compares results with the original.
         progress: told of every trial.
+        learning: the passes after which all weights have learnt, where these merge maps were carried out with these
+            options; trials do without them, results do not.
     """
 
     decider: Decider
     check: VerifyOutputs
     progress: Progress
+    learning: Callable[[Options, Mapping[str, MergeMap]], list[Pass]] = _nothing_learns
 
     def time_layers(self) -> None:
         """Let budgets of multiply-accumulates count each of them by the time that it takes here."""
@@ -58,12 +65,18 @@ class Trials:
         PassManager(finishing_passes())(copy)
         return copy
 
-    def replayed(self, options: Options, plan: Mapping[str, MergeMap]) -> tuple[Model, tuple[Change, ...]]:
-        """Return the model with the merge maps of a plan, solved as the options say, and what was done."""
+    def replayed(
+        self, options: Options, plan: Mapping[str, MergeMap], *, learns: bool = False
+    ) -> tuple[Model, tuple[Change, ...]]:
+        """Return the model with the merge maps of a plan, solved as the options say, and what was done.
+
+        With `learns` it is a result, of which all weights learn too, where the options ask for it.
+        """
         copy = self.decider.model.clone()
         # a plan asks for no budget that could refuse it
         done = unless_refused(self._step(options, plan).attempt(copy, self.decider))
-        return copy, (*done, *PassManager(finishing_passes())(copy))
+        learning = self.learning(options, plan) if learns else []
+        return copy, (*done, *PassManager([*learning, *finishing_passes()], progress=self.progress)(copy))
 
     def merged(self, options: Options) -> Model | Refused:
         """Return the model, merged but not solved: of the size that `compressed` would have.

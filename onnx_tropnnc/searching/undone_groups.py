@@ -57,7 +57,8 @@ def with_groups_undone(model: Model, report: Report, start: Report, options: Opt
         return trials.compare(left).passed
 
     kept = search(0, len(ranked), passes, wanted="largest", rounds=_ROUNDS) or 0
-    left, done = trials.replayed(options, _plan(ranked[:kept]))
+    # whatever was found without learning, which takes as long as all trials, is closer to the original with it
+    left, done = trials.replayed(options, _plan(ranked[:kept]), learns=True)
     model.replace_content(left)
     return _rewritten(report, start, model, done, ranked[kept:], trials, _UNVERIFIED)
 
@@ -80,7 +81,7 @@ def without_growth(model: Model, report: Report, start: Report, options: Options
     whole = _parameters(trials.decider.model)
     grown = [change for change in merged if alone(change) >= whole]
     if grown:
-        left, done = trials.replayed(options, _plan([change for change in merged if change not in grown]))
+        left, done = trials.replayed(options, _plan([change for change in merged if change not in grown]), learns=True)
         if _parameters(left) <= before:
             model.replace_content(left)
             return _rewritten(report, start, model, done, grown, trials, _GROWN)
