@@ -126,7 +126,7 @@ def _drawn(model: Model, options: Options, wants_to_solve: bool, given: Samples 
         varied = with_recombined_texts(varied, wanted, options.seed)
         if options.reconstruct == "auto":
             varied = filled_up(model, varied, wanted, seed=options.seed, memory=memory)
-        return SampleSets(varied, verifying, learning=_own(model, original, options, solving))
+        return SampleSets(varied, verifying, learning=_learning_samples(model, original, options, solving))
     try:
         found = made_up_samples(
             model, original, ranges=options.input_range, seed=options.seed, memory=memory, verifying=not solves
@@ -145,7 +145,8 @@ def _drawn(model: Model, options: Options, wants_to_solve: bool, given: Samples 
     if solving.answers is not None:
         others = _to_choose_from(model, original, options, solving)
         solving = balanced(joined([solving, *others]), solving.count, options.seed)
-    return SampleSets(solving, given or verifying, found.shapes, learning=_others(model, original, options))
+    learning = _learning_samples(model, original, options, None)
+    return SampleSets(solving, given or verifying, found.shapes, learning=learning)
 
 
 def _with_sentences(model: Model, samples: Samples, original: Runner | None, wanted: int, options: Options) -> Samples:
@@ -168,21 +169,24 @@ def _with_sentences(model: Model, samples: Samples, original: Runner | None, wan
     return both.take(np.argsort(-both.lengths, kind="stable"))
 
 
-def _own(model: Model, original: Runner | None, options: Options, samples: Samples) -> Samples:
-    """Return the user's samples for all weights to learn from; few pictures with variants and made-up ones beside them.
+def _learning_samples(model: Model, original: Runner | None, options: Options, own: Samples | None) -> Samples | None:
+    """Return what all weights learn from: the user's samples, or made-up ones; None where none learn.
 
-    The latter count as made up, so that no variants are made of them once more.
+    A user's few pictures are learnt from with variants of them and made-up ones beside them. These count as made up, so
+    that no variants are made of them once more.
     """
-    if samples.count >= FEW_PICTURES or options.reconstruct != "auto" or not can_be_filled(samples):
-        return samples
+    if own is not None and (own.count >= FEW_PICTURES or options.reconstruct != "auto" or not can_be_filled(own)):
+        return own
     others = _others(model, original, options)
     if others is None:
-        return samples
-    return answered(model, original, beside(with_variants(samples, VARIANTS * samples.count, options.seed), others))
+        return own
+    if own is not None:
+        others = beside(with_variants(own, VARIANTS * own.count, options.seed), others)
+    return answered(model, original, others)
 
 
 def _others(model: Model, original: Runner | None, options: Options) -> Samples | None:
-    """Return made-up samples that no layer is solved on, for all weights to learn from; None where none learn.
+    """Return made-up samples that no layer is solved on; None where nothing learns.
 
     Layers were fitted to the others, the last one nearly exactly, so that those would teach next to nothing.
     """
@@ -192,7 +196,7 @@ def _others(model: Model, original: Runner | None, options: Options) -> Samples 
     seeds = range(options.seed + 1, options.seed + 1 + sets)
     # what comes out has fewer weights and looks at each sample about twice
     drawn = _sets_of(model, original, options, seeds, lambda first: looks(model, first, BUDGETS[options.effort]))
-    return answered(model, original, unpadded(joined(drawn), original))
+    return unpadded(joined(drawn), original)
 
 
 def _to_choose_from(model: Model, original: Runner | None, options: Options, first: Samples) -> list[Samples]:

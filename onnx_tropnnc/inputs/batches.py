@@ -130,21 +130,18 @@ class Samples:
 
 def joined(pieces: Sequence[Samples]) -> Samples:
     """Return all samples of several sets for the same inputs, with labels if all sets have them."""
-    first, labels = pieces[0], [piece.labels for piece in pieces if piece.labels is not None]
-    arrays = {name: np.concatenate([piece.arrays[name] for piece in pieces]) for name in first.arrays}
-    lengths, parts, answers = (
-        [array for array in arrays if array is not None]
-        for arrays in (
-            [piece.lengths for piece in pieces],
-            [piece.parts for piece in pieces],
-            [piece.answers for piece in pieces],
-        )
-    )
+    first = pieces[0]
     return replace(
         first,
-        arrays=arrays,
-        labels=np.concatenate(labels) if len(labels) == len(pieces) else None,
-        lengths=np.concatenate(lengths) if len(lengths) == len(pieces) else None,
-        parts=np.concatenate(parts) if len(parts) == len(pieces) else None,
-        answers=np.concatenate(answers) if len(answers) == len(pieces) else None,
+        arrays={name: np.concatenate([piece.arrays[name] for piece in pieces]) for name in first.arrays},
+        labels=_of_all([piece.labels for piece in pieces]),
+        lengths=_of_all([piece.lengths for piece in pieces]),
+        parts=_of_all([piece.parts for piece in pieces]),
+        answers=_of_all([piece.answers for piece in pieces]),
     )
+
+
+def _of_all(arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    """Return the arrays one after the other; None where one of them is missing."""
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there) if len(there) == len(arrays) else None

@@ -60,10 +60,7 @@ class Trials:
         """Return the model, compressed with these options."""
         copy = self.decider.model.clone()
         done = self._step(options).attempt(copy, self.decider)
-        if isinstance(done, Refused):
-            return done
-        PassManager(finishing_passes())(copy)
-        return copy
+        return done if isinstance(done, Refused) else _finished(copy)
 
     def replayed(
         self, options: Options, plan: Mapping[str, MergeMap], *, learns: bool = False
@@ -88,10 +85,7 @@ class Trials:
         """
         copy = self.decider.model.clone()
         done = self._step(options).merge(copy, self.decider)
-        if isinstance(done, Refused):
-            return done
-        PassManager(finishing_passes())(copy)
-        return copy
+        return done if isinstance(done, Refused) else _finished(copy)
 
     def compare(self, model: Model) -> Verification:
         """Return how far a result is from the original; nothing is timed."""
@@ -106,3 +100,8 @@ class Trials:
         # budget may be closer to the original, or slower, than one of a larger budget
         options = replace(options, blocks="keep")
         return CompressChannels(options, self.decider.samples, self.decider.original, plan)
+
+
+def _finished(model: Model) -> Model:
+    PassManager(finishing_passes())(model)
+    return model
